@@ -1,0 +1,61 @@
+"""Adam over the flat buffer, with global-norm clipping and decoupled weight decay."""
+
+import math
+
+import numpy as np
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+class Adam:
+    """Moments `m` and `v`, laid out as the parameters are.
+
+    Source: Kingma and Ba 2015, algorithm 1, with ε outside the bias-corrected root, as in
+    PyTorch; Loshchilov and Hutter 2019 for the decay; Pascanu et al. 2013 for clipping.
+    """
+
+    def __init__(self, size: int, dtype: np.typing.DTypeLike = np.float32):
+        self.m = np.zeros(size, dtype)
+        self.v = np.zeros(size, dtype)
+        self._scratch = np.empty(size, dtype)
+
+    def update(
+        self,
+        parameters: np.ndarray,
+        gradients: np.ndarray,
+        step: int,
+        lr: float,
+        clip: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> float:
+        """One step, in place; `gradients` are scaled where clipping acts.
+
+        Args:
+            parameters, gradients: [n], the flat buffers.
+            step: from 1, for the bias correction.
+            clip: largest global norm of the gradients; 0 is off.
+            weight_decay: parameters shrink by lr * weight_decay before the step.
+        Returns:
+            the gradients' global norm before clipping. Where it is not finite, nothing was changed.
+        """
+        norm = math.sqrt(float(np.dot(gradients, gradients)))
+        if not math.isfinite(norm):
+            return norm
+        if clip and norm > clip:
+            gradients *= clip / norm
+        scratch = self._scratch
+        self.m *= BETA1
+        self.m += np.multiply(gradients, 1 - BETA1, out=scratch)
+        self.v *= BETA2
+        np.multiply(gradients, gradients, out=scratch)
+        scratch *= 1 - BETA2
+        self.v += scratch
+        if weight_decay:
+            parameters *= 1 - lr * weight_decay
+        np.sqrt(self.v, out=scratch)
+        scratch /= math.sqrt(1 - BETA2**step)
+        scratch += EPSILON
+        np.divide(self.m, scratch, out=scratch)
+        scratch *= lr / (1 - BETA1**step)
+        parameters -= scratch
+        return norm

@@ -1,0 +1,94 @@
+"""Ids become windows of inputs and targets, [T, B].
+
+The text from `offset` is cut into B contiguous rows of R = (characters - offset) // B.
+Windows start at 0, stride, 2*stride, ... while start < R - T; a window's inputs are
+row[start : start+T], its targets row[start+1 : start+T+1].
+
+The notebook's discipline draws a new offset in [0, T) for every epoch and starts every
+window from a zero state. With carried state the offset is 0 and the windows of a row
+follow each other, so that the state of one is the beginning of the next.
+"""
+
+import numpy as np
+
+from cuchar.config import TrainConfig
+from cuchar.errors import TextError
+
+
+class Windows:
+    """The windows of one epoch.
+
+    Args:
+        ids: [characters], any unsigned type.
+        batch, steps: B and T.
+        stride: characters from one window's start to the next one's.
+        offset: characters skipped at the beginning of the text.
+    """
+
+    def __init__(self, ids: np.ndarray, batch: int, steps: int, stride: int, offset: int = 0):
+        row_length = (len(ids) - offset) // batch
+        self.rows = ids[offset : offset + batch * row_length].reshape(batch, row_length)
+        self.steps = steps
+        self.starts = range(0, max(0, row_length - steps), stride)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs [T, B] and targets [T, B] of window `index`."""
+        start = self.starts[index]
+        window = self.rows[:, start : start + self.steps + 1].T
+        return window[:-1], window[1:]
+
+
+def check_length(characters: int, config: TrainConfig) -> None:
+    """Every epoch must have a window, whatever its offset.
+
+    Raises:
+        TextError: the text is too short; says what would be enough and what would fit.
+    """
+
+    def needed(batch: int, steps: int) -> int:
+        return batch * (steps + 1) + (0 if config.carry_state else steps - 1)
+
+    if characters >= needed(config.batch, config.steps):
+        return
+    spare = 0 if config.carry_state else config.steps - 1
+    batch = (characters - spare) // (config.steps + 1)
+    widest = config.batch if config.carry_state else config.batch + 1
+    steps = (characters - config.batch + (not config.carry_state)) // widest
+    fits = [f"--batch {batch}"] if batch >= 1 else []
+    fits += [f"--steps {steps}"] if steps >= 1 else []
+    if not fits and characters >= 2:
+        fits = ["--batch 1 --steps 1"]
+    raise TextError(
+        f"the text is too short: expected at least {needed(config.batch, config.steps):,} characters for "
+        f"--batch {config.batch} --steps {config.steps}, found {characters:,}"
+        + (f"; {' or '.join(fits)} would fit" if fits else "")
+    )
+
+
+def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Training ids [n] and validation ids [streams, m], cut as `--val-split` says.
+
+    tail: the last `val_fraction` of the text, as one stream.
+    streams: the last `val_fraction` of each of the B rows into which the text is cut, as
+    char-rnn does; what remains of the rows is joined again for training.
+
+    Raises:
+        TextError: a part too short to be scored.
+    """
+    if config.val_split == "tail":
+        cut = len(ids) - round(len(ids) * config.val_fraction)
+        training, validation = ids[:cut], ids[None, cut:]
+    else:
+        row_length = len(ids) // config.batch
+        rows = ids[: config.batch * row_length].reshape(config.batch, row_length)
+        cut = row_length - round(row_length * config.val_fraction)
+        training, validation = rows[:, :cut].reshape(-1), rows[:, cut:]
+    if validation.shape[1] < 2:
+        raise TextError(
+            f"--val-fraction {config.val_fraction}: expected at least 2 characters of validation text "
+            f"a stream, found {validation.shape[1]}"
+        )
+    return training, validation

@@ -1,0 +1,1 @@
+"""Engines: the same few whole-sequence operations, on different machines."""

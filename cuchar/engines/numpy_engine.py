@@ -1,0 +1,271 @@
+"""The reference: LSTM, loss and back-propagation through time in NumPy.
+
+Any float dtype: float32 to work, float64 to check. The layout is feature-major, [T, H, B]
+and [T, 4, H, B], so that every gate of every step is contiguous and no step copies.
+One tanh serves all four gates: sigmoid(x) = tanh(x/2)/2 + 1/2, and the halving is folded
+into the weights once a window (`fold`).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from cuchar.config import ModelConfig
+from cuchar.engines.base import Dropout, State
+from cuchar.errors import ShapeError
+from cuchar.parameters import Parameters
+from cuchar.philox import dropout_mask
+
+I, F, G, O = range(4)  # noqa: E741  gate order
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """A layer's weights with the rows of i, f and o halved."""
+
+    inputs: np.ndarray  # layer 0: [V, 4H], bias included, a row per character; above: [4H, H]
+    recurrent: np.ndarray  # [4H, H]
+    bias: np.ndarray  # [4H, 1]
+
+
+@dataclass(frozen=True)
+class FoldedWeights:
+    layers: tuple[FoldedLayer, ...]
+    head: np.ndarray  # [V, H]
+    head_bias: np.ndarray  # [V, 1]
+
+
+class Tape:
+    """What forward leaves for backward, for one [T, B]; made once and written over by every window."""
+
+    def __init__(self, model: ModelConfig, T: int, B: int, dtype: np.dtype):
+        L, H, V = model.layers, model.hidden, model.vocabulary_size
+        self.gates = np.empty((L, T, 4, H, B), dtype)  # activated i, f, g, o
+        self.h = np.empty((L, T + 1, H, B), dtype)  # h[l, t] enters step t
+        self.c = np.empty((L, T + 1, H, B), dtype)
+        self.tanh_c = np.empty((L, T, H, B), dtype)
+        self.dropped = np.empty((L, T, H, B), dtype)  # layer l's input, where dropout made it differ from h
+        self.logits = np.empty((T, V, B), dtype)
+        self.dgates = np.empty((T, 4, H, B), dtype)
+        self.dh = np.empty((T, H, B), dtype)
+        self.through_cell = np.empty((T, H, B), dtype)
+        self.recurrent = np.empty((4 * H, B), dtype)
+        self.scratch = np.empty((4, H, B), dtype)
+        self.rows = np.empty((max(4 * H, V), T, B), dtype)  # [rows, N] copies for the weight gradients
+        self.columns = np.empty((H, T, B), dtype)
+
+
+class NumpyEngine:
+    """`cuchar.engines.base.Engine` on NumPy arrays of `dtype`."""
+
+    name = "NumPy"
+
+    def __init__(self, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32):
+        self.model, self.dtype = model, np.dtype(dtype)
+        half = self.dtype.type(0.5)
+        self._scale = np.array([half, half, 1, half], self.dtype).reshape(4, 1, 1)
+        self._shift = np.array([half, half, 0, half], self.dtype).reshape(4, 1, 1)
+        self._tape = lru_cache(maxsize=2)(lambda T, B: Tape(model, T, B, self.dtype))
+
+    def zero_state(self, batch: int) -> State:
+        shape = (self.model.layers, batch, self.model.hidden)
+        return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
+
+    def fold(self, parameters: Parameters) -> FoldedWeights:
+        halve = np.repeat(self._scale.reshape(4, 1), self.model.hidden, axis=0)  # [4H, 1]
+        layers = []
+        for layer in range(self.model.layers):
+            inputs = parameters[f"lstm.weight_ih_l{layer}"] * halve
+            bias = parameters[f"lstm.bias_l{layer}"][:, None] * halve
+            if layer == 0:
+                inputs = np.ascontiguousarray((inputs + bias).T)
+            layers.append(FoldedLayer(inputs, parameters[f"lstm.weight_hh_l{layer}"] * halve, bias))
+        return FoldedWeights(tuple(layers), parameters["head.weight"], parameters["head.bias"][:, None])
+
+    def forward(self, weights: FoldedWeights, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        tape = self._forward(weights, inputs, state, None)
+        return tape.logits.transpose(0, 2, 1), self._state_after(tape)
+
+    def losses(
+        self, weights: FoldedWeights, inputs: np.ndarray, targets: np.ndarray, state: State
+    ) -> tuple[np.ndarray, State]:
+        tape = self._forward(weights, inputs, state, None)
+        return cross_entropy(tape.logits, targets), self._state_after(tape)
+
+    def loss_and_gradients(
+        self,
+        parameters: Parameters,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        state: State,
+        gradients: Parameters,
+        dropout: Dropout | None = None,
+    ) -> tuple[float, State]:
+        masks = self._masks(dropout, *inputs.shape) if dropout else None
+        tape = self._forward(self.fold(parameters), inputs, state, masks)
+        loss = float(np.mean(cross_entropy(tape.logits, targets), dtype=np.float64))
+        self._backward(parameters, inputs, masks, tape, gradients)
+        return loss, self._state_after(tape)
+
+    def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
+        """The factors of every layer's output but the last one's, feature-major."""
+        p, seed, step = dropout.probability, dropout.seed, dropout.step
+        shape = (T, B, self.model.hidden)
+        return [
+            np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype).transpose(0, 2, 1))
+            for layer in range(self.model.layers - 1)
+        ]
+
+    def _forward(
+        self, weights: FoldedWeights, inputs: np.ndarray, state: State, masks: list[np.ndarray] | None
+    ) -> Tape:
+        (T, B), H = inputs.shape, self.model.hidden
+        if state.h.shape != (self.model.layers, B, H):
+            raise ShapeError(f"state: expected {(self.model.layers, B, H)}, found {state.h.shape}")
+        tape = self._tape(T, B)
+        tape.h[:, 0], tape.c[:, 0] = state.h.transpose(0, 2, 1), state.c.transpose(0, 2, 1)
+        for layer, folded in enumerate(weights.layers):
+            gates = tape.gates[layer].reshape(T, 4 * H, B)
+            if layer == 0:
+                np.copyto(gates, folded.inputs[inputs].transpose(0, 2, 1))
+            else:
+                below = tape.h[layer - 1, 1:]
+                if masks:
+                    below = np.multiply(below, masks[layer - 1], out=tape.dropped[layer])
+                np.matmul(folded.inputs, below, out=gates)
+                gates += folded.bias
+            self._forward_layer(folded.recurrent, tape, layer)
+        np.matmul(weights.head, tape.h[-1, 1:], out=tape.logits)
+        tape.logits += weights.head_bias
+        return tape
+
+    def _forward_layer(self, recurrent: np.ndarray, tape: Tape, layer: int) -> None:
+        """The recurrence over T; `tape.gates` holds the input projections and becomes the gates."""
+        gates, h, c, tanh_c = tape.gates[layer], tape.h[layer], tape.c[layer], tape.tanh_c[layer]
+        scratch = tape.scratch[0]
+        for t in range(len(gates)):
+            a = gates[t]
+            a += np.matmul(recurrent, h[t], out=tape.recurrent).reshape(a.shape)
+            np.tanh(a, out=a)
+            a *= self._scale
+            a += self._shift
+            np.multiply(a[F], c[t], out=c[t + 1])
+            c[t + 1] += np.multiply(a[I], a[G], out=scratch)
+            np.tanh(c[t + 1], out=tanh_c[t])
+            np.multiply(a[O], tanh_c[t], out=h[t + 1])
+
+    def _backward(
+        self,
+        parameters: Parameters,
+        inputs: np.ndarray,
+        masks: list[np.ndarray] | None,
+        tape: Tape,
+        gradients: Parameters,
+    ) -> None:
+        """From dlogits, which `cross_entropy` left in `tape.logits`, down to the first layer."""
+        dlogits, dh = tape.logits, tape.dh
+        np.sum(dlogits, axis=(0, 2), out=gradients["head.bias"])
+        self._weight_gradient(dlogits, tape.h[-1, 1:], tape, gradients["head.weight"])
+        np.matmul(parameters["head.weight"].T, dlogits, out=dh)
+        for layer in reversed(range(self.model.layers)):
+            self._backward_layer(parameters[f"lstm.weight_hh_l{layer}"], tape, layer)
+            T, _, H, B = tape.dgates.shape
+            da = tape.dgates.reshape(T, 4 * H, B)
+            np.sum(da, axis=(0, 2), out=gradients[f"lstm.bias_l{layer}"])
+            self._weight_gradient(da, tape.h[layer, :-1], tape, gradients[f"lstm.weight_hh_l{layer}"])
+            into = gradients[f"lstm.weight_ih_l{layer}"]
+            if layer == 0:
+                sum_columns_by_id(tape.rows[: 4 * H].reshape(4 * H, -1), inputs, into)
+            else:
+                below = tape.dropped[layer] if masks else tape.h[layer - 1, 1:]
+                self._weight_gradient(da, below, tape, into)
+                np.matmul(parameters[f"lstm.weight_ih_l{layer}"].T, da, out=dh)
+                if masks:
+                    dh *= masks[layer - 1]
+
+    def _backward_layer(self, recurrent: np.ndarray, tape: Tape, layer: int) -> None:
+        """From dh [T, H, B] to dgates [T, 4, H, B], the gradients of the pre-activations.
+
+            dc  = dh*o*(1 - tanh(c')^2) + f'*dc'      (' of the step after)
+            da_i = dc*g*i*(1-i)     da_f = dc*c*f*(1-f)     da_g = dc*i*(1-g^2)
+            da_o = dh*tanh(c')*o*(1-o)                dh of the step before += W_hh^T da
+
+        Everything that multiplies dc or dh is known before the loop, for all T at once.
+        """
+        gates, tanh_c, dgates = tape.gates[layer], tape.tanh_c[layer], tape.dgates
+        i, f, g, o = (gates[:, gate] for gate in range(4))
+        np.subtract(1, gates, out=dgates)
+        dgates *= gates  # s*(1-s), of use for i, f and o
+        dgates[:, I] *= g
+        dgates[:, F] *= tape.c[layer, :-1]
+        dgates[:, O] *= tanh_c
+        np.multiply(g, g, out=dgates[:, G])
+        np.subtract(1, dgates[:, G], out=dgates[:, G])
+        dgates[:, G] *= i
+        through_cell = np.multiply(tanh_c, tanh_c, out=tape.through_cell)
+        np.subtract(1, through_cell, out=through_cell)
+        through_cell *= o
+
+        dh_next, dc_next, dc = tape.scratch[0], tape.scratch[1], tape.scratch[2]
+        dh_next[...] = dc_next[...] = 0
+        for t in reversed(range(len(gates))):
+            dh, da = tape.dh[t], dgates[t]
+            dh += dh_next
+            np.multiply(dh, through_cell[t], out=dc)
+            dc += dc_next
+            da[:O] *= dc
+            da[O] *= dh
+            np.multiply(dc, f[t], out=dc_next)
+            np.matmul(recurrent.T, da.reshape(-1, da.shape[-1]), out=dh_next)
+
+    def _weight_gradient(self, left: np.ndarray, right: np.ndarray, tape: Tape, out: np.ndarray) -> None:
+        """out [M, K] = sum over t and b of left [T, M, B] times right [T, K, B]: one GEMM over N.
+
+        Leaves `left` as [M, N] in `tape.rows`.
+        """
+        rows, columns = tape.rows[: left.shape[1]], tape.columns[: right.shape[1]]
+        np.copyto(rows, left.transpose(1, 0, 2))
+        np.copyto(columns, right.transpose(1, 0, 2))
+        np.matmul(rows.reshape(len(rows), -1), columns.reshape(len(columns), -1).T, out=out)
+
+    def _state_after(self, tape: Tape) -> State:
+        h, c = (np.ascontiguousarray(array[:, -1].transpose(0, 2, 1)) for array in (tape.h, tape.c))
+        return State(h, c)
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Each character's loss; `logits` becomes the gradient of their mean.
+
+    Args:
+        logits: [T, V, B], unnormalised; on return d(mean loss)/d(logits).
+        targets: [T, B], each in [0, V).
+    Returns:
+        [T, B], -log softmax(logits)[target], in nats.
+    Raises:
+        ShapeError: T or B differ.
+    Source: softmax minus one-hot; Bishop 2006, section 4.3.4.
+    """
+    T, V, B = logits.shape
+    if targets.shape != (T, B):
+        raise ShapeError(f"targets: expected {(T, B)}, found {targets.shape}")
+    place = (np.arange(T)[:, None], targets, np.arange(B))
+    logits -= logits.max(axis=1, keepdims=True)
+    chosen = logits[place]
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=1, keepdims=True)
+    logits /= total * logits.dtype.type(T * B)
+    logits[place] -= logits.dtype.type(1 / (T * B))
+    return np.log(total[:, 0]) - chosen
+
+
+def sum_columns_by_id(columns: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:
+    """out[:, v] = sum of the columns n with ids[n] == v, in the order of n; 0 where there is none.
+
+    Args:
+        columns: [M, N]; ids: N of them, in [0, V); out: [M, V].
+    """
+    order = np.argsort(ids, axis=None, kind="stable")
+    found, first = np.unique(ids.reshape(-1)[order], return_index=True)
+    out[...] = 0
+    out[:, found] = np.add.reduceat(columns.take(order, axis=1), first, axis=1)

@@ -1,0 +1,42 @@
+"""Everything cuchar raises on purpose.
+
+Every message is one line that says what was expected and what was found. The
+command line prints it and exits with the class's `exit_status`: 2 for options
+that can never be right, 1 for everything else.
+"""
+
+
+class CucharError(Exception):
+    """Base of every error that a user, a file or a machine can cause."""
+
+    exit_status = 1
+
+
+class OptionError(CucharError):
+    """An option, or a pair of them, that no text and no machine can make right."""
+
+    exit_status = 2
+
+
+class TextError(CucharError):
+    """A text that cannot be read, encoded or trained on."""
+
+
+class CheckpointError(CucharError):
+    """A checkpoint that cannot be read, trusted or written."""
+
+
+class RunError(CucharError):
+    """A run folder that is taken, in use, or does not fit the options given."""
+
+
+class DeviceError(CucharError):
+    """An engine that this machine or this version does not have."""
+
+
+class ShapeError(CucharError):
+    """An array whose shape or type does not fit its neighbours'."""
+
+
+class DivergedError(CucharError):
+    """A loss or gradient that is no longer a finite number."""

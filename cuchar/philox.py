@@ -1,0 +1,53 @@
+"""Philox4x32-10: random numbers that are a function of a counter, not of a state.
+
+Dropout masks are keyed by (seed, step, layer, element). Any engine can thus make the
+same mask, in forward and again in backward, in any order and without storing it.
+Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+import numpy as np
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+def philox4x32(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Ten rounds of Philox.
+
+    Args:
+        counter: four arrays (or scalars that broadcast) of 32-bit words held as uint64.
+        key: two 32-bit words.
+    Returns:
+        four arrays of 32-bit words held as uint64.
+    """
+    c0, c1, c2, c3 = (np.asarray(word, np.uint64) for word in counter)
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (
+            (p1 >> _SHIFT) ^ c1 ^ np.uint64(k0), p1 & _LOW,
+            (p0 >> _SHIFT) ^ c3 ^ np.uint64(k1), p0 & _LOW,
+        )  # fmt: skip
+        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return c0, c1, c2, c3
+
+
+def dropout_mask(
+    shape: tuple[int, ...], probability: float, seed: int, step: int, layer: int, dtype: np.typing.DTypeLike
+) -> np.ndarray:
+    """Inverted-dropout factors: 0 with `probability`, else 1 / (1 - probability).
+
+    Element e of the C-ordered mask takes word e % 4 of counter (e // 4, layer, step), and
+    is dropped where that word is below probability * 2^32.
+
+    Args:
+        shape: [T, B, H] of what is dropped.
+        step: the training step, from 1; layer: the layer whose output is dropped.
+    """
+    size = int(np.prod(shape))
+    blocks = np.arange((size + 3) // 4, dtype=np.uint64)
+    counter = (blocks, layer, step & 0xFFFFFFFF, step >> 32)
+    words = np.stack(philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32)), axis=-1)  # type: ignore[arg-type]
+    kept = words.reshape(-1)[:size] >= np.uint64(probability * 2**32)
+    return (kept / (1 - probability)).astype(dtype).reshape(shape)
