@@ -1,0 +1,72 @@
+"""How well a model predicts a text."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cuchar.engines.base import Engine
+from cuchar.errors import OptionError, TextError
+
+BLOCK_STEPS = 256
+BLOCK_WINDOWS = 64
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean loss of `chars` predicted characters; bits are nats / ln 2, perplexity is e^nats."""
+
+    nats_per_char: float
+    bits_per_char: float
+    perplexity: float
+    chars: int
+
+    @classmethod
+    def of(cls, losses: np.ndarray) -> "Score":
+        """Args: losses: nats, any shape, at least one."""
+        nats = float(losses.mean(dtype=np.float64))
+        return cls(nats, nats / math.log(2), float(np.exp(nats)), losses.size)
+
+
+def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Losses of streams from a zero state, carried from the first character to the last.
+
+    Args:
+        rows: ids [B, n], n >= 2.
+    Yields:
+        blocks [B, at most 256] of nats; joined, [B, n - 1].
+    """
+    state, last = engine.zero_state(len(rows)), rows.shape[1] - 1
+    for start in range(0, last, BLOCK_STEPS):
+        end = min(start + BLOCK_STEPS, last)
+        losses, state = engine.losses(weights, rows[:, start:end].T, rows[:, start + 1 : end + 1].T, state)
+        yield losses.T
+
+
+def window_losses(engine: Engine, weights: Any, ids: np.ndarray, window: int) -> Iterator[np.ndarray]:
+    """Losses of windows that each start from a zero state, as the notebook trains; the last may be short.
+
+    Yields:
+        blocks of nats in the text's order; joined, [n - 1].
+    """
+    if window < 1:
+        raise OptionError(f"--window: expected at least 1, found {window}")
+    scores = len(ids) - 1
+    whole = scores // window * window
+    for start in range(0, whole, window * BLOCK_WINDOWS):
+        end = min(start + window * BLOCK_WINDOWS, whole)
+        inputs, targets = ids[start:end].reshape(-1, window).T, ids[start + 1 : end + 1].reshape(-1, window).T
+        losses, _ = engine.losses(weights, inputs, targets, engine.zero_state(inputs.shape[1]))
+        yield losses.T.reshape(-1)
+    if whole < scores:
+        inputs, targets = ids[whole:-1, None], ids[whole + 1 :, None]
+        losses, _ = engine.losses(weights, inputs, targets, engine.zero_state(1))
+        yield losses[:, 0]
+
+
+def expect_scorable(ids: np.ndarray) -> None:
+    """N characters give N - 1 scores, so there must be two."""
+    if len(ids) < 2:
+        raise TextError(f"expected at least 2 known characters to score, found {len(ids)}")

@@ -1,0 +1,30 @@
+"""Weights under PyTorch's names, for `nn.LSTM` and `nn.Linear` to load."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from cuchar.checkpoint import Checkpoint, write_file
+
+
+def export_pytorch(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `lstm.weight_ih_l0`, ..., `head.bias`, and the vocabulary as metadata.
+
+    PyTorch has two biases a layer: cuchar's one becomes `bias_ih`, `bias_hh` is zero.
+    Metadata `vocabulary` is a JSON list of the characters in id order (a byte model's are
+    the characters of the same number).
+
+    Raises:
+        CheckpointError: the file could not be written.
+    """
+    tensors = {}
+    for name, view in checkpoint.parameters.items():
+        if name.startswith("lstm.bias"):
+            layer = name.rsplit("_", 1)[1]
+            tensors[f"lstm.bias_ih_{layer}"] = np.ascontiguousarray(view)
+            tensors[f"lstm.bias_hh_{layer}"] = np.zeros_like(view)
+        else:
+            tensors[name] = np.ascontiguousarray(view)
+    write_file(path, save(tensors, {"vocabulary": json.dumps(checkpoint.vocabulary.characters())}))
