@@ -1,0 +1,57 @@
+"""cuchar trains character-level LSTM language models: text in, a model that writes like it out.
+
+    import cuchar
+
+    model = cuchar.train("data/shakespeare.txt", epochs=1)
+    print(model.sample(300, prime="ROMEO"))
+    print(model.score("To be, or not to be").bits_per_char)
+    model = cuchar.load("runs/shakespeare-20260101-120000")
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cuchar.config import TrainConfig
+from cuchar.errors import CucharError
+from cuchar.evaluation import Score
+from cuchar.model import Model
+from cuchar.runs import start_run
+from cuchar.training import Listener
+
+__version__ = "0.1.0"
+__all__ = ["CucharError", "Model", "Score", "load", "train"]
+
+
+def train(
+    texts: str | Path | Sequence[str | Path],
+    *,
+    val: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    listener: Listener | None = None,
+    **options: Any,
+) -> Model:
+    """Train on text files and return the model (the best one where there is validation).
+
+    Args:
+        texts: a file, a folder, or several of them.
+        val: a text to validate on after every epoch.
+        out: the run folder, `runs/<text>-<time>` by default.
+        listener: told of every step (`cuchar.training.Listener`); silent by default.
+        options: fields of `cuchar.config.TrainConfig`: hidden, layers, steps, batch, lr, ...
+    Raises:
+        CucharError: a user's mistake, in one line.
+    """
+    paths = [texts] if isinstance(texts, str | Path) else texts
+    run = start_run(paths, TrainConfig(**options), val=val, out=out, device=device, listener=listener)
+    return load(run, device=device)
+
+
+def load(path: str | Path, *, device: str = "auto") -> Model:
+    """The model of a checkpoint file or a run folder.
+
+    Raises:
+        CheckpointError: none there, or a damaged one.
+    """
+    return Model(path, device)

@@ -1,0 +1,312 @@
+"""The training loop: windows in, a run folder out.
+
+Everything that the next step depends on lives in `Trainer` and goes into every
+checkpoint, so that an interrupted run and an uninterrupted one end with the same bytes.
+"""
+
+import json
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.checkpoint import Checkpoint
+from cuchar.config import TrainConfig, learning_rate
+from cuchar.corpus import Corpus
+from cuchar.engines.base import Dropout, Engine, State
+from cuchar.errors import DivergedError
+from cuchar.evaluation import stream_losses
+from cuchar.parameters import Parameters, initialise
+from cuchar.run_folder import RunFolder
+from cuchar.sampling import SampleConfig, sample_ids
+
+SUMMARY_STEPS = 1000
+
+
+class Interrupted(Exception):
+    """A signal ended training after a save; `exit_status` is the shell's for it."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.exit_status = 128 + signum
+
+
+@dataclass
+class Mean:
+    """A running mean of losses, and the seconds that their training steps took."""
+
+    total: float = 0.0
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: float, seconds: float) -> None:
+        self.total += loss
+        self.count += 1
+        self.seconds += seconds
+
+    @property
+    def loss(self) -> float:
+        return self.total / self.count
+
+
+@dataclass
+class Position:
+    """Where a run stands. `epoch` and `window` are the next window's, `step` the last step done."""
+
+    step: int = 0
+    epoch: int = 0
+    window: int = 0
+    offset: int = 0
+    elapsed_s: float = 0.0
+    since_line: Mean = field(default_factory=Mean)
+    since_summary: Mean = field(default_factory=Mean)
+    since_epoch: Mean = field(default_factory=Mean)
+
+    def finished(self, config: TrainConfig) -> bool:
+        return self.epoch >= config.epochs or (
+            config.max_steps is not None and self.step >= config.max_steps
+        )
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Position":
+        means = {name: Mean(**values[name]) for name in ("since_line", "since_summary", "since_epoch")}
+        return cls(**{**values, **means})
+
+
+class Listener:
+    """What a run tells while it goes; this one is silent."""
+
+    def start(self, step: int, total_steps: int) -> None: ...
+    def step(self, step: int, loss: float, chars: int) -> None: ...
+    def line(self, metrics: dict[str, Any]) -> None: ...
+    def note(self, text: str) -> None: ...
+    def sample(self, text: bytes) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Trainer:
+    """A run in progress.
+
+    Args:
+        engine: for the corpus's vocabulary and the configuration's sizes.
+        training: ids [n]; validation: ids [streams, m], or None.
+        facts: JSON values that every checkpoint repeats (texts and their digests).
+        checkpoint: where to go on from; None starts afresh.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        corpus: Corpus,
+        training: np.ndarray,
+        validation: np.ndarray | None,
+        engine: Engine,
+        folder: RunFolder,
+        facts: dict[str, Any],
+        checkpoint: Checkpoint | None,
+        best: float,
+        listener: Listener,
+    ):
+        self.config, self.vocabulary, self.engine = config, corpus.vocabulary, engine
+        self.training, self.validation = training, validation
+        self.folder, self.facts, self.listener, self.best = folder, facts, listener, best
+        self.parameters: Parameters
+        self.adam: Adam
+        self.state: State
+        self.total_steps = total_steps(len(training), config)
+        self.batches = np.random.default_rng([config.seed, 1])
+        self.sampler = np.random.default_rng([config.seed, 2])
+        if checkpoint is None:
+            self.parameters = initialise(engine.model, config.seed)
+            self.adam = Adam(self.parameters.flat.size)
+            self.position = Position()
+            self._begin_epoch()
+            folder.truncate({})
+        else:
+            self.parameters, self.adam, self.state = checkpoint.parameters, checkpoint.adam, checkpoint.state
+            self.position = Position.from_json(checkpoint.run["position"])
+            self.batches.bit_generator.state = checkpoint.run["generators"]["batches"]
+            self.sampler.bit_generator.state = checkpoint.run["generators"]["sampler"]
+            folder.truncate(checkpoint.run["lengths"])
+        self.gradients = Parameters(engine.model)
+        self.norm, self.saved_step = 0.0, None if checkpoint is None else self.position.step
+        self.started = perf_counter() - self.position.elapsed_s
+
+    def run(self, signalled: Callable[[], int | None] = lambda: None) -> None:
+        """Train to the end.
+
+        Args:
+            signalled: the number of a signal that asks for an end, or None.
+        Raises:
+            Interrupted: after saving, where a signal asked for it.
+            DivergedError: a loss, gradient or parameter that is not finite.
+            CheckpointError, RunError: the folder could not be written to.
+        """
+        self.listener.start(self.position.step, self.total_steps)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._run(signalled)
+        finally:
+            self.listener.stop()
+
+    def _run(self, signalled: Callable[[], int | None]) -> None:
+        position, config = self.position, self.config
+        while not position.finished(config):
+            windows = Windows(
+                self.training, config.batch, config.steps, config.window_stride, position.offset
+            )
+            while position.window < len(windows):
+                self._step(*windows[position.window])
+                self._after_step(epoch_ended=position.window == len(windows))
+                signum = signalled()
+                if signum is not None:
+                    self._save(self.folder.last)
+                    raise Interrupted(signum)
+                if position.finished(config):
+                    break
+        self._finish()
+
+    def _step(self, inputs: np.ndarray, targets: np.ndarray) -> None:
+        """Forward, backward, Adam: one window."""
+        position, config, began = self.position, self.config, perf_counter()
+        step = position.step + 1
+        state = self.state if config.carry_state else self.engine.zero_state(config.batch)
+        dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
+        loss, self.state = self.engine.loss_and_gradients(
+            self.parameters, inputs, targets, state, self.gradients, dropout
+        )
+        self._expect_finite(loss, "the loss", step)
+        rate = learning_rate(config, step, position.epoch, self.total_steps)
+        self.norm = self.adam.update(
+            self.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay
+        )
+        self._expect_finite(self.norm, "the gradient's norm", step)
+        position.step, position.window, self.rate = step, position.window + 1, rate
+        seconds = perf_counter() - began
+        for mean in (position.since_line, position.since_summary, position.since_epoch):
+            mean.add(loss, seconds)
+        self.listener.step(step, loss, inputs.size)
+
+    def _after_step(self, epoch_ended: bool) -> None:
+        position, config = self.position, self.config
+        step = position.step
+        if step % config.log_every == 0 or epoch_ended:
+            self._line(self._validate() if epoch_ended else None)
+        if config.sample_every and step % config.sample_every == 0:
+            self._sample()
+        if step % SUMMARY_STEPS == 0:
+            mean = position.since_summary
+            self.listener.note(
+                f"step {step}: mean loss {mean.loss:.4f}, {mean.seconds:.1f} s for {mean.count} steps"
+            )
+            position.since_summary = Mean()
+        if epoch_ended:
+            mean = position.since_epoch
+            self.listener.note(
+                f"epoch {position.epoch}: mean loss {mean.loss:.4f} over {mean.count} steps, {mean.seconds:.1f} s"
+            )
+            position.epoch += 1
+            position.since_epoch = Mean()
+            self._begin_epoch()
+        if epoch_ended or step % config.save_every == 0:
+            self._save(self.folder.last)
+
+    def _finish(self) -> None:
+        """Save, then report what is left over since the last line.
+
+        In this order: a run that is given more steps later goes on from before that report.
+        """
+        if self.saved_step != self.position.step:
+            self._save(self.folder.last)
+        if self.position.since_line.count:
+            self._line(self._validate())
+
+    def _begin_epoch(self) -> None:
+        self.position.window = 0
+        self.position.offset = 0 if self.config.carry_state else int(self.batches.integers(self.config.steps))
+        self.state = self.engine.zero_state(self.config.batch)
+
+    def _line(self, validation_loss: float | None) -> None:
+        """One line of metrics.jsonl."""
+        position, config = self.position, self.config
+        mean = position.since_line
+        metrics = {"step": position.step, "epoch": position.epoch, "loss": mean.loss}
+        if validation_loss is not None:
+            metrics["val_loss"] = validation_loss
+        metrics |= {
+            "lr": self.rate,
+            "grad_norm": self.norm,
+            "chars_per_s": round(mean.count * config.batch * config.steps / mean.seconds),
+            "elapsed_s": round(perf_counter() - self.started, 3),
+        }
+        position.since_line = Mean()
+        self.folder.append(self.folder.metrics, json.dumps(metrics).encode() + b"\n")
+        self.listener.line(metrics)
+        if validation_loss is not None and validation_loss < self.best:
+            self.best = validation_loss
+            self._save(self.folder.best)
+
+    def _validate(self) -> float | None:
+        if self.validation is None:
+            return None
+        weights = self.engine.fold(self.parameters)
+        blocks = list(stream_losses(self.engine, weights, self.validation))
+        loss = float(np.concatenate(blocks, axis=1).mean(dtype=np.float64))
+        self.listener.note(f"step {self.position.step}: validation loss {loss:.4f}")
+        return loss
+
+    def _sample(self) -> None:
+        config, nothing = self.config, np.empty(0, int)
+        law = SampleConfig(length=config.sample_length, temperature=config.temperature)
+        weights = self.engine.fold(self.parameters)
+        ids = sample_ids(self.engine, weights, len(self.vocabulary), law, self.sampler, nothing, nothing)
+        text = self.vocabulary.decode(np.fromiter(ids, int))
+        block = f"--- step {self.position.step} ---\n".encode() + text + b"\n\n"
+        self.folder.append(self.folder.samples, block)
+        self.listener.sample(block)
+
+    def _save(self, file: Path) -> None:
+        if not np.isfinite(self.parameters.flat).all():
+            self._expect_finite(math.nan, "a parameter", self.position.step)
+        self.position.elapsed_s = perf_counter() - self.started
+        run = {
+            **self.facts,
+            "train": self.config.to_json(),
+            "position": asdict(self.position),
+            "generators": {
+                "batches": self.batches.bit_generator.state,
+                "sampler": self.sampler.bit_generator.state,
+            },
+            "lengths": self.folder.lengths(),
+            "best": None if math.isinf(self.best) else self.best,
+        }
+        self.folder.save(file, Checkpoint(self.parameters, self.vocabulary, self.adam, self.state, run))
+        if file == self.folder.last:
+            self.saved_step = self.position.step
+
+    def _expect_finite(self, value: float, what: str, step: int) -> None:
+        if math.isfinite(value):
+            return
+        kept = (
+            "no checkpoint was saved before it"
+            if self.saved_step is None
+            else f"{self.folder.last} keeps step {self.saved_step}"
+        )
+        raise DivergedError(
+            f"training stopped at step {step}: expected {what} to be finite, found {value}; {kept}; "
+            "a lower --lr or --clip 5 may help"
+        )
+
+
+def total_steps(characters: int, config: TrainConfig) -> int:
+    """Steps of a whole run (an epoch's offset can make it a few fewer)."""
+    windows = Windows(np.empty(characters, np.uint8), config.batch, config.steps, config.window_stride)
+    total = config.epochs * len(windows)
+    return total if config.max_steps is None else min(total, config.max_steps)
