@@ -1,11 +1,11 @@
 """cuchar trains character-level LSTM language models: text in, a model that writes like it out.
 
-    import cuchar
+import cuchar
 
-    model = cuchar.train("data/shakespeare.txt", epochs=1)
-    print(model.sample(300, prime="ROMEO"))
-    print(model.score("To be, or not to be").bits_per_char)
-    model = cuchar.load("runs/shakespeare-20260101-120000")
+model = cuchar.train("data/shakespeare.txt", epochs=1)
+print(model.sample(300, prime="ROMEO"))
+print(model.score("To be, or not to be").bits_per_char)
+model = cuchar.load("runs/shakespeare-20260101-120000")
 """
 
 from collections.abc import Sequence

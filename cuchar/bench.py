@@ -30,9 +30,7 @@ class Timing:
     chars_per_s: float
 
 
-def bench(
-    device: str, peer: str | None, hidden: int, layers: int, steps: int, batch: int
-) -> dict[str, Any]:
+def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, batch: int) -> dict[str, Any]:
     """Median time of a training step (forward, backward, Adam; zero state; random characters).
 
     Contenders take turns, a round each, so that a noisy machine is noisy for both.
@@ -85,9 +83,7 @@ def _our_step(device: str, model: ModelConfig, inputs: np.ndarray, targets: np.n
     return step
 
 
-def _torch_step(
-    model: ModelConfig, inputs: np.ndarray, targets: np.ndarray, threads: int
-) -> Callable[[], None]:
+def _torch_step(model: ModelConfig, inputs: np.ndarray, targets: np.ndarray, threads: int) -> Callable[[], None]:
     """The same step as PyTorch users write it: nn.LSTM over one-hot inputs, CrossEntropyLoss, Adam."""
     try:
         import torch

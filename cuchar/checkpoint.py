@@ -83,9 +83,7 @@ def write_file(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         kept = f"; {path.name} there is the one before" if path.exists() else ""
-        raise CheckpointError(
-            f"{path}: expected to write {len(data):,} bytes, found: {error.strerror}{kept}"
-        ) from None
+        raise CheckpointError(f"{path}: expected to write {len(data):,} bytes, found: {error.strerror}{kept}") from None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -149,7 +147,7 @@ def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(file, "np") as opened:
             metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  not a dict
         body = json.loads(metadata[KEY])
     except OSError as error:
         raise CheckpointError(f"{file}: expected a readable file, found: {error.strerror or error}") from None

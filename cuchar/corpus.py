@@ -115,9 +115,7 @@ class Vocabulary:
         """
         found = np.flatnonzero(np.bincount(codes)).astype(np.uint32)
         if len(found) < 2:
-            raise TextError(
-                f"expected at least 2 distinct characters, found {len(found)}: there is nothing to predict"
-            )
+            raise TextError(f"expected at least 2 distinct characters, found {len(found)}: there is nothing to predict")
         if len(found) > MAX_VOCABULARY:
             raise TextError(
                 f"expected at most {MAX_VOCABULARY:,} distinct characters, found {len(found):,}; "
@@ -150,7 +148,7 @@ def read_codes(paths: Sequence[str | Path], as_bytes: bool = False) -> tuple[np.
     """The text of `paths`, joined: code points (or bytes) and the SHA-256 of the raw bytes."""
     digest, parts = hashlib.sha256(), []
     for file in text_files(paths):
-        data = _read(file)
+        data = read_raw(file)
         digest.update(data)
         parts.append(np.frombuffer(data, np.uint8) if as_bytes else code_points(data, str(file)))
     codes = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -179,7 +177,7 @@ def text_files(paths: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def _read(file: Path) -> bytes:
+def read_raw(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:

@@ -27,9 +27,7 @@ class Model:
     def __init__(self, path: str | Path, device: str = "auto"):
         checkpoint = read_checkpoint(path)
         self.parameters, self.vocabulary = checkpoint.parameters, checkpoint.vocabulary
-        self.engine, self.engine_reason = choose_engine(
-            device, self.parameters.model, self.parameters.flat.dtype
-        )
+        self.engine, self.engine_reason = choose_engine(device, self.parameters.model, self.parameters.flat.dtype)
         self._weights = self.engine.fold(self.parameters)
 
     def sample(self, length: int = 500, *, prime: str | bytes = "", seed: int | None = None, **options: Any) -> str:
@@ -59,9 +57,7 @@ class Model:
         prime_ids = vocabulary.encode(vocabulary.codes_of(prime), unknown)
         stop_ids = vocabulary.encode(vocabulary.codes_of(config.stop))
         generator = np.random.default_rng(secrets.randbits(63) if seed is None else seed)
-        ids = sample_ids(
-            self.engine, self._weights, len(vocabulary), config, generator, prime_ids, stop_ids
-        )
+        ids = sample_ids(self.engine, self._weights, len(vocabulary), config, generator, prime_ids, stop_ids)
         return (vocabulary.decode(np.array([chosen])) for chosen in ids)
 
     def losses(self, ids: np.ndarray, window: int | None = None) -> Iterator[np.ndarray]:

@@ -33,9 +33,7 @@ class Parameters:
         sizes = [int(np.prod(shape)) for shape in shapes.values()]
         self.flat = np.zeros(sum(sizes), dtype)
         pieces = np.split(self.flat, np.cumsum(sizes)[:-1])
-        self._views = {
-            name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
-        }
+        self._views = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._views[name]

@@ -42,8 +42,7 @@ class RunFolder:
             held = [name for name in FILES if (path / name).exists()]
             if held:
                 raise RunError(
-                    f"{path}: expected a new run folder, found a run in it ({held[0]}); "
-                    f"--resume {path} continues it"
+                    f"{path}: expected a new run folder, found a run in it ({held[0]}); --resume {path} continues it"
                 )
             folder.write_config(config)
         except BaseException:
@@ -91,9 +90,7 @@ class RunFolder:
 
     def lengths(self) -> dict[str, int]:
         """Bytes of metrics.jsonl and samples.txt now."""
-        return {
-            file.name: file.stat().st_size if file.exists() else 0 for file in (self.metrics, self.samples)
-        }
+        return {file.name: file.stat().st_size if file.exists() else 0 for file in (self.metrics, self.samples)}
 
     def truncate(self, lengths: dict[str, int]) -> None:
         """Cut metrics.jsonl and samples.txt back to what they were at a checkpoint."""

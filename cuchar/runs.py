@@ -1,14 +1,9 @@
 """Starting, resuming and loading runs: what `cuchar train` does, for Python too."""
 
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import localtime, strftime
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,6 +14,7 @@ from cuchar.config import ModelConfig, TrainConfig, option
 from cuchar.corpus import Corpus, load_corpus, read_codes
 from cuchar.engines import choose_engine
 from cuchar.errors import OptionError, RunError, TextError
+from cuchar.interrupts import signalled
 from cuchar.run_folder import RunFolder
 from cuchar.training import Listener, Position, Trainer
 
@@ -57,14 +53,12 @@ def start_run(
     }
     folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(facts, config))
     try:
-        trainer = Trainer(
-            config, corpus, training, validation, engine, folder, facts, None, np.inf, listener
-        )
+        trainer = Trainer(config, corpus, training, validation, engine, folder, facts, None, np.inf, listener)
         listener.note(f"engine: {engine.name} ({reason})")
         listener.note(f"run folder: {folder.path}")
         _note_sizes(listener, trainer)
-        with _signals() as signalled:
-            trainer.run(signalled)
+        with signalled() as asked:
+            trainer.run(asked)
     finally:
         folder.close()
     return folder.path
@@ -114,9 +108,7 @@ def resume_run(
             step = checkpoint.run["position"]["step"]
             listener.note(f"{path} is finished at step {step}; a larger --epochs or --max-steps goes on")
             return path
-        trainer = Trainer(
-            config, corpus, training, validation, engine, folder, facts, checkpoint, best, listener
-        )
+        trainer = Trainer(config, corpus, training, validation, engine, folder, facts, checkpoint, best, listener)
         folder.write_config(_config(facts, config))
         listener.note(f"engine: {engine.name} ({reason})")
         listener.note(
@@ -125,8 +117,8 @@ def resume_run(
             else f"{path} has no checkpoint yet: starting again"
         )
         _note_sizes(listener, trainer)
-        with _signals() as signalled:
-            trainer.run(signalled)
+        with signalled() as asked:
+            trainer.run(asked)
     finally:
         folder.close()
     return path
@@ -189,9 +181,7 @@ def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
             f"--max-steps: expected a total of at least the {position['step']} done, found {config.max_steps}"
         )
     if config.epochs < position["epoch"]:
-        raise RunError(
-            f"--epochs: expected a total of at least the {position['epoch']} done, found {config.epochs}"
-        )
+        raise RunError(f"--epochs: expected a total of at least the {position['epoch']} done, found {config.epochs}")
 
 
 def _note_sizes(listener: Listener, trainer: Trainer) -> None:
@@ -199,25 +189,3 @@ def _note_sizes(listener: Listener, trainer: Trainer) -> None:
         f"{len(trainer.training):,} characters, {len(trainer.vocabulary)} distinct; "
         f"{trainer.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
-
-
-@contextmanager
-def _signals() -> Iterator[Any]:
-    """Ask for an end on SIGINT and SIGTERM; a second SIGINT ends the process at once."""
-    received: list[int] = []
-
-    def handle(signum: int, _frame: FrameType | None) -> None:
-        if received and signum == signal.SIGINT:
-            os._exit(130)
-        received.append(signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: received[0] if received else None
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-

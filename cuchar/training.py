@@ -6,7 +6,6 @@ checkpoint, so that an interrupted run and an uninterrupted one end with the sam
 
 import json
 import math
-import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,19 +22,12 @@ from cuchar.corpus import Corpus
 from cuchar.engines.base import Dropout, Engine, State
 from cuchar.errors import DivergedError
 from cuchar.evaluation import stream_losses
+from cuchar.interrupts import Interrupted
 from cuchar.parameters import Parameters, initialise
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig, sample_ids
 
 SUMMARY_STEPS = 1000
-
-
-class Interrupted(Exception):
-    """A signal ended training after a save; `exit_status` is the shell's for it."""
-
-    def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
-        self.exit_status = 128 + signum
 
 
 @dataclass
@@ -65,14 +57,13 @@ class Position:
     window: int = 0
     offset: int = 0
     elapsed_s: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
     since_line: Mean = field(default_factory=Mean)
     since_summary: Mean = field(default_factory=Mean)
     since_epoch: Mean = field(default_factory=Mean)
 
     def finished(self, config: TrainConfig) -> bool:
-        return self.epoch >= config.epochs or (
-            config.max_steps is not None and self.step >= config.max_steps
-        )
+        return self.epoch >= config.epochs or (config.max_steps is not None and self.step >= config.max_steps)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Position":
@@ -159,9 +150,7 @@ class Trainer:
     def _run(self, signalled: Callable[[], int | None]) -> None:
         position, config = self.position, self.config
         while not position.finished(config):
-            windows = Windows(
-                self.training, config.batch, config.steps, config.window_stride, position.offset
-            )
+            windows = Windows(self.training, config.batch, config.steps, config.window_stride, position.offset)
             while position.window < len(windows):
                 self._step(*windows[position.window])
                 self._after_step(epoch_ended=position.window == len(windows))
@@ -203,9 +192,8 @@ class Trainer:
             self._sample()
         if step % SUMMARY_STEPS == 0:
             mean = position.since_summary
-            self.listener.note(
-                f"step {step}: mean loss {mean.loss:.4f}, {mean.seconds:.1f} s for {mean.count} steps"
-            )
+            self.listener.note(f"step {step}: mean loss {mean.loss:.4f}, {mean.seconds:.1f} s for {mean.count} steps")
+            position.history.append({"step": step, "loss": mean.loss})
             position.since_summary = Mean()
         if epoch_ended:
             mean = position.since_epoch

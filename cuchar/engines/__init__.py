@@ -10,9 +10,7 @@ from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError, OptionError
 
 
-def choose_engine(
-    device: str, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32
-) -> tuple[Engine, str]:
+def choose_engine(device: str, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32) -> tuple[Engine, str]:
     """The engine for `--device` (auto, cpu, cuda or cuda:N) and, in words, why it is that one.
 
     Raises:

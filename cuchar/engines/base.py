@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cuchar.config import ModelConfig
 from cuchar.parameters import Parameters
 
 
@@ -39,6 +40,7 @@ class Engine(Protocol):
     """Whole-sequence operations; `weights` is what `fold` made of the parameters."""
 
     name: str
+    model: ModelConfig
 
     def zero_state(self, batch: int) -> State: ...
 
@@ -48,9 +50,7 @@ class Engine(Protocol):
     def forward(self, weights: Any, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Logits [T, B, V] of inputs [T, B], and the state after them."""
 
-    def losses(
-        self, weights: Any, inputs: np.ndarray, targets: np.ndarray, state: State
-    ) -> tuple[np.ndarray, State]:
+    def losses(self, weights: Any, inputs: np.ndarray, targets: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """-log p(target), in nats, [T, B], and the state after them."""
 
     def loss_and_gradients(

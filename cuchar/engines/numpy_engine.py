@@ -63,9 +63,8 @@ class NumpyEngine:
 
     def __init__(self, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32):
         self.model, self.dtype = model, np.dtype(dtype)
-        half = self.dtype.type(0.5)
-        self._scale = np.array([half, half, 1, half], self.dtype).reshape(4, 1, 1)
-        self._shift = np.array([half, half, 0, half], self.dtype).reshape(4, 1, 1)
+        self._scale = np.array([0.5, 0.5, 1, 0.5], self.dtype).reshape(4, 1, 1)
+        self._shift = np.array([0.5, 0.5, 0, 0.5], self.dtype).reshape(4, 1, 1)
         self._tape = lru_cache(maxsize=2)(lambda T, B: Tape(model, T, B, self.dtype))
 
     def zero_state(self, batch: int) -> State:
@@ -246,7 +245,7 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
         ShapeError: T or B differ.
     Source: softmax minus one-hot; Bishop 2006, section 4.3.4.
     """
-    T, V, B = logits.shape
+    T, _, B = logits.shape
     if targets.shape != (T, B):
         raise ShapeError(f"targets: expected {(T, B)}, found {targets.shape}")
     place = (np.arange(T)[:, None], targets, np.arange(B))

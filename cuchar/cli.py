@@ -1,0 +1,233 @@
+"""The command line: parse, call, print. Heavy imports wait inside the commands."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cuchar.config import TrainConfig
+from cuchar.errors import CucharError, OptionError
+
+app = typer.Typer(
+    help="Character-level LSTM language models: text in, a model that writes like it out.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+DEFAULT = TrainConfig()
+Device = Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N")]
+CheckpointArgument = Annotated[Path, typer.Argument(help="A checkpoint file or a run folder.")]
+Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: error | skip.")]
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", help="Text files or folders.")] = None,
+    hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
+    layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
+    steps: Annotated[int, typer.Option(help="Characters a window.")] = DEFAULT.steps,
+    batch: Annotated[int, typer.Option(help="Windows a training step.")] = DEFAULT.batch,
+    stride: Annotated[int | None, typer.Option(help="From a window to the next.", show_default="--steps")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the text, in total.")] = DEFAULT.epochs,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after this step, in total.")] = None,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = DEFAULT.lr,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same bits.")] = DEFAULT.seed,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<text>-<time>")] = None,
+    carry_state: Annotated[bool, typer.Option("--carry-state", help="Windows follow each other, with their state.")] = False,
+    dropout: Annotated[float, typer.Option(help="Between layers.")] = DEFAULT.dropout,
+    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 is off.")] = DEFAULT.clip,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled, as AdamW's.")] = DEFAULT.weight_decay,
+    schedule: Annotated[str, typer.Option(help="Learning rate: constant | step | cosine.")] = DEFAULT.schedule,
+    warmup: Annotated[int, typer.Option(help="Steps to rise to --lr.")] = DEFAULT.warmup,
+    decay: Annotated[float | None, typer.Option(help="step: factor an epoch; cosine: factor at the end.", show_default="step 0.5, cosine 0.1")] = None,
+    val: Annotated[Path | None, typer.Option(metavar="TEXT", help="Validate on this text after every epoch.")] = None,
+    val_fraction: Annotated[float, typer.Option(help="Validate on this part of TEXT.")] = DEFAULT.val_fraction,
+    val_split: Annotated[str, typer.Option(help="That part: tail of the text | tails of its B streams.")] = DEFAULT.val_split,
+    sample_every: Annotated[int, typer.Option(help="Steps between samples; 0 is never.")] = DEFAULT.sample_every,
+    sample_length: Annotated[int, typer.Option(help="Characters a sample.")] = DEFAULT.sample_length,
+    temperature: Annotated[float, typer.Option(help="Of samples.")] = DEFAULT.temperature,
+    log_every: Annotated[int, typer.Option(help="Steps a line of metrics.jsonl.")] = DEFAULT.log_every,
+    save_every: Annotated[int, typer.Option(help="Steps between saves.")] = DEFAULT.save_every,
+    bytes_: Annotated[bool, typer.Option("--bytes", help="Train on bytes: any file will do.")] = False,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
+) -> None:  # fmt: skip
+    """Train a model on TEXT; every run has a folder of its own."""
+    from cuchar.runs import resume_run, start_run
+    from cuchar.terminal import terminal_listener
+
+    chosen = {**context.params, "bytes": bytes_}
+    fields = [name for name in chosen if name in TrainConfig.__dataclass_fields__]
+    if resume is None:
+        if not texts:
+            raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
+        config = TrainConfig(**{name: chosen[name] for name in fields})
+        start_run(texts, config, val=val, out=out, device=device, listener=terminal_listener())
+        return
+    if out is not None:
+        raise OptionError(f"--out: expected --resume {resume} alone, which names the folder, found both")
+    given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
+    TrainConfig(**{**_alone(given)})
+    resume_run(resume, texts=texts or (), val=val, options=given, device=device, listener=terminal_listener())
+
+
+@app.command()
+def sample(
+    checkpoint: CheckpointArgument,
+    device: Device = "auto",
+    length: Annotated[int, typer.Option(help="Characters to make; 0 is endless.")] = 500,
+    temperature: Annotated[float, typer.Option(help="Below 1 bolder in its habits, above 1 wilder.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 is off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest that reach this probability.")] = 1.0,
+    prime: Annotated[str, typer.Option(metavar="TEXT", help="Begin with this text.")] = "",
+    prime_file: Annotated[Path | None, typer.Option(help="Begin with this file's text.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Repeats a sample.", show_default="a new one")] = None,
+    count: Annotated[int, typer.Option(help="How many samples.")] = 1,
+    argmax: Annotated[bool, typer.Option("--argmax", help="Always the likeliest character.")] = False,
+    stop: Annotated[str, typer.Option(metavar="TEXT", help="End once this text was made.")] = "",
+    law: Annotated[str, typer.Option(help="softmax | exp, the 2017 notebook's.")] = "softmax",
+    unknown: Unknown = "error",
+) -> None:  # fmt: skip
+    """Write text with a trained model, character by character, to standard output."""
+    import secrets
+
+    from cuchar.corpus import read_raw
+    from cuchar.model import Model
+    from cuchar.sampling import SampleConfig
+    from cuchar.terminal import write_stdout
+
+    config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop)
+    if count < 1:
+        raise OptionError(f"--count: expected at least 1, found {count}")
+    if count > 1 and not length and not stop:
+        raise OptionError(f"--count: expected 1 with the endless --length 0, found {count}")
+    if seed is not None and seed < 0:
+        raise OptionError(f"--seed: expected at least 0, found {seed}")
+    if prime and prime_file:
+        raise OptionError("--prime: expected it or --prime-file, found both")
+    model = Model(checkpoint, device)
+    beginning: str | bytes = read_raw(prime_file) if prime_file else prime
+    if seed is None:
+        seed = secrets.randbits(31)
+        if not argmax or not beginning:
+            print(f"--seed {seed}", file=sys.stderr)
+    vocabulary = model.vocabulary
+    known = vocabulary.decode(vocabulary.encode(vocabulary.codes_of(beginning), unknown))
+    for number in range(count):
+        characters = model.stream(config, prime=beginning, seed=[seed, number], unknown=unknown)
+        write_stdout(known)
+        for character in characters:
+            write_stdout(character)
+        write_stdout(b"\n" if number == count - 1 else b"\n\n")
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: CheckpointArgument,
+    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files or folders.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    device: Device = "auto",
+    window: Annotated[int | None, typer.Option(help="A zero state every so many characters, as the notebook.", show_default="one stream")] = None,
+    per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss.")] = None,
+    unknown: Unknown = "error",
+) -> None:  # fmt: skip
+    """Score TEXT: nats and bits per character, perplexity."""
+    from cuchar.reports import print_score, score_files
+
+    if window is not None and window < 1:
+        raise OptionError(f"--window: expected at least 1, found {window}")
+    print_score(score_files(checkpoint, texts, device, window, per_char, unknown), json)
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[Path | None, typer.Argument(help="A checkpoint file or a run folder.")] = None,
+) -> None:
+    """Describe this machine, or a checkpoint."""
+    from cuchar.reports import print_checkpoint, print_machine
+
+    if checkpoint is None:
+        print_machine()
+    else:
+        print_checkpoint(checkpoint)
+
+
+@app.command()
+def export(
+    checkpoint: CheckpointArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Where to write.")],
+) -> None:
+    """Write the weights under PyTorch's names."""
+    from cuchar.checkpoint import read_checkpoint
+    from cuchar.export import export_pytorch
+
+    export_pytorch(read_checkpoint(checkpoint), out)
+    print(f"wrote {out}", file=sys.stderr)
+
+
+@app.command()
+def bench(
+    device: Device = "auto",
+    peer: Annotated[str | None, typer.Option(help="Take turns with: torch.")] = None,
+    hidden: Annotated[int, typer.Option()] = DEFAULT.hidden,
+    layers: Annotated[int, typer.Option()] = DEFAULT.layers,
+    steps: Annotated[int, typer.Option()] = DEFAULT.steps,
+    batch: Annotated[int, typer.Option()] = DEFAULT.batch,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Time a training step, beside a peer in the same run."""
+    from cuchar.bench import bench as measure
+    from cuchar.reports import print_bench
+
+    TrainConfig(hidden=hidden, layers=layers, steps=steps, batch=batch)
+    print_bench(measure(device, peer, hidden, layers, steps, batch), json)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _alone(given: dict[str, Any]) -> dict[str, Any]:
+    """Options whose range can be checked without knowing the run's others."""
+    pairs = {"stride", "dropout", "decay", "val_split"}
+    return {name: value for name, value in given.items() if name not in pairs}
+
+
+def main() -> None:
+    """Run a command; every error is one line on standard error and an exit status."""
+    from cuchar.interrupts import Interrupted
+
+    try:
+        sys.exit(app(standalone_mode=False))
+    except CucharError as error:
+        _fail(str(error), error.exit_status)
+    except Interrupted as interrupted:
+        _fail(f"stopped by {interrupted}; what was done is saved", interrupted.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        _close_stdout()
+    except MemoryError as error:
+        _fail(f"expected enough memory, found too little: {error}", 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'standard output'}: expected to read or write, found: {error.strerror}", 1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own, for words it cannot parse
+            raise
+        _fail(" ".join(error.format_message().split()), getattr(error, "exit_code", 2))
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"cuchar: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _close_stdout() -> None:
+    """The reader has gone: end quietly, and keep Python from flushing into the closed pipe."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)

@@ -1,0 +1,159 @@
+"""Tables for a person, JSON for a program, on standard output."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import cuchar
+from cuchar.checkpoint import checkpoint_file, read_checkpoint, write_file
+from cuchar.config import ModelConfig
+from cuchar.corpus import read_codes
+from cuchar.engines import choose_engine
+from cuchar.evaluation import Score
+from cuchar.model import Model
+
+
+def score_files(
+    checkpoint: Path,
+    texts: Sequence[Path],
+    device: str,
+    window: int | None,
+    per_char: Path | None,
+    unknown: str,
+) -> Score:
+    """Score text files as one text; `per_char` gets every character's loss."""
+    model = Model(checkpoint, device)
+    codes, _ = read_codes(texts, model.vocabulary.is_bytes)
+    ids = model.vocabulary.encode(codes, unknown)
+    console, blocks = Console(stderr=True), []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("scoring", total=len(ids) - 1)
+        for block in model.losses(ids, window):
+            blocks.append(block)
+            bar.advance(task, len(block))
+    losses = np.concatenate(blocks)
+    if per_char is not None:
+        characters = [json.dumps(character) for character in model.vocabulary.characters()]
+        lines = ["position\tcharacter\tnats\n"]
+        lines += [f"{at}\t{characters[ids[at]]}\t{nats:.6f}\n" for at, nats in enumerate(losses, 1)]
+        write_file(per_char, "".join(lines).encode())
+    return Score.of(losses)
+
+
+def print_score(score: Score, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(score)))
+        return
+    print(f"nats per character  {score.nats_per_char:.4f}")
+    print(f"bits per character  {score.bits_per_char:.4f}")
+    print(f"perplexity          {score.perplexity:.4f}")
+    print(f"characters scored   {score.chars:,}")
+
+
+def print_machine() -> None:
+    """CuPy, driver, GPU, and the engine that `--device auto` takes."""
+    engine, reason = choose_engine("auto", ModelConfig(2, 1, 1))
+    table = _plain_table()
+    table.add_row("cuchar", cuchar.__version__)
+    table.add_row("Python, NumPy", f"{platform.python_version()}, {np.__version__}")
+    for name, value in _cuda().items():
+        table.add_row(name, value)
+    table.add_row("--device auto", f"{engine.name}: {reason}")
+    Console().print(table)
+
+
+def _cuda() -> dict[str, str]:
+    """What CuPy says of the machine, as far as it gets."""
+    version = next(
+        (
+            f"{distribution} {metadata.version(distribution)}"
+            for distribution in ("cupy-cuda12x", "cupy-cuda13x")
+            if _installed(distribution)
+        ),
+        "not installed",
+    )
+    try:
+        import cupy
+
+        runtime = cupy.cuda.runtime
+        driver = runtime.driverGetVersion()
+        count = runtime.getDeviceCount() if driver else 0
+        names = [runtime.getDeviceProperties(number)["name"].decode() for number in range(count)]
+    except Exception as error:  # an absent or broken CUDA installation fails in many ways; each is an answer here
+        found = " ".join(str(error).split()) or type(error).__name__
+        return {"CuPy": version, "CUDA driver": f"none ({found[:100]})", "GPU": "none"}
+    drivers = f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
+    return {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none"}
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def print_checkpoint(path: Path) -> None:
+    """The model, its parameters, its vocabulary and how it was trained."""
+    checkpoint, console = read_checkpoint(path), Console()
+    model, run = checkpoint.parameters.model, checkpoint.run
+    position, config = run["position"], run["train"]
+    facts = _plain_table()
+    for name, value in (
+        ("checkpoint", str(checkpoint_file(path))),
+        ("model", f"{model.layers} layers of {model.hidden}, {checkpoint.parameters.flat.size:,} parameters"),
+        ("vocabulary", _describe(checkpoint.vocabulary.characters())),
+        ("text", f"{', '.join(run['texts'])} ({run['characters']:,} characters)"),
+        ("trained", f"{position['step']:,} steps, {position['epoch']} epochs, {position['elapsed_s']:.0f} s"),
+        ("options", ", ".join(f"{name}={value}" for name, value in config.items() if value not in (None, False))),
+        ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
+    ):  # fmt: skip
+        facts.add_row(name, value)
+    console.print(facts, markup=False)
+    parameters = Table("parameter", "shape", "values", "mean", "standard deviation")
+    for name, view in checkpoint.parameters.items():
+        shape = " x ".join(map(str, view.shape))
+        parameters.add_row(name, shape, f"{view.size:,}", f"{view.mean():.4f}", f"{view.std():.4f}")
+    console.print(parameters)
+    if position["history"]:
+        history = Table("step", "mean loss of the steps before")
+        for entry in position["history"]:
+            history.add_row(f"{entry['step']:,}", f"{entry['loss']:.4f}")
+        console.print(history)
+
+
+def _describe(characters: list[str]) -> str:
+    shown = json.dumps("".join(characters[:200]), ensure_ascii=False)
+    return f"{len(characters)} characters: {shown}{' ...' if len(characters) > 200 else ''}"
+
+
+def _plain_table() -> Table:
+    return Table.grid(padding=(0, 2))
+
+
+def print_bench(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    sizes = ", ".join(f"{name} {value}" for name, value in result["configuration"].items())
+    table = Table("", "ms/step", "steps/s", "chars/s", title=f"{sizes}; {result['threads']} threads")
+    for timing in result["timings"]:
+        table.add_row(
+            timing["name"],
+            f"{timing['ms_per_step']:.2f}",
+            f"{timing['steps_per_s']:.1f}",
+            f"{timing['chars_per_s']:,.0f}",
+        )
+    Console().print(table)
+    if result["ratio"] is not None:
+        print(f"{result['timings'][1]['name']}'s time / cuchar's: {result['ratio']:.2f}")
