@@ -1,0 +1,43 @@
+# Everything from a bare checkout: an environment in .venv, an installed cuchar, then the task.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: train test peers parity clean
+
+train: $(VENV)/installed
+	$(BIN)/cuchar train data/shakespeare.txt
+
+test: $(VENV)/test
+	$(BIN)/ruff format --check cuchar tests benchmarks data
+	$(BIN)/ruff check cuchar tests benchmarks data
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+# Gradients, training steps and exported weights against PyTorch.
+parity: $(VENV)/peers
+	$(BIN)/python -m pytest -q tests/peers
+
+peers: parity
+	$(BIN)/cuchar bench --device cpu --peer torch
+
+$(VENV)/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cuchar needs Python 3.11 or newer; make PYTHON=python3.11 names one")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/test: $(VENV)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[test]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/peers: $(VENV)/test
+	$(INSTALL) -e '.[test,peers]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)
