@@ -1,0 +1,75 @@
+"""Shared by all tests: the command line in this process, and a small trained run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cuchar.cli import main
+
+ROOT = Path(__file__).parent.parent
+TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
+
+
+@dataclass
+class Result:
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+@pytest.fixture
+def cli(monkeypatch, capfdbinary) -> Callable[..., Result]:
+    """Run a command in this process."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["cuchar", *map(str, arguments)])
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        sys.stdout.flush()
+        captured = capfdbinary.readouterr()
+        return Result(ended.value.code or 0, captured.out, captured.err.decode())
+
+    return run
+
+
+@pytest.fixture
+def fails(cli):
+    """Run a command that must fail with one line on standard error, and give that line."""
+
+    def run(status: int, *arguments: object) -> str:
+        result = cli(*arguments)
+        assert result.status == status, result.stderr
+        assert result.stdout == b""
+        assert result.stderr.startswith("cuchar: ")
+        assert result.stderr.count("\n") == 1
+        return result.stderr
+
+    return run
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    path = tmp_path / "fox.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A run folder: 30 steps on the fox."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "fox.txt").write_text(TEXT)
+    command = [sys.executable, "-c", "from cuchar.cli import main; main()", "train", folder / "fox.txt"]
+    options = "--hidden 12 --steps 8 --batch 4 --lr 0.02 --max-steps 30 --out".split()
+    subprocess.run([*command, *options, folder / "run"], check=True, capture_output=True, env=environment())
+    return folder / "run"
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}

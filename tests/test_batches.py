@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuchar.batches import Windows, check_length, split_validation
+from cuchar.config import TrainConfig
+from cuchar.errors import TextError
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(0, 5), st.integers(0, 120))
+def test_windows_are_the_notebooks(batch, steps, stride, offset, spare):
+    ids = np.arange(batch * (steps + 1) + offset + spare)
+    row_length = (len(ids) - offset) // batch
+    rows = [ids[offset + row * row_length :][:row_length].tolist() for row in range(batch)]
+    expected, start = [], 0
+    while start < row_length - steps:
+        expected.append([
+            ([row[start + t] for row in rows], [row[start + t + 1] for row in rows]) for t in range(steps)
+        ])  # fmt: skip
+        start += stride
+    windows = Windows(ids, batch, steps, stride, offset)
+    found = [list(zip(x.tolist(), y.tolist(), strict=True)) for x, y in map(windows.__getitem__, range(len(windows)))]
+    assert found == expected and expected
+
+
+@pytest.mark.parametrize("carry_state", [False, True])
+@pytest.mark.parametrize("batch,steps", [(1, 1), (3, 5), (32, 32)])
+def test_shortest_text_has_a_window_at_every_offset_and_one_less_is_refused(batch, steps, carry_state):
+    config = TrainConfig(batch=batch, steps=steps, carry_state=carry_state)
+    shortest = batch * (steps + 1) + (0 if carry_state else steps - 1)
+    check_length(shortest, config)
+    for offset in range(1 if carry_state else steps):
+        assert len(Windows(np.zeros(shortest), batch, steps, steps, offset)) >= 1
+    with pytest.raises(TextError, match=f"expected at least {shortest:,} characters .* found {shortest - 1:,}"):
+        check_length(shortest - 1, config)
+    worst = 0 if carry_state else steps - 1
+    assert len(Windows(np.zeros(shortest - 1), batch, steps, steps, worst)) == 0
+
+
+@given(st.integers(2, 3000), st.integers(1, 60), st.integers(1, 60), st.booleans())
+def test_what_is_said_to_fit_fits(characters, batch, steps, carry_state):
+    config = TrainConfig(batch=batch, steps=steps, carry_state=carry_state)
+    try:
+        check_length(characters, config)
+    except TextError as error:
+        offers = str(error).split("; ")[1].removesuffix(" would fit").split(" or ")
+        for offer in offers:
+            words = offer.split()
+            sizes = {"batch": batch, "steps": steps}
+            sizes |= {words[i].removeprefix("--"): int(words[i + 1]) for i in range(0, len(words), 2)}
+            check_length(characters, TrainConfig(carry_state=carry_state, **sizes))
+            if len(offers) == 2 and words[0] == "--batch":  # the largest that fits
+                with pytest.raises(TextError):
+                    check_length(
+                        characters, TrainConfig(carry_state=carry_state, **sizes | {"batch": sizes["batch"] + 1})
+                    )
+
+
+def test_tail_split_keeps_the_last_part_as_one_stream():
+    training, validation = split_validation(np.arange(100), TrainConfig(val_fraction=0.1))
+    assert training.tolist() == list(range(90)) and validation.tolist() == [list(range(90, 100))]
+
+
+def test_streams_split_takes_the_tail_of_each_row():
+    config = TrainConfig(val_fraction=0.25, val_split="streams", batch=3)
+    training, validation = split_validation(np.arange(26), config)
+    assert training.tolist() == [*range(0, 6), *range(8, 14), *range(16, 22)]
+    assert validation.tolist() == [[6, 7], [14, 15], [22, 23]]
+
+
+def test_validation_too_short_to_score_is_refused():
+    with pytest.raises(TextError, match="at least 2 characters of validation text a stream, found 1"):
+        split_validation(np.arange(100), TrainConfig(val_fraction=0.01))

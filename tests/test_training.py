@@ -1,0 +1,321 @@
+"""The loop against itself: interrupted and not, and its records against what it computed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TEXT
+
+from cuchar.batches import Windows, split_validation
+from cuchar.checkpoint import read_checkpoint
+from cuchar.config import ModelConfig, TrainConfig, learning_rate
+from cuchar.corpus import load_corpus
+from cuchar.engines.numpy_engine import NumpyEngine
+from cuchar.errors import CheckpointError, DivergedError, RunError, TextError
+from cuchar.interrupts import Interrupted
+from cuchar.model import Model
+from cuchar.parameters import Parameters, initialise
+from cuchar.runs import resume_run, start_run
+from cuchar.training import Listener, Trainer
+
+SMALL = TrainConfig(
+    hidden=9, layers=2, steps=7, batch=5, epochs=3, lr=0.01, seed=3,
+    log_every=6, sample_every=8, sample_length=20, save_every=10,
+)  # fmt: skip
+DISCIPLINES = {
+    "windows": SMALL,
+    "carried": replace(SMALL, carry_state=True),
+    "everything": replace(
+        SMALL, stride=3, dropout=0.3, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
+        val_fraction=0.1, val_split="streams", temperature=0.8,
+    ),
+    "carried, step schedule": replace(SMALL, carry_state=True, dropout=0.2, schedule="step", val_fraction=0.2),
+}  # fmt: skip
+
+
+def metrics(run: Path, times=False) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return (
+        lines if times else [{k: v for k, v in line.items() if k not in ("chars_per_s", "elapsed_s")} for line in lines]
+    )
+
+
+def interrupt_after(monkeypatch, step, error):
+    """Make training end with `error` once `step` is done, before anything is recorded of it if it is a crash."""
+    original = Trainer._step
+
+    def crashing(self, inputs, targets):
+        original(self, inputs, targets)
+        if self.position.step == step:
+            if isinstance(error, Interrupted):
+                self.asked = error
+            else:
+                raise error
+
+    monkeypatch.setattr(Trainer, "_step", crashing)
+    original_run = Trainer.run
+
+    def run(self, signalled):
+        original_run(self, lambda: 2 if hasattr(self, "asked") else None)
+
+    monkeypatch.setattr(Trainer, "run", run)
+
+
+def contents(run: Path):
+    """All that must be the same, but for times."""
+    found = {"metrics": metrics(run), "samples": (run / "samples.txt").read_bytes()}
+    for file in sorted(run.glob("*.safetensors")):
+        checkpoint = read_checkpoint(file)
+        position = dict(checkpoint.run["position"], elapsed_s=0)
+        for mean in ("since_line", "since_summary", "since_epoch"):
+            position[mean] = dict(position[mean], seconds=0)
+        run_values = dict(checkpoint.run, position=position, lengths={})
+        arrays = (
+            checkpoint.parameters.flat,
+            checkpoint.adam.m,
+            checkpoint.adam.v,
+            checkpoint.state.h,
+            checkpoint.state.c,
+        )
+        found[file.name] = ([array.tobytes() for array in arrays], run_values)
+    return found
+
+
+@pytest.mark.parametrize("how", ["interrupted", "crashed"])
+@pytest.mark.parametrize("discipline", DISCIPLINES)
+def test_resumed_run_ends_as_the_uninterrupted_one(discipline, how, text, tmp_path, monkeypatch):
+    config = DISCIPLINES[discipline]
+    start_run([text], config, out=tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    steps_an_epoch = expected["metrics"][-1]["step"] // 3
+    for step in (3, 8, 10, 13, steps_an_epoch - 1, steps_an_epoch, steps_an_epoch + 1, 2 * steps_an_epoch + 5):
+        out = tmp_path / f"{step}"
+        error = Interrupted(2) if how == "interrupted" else RuntimeError("crash")
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            interrupt_after(patch, step, error)
+            start_run([text], config, out=out)
+        resume_run(out)
+        assert contents(out) == expected, step
+
+
+def test_resumed_twice_and_with_larger_totals(text, tmp_path):
+    start_run([text], SMALL, out=tmp_path / "whole")
+    start_run([text], replace(SMALL, max_steps=17, epochs=1), out=tmp_path / "parts")
+    assert metrics(tmp_path / "parts")[-1]["step"] == 17
+    resume_run(tmp_path / "parts", options={"max_steps": 60, "epochs": 2})
+    resume_run(tmp_path / "parts", options={"max_steps": None, "epochs": 3})
+    whole, parts = contents(tmp_path / "whole"), contents(tmp_path / "parts")
+    assert parts["metrics"] == whole["metrics"] and parts["samples"] == whole["samples"]
+    assert parts["last.safetensors"][0] == whole["last.safetensors"][0]
+    assert json.loads((tmp_path / "parts/config.json").read_text())["train"]["epochs"] == 3
+
+
+def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path):
+    """The loop once more, written plainly: offsets, zero states, means, learning rates, Adam."""
+    config = replace(SMALL, schedule="step", epochs=2, log_every=1, clip=0.7, weight_decay=0.2, dropout=0.1)
+    start_run([text], config, out=tmp_path / "run")
+    corpus = load_corpus([text])
+    model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
+    engine, parameters, gradients = NumpyEngine(model), initialise(model, config.seed), Parameters(model)
+    m = v = np.zeros(parameters.flat.size)
+    offsets, step = np.random.default_rng([config.seed, 1]), 0
+    found = metrics(tmp_path / "run")
+    for epoch in range(2):
+        offset = int(offsets.integers(config.steps))
+        windows = Windows(corpus.ids, config.batch, config.steps, config.steps, offset)
+        for index in range(len(windows)):
+            from cuchar.engines.base import Dropout
+
+            step += 1
+            drop = Dropout(0.1, config.seed, step)
+            loss, _ = engine.loss_and_gradients(
+                parameters, *windows[index], engine.zero_state(config.batch), gradients, drop
+            )
+            g = gradients.flat.astype(float)
+            norm = np.linalg.norm(g)
+            g *= min(1, 0.7 / norm)
+            rate = learning_rate(config, step, epoch, 10**9)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            stepped = rate * m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+            parameters.flat[:] = parameters.flat * (1 - rate * 0.2) - stepped
+            line = found[step - 1]
+            assert (line["step"], line["epoch"], line["lr"]) == (step, epoch, rate)
+            assert line["loss"] == pytest.approx(loss, rel=1e-4) and line["grad_norm"] == pytest.approx(norm, rel=1e-3)
+    assert len(found) == step
+
+
+def test_carried_state_flows_through_an_epoch_and_is_reset_at_the_next(text, tmp_path, monkeypatch):
+    states, original = [], NumpyEngine.loss_and_gradients
+
+    def recording(self, parameters, inputs, targets, state, *rest):
+        loss, after = original(self, parameters, inputs, targets, state, *rest)
+        states.append((state, after))
+        return loss, after
+
+    monkeypatch.setattr(NumpyEngine, "loss_and_gradients", recording)
+    start_run([text], replace(SMALL, carry_state=True, epochs=2), out=tmp_path / "run")
+    half = len(states) // 2
+    for index in range(1, len(states)):
+        expected = states[index - 1][1] if index != half else None
+        assert np.array_equal(states[index][0].h, expected.h) if expected else not states[index][0].h.any()
+    assert not states[0][0].h.any() and states[1][0].h.any()
+
+
+def test_log_lines_are_means_since_the_line_before(text, tmp_path):
+    config = replace(SMALL, epochs=1, max_steps=20)
+    start_run([text], replace(config, log_every=1), out=tmp_path / "each")
+    start_run([text], config, out=tmp_path / "means")
+    losses = [line["loss"] for line in metrics(tmp_path / "each")]
+    lines = metrics(tmp_path / "means", times=True)
+    assert [line["step"] for line in lines] == [6, 12, 18, 20]
+    for line, start in zip(lines, (0, 6, 12, 18), strict=True):
+        assert line["loss"] == pytest.approx(np.mean(losses[start : line["step"]]), rel=1e-12)
+        assert line["chars_per_s"] > 0 and line["elapsed_s"] > 0
+        assert list(line) == ["step", "epoch", "loss", "lr", "grad_norm", "chars_per_s", "elapsed_s"]
+
+
+def test_same_seed_same_bits_another_seed_others(text, tmp_path):
+    config = replace(SMALL, max_steps=20)
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        start_run([text], replace(config, seed=seed), out=tmp_path / name)
+    a, b, c = (contents(tmp_path / name) for name in "abc")
+    assert a == b and a["samples"] != c["samples"] and a["metrics"] != c["metrics"]
+
+
+@pytest.mark.parametrize("split", ["tail", "streams"])
+def test_validation_loss_is_the_models_score_and_best_is_the_best(split, text, tmp_path):
+    text.write_text(TEXT[:800] + TEXT[::-1][:800] + TEXT[:400])
+    config = replace(SMALL, epochs=6, lr=0.05, val_fraction=0.2, val_split=split, steps=4)
+    start_run([text], config, out=tmp_path / "run")
+    measured = {line["step"]: line["val_loss"] for line in metrics(tmp_path / "run") if "val_loss" in line}
+    assert len(measured) == 6
+    best = min(measured, key=measured.get)
+    best_run = read_checkpoint(tmp_path / "run/best.safetensors").run
+    assert best_run["position"]["step"] == best and best_run["best"] == measured[best]
+    model = Model(tmp_path / "run")
+    _, validation = split_validation(load_corpus([text]).ids, config)
+    scores = [np.concatenate(list(model.losses(stream))) for stream in validation]
+    assert np.mean(scores) == pytest.approx(measured[best], rel=1e-5)
+
+
+def test_validation_text_of_its_own(text, tmp_path):
+    (tmp_path / "val.txt").write_text("the lazy dog jumps")
+    start_run([text], replace(SMALL, epochs=1), val=tmp_path / "val.txt", out=tmp_path / "run")
+    measured = metrics(tmp_path / "run")[-1]["val_loss"]
+    assert Model(tmp_path / "run").score("the lazy dog jumps").nats_per_char == pytest.approx(measured, rel=1e-6)
+    (tmp_path / "val.txt").write_text("The")
+    with pytest.raises(TextError, match=r"--val .*val\.txt: character 'T'"):
+        start_run([text], SMALL, val=tmp_path / "val.txt", out=tmp_path / "other")
+    with pytest.raises(RunError, match="expected the run's validation text"):
+        (tmp_path / "val.txt").write_text("the")
+        resume_run(tmp_path / "run")
+    assert not (tmp_path / "other").exists()
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):
+    interrupt_after(monkeypatch, 13, None)
+    original = NumpyEngine.loss_and_gradients
+
+    def failing(self, *arguments):
+        loss, state = original(self, *arguments)
+        failing.calls += 1
+        return (float("nan") if failing.calls == 13 else loss), state
+
+    failing.calls = 0
+    monkeypatch.setattr(NumpyEngine, "loss_and_gradients", failing)
+    with pytest.raises(
+        DivergedError,
+        match=r"stopped at step 13: expected the loss to be finite, found nan; .*last.safetensors keeps step 10",
+    ):
+        start_run([text], SMALL, out=tmp_path / "run")
+    kept = read_checkpoint(tmp_path / "run")
+    assert kept.run["position"]["step"] == 10 and np.isfinite(kept.parameters.flat).all()
+
+
+def test_exploding_parameters_are_never_saved(text, tmp_path):
+    with pytest.raises(DivergedError, match="no checkpoint was saved before it"):
+        start_run([text], replace(SMALL, lr=1e38, save_every=1), out=tmp_path / "run")
+    assert not (tmp_path / "run/last.safetensors").exists()
+
+
+def test_listener_hears_summaries_and_samples(text, tmp_path, monkeypatch):
+    monkeypatch.setattr("cuchar.training.SUMMARY_STEPS", 10)
+    heard = {"notes": [], "samples": b"", "steps": 0}
+
+    class Recorder(Listener):
+        def note(self, text):
+            heard["notes"].append(text)
+
+        def sample(self, text):
+            heard["samples"] += text
+
+        def step(self, step, loss, chars):
+            heard["steps"] += 1
+            assert chars == 35
+
+    start_run([text], replace(SMALL, epochs=1, log_every=1), out=tmp_path / "run", listener=Recorder())
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+    assert heard["steps"] == len(losses)
+    assert any(f"step 20: mean loss {np.mean(losses[10:20]):.4f}" in note for note in heard["notes"])
+    assert any(f"epoch 0: mean loss {np.mean(losses):.4f} over {len(losses)} steps" in note for note in heard["notes"])
+    assert heard["samples"] == (tmp_path / "run/samples.txt").read_bytes()
+    blocks = heard["samples"].decode().split("--- step ")[1:]
+    assert [block.split(" ---\n")[0] for block in blocks] == [str(step) for step in range(8, len(losses) + 1, 8)]
+    assert all(len(block.split(" ---\n", 1)[1]) == 22 for block in blocks)
+
+
+def test_disk_full_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):
+    import os
+
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 8:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        start_run([text], replace(SMALL, save_every=2, sample_every=0), out=tmp_path / "run")
+    monkeypatch.undo()
+    saved = read_checkpoint(tmp_path / "run").run["position"]["step"]
+    assert saved >= 2
+    resume_run(tmp_path / "run")
+    start_run([text], replace(SMALL, save_every=2, sample_every=0), out=tmp_path / "whole")
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def test_resume_refuses_what_is_not_the_runs(text, tmp_path):
+    start_run([text], replace(SMALL, max_steps=20), out=tmp_path / "run")
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match=r"--hidden: expected the run's 9 to resume .*, found 10"):
+        resume_run(run, options={"hidden": 10})
+    with pytest.raises(RunError, match="--max-steps: expected a total of at least the 20 done, found 19"):
+        resume_run(run, options={"max_steps": 19})
+    text.write_text(TEXT + "more")
+    with pytest.raises(RunError, match="expected the run's text"):
+        resume_run(run)
+    moved = tmp_path / "moved.txt"
+    moved.write_text(TEXT)
+    text.unlink()
+    with pytest.raises(TextError, match=r"fox\.txt: expected a text file, found no such file"):
+        resume_run(run, options={"max_steps": 25})
+    resume_run(run, texts=[moved], options={"max_steps": 25, "hidden": 9, "stride": 7})
+    assert metrics(run)[-1]["step"] == 25
+
+
+def test_finished_run_says_so_and_stays_as_it_is(text, tmp_path):
+    start_run([text], replace(SMALL, epochs=1), out=tmp_path / "run")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    notes = []
+
+    class Recorder(Listener):
+        def note(self, text):
+            notes.append(text)
+
+    resume_run(tmp_path / "run", listener=Recorder())
+    assert len(notes) == 1 and "is finished at step" in notes[0]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
