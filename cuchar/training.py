@@ -125,6 +125,7 @@ class Trainer:
             self.position = Position.from_json(checkpoint.run["position"])
             self.batches.bit_generator.state = checkpoint.run["generators"]["batches"]
             self.sampler.bit_generator.state = checkpoint.run["generators"]["sampler"]
+            self.windows = self._cut()
             folder.truncate(checkpoint.run["lengths"])
         self.gradients = Parameters(engine.model)
         self.norm, self.saved_step = 0.0, None if checkpoint is None else self.position.step
@@ -148,18 +149,14 @@ class Trainer:
             self.listener.stop()
 
     def _run(self, signalled: Callable[[], int | None]) -> None:
-        position, config = self.position, self.config
-        while not position.finished(config):
-            windows = Windows(self.training, config.batch, config.steps, config.window_stride, position.offset)
-            while position.window < len(windows):
-                self._step(*windows[position.window])
-                self._after_step(epoch_ended=position.window == len(windows))
-                signum = signalled()
-                if signum is not None:
-                    self._save(self.folder.last)
-                    raise Interrupted(signum)
-                if position.finished(config):
-                    break
+        position = self.position
+        while not position.finished(self.config):
+            self._step(*self.windows[position.window])
+            self._after_step(epoch_ended=position.window == len(self.windows))
+            signum = signalled()
+            if signum is not None and not position.finished(self.config):
+                self._save(self.folder.last)
+                raise Interrupted(signum)
         self._finish()
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray) -> None:
@@ -220,6 +217,11 @@ class Trainer:
         self.position.window = 0
         self.position.offset = 0 if self.config.carry_state else int(self.batches.integers(self.config.steps))
         self.state = self.engine.zero_state(self.config.batch)
+        self.windows = self._cut()
+
+    def _cut(self) -> Windows:
+        config = self.config
+        return Windows(self.training, config.batch, config.steps, config.window_stride, self.position.offset)
 
     def _line(self, validation_loss: float | None) -> None:
         """One line of metrics.jsonl."""
