@@ -1,0 +1,477 @@
+"""Every option and every mistake, through the command line."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TEXT
+
+from cuchar.checkpoint import read_checkpoint
+from cuchar.config import TrainConfig
+from cuchar.corpus import read_raw
+from cuchar.errors import TextError
+
+SMALL = "--hidden 7 --layers 1 --steps 6 --batch 3 --max-steps 4".split()
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in metrics(run)]
+
+
+@pytest.fixture
+def run(cli, text, tmp_path):
+    """Train with options; gives the run folder."""
+    made = []
+
+    def train(*options, text=text):
+        out = tmp_path / f"run{len(made)}"
+        made.append(out)
+        result = cli("train", text, *SMALL, "--log-every", 1, "--out", out, *options)
+        assert result.status == 0, result.stderr
+        return out
+
+    return train
+
+
+def test_defaults_are_the_notebooks():
+    config = TrainConfig()
+    assert (config.hidden, config.layers, config.steps, config.batch, config.epochs, config.lr) == (
+        64,
+        2,
+        32,
+        32,
+        4,
+        0.001,
+    )
+    assert config.window_stride == 32 and (config.sample_every, config.sample_length) == (1000, 200)
+    assert (config.clip, config.dropout, config.weight_decay, config.schedule) == (0, 0, 0, "constant")
+
+
+def test_run_folder_holds_what_readme_says(run):
+    out = run("--val-fraction", 0.1)
+    assert sorted(file.name for file in out.iterdir()) == [
+        "best.safetensors", "config.json", "last.safetensors", "metrics.jsonl",
+    ]  # fmt: skip
+    config = json.loads((out / "config.json").read_text())
+    assert config["train"]["hidden"] == 7 and config["characters"] == len(TEXT)
+    assert config["texts"][0].endswith("fox.txt") and len(config["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    "option,value,field",
+    [
+        ("--hidden", 5, "hidden"), ("--layers", 3, "layers"), ("--steps", 4, "steps"), ("--batch", 2, "batch"),
+        ("--stride", 2, "stride"), ("--epochs", 2, "epochs"), ("--max-steps", 3, "max_steps"), ("--lr", 0.1, "lr"),
+        ("--seed", 9, "seed"), ("--clip", 0.01, "clip"), ("--weight-decay", 0.5, "weight_decay"),
+        ("--schedule", "step", "schedule"), ("--warmup", 3, "warmup"), ("--val-fraction", 0.2, "val_fraction"),
+        ("--sample-every", 2, "sample_every"), ("--sample-length", 5, "sample_length"),
+        ("--temperature", 0.5, "temperature"), ("--log-every", 2, "log_every"), ("--save-every", 2, "save_every"),
+    ],
+)  # fmt: skip
+def test_option_reaches_the_run(run, option, value, field):
+    out = run(option, value)
+    assert json.loads((out / "config.json").read_text())["train"][field] == value
+    assert read_checkpoint(out).run["train"][field] == value
+
+
+def test_sizes_shape_the_model(run):
+    shapes = {name: view.shape for name, view in read_checkpoint(run("--hidden", 5, "--layers", 2)).parameters.items()}
+    assert shapes["lstm.weight_hh_l1"] == (20, 5) and shapes["head.weight"] == (len(set(TEXT)), 5)
+    assert "lstm.weight_hh_l2" not in shapes
+
+
+def test_options_that_change_training_change_it(run):
+    base = losses(run())
+    assert losses(run()) == base
+    for options in (
+        ["--seed", 1], ["--lr", 0.01], ["--weight-decay", 5], ["--warmup", 4], ["--steps", 5], ["--batch", 4],
+        ["--carry-state"], ["--layers", 2], ["--schedule", "cosine"],
+    ):  # fmt: skip
+        assert losses(run(*options)) != base, options
+    clipped = run("--clip", 0.001)
+    assert read_checkpoint(clipped).adam.m.any() and np.linalg.norm(read_checkpoint(clipped).adam.m) < 0.001
+    two = losses(run("--layers", 2))
+    assert losses(run("--layers", 2, "--dropout", 0.5)) != two
+
+
+def test_rates_follow_the_schedule(run):
+    out = run("--schedule", "cosine", "--decay", 0.5, "--lr", 0.1)
+    assert [line["lr"] for line in metrics(out)][-1] == pytest.approx(0.05)
+    out = run("--schedule", "step", "--decay", 0.5, "--max-steps", 300, "--epochs", 3)
+    assert {line["epoch"]: line["lr"] for line in metrics(out)} == {0: 0.001, 1: 0.0005, 2: 0.00025}
+
+
+def test_totals_end_the_run(run):
+    assert metrics(run("--max-steps", 3))[-1]["step"] == 3
+    by_epochs = metrics(run("--max-steps", 10_000, "--epochs", 2))
+    assert by_epochs[-1]["epoch"] == 1 and by_epochs[-1]["step"] > 100
+
+
+def test_log_and_save_every(run):
+    out = run("--max-steps", 5, "--log-every", 2)
+    assert [line["step"] for line in metrics(out)] == [2, 4, 5]
+
+
+def test_samples_go_to_standard_output_and_the_folder(cli, text, tmp_path):
+    out = tmp_path / "run"
+    result = cli("train", text, *SMALL, "--sample-every", 2, "--sample-length", 9, "--temperature", 0.5, "--out", out)
+    assert result.stdout == (out / "samples.txt").read_bytes()
+    assert re.fullmatch(r"--- step 2 ---\n[\w\n ]{9}\n\n--- step 4 ---\n[\w\n ]{9}\n\n", result.stdout.decode())
+    assert "engine: NumPy (" in result.stderr and "step 4/4  epoch 0  loss " in result.stderr
+    assert cli("train", text, *SMALL, "--sample-every", 0, "--out", tmp_path / "quiet").stdout == b""
+
+
+def test_temperature_changes_samples(run):
+    cold, warm = (run("--sample-every", 4, "--temperature", t) / "samples.txt" for t in (0.01, 1.0))
+    assert cold.read_bytes() != warm.read_bytes()
+    assert len(set(cold.read_text().split("---\n")[1])) < len(set(warm.read_text().split("---\n")[1]))
+
+
+def test_default_folder_is_named_after_text_and_time(cli, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3):
+        assert cli("train", text, *SMALL).status == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(names) == 3 and all(re.fullmatch(r"fox-\d{8}-\d{6}(\.\d)?", name) for name in names)
+
+
+def test_bytes_folders_and_line_ends(cli, run, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(bytes(range(256)) * 2)
+    (folder / "b.txt").write_bytes(b"x\r\n" * 30)
+    out = run("--bytes", text=folder)
+    vocabulary = read_checkpoint(out).vocabulary
+    assert vocabulary.is_bytes and len(vocabulary) == 256
+    assert len(cli("sample", out, "--length", 50, "--seed", 1).stdout) == 51
+    crlf = run(text=folder / "b.txt")
+    assert read_checkpoint(crlf).vocabulary.characters() == ["\n", "\r", "x"]
+
+
+def test_several_texts_are_one(cli, run, text, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("ÄÖÜ" * 30)
+    assert cli("train", text, other, *SMALL, "--out", tmp_path / "both").status == 0
+    assert "Ä" in read_checkpoint(tmp_path / "both").vocabulary.characters()
+
+
+def test_validation_options(run, text, tmp_path):
+    val = tmp_path / "val.txt"
+    val.write_text(TEXT[:50])
+    found = [
+        metrics(run(*options))[-1]["val_loss"]
+        for options in (
+            ["--val", val], ["--val-fraction", 0.2], ["--val-fraction", 0.2, "--val-split", "streams"],
+        )
+    ]  # fmt: skip
+    assert len(set(found)) == 3 and all(2 < loss < 4 for loss in found)
+
+
+# --- resume
+
+
+def test_resume_goes_on(cli, run, text):
+    out, whole = run("--max-steps", 5), run("--max-steps", 9)
+    result = cli("train", "--resume", out, "--max-steps", 9, "--hidden", 7)
+    assert result.status == 0 and "resuming" in result.stderr
+    assert losses(out) == losses(whole)
+    again = cli("train", text, "--resume", out)
+    assert again.status == 0 and "is finished at step 9" in again.stderr
+
+
+def test_resume_without_a_checkpoint_starts_again(cli, run):
+    out, whole = run(), run()
+    (out / "last.safetensors").unlink()
+    result = cli("train", "--resume", out)
+    assert result.status == 0 and "has no checkpoint yet: starting again" in result.stderr
+    assert losses(out) == losses(whole)
+
+
+def test_resume_refusals(fails, run, text, tmp_path):
+    out = run()
+    assert "--hidden: expected the run's 7" in fails(1, "train", "--resume", out, "--hidden", 8)
+    assert "--seed: expected the run's 0" in fails(1, "train", "--resume", out, "--seed", 8)
+    assert "--carry-state: expected the run's False" in fails(1, "train", "--resume", out, "--carry-state")
+    assert "--bytes: expected the run's False" in fails(1, "train", "--resume", out, "--bytes")
+    assert "--layers: expected from 1 to 8, found 9" in fails(2, "train", "--resume", out, "--layers", 9)
+    assert "--out: expected --resume" in fails(2, "train", "--resume", out, "--out", tmp_path / "x")
+    assert "expected a run folder with a config.json, found none" in fails(1, "train", "--resume", tmp_path)
+    text.write_text(TEXT[1:])
+    assert "expected the run's text" in fails(1, "train", "--resume", out)
+    text.write_text(TEXT)
+    (out / "config.json").write_text("{")
+    assert "expected a run's configuration" in fails(1, "train", "--resume", out)
+
+
+# --- sample
+
+
+def test_sample_options(cli, trained, tmp_path):
+    def out(*options):
+        result = cli("sample", trained, "--length", 30, "--seed", 1, *options)
+        assert result.status == 0, result.stderr
+        return result.stdout.decode()
+
+    base = out()
+    assert len(base) == 31 and base.endswith("\n") and out() == base
+    assert out("--device", "cpu") == base
+    assert out("--temperature", 3) != base and out("--law", "exp") != base
+    assert (
+        out("--top-k", 1, "--prime", "the ")
+        == out("--argmax", "--prime", "the ")
+        == out("--top-p", 1e-9, "--prime", "the ")
+    )
+    assert out("--prime", "the ").startswith("the ") and len(out("--prime", "the ")) == 35
+    prime = tmp_path / "prime.txt"
+    prime.write_text("the ")
+    assert out("--prime-file", prime) == out("--prime", "the ")
+    assert out("--prime", "É", "--unknown", "skip") == base
+    stopped = out("--stop", "e", "--length", 0)
+    assert stopped.endswith("e\n") and stopped.count("e") == 1
+    several = out("--count", 3).split("\n\n")
+    joined = out("--count", 3)
+    assert joined.startswith(base + "\n") and len(joined) == 3 * 30 + 2 * 2 + 1 and len(several) >= 3
+    assert cli("sample", trained / "last.safetensors", "--length", 30, "--seed", 1).stdout.decode() == base
+
+
+def test_sample_says_its_seed(cli, trained):
+    first = cli("sample", trained, "--length", 40)
+    seed = re.fullmatch(r"--seed (\d+)\n", first.stderr)[1]
+    assert cli("sample", trained, "--length", 40, "--seed", seed).stdout == first.stdout
+
+
+def test_sample_mistakes(fails, trained, tmp_path):
+    for words, expected in (
+        ("--temperature 0", "--temperature: expected a number above 0 (--argmax is its limit), found 0"),
+        ("--temperature nan", "--temperature: expected"),
+        ("--length -1", "--length: expected at least 0"),
+        ("--top-k -1", "--top-k: expected at least 0"),
+        ("--top-p 0", "--top-p: expected above 0 and at most 1, found 0"),
+        ("--top-p 1.1", "--top-p: expected"),
+        ("--law cauchy", "--law: expected softmax | exp, found cauchy"),
+        ("--count 0", "--count: expected at least 1"),
+        ("--count 2 --length 0", "--count: expected 1 with the endless"),
+        ("--seed -1", "--seed: expected at least 0"),
+        ("--unknown maybe", "--unknown: expected error | skip, found maybe"),
+        ("--device tpu", "--device: expected auto | cpu | cuda | cuda:N, found tpu"),
+        ("--prime a --prime-file b", "--prime: expected it or --prime-file"),
+        ("--length many", "many"),
+    ):
+        assert expected in fails(2, "sample", trained, *words.split())
+    assert "'É' (U+00C9) at position 1" in fails(1, "sample", trained, "--prime", "tÉ")
+    assert "expected a text file, found no such file" in fails(1, "sample", trained, "--prime-file", tmp_path / "no")
+    assert "expected a version of cuchar with the CUDA engine" in fails(1, "sample", trained, "--device", "cuda:1")
+    assert "found nothing there" in fails(1, "sample", tmp_path / "no")
+
+
+# --- eval, info, export, bench
+
+
+def test_eval_prints_text_and_json(cli, trained, text, tmp_path):
+    text.write_text(TEXT[:400])
+    score = json.loads(cli("eval", trained, text, "--json").stdout)
+    assert list(score) == ["nats_per_char", "bits_per_char", "perplexity", "chars"] and score["chars"] == 399
+    assert f"nats per character  {score['nats_per_char']:.4f}\n" in cli("eval", trained, text).stdout.decode()
+    windows = json.loads(cli("eval", trained, text, "--json", "--window", 8, "--device", "cpu").stdout)
+    assert windows["chars"] == 399 and windows["nats_per_char"] != score["nats_per_char"]
+    table = tmp_path / "out.tsv"
+    cli("eval", trained, text, "--per-char", table)
+    rows = [row.split("\t") for row in table.read_text().splitlines()]
+    assert rows[0] == ["position", "character", "nats"] and len(rows) == 400
+    assert "".join(json.loads(row[1]) for row in rows[1:]) == TEXT[1:400]
+    assert [int(row[0]) for row in rows[1:]] == list(range(1, 400))
+    assert np.mean([float(row[2]) for row in rows[1:]]) == pytest.approx(score["nats_per_char"], abs=1e-5)
+    both = json.loads(cli("eval", trained, text, text, "--json").stdout)
+    assert both["chars"] == 799
+
+
+def test_eval_mistakes(cli, fails, trained, text, tmp_path):
+    text.write_text("the É")
+    assert "'É' (U+00C9) at position 4" in fails(1, "eval", trained, text)
+    assert json.loads(cli("eval", trained, text, "--unknown", "skip", "--json").stdout)["chars"] == 3
+    assert "--window: expected at least 1, found 0" in fails(2, "eval", trained, text, "--window", 0)
+    assert "--unknown: expected error | skip" in fails(2, "eval", trained, text, "--unknown", "x")
+    text.write_text("t")
+    assert "at least 2 known characters to score, found 1" in fails(1, "eval", trained, text)
+    assert "found no such file" in fails(1, "eval", trained, tmp_path / "no")
+    assert "TEXT" in fails(2, "eval", trained)
+    text.write_text("the")
+    assert "expected to write" in fails(1, "eval", trained, text, "--per-char", tmp_path / "no/out.tsv")
+
+
+def test_info_describes_a_checkpoint(cli, trained):
+    shown = cli("info", trained).stdout.decode()
+    parameters = read_checkpoint(trained).parameters
+    assert f"2 layers of 12, {parameters.flat.size:,} parameters" in shown
+    for name, view in parameters.items():
+        assert re.search(rf"{name}\W+{' x '.join(map(str, view.shape))} ", shown), name
+    assert "30 steps, " in shown and "max_steps=30" in shown and f"{len(set(TEXT))} characters: " in shown
+
+
+def test_info_describes_the_machine(cli):
+    shown = cli("info").stdout.decode()
+    for name in ("cuchar", "NumPy", "CuPy", "CUDA driver", "GPU", "--device auto"):
+        assert name in shown
+
+
+def test_export_writes_the_file(cli, fails, trained, tmp_path):
+    from safetensors.numpy import load_file
+
+    out = tmp_path / "out.safetensors"
+    result = cli("export", trained, out)
+    assert result.status == 0 and result.stdout == b"" and f"wrote {out}" in result.stderr
+    assert load_file(out)["lstm.bias_ih_l1"].shape == (48,)
+    assert "No such file or directory" in fails(1, "export", trained, tmp_path / "no/out.safetensors")
+
+
+def test_bench_times_a_step(cli, fails):
+    options = "--hidden 4 --layers 1 --steps 3 --batch 2".split()
+    result = json.loads(cli("bench", "--device", "cpu", "--json", *options).stdout)
+    assert result["configuration"] == {"vocabulary": 84, "hidden": 4, "layers": 1, "steps": 3, "batch": 2}
+    (timing,) = result["timings"]
+    assert timing["steps_per_s"] == pytest.approx(1000 / timing["ms_per_step"])
+    assert timing["chars_per_s"] == pytest.approx(6000 / timing["ms_per_step"])
+    assert 0.01 < timing["ms_per_step"] < 50 and result["ratio"] is None
+    assert "ms/step" in cli("bench", "--device", "cpu", *options).stdout.decode()
+    assert "--peer: expected torch, found keras" in fails(2, "bench", "--peer", "keras")
+    assert "--hidden: expected" in fails(2, "bench", "--hidden", 0)
+
+
+# --- mistakes in training
+
+
+@pytest.mark.parametrize(
+    "options,expected",
+    [
+        ("--hidden 0", "--hidden: expected from 1 to 65536, found 0"),
+        ("--layers 9", "--layers: expected from 1 to 8, found 9"),
+        ("--steps 0", "--steps: expected at least 1, found 0"),
+        ("--batch -1", "--batch: expected at least 1, found -1"),
+        ("--stride 0", "--stride: expected at least 1, found 0"),
+        ("--epochs 0", "--epochs: expected at least 1, found 0"),
+        ("--max-steps 0", "--max-steps: expected at least 1, found 0"),
+        ("--lr 0", "--lr: expected a number above 0, found 0.0"),
+        ("--lr nan", "--lr: expected a number above 0, found nan"),
+        ("--lr inf", "--lr: expected a number above 0, found inf"),
+        ("--seed -1", "--seed: expected from 0"),
+        ("--dropout 1", "--dropout: expected from 0 up to, not including, 1, found 1.0"),
+        ("--dropout 0.5 --layers 1", "--dropout: acts between layers, so it needs --layers 2"),
+        ("--clip -1", "--clip: expected at least 0"),
+        ("--weight-decay -1", "--weight-decay: expected at least 0"),
+        ("--schedule linear", "--schedule: expected constant | step | cosine, found linear"),
+        ("--warmup -1", "--warmup: expected at least 0, found -1"),
+        ("--decay 0.5", "--decay: expected --schedule step or cosine with it, found constant"),
+        ("--decay 2 --schedule step", "--decay: expected above 0 and at most 1, found 2.0"),
+        ("--val-fraction 1", "--val-fraction: expected from 0 up to, not including, 1, found 1.0"),
+        ("--val-split head --val-fraction 0.1", "--val-split: expected tail | streams, found head"),
+        ("--val-split streams", "--val-split streams: expected --val-fraction with it"),
+        ("--val x --val-fraction 0.1", "--val: expected it or --val-fraction, found both"),
+        ("--carry-state --stride 3", "--stride: expected --steps (32) with --carry-state"),
+        ("--sample-every -1", "--sample-every: expected at least 0"),
+        ("--sample-length 0", "--sample-length: expected at least 1"),
+        ("--temperature 0", "--temperature: expected a number above 0"),
+        ("--log-every 0", "--log-every: expected at least 1"),
+        ("--save-every 0", "--save-every: expected at least 1"),
+        ("--device gpu", "--device: expected auto | cpu | cuda | cuda:N, found gpu"),
+        ("--hidden many", "many"),
+        ("--no-such-option", "--no-such-option"),
+    ],
+)
+def test_impossible_options(fails, text, tmp_path, options, expected):
+    assert expected in fails(2, "train", text, *options.split(), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_text_and_no_such_command(fails):
+    assert "TEXT: expected a text file or folder" in fails(2, "train")
+    assert "fly" in fails(2, "fly")
+
+
+@pytest.mark.parametrize(
+    "content,expected",
+    [
+        (b"", "expected text, found an empty file"),
+        (b"ab", "expected at least 1,087 characters for --batch 32 --steps 32, found 2; --batch 1 --steps 1 would fit"),
+        (b"ab" * 500, "found 1,000; --batch 29 or --steps 29 would fit"),
+        (b"aaaa" * 999, "expected at least 2 distinct characters, found 1"),
+        (b"ab\xff" * 999, "expected UTF-8, found byte 0xff at offset 2"),
+    ],
+)
+def test_texts_that_cannot_train(fails, text, tmp_path, content, expected):
+    text.write_bytes(content)
+    assert expected in fails(1, "train", text, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_texts_that_are_not_there(fails, tmp_path):
+    assert "expected a text file, found no such file" in fails(
+        1, "train", tmp_path / "no.txt", "--out", tmp_path / "run"
+    )
+    (tmp_path / "empty").mkdir()
+    line = fails(1, "train", tmp_path / "empty", "--out", tmp_path / "run")
+    assert "expected a folder with text files, found none in it" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_texts_without_permission(text, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read anything, so modes would prove nothing
+    with pytest.raises(TextError, match=r"fox\.txt: expected a readable file, found: Permission denied"):
+        read_raw(text)
+
+
+def test_wide_vocabulary_is_refused(fails, text, tmp_path):
+    text.write_text("".join(map(chr, range(0x10000, 0x10000 + 65_537))), "utf-8")
+    assert "at most 65,536 distinct characters, found 65,537" in fails(1, "train", text, "--out", tmp_path / "run")
+
+
+def test_cuda_is_refused_clearly_and_leaves_no_folder(fails, text, tmp_path):
+    line = fails(1, "train", text, "--device", "cuda", "--out", tmp_path / "run")
+    assert "expected a version of cuchar with the CUDA engine" in line and not (tmp_path / "run").exists()
+
+
+def test_folder_that_holds_a_run_is_refused(fails, run, text):
+    out = run()
+    before = (out / "metrics.jsonl").read_bytes()
+    assert "expected a new run folder, found a run in it (config.json)" in fails(1, "train", text, "--out", out)
+    assert (out / "metrics.jsonl").read_bytes() == before
+
+
+def test_folder_in_use_is_refused(fails, run, text, tmp_path):
+    from cuchar.run_folder import RunFolder
+
+    out = run()
+    held = RunFolder.reopen(out)
+    line = fails(1, "train", "--resume", out, "--max-steps", 9)
+    assert "expected a folder nobody trains in, found another training at work" in line
+    held.close()
+    (tmp_path / "file").write_text("")
+    assert "expected to make a run folder, found: File exists" in fails(
+        1, "train", text, *SMALL, "--out", tmp_path / "file"
+    )
+
+
+def test_damaged_checkpoint_is_one_line_everywhere(fails, run, text, tmp_path):
+    out = run()
+    last = out / "last.safetensors"
+    data = last.read_bytes()
+    for damaged in (data[:100], data[:-1], data[:60] + b"\x00" + data[61:], b""):
+        last.write_bytes(damaged)
+        for command in (["sample", out], ["eval", out, text], ["info", out], ["export", out, tmp_path / "x"]):
+            assert "last.safetensors: expected " in fails(1, *command)
+        assert "last.safetensors: expected " in fails(1, "train", "--resume", out, "--max-steps", 9)
+    assert not (tmp_path / "x").exists()
+
+
+def test_divergence_is_one_line(cli, text, tmp_path):
+    result = cli("train", text, *SMALL, "--lr", "1e38", "--save-every", 1, "--out", tmp_path / "run")
+    assert result.status == 1 and "Traceback" not in result.stderr
+    assert re.search(r"cuchar: training stopped at step 1: expected a parameter to be finite", result.stderr)

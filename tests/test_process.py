@@ -1,0 +1,211 @@
+"""What only a process of its own shows: signals, pipes, terminals, start-up time."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pexpect
+import pyte
+import pytest
+from conftest import environment
+
+from cuchar.checkpoint import read_checkpoint
+
+CUCHAR = [sys.executable, "-c", "from cuchar.cli import main; main()"]
+
+
+def start(*arguments, **options):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen([*CUCHAR, *map(str, arguments)], env=environment(), **pipes)
+
+
+def wait_for_line(run, count=1):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("no metrics within 30 s")
+
+
+@pytest.mark.parametrize("signum,status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("carry", [[], ["--carry-state"]])
+def test_signals_save_and_the_resumed_run_is_the_whole_one(text, tmp_path, signum, status, carry):
+    options = "--hidden 16 --steps 8 --batch 4 --epochs 30 --log-every 10 --sample-every 50 --sample-length 20".split()
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert start("train", text, *options, *carry, "--out", whole).wait(60) == 0
+    process = start("train", text, *options, *carry, "--out", run)
+    wait_for_line(run)
+    process.send_signal(signum)
+    stderr = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == status
+    assert f"cuchar: stopped by {signum.name}; what was done is saved" in stderr and "Traceback" not in stderr
+    stopped = read_checkpoint(run).run["position"]["step"]
+    assert 10 <= stopped < read_checkpoint(whole).run["position"]["step"]
+    assert start("train", "--resume", run).wait(60) == 0
+    first, second = read_checkpoint(whole), read_checkpoint(run)
+    assert first.parameters.flat.tobytes() == second.parameters.flat.tobytes()
+    assert first.adam.v.tobytes() == second.adam.v.tobytes() and first.state.c.tobytes() == second.state.c.tobytes()
+    assert (whole / "samples.txt").read_bytes() == (run / "samples.txt").read_bytes()
+
+    def lines(folder):
+        read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{**line, "chars_per_s": 0, "elapsed_s": 0} for line in read]
+
+    assert lines(whole) == lines(run)
+
+
+def test_second_interrupt_ends_at_once(text, tmp_path):
+    """The first is held up by a step that takes seconds."""
+    text.write_bytes(text.read_bytes() * 60)
+    process = start(
+        "train", text, *"--hidden 512 --layers 8 --steps 400 --batch 200".split(), "--out", tmp_path / "run"
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "run/config.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130 and time.monotonic() - began < 1
+    process.communicate()
+
+
+def test_killed_run_frees_its_folder_and_starts_again(text, tmp_path):
+    run = tmp_path / "run"
+    options = "--hidden 16 --steps 8 --batch 4 --epochs 60 --log-every 10 --save-every 100000".split()
+    process = start("train", text, *options, "--out", run)
+    wait_for_line(run)
+    second = start("train", "--resume", run)
+    assert b"found another training at work" in second.communicate(timeout=30)[1] and second.returncode == 1
+    process.kill()
+    process.communicate()
+    for checkpoint in run.glob("*.safetensors"):  # an epoch's end may have been saved
+        checkpoint.unlink()
+    done = start("train", "--resume", run, "--max-steps", 15)
+    assert b"starting again" in done.communicate(timeout=30)[1] and done.returncode == 0
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [10, 15]
+
+
+def test_sampling_streams_and_ctrl_c_ends_it_cleanly(trained):
+    process = start("sample", trained, "--length", 0, "--seed", 1)
+    assert len(process.stdout.read(100)) == 100  # comes while it still runs
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10)[1] == b"" and process.returncode == 130
+
+
+@pytest.mark.parametrize("command", ["sample", "train"])
+def test_closed_pipe_ends_cleanly(trained, text, tmp_path, command):
+    arguments = {
+        "sample": ["sample", trained, "--length", 0, "--seed", 1],
+        "train": ["train", text, *"--hidden 8 --sample-every 1 --batch 4 --steps 8".split(), "--out", tmp_path / "run"],
+    }[command]
+    process = start(*arguments)
+    process.stdout.read(10)
+    process.stdout.close()
+    stderr = process.stderr.read()
+    assert process.wait(10) == 0
+    assert b"Traceback" not in stderr and b"Exception ignored" not in stderr
+
+
+def test_full_disk_is_one_line_and_keeps_the_checkpoint(text, tmp_path):
+    """A limit on file size stands in for the disk: config.json fits, the larger checkpoint does not."""
+    run = tmp_path / "run"
+    options = "--hidden 16 --steps 8 --batch 4 --max-steps 40 --save-every 10 --sample-every 0".split()
+    assert start("train", text, *options, "--out", run).wait(30) == 0
+    before = (run / "last.safetensors").read_bytes()
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    process = start("train", "--resume", run, "--max-steps", 80, preexec_fn=limit)
+    stderr = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 1 and "Traceback" not in stderr
+    assert re.search(r"cuchar: .*last\.safetensors: expected to write [\d,]+ bytes, found: File too large", stderr)
+    assert (run / "last.safetensors").read_bytes() == before
+    assert not list(run.glob(".*"))
+    fresh = start("train", text, *options, "--out", tmp_path / "fresh", preexec_fn=limit)
+    assert b"File too large" in fresh.communicate(timeout=30)[1] and fresh.returncode == 1
+
+
+def test_full_standard_output_is_one_line(trained):
+    with open("/dev/full", "wb") as full:
+        process = start("sample", trained, "--length", 10, "--seed", 1, stdout=full)
+        stderr = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 1
+    assert stderr.splitlines() == ["cuchar: standard output: expected to read or write, found: No space left on device"]
+
+
+def test_bar_in_a_terminal(text, tmp_path):
+    """Step, loss, speed and time left are on the screen while training runs; samples stand whole above it."""
+    columns, rows = 100, 40
+    environment_ = {**environment(), "TERM": "xterm-256color"}
+    options = (
+        "--hidden 32 --batch 4 --steps 16 --epochs 60 --sample-every 300 --sample-length 30 --log-every 100".split()
+    )
+    command = [*CUCHAR, "train", str(text), *options, "--out", str(tmp_path / "run")]
+    child = pexpect.spawn(command[0], command[1:], env=environment_, dimensions=(rows, columns), timeout=60)
+    screen = pyte.HistoryScreen(columns, rows, history=1000)
+    stream, seen = pyte.ByteStream(screen), set()
+    bar = re.compile(r"step (\d+)/(\d+) .* loss \d\.\d{3}  [\d.]+ steps/s  [\d,]+ chars/s  ETA \d:\d\d:\d\d")
+    while True:
+        try:
+            stream.feed(child.read_nonblocking(4096, timeout=30))
+        except pexpect.EOF:
+            break
+        seen |= {match[1] for line in screen.display if (match := bar.search(line))}
+    child.close()
+    assert child.exitstatus == 0 and len(seen) > 3
+    lines = ["".join(cell.data for _, cell in sorted(line.items())).rstrip() for line in screen.history.top]
+    lines += [line.rstrip() for line in screen.display]
+    assert not any(bar.search(line) for line in lines)  # the bar cleans up after itself
+    assert "engine: NumPy" in lines[0]
+    shown, sampled = "\n".join(lines), (tmp_path / "run/samples.txt").read_text()
+    for block in sampled.split("\n\n"):
+        for line in filter(None, block.split("\n")):
+            assert line.rstrip() in shown
+
+
+def test_help_is_quick_and_import_takes_no_cupy():
+    def seconds(*code):
+        taken = []
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *code], check=True, capture_output=True, env=environment())
+            taken.append(time.perf_counter() - began)
+        return min(taken)
+
+    assert seconds("-c", "from cuchar.cli import main; main()", "--help") < 0.4
+    assert seconds("-c", "import cuchar") - seconds("-c", "import numpy") < 0.15
+    loaded = "import cuchar, sys; assert not {'cupy', 'rich', 'typer', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", loaded], check=True, env=environment())
+
+
+def test_version_is_the_packages():
+    from importlib.metadata import version
+
+    import cuchar
+
+    assert cuchar.__version__ == version("cuchar")
+
+
+def test_api_trains_samples_and_scores(text, tmp_path):
+    import cuchar
+
+    os.chdir(tmp_path)
+    model = cuchar.train(text, hidden=16, steps=8, batch=4, epochs=6, lr=0.02, sample_every=0)
+    assert model.score("the quick brown fox").nats_per_char < 2.5
+    assert len(model.sample(25, seed=1)) == 25
+    (run,) = (tmp_path / "runs").iterdir()
+    assert cuchar.load(run).sample(25, seed=1) == model.sample(25, seed=1)
+    with pytest.raises(cuchar.CucharError, match="--hidden"):
+        cuchar.train(text, hidden=0)
