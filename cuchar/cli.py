@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Heavy imports wait inside the commands."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,8 +96,8 @@ def sample(
 
     from cuchar.corpus import read_raw
     from cuchar.model import Model
+    from cuchar.pipes import write_stdout
     from cuchar.sampling import SampleConfig
-    from cuchar.terminal import write_stdout
 
     config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop)
     if count < 1:
@@ -199,6 +200,7 @@ def _alone(given: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run a command; every error is one line on standard error and an exit status."""
     from cuchar.interrupts import Interrupted
+    from cuchar.pipes import ReaderGone
 
     try:
         sys.exit(app(standalone_mode=False))
@@ -208,8 +210,8 @@ def main() -> None:
         _fail(f"stopped by {interrupted}; what was done is saved", interrupted.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        _close_stdout()
+    except ReaderGone:
+        sys.exit(0)
     except MemoryError as error:
         _fail(f"expected enough memory, found too little: {error}", 1)
     except OSError as error:
@@ -217,17 +219,17 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own, for words it cannot parse
             raise
-        _fail(" ".join(error.format_message().split()), getattr(error, "exit_code", 2))
+        _fail(" ".join(error.format_message().split()) + _found(str(error)), getattr(error, "exit_code", 2))
+
+
+def _found(message: str) -> str:
+    """What was given for the option that typer's message names, which it leaves out."""
+    named = re.search(r"'(--[\w-]+)'", message)
+    if named and named[1] in sys.argv[:-1]:
+        return f", found {sys.argv[sys.argv.index(named[1]) + 1]}"
+    return ""
 
 
 def _fail(message: str, status: int) -> None:
     print(f"cuchar: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-def _close_stdout() -> None:
-    """The reader has gone: end quietly, and keep Python from flushing into the closed pipe."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+SHOW_CURSOR = b"\x1b[?25h\n"  # the progress bar hides it
 
 
 class Interrupted(Exception):
@@ -26,6 +29,8 @@ def signalled() -> Iterator[Callable[[], int | None]]:
 
     def handle(signum: int, _frame: FrameType | None) -> None:
         if received and signum == signal.SIGINT:
+            if sys.stderr.isatty():
+                os.write(2, SHOW_CURSOR)
             os._exit(130)
         received.append(signum)
 

@@ -10,18 +10,23 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cuchar.pipes import ReaderGone, write_stdout
 from cuchar.training import Listener
 
 REFRESH_S = 0.1
 
 
-def write_stdout(data: bytes) -> None:
-    """The product, as it is, at once."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+class TerminalListener(Listener):
+    """Samples to standard output, for as long as somebody reads them."""
+
+    def sample(self, text: bytes) -> None:
+        try:
+            write_stdout(text)
+        except ReaderGone:
+            self.note("nobody reads standard output any more; samples.txt has the samples")
 
 
-class PlainListener(Listener):
+class PlainListener(TerminalListener):
     """A line for every line of metrics.jsonl."""
 
     def start(self, step: int, total_steps: int) -> None:
@@ -39,11 +44,8 @@ class PlainListener(Listener):
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def sample(self, text: bytes) -> None:
-        write_stdout(text)
 
-
-class BarListener(Listener):
+class BarListener(TerminalListener):
     """A bar with steps/s, chars/s, loss and the time that is left."""
 
     def __init__(self, console: Console):
@@ -74,7 +76,7 @@ class BarListener(Listener):
 
     def sample(self, text: bytes) -> None:
         self.bar.stop()
-        write_stdout(text)
+        super().sample(text)
         self.bar.start()
 
     def stop(self) -> None:

@@ -50,13 +50,15 @@ class Mean:
 
 @dataclass
 class Position:
-    """Where a run stands. `epoch` and `window` are the next window's, `step` the last step done."""
+    """Where a run stands. `epoch` and `window` are the next window's, `step` the last step done, as its rate and norm."""
 
     step: int = 0
     epoch: int = 0
     window: int = 0
     offset: int = 0
     elapsed_s: float = 0.0
+    lr: float = 0.0
+    grad_norm: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     since_line: Mean = field(default_factory=Mean)
     since_summary: Mean = field(default_factory=Mean)
@@ -128,7 +130,7 @@ class Trainer:
             self.windows = self._cut()
             folder.truncate(checkpoint.run["lengths"])
         self.gradients = Parameters(engine.model)
-        self.norm, self.saved_step = 0.0, None if checkpoint is None else self.position.step
+        self.saved_step = None if checkpoint is None else self.position.step
         self.started = perf_counter() - self.position.elapsed_s
 
     def run(self, signalled: Callable[[], int | None] = lambda: None) -> None:
@@ -149,12 +151,14 @@ class Trainer:
             self.listener.stop()
 
     def _run(self, signalled: Callable[[], int | None]) -> None:
-        position = self.position
-        while not position.finished(self.config):
+        position, config = self.position, self.config
+        if position.since_line.count and position.step % config.log_every == 0:
+            self._line(None)  # the run ended here before, and its last line came with the validation loss
+        while not position.finished(config):
             self._step(*self.windows[position.window])
             self._after_step(epoch_ended=position.window == len(self.windows))
             signum = signalled()
-            if signum is not None and not position.finished(self.config):
+            if signum is not None and not position.finished(config):
                 self._save(self.folder.last)
                 raise Interrupted(signum)
         self._finish()
@@ -170,11 +174,10 @@ class Trainer:
         )
         self._expect_finite(loss, "the loss", step)
         rate = learning_rate(config, step, position.epoch, self.total_steps)
-        self.norm = self.adam.update(
-            self.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay
-        )
-        self._expect_finite(self.norm, "the gradient's norm", step)
-        position.step, position.window, self.rate = step, position.window + 1, rate
+        norm = self.adam.update(self.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay)
+        self._expect_finite(norm, "the gradient's norm", step)
+        position.step, position.window = step, position.window + 1
+        position.lr, position.grad_norm = rate, norm
         seconds = perf_counter() - began
         for mean in (position.since_line, position.since_summary, position.since_epoch):
             mean.add(loss, seconds)
@@ -183,7 +186,7 @@ class Trainer:
     def _after_step(self, epoch_ended: bool) -> None:
         position, config = self.position, self.config
         step = position.step
-        if step % config.log_every == 0 or epoch_ended:
+        if epoch_ended or (step % config.log_every == 0 and not position.finished(config)):
             self._line(self._validate() if epoch_ended else None)
         if config.sample_every and step % config.sample_every == 0:
             self._sample()
@@ -206,7 +209,8 @@ class Trainer:
     def _finish(self) -> None:
         """Save, then report what is left over since the last line.
 
-        In this order: a run that is given more steps later goes on from before that report.
+        In this order: a run that is given more steps later goes on from before that report,
+        which has a validation loss that a longer run would not have at this step.
         """
         if self.saved_step != self.position.step:
             self._save(self.folder.last)
@@ -231,8 +235,8 @@ class Trainer:
         if validation_loss is not None:
             metrics["val_loss"] = validation_loss
         metrics |= {
-            "lr": self.rate,
-            "grad_norm": self.norm,
+            "lr": position.lr,
+            "grad_norm": position.grad_norm,
             "chars_per_s": round(mean.count * config.batch * config.steps / mean.seconds),
             "elapsed_s": round(perf_counter() - self.started, 3),
         }
