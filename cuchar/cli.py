@@ -110,12 +110,13 @@ def sample(
         raise OptionError("--prime: expected it or --prime-file, found both")
     model = Model(checkpoint, device)
     beginning: str | bytes = read_raw(prime_file) if prime_file else prime
-    if seed is None:
-        seed = secrets.randbits(31)
-        if not argmax or not beginning:
-            print(f"--seed {seed}", file=sys.stderr)
     vocabulary = model.vocabulary
     known = vocabulary.decode(vocabulary.encode(vocabulary.codes_of(beginning), unknown))
+    vocabulary.encode(vocabulary.codes_of(stop))
+    if seed is None:
+        seed = secrets.randbits(31)
+        if not argmax or not known:
+            print(f"--seed {seed}", file=sys.stderr)
     for number in range(count):
         characters = model.stream(config, prime=beginning, seed=[seed, number], unknown=unknown)
         write_stdout(known)
@@ -219,7 +220,8 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own, for words it cannot parse
             raise
-        _fail(" ".join(error.format_message().split()) + _found(str(error)), getattr(error, "exit_code", 2))
+        message = " ".join(error.format_message().split())
+        _fail(message + _found(message), getattr(error, "exit_code", 2))
 
 
 def _found(message: str) -> str:

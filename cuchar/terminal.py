@@ -34,7 +34,7 @@ class PlainListener(TerminalListener):
 
     def line(self, metrics: dict[str, Any]) -> None:
         step = metrics["step"]
-        per_step = (perf_counter() - self.began) / (step - self.first_step)
+        per_step = (perf_counter() - self.began) / max(1, step - self.first_step)
         remaining = max(0, self.total_steps - step) * per_step
         self.note(
             f"step {step}/{self.total_steps}  epoch {metrics['epoch']}  loss {metrics['loss']:.4f}  "

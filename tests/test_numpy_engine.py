@@ -63,7 +63,7 @@ def test_loss_and_state_are_those_of_the_plain_loop(shape, dropout, carried):
     model, parameters, inputs, targets, state = problem(*shape, carried)
     masks = None
     if dropout:
-        V, H, L, B, T = shape
+        _, H, L, B, T = shape
         masks = [dropout_mask((T, B, H), 0.4, 3, 9, layer, np.float64) for layer in range(L - 1)]
     expected, end = plain_loss(parameters, inputs, targets, state, masks)
     engine = NumpyEngine(model, np.float64)
