@@ -59,14 +59,15 @@ def main() -> None:
     offset = int(np.random.default_rng([config.seed, 1]).integers(config.steps))
     windows = Windows(corpus.ids, config.batch, config.steps, config.window_stride, offset)
     losses = np.empty((options.steps, 2))
+    # One after the other: taking turns at every step, the two thread pools get in each other's way.
     for step in range(options.steps):
-        inputs, targets = windows[step]
-        losses[step, 0], _ = engine.loss_and_gradients(parameters, inputs, targets, state, gradients)
+        losses[step, 0], _ = engine.loss_and_gradients(parameters, *windows[step], state, gradients)
         adam.update(parameters.flat, gradients.flat, step + 1, config.lr)
+    for step in range(options.steps):
+        inputs, targets = (torch.from_numpy(ids.astype(np.int64)) for ids in windows[step])
         optimiser.zero_grad()
-        x = torch.nn.functional.one_hot(torch.from_numpy(inputs.astype(np.int64)), model.vocabulary_size).float()
-        logits = head(lstm(x)[0]).flatten(0, 1)
-        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets.astype(np.int64)).flatten())
+        logits = head(lstm(torch.nn.functional.one_hot(inputs, model.vocabulary_size).float())[0])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss.backward()
         optimiser.step()
         losses[step, 1] = float(loss.detach())

@@ -70,7 +70,7 @@ def train(
     if out is not None:
         raise OptionError(f"--out: expected --resume {resume} alone, which names the folder, found both")
     given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
-    TrainConfig(**{**_alone(given)})
+    TrainConfig(**_alone(given))
     resume_run(resume, texts=texts or (), val=val, options=given, device=device, listener=terminal_listener())
 
 
