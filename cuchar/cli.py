@@ -201,21 +201,25 @@ def _alone(given: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run a command; every error is one line on standard error and an exit status."""
     from cuchar.interrupts import Interrupted
-    from cuchar.pipes import ReaderGone
+    from cuchar.pipes import ReaderGone, silence_stdout
 
     try:
-        sys.exit(app(standalone_mode=False))
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status)
     except CucharError as error:
         _fail(str(error), error.exit_status)
     except Interrupted as interrupted:
         _fail(f"stopped by {interrupted}; what was done is saved", interrupted.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
-    except ReaderGone:
+    except (ReaderGone, BrokenPipeError):
+        silence_stdout()
         sys.exit(0)
     except MemoryError as error:
         _fail(f"expected enough memory, found too little: {error}", 1)
     except OSError as error:
+        silence_stdout()
         _fail(f"{error.filename or 'standard output'}: expected to read or write, found: {error.strerror}", 1)
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own, for words it cannot parse

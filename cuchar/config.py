@@ -103,8 +103,15 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
+        """
+        Raises:
+            OptionError: a value that is not an option's, in a file that was edited by hand.
+        """
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        try:
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except (TypeError, AttributeError) as error:
+            raise OptionError(str(error)) from None
 
 
 def option(name: str) -> str:

@@ -16,6 +16,7 @@ from cuchar.checkpoint import Checkpoint, write_checkpoint, write_file
 from cuchar.errors import RunError
 
 FILES = ("config.json", "metrics.jsonl", "samples.txt", "last.safetensors", "best.safetensors")
+CONFIG_KEYS = {"texts", "sha256", "characters", "val", "val_sha256", "train"}
 
 
 class RunFolder:
@@ -69,7 +70,7 @@ class RunFolder:
             config = json.loads(self.config_file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.config_file}: expected a run's configuration, found: {error}") from None
-        if not isinstance(config, dict) or not {"texts", "sha256", "train"} <= config.keys():
+        if not isinstance(config, dict) or not config.keys() >= CONFIG_KEYS:
             raise RunError(f"{self.config_file}: expected a run's configuration, found another JSON value")
         return config
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.batches import check_length, split_validation
-from cuchar.checkpoint import read_checkpoint
+from cuchar.checkpoint import Checkpoint, read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, option
 from cuchar.corpus import Corpus, load_corpus, read_codes
 from cuchar.engines import choose_engine
@@ -86,7 +86,7 @@ def resume_run(
     folder = RunFolder.reopen(path)
     try:
         stored = folder.read_config()
-        config = _merge(path, TrainConfig.from_json(stored["train"]), options or {})
+        config = _merge(path, _stored_config(folder, stored), options or {})
         checkpoint = read_checkpoint(folder.last) if folder.last.exists() else None
         corpus = load_corpus(texts or stored["texts"], config.bytes)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
@@ -104,7 +104,7 @@ def resume_run(
         if checkpoint:
             _expect_totals_ahead(config, checkpoint.run["position"])
         best = read_checkpoint(folder.best).run["best"] if checkpoint and folder.best.exists() else np.inf
-        if checkpoint and Position.from_json(checkpoint.run["position"]).finished(config):
+        if checkpoint and _is_over(config, checkpoint, folder):
             step = checkpoint.run["position"]["step"]
             listener.note(f"{path} is finished at step {step}; a larger --epochs or --max-steps goes on")
             return path
@@ -157,6 +157,13 @@ def _config(facts: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     return {**facts, "train": config.to_json()}
 
 
+def _stored_config(folder: RunFolder, stored: dict[str, Any]) -> TrainConfig:
+    try:
+        return TrainConfig.from_json(stored["train"])
+    except OptionError as error:  # in a file, not on the command line
+        raise RunError(f"{folder.config_file}: expected a run's options, found a wrong one: {error}") from None
+
+
 def _merge(path: Path, config: TrainConfig, options: dict[str, Any]) -> TrainConfig:
     for name, value in options.items():
         kept = getattr(config, name)
@@ -182,6 +189,13 @@ def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
         )
     if config.epochs < position["epoch"]:
         raise RunError(f"--epochs: expected a total of at least the {position['epoch']} done, found {config.epochs}")
+
+
+def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> bool:
+    """Every step is done, and so is the report on the last ones, which comes after the last save."""
+    position = Position.from_json(checkpoint.run["position"])
+    reported = folder.lengths() != checkpoint.run["lengths"] or not position.since_line.count
+    return position.finished(config) and reported
 
 
 def _note_sizes(listener: Listener, trainer: Trainer) -> None:

@@ -152,7 +152,7 @@ class Trainer:
 
     def _run(self, signalled: Callable[[], int | None]) -> None:
         position, config = self.position, self.config
-        if position.since_line.count and position.step % config.log_every == 0:
+        if position.since_line.count and position.step % config.log_every == 0 and not position.finished(config):
             self._line(None)  # the run ended here before, and its last line came with the validation loss
         while not position.finished(config):
             self._step(*self.windows[position.window])

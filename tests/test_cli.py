@@ -205,6 +205,10 @@ def test_resume_refusals(fails, run, text, tmp_path):
     text.write_text(TEXT[1:])
     assert "expected the run's text" in fails(1, "train", "--resume", out)
     text.write_text(TEXT)
+    config = json.loads((out / "config.json").read_text())
+    for value in ({**config, "train": {"hidden": "many"}}, {**config, "train": []}, {"texts": []}, [], None):
+        (out / "config.json").write_text(json.dumps(value))
+        assert "expected a run's " in fails(1, "train", "--resume", out)
     (out / "config.json").write_text("{")
     assert "expected a run's configuration" in fails(1, "train", "--resume", out)
 

@@ -137,9 +137,20 @@ def test_full_disk_is_one_line_and_keeps_the_checkpoint(text, tmp_path):
     assert b"File too large" in fresh.communicate(timeout=30)[1] and fresh.returncode == 1
 
 
-def test_full_standard_output_is_one_line(trained):
+@pytest.mark.parametrize("command", ["info", "eval"])
+def test_reports_into_a_closed_pipe_end_cleanly(trained, text, command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start(command, trained, *([text, "--json"] if command == "eval" else []), stdout=writing)
+    os.close(writing)
+    assert process.communicate(timeout=30)[1] == b""
+
+
+@pytest.mark.parametrize("command", ["sample", "eval"])
+def test_full_standard_output_is_one_line(trained, text, command):
+    options = ["--length", 10, "--seed", 1] if command == "sample" else [text]
     with open("/dev/full", "wb") as full:
-        process = start("sample", trained, "--length", 10, "--seed", 1, stdout=full)
+        process = start(command, trained, *options, stdout=full)
         stderr = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 1
     assert stderr.splitlines() == ["cuchar: standard output: expected to read or write, found: No space left on device"]

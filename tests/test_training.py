@@ -307,6 +307,18 @@ def test_resume_refuses_what_is_not_the_runs(text, tmp_path):
     assert metrics(run)[-1]["step"] == 25
 
 
+def test_run_killed_before_its_last_report_makes_it(text, tmp_path, monkeypatch):
+    config = replace(SMALL, max_steps=17, val_fraction=0.2)
+    start_run([text], config, out=tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(Trainer, "_validate", lambda self: (_ for _ in ()).throw(RuntimeError))
+        start_run([text], config, out=tmp_path / "run")
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [6, 12]
+    resume_run(tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert "val_loss" in metrics(tmp_path / "run")[-1]
+
+
 def test_finished_run_says_so_and_stays_as_it_is(text, tmp_path):
     start_run([text], replace(SMALL, epochs=1), out=tmp_path / "run")
     before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
