@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import Adam
-from cuchar.config import ModelConfig
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines import choose_engine
 from cuchar.errors import DeviceError, OptionError
-from cuchar.parameters import Parameters, initialise
+from cuchar.parameters import initialise
 
 PEERS = ("torch",)
 VOCABULARY_SIZE = 84
-ROUNDS, STEPS_A_ROUND, WARM_UP = 10, 20, 5
+ROUNDS, CALLS_A_ROUND, WARM_UP = 10, 20, 5
+WINDOWS = 1000  # so many steps a call at most
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Timing:
 def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, batch: int) -> dict[str, Any]:
     """Median time of a training step (forward, backward, Adam; zero state; random characters).
 
-    Contenders take turns, a round each, so that a noisy machine is noisy for both.
+    Contenders take turns, a round each, so that a noisy machine is noisy for both. A call of
+    a contender does as many steps as it likes to, and says how many.
 
     Returns:
         configuration, threads, a `Timing` a contender, and peer time / our time as `ratio`.
@@ -41,21 +44,22 @@ def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, b
     if peer is not None and peer not in PEERS:
         raise OptionError(f"--peer: expected {' | '.join(PEERS)}, found {peer}")
     model = ModelConfig(VOCABULARY_SIZE, hidden, layers)
-    generator = np.random.default_rng(0)
-    inputs, targets = generator.integers(VOCABULARY_SIZE, size=(2, steps, batch)).astype(np.uint8)
+    config = TrainConfig(hidden=hidden, layers=layers, steps=steps, batch=batch, stride=1)
+    ids = np.random.default_rng(0).integers(VOCABULARY_SIZE, size=batch * (steps + WINDOWS), dtype=np.uint8)
+    windows = Windows(ids, batch, steps, config.window_stride)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    contenders = {"cuchar": _our_step(device, model, inputs, targets)}
+    contenders = {"cuchar": _our_steps(device, model, config, windows)}
     if peer:
-        contenders[peer] = _torch_step(model, inputs, targets, threads)
+        contenders[peer] = _torch_step(model, *windows[0], threads)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(ROUNDS):
-        for name, step in contenders.items():
+        for name, train in contenders.items():
             for _ in range(WARM_UP):
-                step()
-            for _ in range(STEPS_A_ROUND):
+                train()
+            for _ in range(CALLS_A_ROUND):
                 began = perf_counter()
-                step()
-                times[name].append(perf_counter() - began)
+                done = train()
+                times[name].append((perf_counter() - began) / done)
     timings = [
         Timing(name, seconds * 1e3, 1 / seconds, steps * batch / seconds)
         for name, seconds in ((name, median(taken)) for name, taken in times.items())
@@ -68,22 +72,25 @@ def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, b
     }  # fmt: skip
 
 
-def _our_step(device: str, model: ModelConfig, inputs: np.ndarray, targets: np.ndarray) -> Callable[[], None]:
+def _our_steps(device: str, model: ModelConfig, config: TrainConfig, windows: Windows) -> Callable[[], int]:
+    """As `cuchar train` does them: the learner's chunk a call."""
     engine, _ = choose_engine(device, model)
-    parameters, gradients = initialise(model, 0), Parameters(model)
-    adam, state = Adam(parameters.flat.size), engine.zero_state(inputs.shape[1])
+    parameters = initialise(model, 0)
+    adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
+    learner = engine.learner(config, parameters, adam, state, windows)
+    rates = [config.lr] * min(learner.chunk, len(windows))
     done = 0
 
-    def step() -> None:
+    def train() -> int:
         nonlocal done
-        done += 1
-        engine.loss_and_gradients(parameters, inputs, targets, state, gradients)
-        adam.update(parameters.flat, gradients.flat, done, 1e-3)
+        losses, _ = learner.train(0, done + 1, rates)
+        done += len(losses)
+        return len(losses)
 
-    return step
+    return train
 
 
-def _torch_step(model: ModelConfig, inputs: np.ndarray, targets: np.ndarray, threads: int) -> Callable[[], None]:
+def _torch_step(model: ModelConfig, inputs: np.ndarray, targets: np.ndarray, threads: int) -> Callable[[], int]:
     """The same step as PyTorch users write it: nn.LSTM over one-hot inputs, CrossEntropyLoss, Adam."""
     try:
         import torch
@@ -94,16 +101,17 @@ def _torch_step(model: ModelConfig, inputs: np.ndarray, targets: np.ndarray, thr
     V, H = model.vocabulary_size, model.hidden
     lstm, head = torch.nn.LSTM(V, H, model.layers), torch.nn.Linear(H, V)
     optimiser = torch.optim.Adam([*lstm.parameters(), *head.parameters()], lr=1e-3)
-    x = torch.from_numpy(inputs.astype(np.int64))
-    y = torch.from_numpy(targets.astype(np.int64)).reshape(-1)
+    x = torch.from_numpy(inputs.astype(np.int64, order="C"))
+    y = torch.from_numpy(targets.astype(np.int64, order="C")).reshape(-1)
     loss_of = torch.nn.CrossEntropyLoss()
 
-    def step() -> None:
+    def step() -> int:
         optimiser.zero_grad()
         hidden, _ = lstm(torch.nn.functional.one_hot(x, V).float())
         loss = loss_of(head(hidden).reshape(-1, V), y)
         loss.backward()
         optimiser.step()
         loss.item()
+        return 1
 
     return step

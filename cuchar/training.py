@@ -1,6 +1,6 @@
 """The training loop: windows in, a run folder out.
 
-Everything that the next step depends on lives in `Trainer` and goes into every
+Everything that the next step depends on lives in `Trainer` and its learner and goes into every
 checkpoint, so that an interrupted run and an uninterrupted one end with the same bytes.
 """
 
@@ -19,7 +19,7 @@ from cuchar.batches import Windows
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
 from cuchar.corpus import Corpus
-from cuchar.engines.base import Dropout, Engine, State
+from cuchar.engines.base import Engine, State
 from cuchar.errors import DivergedError
 from cuchar.evaluation import stream_losses
 from cuchar.interrupts import Interrupted
@@ -119,17 +119,18 @@ class Trainer:
         if checkpoint is None:
             self.parameters = initialise(engine.model, config.seed)
             self.adam = Adam(self.parameters.flat.size)
-            self.position = Position()
-            self._begin_epoch()
+            self.state = engine.zero_state(config.batch)
+            self.position = Position(offset=self._draw_offset())
             folder.truncate({})
         else:
             self.parameters, self.adam, self.state = checkpoint.parameters, checkpoint.adam, checkpoint.state
             self.position = Position.from_json(checkpoint.run["position"])
             self.batches.bit_generator.state = checkpoint.run["generators"]["batches"]
             self.sampler.bit_generator.state = checkpoint.run["generators"]["sampler"]
-            self.windows = self._cut()
             folder.truncate(checkpoint.run["lengths"])
-        self.gradients = Parameters(engine.model)
+        self.windows = self._cut()
+        self.learner = engine.learner(config, self.parameters, self.adam, self.state, self.windows)
+        self.stale = False  # parameters, adam and state are behind the learner's, until `_fetch`
         self.saved_step = None if checkpoint is None else self.position.step
         self.started = perf_counter() - self.position.elapsed_s
 
@@ -155,7 +156,7 @@ class Trainer:
         if position.since_line.count and position.step % config.log_every == 0 and not position.finished(config):
             self._line(None)  # the run ended here before, and its last line came with the validation loss
         while not position.finished(config):
-            self._step(*self.windows[position.window])
+            self._advance(self._steps_ahead())
             self._after_step(epoch_ended=position.window == len(self.windows))
             signum = signalled()
             if signum is not None and not position.finished(config):
@@ -163,25 +164,39 @@ class Trainer:
                 raise Interrupted(signum)
         self._finish()
 
-    def _step(self, inputs: np.ndarray, targets: np.ndarray) -> None:
-        """Forward, backward, Adam: one window."""
+    def _steps_ahead(self) -> int:
+        """How many steps to do at once: none of `_after_step`'s work may fall due within them."""
+        position, config = self.position, self.config
+        steps = [self.learner.chunk, len(self.windows) - position.window]
+        for every in (config.log_every, config.sample_every, SUMMARY_STEPS, config.save_every):
+            if every:
+                steps.append(every - position.step % every)
+        if config.max_steps is not None:
+            steps.append(config.max_steps - position.step)
+        return min(steps)
+
+    def _advance(self, steps: int) -> None:
+        """Train on the epoch's next `steps` windows, in one call, and count every step."""
         position, config, began = self.position, self.config, perf_counter()
-        step = position.step + 1
-        state = self.state if config.carry_state else self.engine.zero_state(config.batch)
-        dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
-        loss, self.state = self.engine.loss_and_gradients(
-            self.parameters, inputs, targets, state, self.gradients, dropout
-        )
-        self._expect_finite(loss, "the loss", step)
-        rate = learning_rate(config, step, position.epoch, self.total_steps)
-        norm = self.adam.update(self.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay)
-        self._expect_finite(norm, "the gradient's norm", step)
-        position.step, position.window = step, position.window + 1
-        position.lr, position.grad_norm = rate, norm
-        seconds = perf_counter() - began
-        for mean in (position.since_line, position.since_summary, position.since_epoch):
-            mean.add(loss, seconds)
-        self.listener.step(step, loss, inputs.size)
+        first = position.step + 1
+        rates = [learning_rate(config, first + i, position.epoch, self.total_steps) for i in range(steps)]
+        losses, norms = self.learner.train(position.window, first, rates)
+        self.stale = True
+        seconds = (perf_counter() - began) / len(losses)
+        for rate, loss, norm in zip(rates, losses.tolist(), norms.tolist(), strict=False):  # fewer where it diverged
+            step = position.step + 1
+            self._expect_finite(loss, "the loss", step)
+            self._expect_finite(norm, "the gradient's norm", step)
+            position.step, position.window = step, position.window + 1
+            position.lr, position.grad_norm = rate, norm
+            for mean in (position.since_line, position.since_summary, position.since_epoch):
+                mean.add(loss, seconds)
+            self.listener.step(step, loss, config.batch * config.steps)
+
+    def _fetch(self) -> None:
+        """Bring home what the learner has changed; before parameters, adam or state are looked at."""
+        if self.stale:
+            self.state, self.stale = self.learner.fetch(), False
 
     def _after_step(self, epoch_ended: bool) -> None:
         position, config = self.position, self.config
@@ -219,9 +234,13 @@ class Trainer:
 
     def _begin_epoch(self) -> None:
         self.position.window = 0
-        self.position.offset = 0 if self.config.carry_state else int(self.batches.integers(self.config.steps))
+        self.position.offset = self._draw_offset()
         self.state = self.engine.zero_state(self.config.batch)
         self.windows = self._cut()
+        self.learner.begin_epoch(self.windows)
+
+    def _draw_offset(self) -> int:
+        return 0 if self.config.carry_state else int(self.batches.integers(self.config.steps))
 
     def _cut(self) -> Windows:
         config = self.config
@@ -250,6 +269,7 @@ class Trainer:
     def _validate(self) -> float | None:
         if self.validation is None:
             return None
+        self._fetch()
         weights = self.engine.fold(self.parameters)
         blocks = list(stream_losses(self.engine, weights, self.validation))
         loss = float(np.concatenate(blocks, axis=1).mean(dtype=np.float64))
@@ -259,6 +279,7 @@ class Trainer:
     def _sample(self) -> None:
         config, nothing = self.config, np.empty(0, int)
         law = SampleConfig(length=config.sample_length, temperature=config.temperature)
+        self._fetch()
         weights = self.engine.fold(self.parameters)
         ids = sample_ids(self.engine, weights, len(self.vocabulary), law, self.sampler, nothing, nothing)
         text = self.vocabulary.decode(np.fromiter(ids, int))
@@ -267,6 +288,7 @@ class Trainer:
         self.listener.sample(block)
 
     def _save(self, file: Path) -> None:
+        self._fetch()
         if not np.isfinite(self.parameters.flat).all():
             self._expect_finite(math.nan, "a parameter", self.position.step)
         self.position.elapsed_s = perf_counter() - self.started

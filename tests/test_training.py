@@ -3,15 +3,18 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from conftest import TEXT
 
+from cuchar.adam import Adam
 from cuchar.batches import Windows, split_validation
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
+from cuchar.engines.host_learner import HostLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import CheckpointError, DivergedError, RunError, TextError
 from cuchar.interrupts import Interrupted
@@ -43,18 +46,21 @@ def metrics(run: Path, times=False) -> list[dict]:
 
 
 def interrupt_after(monkeypatch, step, error):
-    """Make training end with `error` once `step` is done, before anything is recorded of it if it is a crash."""
-    original = Trainer._step
+    """Make training end with `error` once `step` is done, before anything is recorded of it if it is a crash.
 
-    def crashing(self, inputs, targets):
-        original(self, inputs, targets)
-        if self.position.step == step:
+    With a learner that does many steps a call, at the first call's end from there on.
+    """
+    original = Trainer._advance
+
+    def crashing(self, steps):
+        original(self, steps)
+        if self.position.step >= step:
             if isinstance(error, Interrupted):
                 self.asked = error
             else:
                 raise error
 
-    monkeypatch.setattr(Trainer, "_step", crashing)
+    monkeypatch.setattr(Trainer, "_advance", crashing)
     original_run = Trainer.run
 
     def run(self, signalled):
@@ -91,6 +97,79 @@ def test_resumed_run_ends_as_the_uninterrupted_one(discipline, how, text, tmp_pa
     expected = contents(tmp_path / "whole")
     steps_an_epoch = expected["metrics"][-1]["step"] // 3
     for step in (3, 8, 10, 13, steps_an_epoch - 1, steps_an_epoch, steps_an_epoch + 1, 2 * steps_an_epoch + 5):
+        out = tmp_path / f"{step}"
+        error = Interrupted(2) if how == "interrupted" else RuntimeError("crash")
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            interrupt_after(patch, step, error)
+            start_run([text], config, out=out)
+        resume_run(out)
+        assert contents(out) == expected, step
+
+
+class AwayLearner(HostLearner):
+    """As on a device: seven steps a call, on copies; what is at home is rubbish until it is fetched, once."""
+
+    chunk = 7
+    calls: ClassVar[list[int]] = []
+
+    def __init__(self, engine, config, parameters, adam, state, windows):
+        self.home = [parameters.flat, adam.m, adam.v]
+        there, moments = Parameters(engine.model), Adam(parameters.flat.size)
+        self.away = [there.flat, moments.m, moments.v]
+        self.fetched = True
+        for ours, theirs in zip(self.away, self.home, strict=True):
+            ours[:] = theirs
+        super().__init__(engine, config, there, moments, state, windows)
+
+    def train(self, window, step, rates):
+        self.calls.append(len(rates))
+        self.fetched = False
+        for array in self.home:
+            array.fill(np.nan)
+        return super().train(window, step, rates)
+
+    def fetch(self):
+        assert not self.fetched
+        self.fetched = True
+        for ours, theirs in zip(self.away, self.home, strict=True):
+            theirs[:] = ours
+        return super().fetch()
+
+
+def many_steps_a_call(monkeypatch):
+    def learner(self, *arguments):
+        return AwayLearner(self, *arguments)
+
+    monkeypatch.setattr(AwayLearner, "calls", [])
+    monkeypatch.setattr(NumpyEngine, "learner", learner)
+
+
+@pytest.mark.parametrize("discipline", DISCIPLINES)
+def test_many_steps_a_call_change_nothing(discipline, text, tmp_path, monkeypatch):
+    monkeypatch.setattr("cuchar.training.SUMMARY_STEPS", 22)
+    config = replace(DISCIPLINES[discipline], log_every=12, sample_every=16, save_every=20)
+
+    def run_parts(name):
+        start_run([text], replace(config, max_steps=41), out=tmp_path / name)
+        stopped = contents(tmp_path / name)
+        resume_run(tmp_path / name, options={"max_steps": None})
+        return stopped, contents(tmp_path / name)
+
+    expected = run_parts("a step a call")
+    many_steps_a_call(monkeypatch)
+    assert run_parts("many steps a call") == expected
+    assert max(AwayLearner.calls) == 7 and sum(AwayLearner.calls) == expected[1]["metrics"][-1]["step"]
+
+
+@pytest.mark.parametrize("how", ["interrupted", "crashed"])
+@pytest.mark.parametrize("discipline", DISCIPLINES)
+def test_resumed_run_of_many_steps_a_call_ends_as_the_uninterrupted_one(discipline, how, text, tmp_path, monkeypatch):
+    config = replace(DISCIPLINES[discipline], log_every=12, sample_every=16, save_every=20)
+    start_run([text], config, out=tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    steps_an_epoch = expected["metrics"][-1]["step"] // 3
+    many_steps_a_call(monkeypatch)
+    for step in (3, 16, 25, steps_an_epoch, steps_an_epoch + 1, 2 * steps_an_epoch + 5):
         out = tmp_path / f"{step}"
         error = Interrupted(2) if how == "interrupted" else RuntimeError("crash")
         with monkeypatch.context() as patch, pytest.raises(type(error)):
@@ -214,7 +293,10 @@ def test_validation_text_of_its_own(text, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_divergence_stops_and_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):
+@pytest.mark.parametrize("many", [False, True])
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(many, text, tmp_path, monkeypatch):
+    if many:
+        many_steps_a_call(monkeypatch)
     interrupt_after(monkeypatch, 13, None)
     original = NumpyEngine.loss_and_gradients
 
@@ -238,6 +320,39 @@ def test_exploding_parameters_are_never_saved(text, tmp_path):
     with pytest.raises(DivergedError, match="no checkpoint was saved before it"):
         start_run([text], replace(SMALL, lr=1e38, save_every=1), out=tmp_path / "run")
     assert not (tmp_path / "run/last.safetensors").exists()
+
+
+@pytest.mark.parametrize("broken", ["loss", "norm"])
+def test_learner_stops_at_the_first_step_that_is_not_finite(broken, monkeypatch):
+    """Five steps are asked for and the third fails: two are done, as if no more had been asked for."""
+    config = TrainConfig(hidden=5, steps=4, batch=3, carry_state=True)
+    model, rates = ModelConfig(6, config.hidden, config.layers), [0.1, 0.2, 0.3, 0.4, 0.5]
+    windows = Windows(np.arange(90) % 6, config.batch, config.steps, config.steps)
+    original, calls = NumpyEngine.loss_and_gradients, []
+
+    def failing(self, *arguments):
+        loss, state = original(self, *arguments)
+        calls.append(loss)
+        if len(calls) == 3 and broken == "norm":
+            arguments[4].flat[7] = np.inf
+        return (float("inf") if len(calls) == 3 and broken == "loss" else loss), state
+
+    def train(asked):
+        engine, parameters = NumpyEngine(model), initialise(model, 1)
+        adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
+        learner = engine.learner(config, parameters, adam, state, windows)
+        losses, norms = learner.train(1, 1, asked)
+        after = learner.fetch()
+        return losses, norms, [parameters.flat, adam.m, adam.v, after.h, after.c]
+
+    losses, norms, arrays = train(rates[:2])
+    monkeypatch.setattr(NumpyEngine, "loss_and_gradients", failing)
+    stopped_losses, stopped_norms, stopped = train(rates)
+    assert len(calls) == 3 and stopped_losses.dtype == stopped_norms.dtype == np.float64
+    assert np.array_equal(stopped_losses[:2], losses) and np.array_equal(stopped_norms[:2], norms)
+    assert len(stopped_losses) == len(stopped_norms) == 3 and not np.isfinite(stopped_norms[2])
+    assert np.isfinite(stopped_losses[2]) == (broken == "norm")
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(stopped, arrays, strict=True))
 
 
 def test_listener_hears_summaries_and_samples(text, tmp_path, monkeypatch):

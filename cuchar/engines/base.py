@@ -10,12 +10,15 @@ The first layer's x_t is one-hot, so W_ih x_t is a column of W_ih. Between layer
 multiplied by the dropout mask; the last layer's goes to the head, logits = W h' + b.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from cuchar.config import ModelConfig
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
 from cuchar.parameters import Parameters
 
 
@@ -34,6 +37,34 @@ class Dropout:
     probability: float
     seed: int
     step: int
+
+
+class Learner(Protocol):
+    """Training on an engine's device: parameters, moments and state live there between calls."""
+
+    chunk: int  # steps it wants a call, so that a call takes a moment (a tenth of a second, say) and no more
+
+    def begin_epoch(self, windows: Windows) -> None:
+        """The windows of a new epoch; the state becomes zero."""
+
+    def train(self, window: int, step: int, rates: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Train on windows `window`, `window` + 1, ...: one step a learning rate.
+
+        Args:
+            step: the first step's number, counted from 1; dropout and Adam depend on it.
+        Returns:
+            losses (nats, mean over N) and global gradient norms before clipping, float64
+            [steps done]. Where one is not finite it is the last: that step changed nothing,
+            and no further step was done. A norm is NaN where its loss is not finite.
+        """
+
+    def fetch(self) -> State:
+        """Bring parameters and moments home, into the host arrays that it was made from.
+
+        Returns:
+            the state after the last step, whether the configuration carries it or not; zero
+            after `begin_epoch`.
+        """
 
 
 class Engine(Protocol):
@@ -65,4 +96,12 @@ class Engine(Protocol):
         """Mean loss over N in nats, the state after the window; `gradients` is overwritten.
 
         Back-propagation is truncated at the window's beginning: no gradient reaches `state`.
+        """
+
+    def learner(
+        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
+    ) -> Learner:
+        """Training that begins with these, or goes on with them: `windows` are the present epoch's.
+
+        `config` gives batch, carry_state, dropout, seed, clip and weight_decay.
         """

@@ -11,8 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from cuchar.config import ModelConfig
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import Dropout, State
+from cuchar.engines.host_learner import HostLearner
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters
 from cuchar.philox import dropout_mask
@@ -106,6 +109,11 @@ class NumpyEngine:
         loss = float(np.mean(cross_entropy(tape.logits, targets), dtype=np.float64))
         self._backward(parameters, inputs, masks, tape, gradients)
         return loss, self._state_after(tape)
+
+    def learner(
+        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
+    ) -> HostLearner:
+        return HostLearner(self, config, parameters, adam, state, windows)
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
         """The factors of every layer's output but the last one's, feature-major."""

@@ -1,0 +1,61 @@
+"""Training on the host: an engine's loss and gradients, then NumPy's Adam, step after step."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import TrainConfig
+from cuchar.engines.base import Dropout, Engine, State
+from cuchar.parameters import Parameters
+
+
+class HostLearner:
+    """`cuchar.engines.base.Learner` for any engine; works on the host's arrays themselves."""
+
+    chunk = 1
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: TrainConfig,
+        parameters: Parameters,
+        adam: Adam,
+        state: State,
+        windows: Windows,
+    ):
+        self.engine, self.config = engine, config
+        self.parameters, self.adam, self.state, self.windows = parameters, adam, state, windows
+        self.gradients = Parameters(engine.model, parameters.flat.dtype)
+
+    def begin_epoch(self, windows: Windows) -> None:
+        self.windows, self.state = windows, self.engine.zero_state(self.config.batch)
+
+    def train(self, window: int, step: int, rates: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        losses: list[float] = []
+        norms: list[float] = []
+        for done, rate in enumerate(rates):
+            loss, norm = self._step(*self.windows[window + done], step + done, rate)
+            losses.append(loss)
+            norms.append(norm)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                break
+        return np.array(losses), np.array(norms)
+
+    def fetch(self) -> State:
+        return self.state
+
+    def _step(self, inputs: np.ndarray, targets: np.ndarray, step: int, rate: float) -> tuple[float, float]:
+        """Forward, backward, Adam: one window. Where the loss is not finite, there is no norm (NaN)."""
+        config, flat, gradients = self.config, self.parameters.flat, self.gradients
+        state = self.state if config.carry_state else self.engine.zero_state(config.batch)
+        dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
+        loss, after = self.engine.loss_and_gradients(self.parameters, inputs, targets, state, gradients, dropout)
+        if not math.isfinite(loss):
+            return loss, math.nan
+        norm = self.adam.update(flat, gradients.flat, step, rate, config.clip, config.weight_decay)
+        if math.isfinite(norm):
+            self.state = after
+        return loss, norm
