@@ -26,6 +26,7 @@ class Windows:
     """
 
     def __init__(self, ids: np.ndarray, batch: int, steps: int, stride: int, offset: int = 0):
+        self.ids, self.offset = ids, offset
         row_length = (len(ids) - offset) // batch
         self.rows = ids[offset : offset + batch * row_length].reshape(batch, row_length)
         self.steps = steps

@@ -18,7 +18,7 @@ from cuchar.parameters import initialise
 
 PEERS = ("torch",)
 VOCABULARY_SIZE = 84
-ROUNDS, CALLS_A_ROUND, WARM_UP = 10, 20, 5
+ROUNDS, ROUND_S = 10, 0.2
 WINDOWS = 1000  # so many steps a call at most
 
 
@@ -54,9 +54,10 @@ def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, b
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(ROUNDS):
         for name, train in contenders.items():
-            for _ in range(WARM_UP):
+            started = perf_counter()
+            while perf_counter() - started < ROUND_S / 4:
                 train()
-            for _ in range(CALLS_A_ROUND):
+            while not times[name] or perf_counter() - started < ROUND_S:
                 began = perf_counter()
                 done = train()
                 times[name].append((perf_counter() - began) / done)
@@ -78,12 +79,11 @@ def _our_steps(device: str, model: ModelConfig, config: TrainConfig, windows: Wi
     parameters = initialise(model, 0)
     adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
     learner = engine.learner(config, parameters, adam, state, windows)
-    rates = [config.lr] * min(learner.chunk, len(windows))
     done = 0
 
     def train() -> int:
         nonlocal done
-        losses, _ = learner.train(0, done + 1, rates)
+        losses, _ = learner.train(0, done + 1, [config.lr] * min(learner.chunk, len(windows)))
         done += len(losses)
         return len(losses)
 

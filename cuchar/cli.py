@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 DEFAULT = TrainConfig()
-Device = Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N")]
+Device = Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N | emulate, the CUDA kernels on the CPU.")]
 CheckpointArgument = Annotated[Path, typer.Argument(help="A checkpoint file or a run folder.")]
 Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: error | skip.")]
 

@@ -24,6 +24,10 @@ def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def parameter_count(model: ModelConfig) -> int:
+    return sum(int(np.prod(shape)) for shape in parameter_shapes(model).values())
+
+
 class Parameters:
     """A flat buffer of zeros with a named view for every tensor; `parameters[name]` is writable."""
 

@@ -106,6 +106,12 @@ class RunFolder:
                     os.fsync(opened.fileno())
         write_checkpoint(file, checkpoint)
 
+    def discard(self) -> None:
+        """Take back a `create` after which nothing was trained."""
+        self.config_file.unlink()
+        with suppress(OSError):  # where it holds something else, it was there before
+            self.path.rmdir()
+
     def close(self) -> None:
         os.close(self._lock)
 

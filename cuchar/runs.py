@@ -13,7 +13,7 @@ from cuchar.checkpoint import Checkpoint, read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, option
 from cuchar.corpus import Corpus, load_corpus, read_codes
 from cuchar.engines import choose_engine
-from cuchar.errors import OptionError, RunError, TextError
+from cuchar.errors import CucharError, OptionError, RunError, TextError
 from cuchar.interrupts import signalled
 from cuchar.run_folder import RunFolder
 from cuchar.training import Listener, Position, Trainer
@@ -53,7 +53,11 @@ def start_run(
     }
     folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(facts, config))
     try:
-        trainer = Trainer(config, corpus, training, validation, engine, folder, facts, None, np.inf, listener)
+        try:
+            trainer = Trainer(config, corpus, training, validation, engine, folder, facts, None, np.inf, listener)
+        except CucharError:  # the device is too small, say
+            folder.discard()
+            raise
         listener.note(f"engine: {engine.name} ({reason})")
         listener.note(f"run folder: {folder.path}")
         _note_sizes(listener, trainer)

@@ -263,14 +263,13 @@ def test_sample_mistakes(fails, trained, tmp_path):
         ("--count 2 --length 0", "--count: expected 1 with the endless"),
         ("--seed -1", "--seed: expected at least 0"),
         ("--unknown maybe", "--unknown: expected error | skip, found maybe"),
-        ("--device tpu", "--device: expected auto | cpu | cuda | cuda:N, found tpu"),
+        ("--device tpu", "--device: expected auto | cpu | cuda | cuda:N | emulate, found tpu"),
         ("--prime a --prime-file b", "--prime: expected it or --prime-file"),
         ("--length many", "many"),
     ):
         assert expected in fails(2, "sample", trained, *words.split())
     assert "'É' (U+00C9) at position 1" in fails(1, "sample", trained, "--prime", "tÉ")
     assert "expected a text file, found no such file" in fails(1, "sample", trained, "--prime-file", tmp_path / "no")
-    assert "expected a version of cuchar with the CUDA engine" in fails(1, "sample", trained, "--device", "cuda:1")
     assert "found nothing there" in fails(1, "sample", tmp_path / "no")
 
 
@@ -382,7 +381,7 @@ def test_bench_times_a_step(cli, fails):
         ("--temperature 0", "--temperature: expected a number above 0"),
         ("--log-every 0", "--log-every: expected at least 1"),
         ("--save-every 0", "--save-every: expected at least 1"),
-        ("--device gpu", "--device: expected auto | cpu | cuda | cuda:N, found gpu"),
+        ("--device gpu", "--device: expected auto | cpu | cuda | cuda:N | emulate, found gpu"),
         ("--hidden many", "many"),
         ("--no-such-option", "--no-such-option"),
     ],
@@ -437,9 +436,15 @@ def test_wide_vocabulary_is_refused(fails, text, tmp_path):
     assert "at most 65,536 distinct characters, found 65,537" in fails(1, "train", text, "--out", tmp_path / "run")
 
 
-def test_cuda_is_refused_clearly_and_leaves_no_folder(fails, text, tmp_path):
+def test_cuda_without_a_driver_is_refused_clearly_and_leaves_no_folder(
+    fails, cli, text, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cuchar.engines.DRIVERS", ())
     line = fails(1, "train", text, "--device", "cuda", "--out", tmp_path / "run")
-    assert "expected a version of cuchar with the CUDA engine" in line and not (tmp_path / "run").exists()
+    assert "--device cuda: expected an NVIDIA GPU and its driver, found none; --device cpu runs on NumPy" in line
+    assert not (tmp_path / "run").exists()
+    assert "--device cuda:1: expected an NVIDIA GPU" in fails(1, "sample", trained, "--device", "cuda:1")
+    assert b"NumPy: no NVIDIA driver found" in cli("info").stdout
 
 
 def test_folder_that_holds_a_run_is_refused(fails, run, text):

@@ -42,7 +42,9 @@ class Dropout:
 class Learner(Protocol):
     """Training on an engine's device: parameters, moments and state live there between calls."""
 
-    chunk: int  # steps it wants a call, so that a call takes a moment (a tenth of a second, say) and no more
+    @property
+    def chunk(self) -> int:
+        """Steps it wants a call, so that a call takes a moment (a tenth of a second, say) and no more."""
 
     def begin_epoch(self, windows: Windows) -> None:
         """The windows of a new epoch; the state becomes zero."""

@@ -1,0 +1,59 @@
+/* hardware.cuh, for the emulator: the same names as in kernels/hardware.cuh, where they are explained.
+ *
+ * Flags are real atomics of the stated memory orders, so that ThreadSanitizer judges them.
+ */
+#pragma once
+
+#define SHARED(type, name, count)                                                              \
+    static const char name##_key = 0;                                                          \
+    auto& name = *static_cast<type(*)[count]>(emulator::shared_variable(                       \
+        &name##_key, sizeof(type[count]), alignof(type), Where::current()))
+#define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::self->shared)
+
+inline void group_sync(int id, int threads, Where where = Where::current()) {
+    emulator::barrier(id, threads, false, "group_sync", where);
+}
+
+inline float reciprocal(float x) { return 1.0f / x; }
+inline double reciprocal(double x) { return 1.0 / x; }
+
+/* ---- Flags between the blocks of a cooperative launch ---- */
+
+inline void add_release(unsigned* flag, unsigned value) {
+    std::atomic_ref(*flag).fetch_add(value, std::memory_order_release);
+}
+inline unsigned load_acquire(const unsigned* flag, Where where = Where::current()) {
+    emulator::give_way(where);
+    return std::atomic_ref(*const_cast<unsigned*>(flag)).load(std::memory_order_acquire);
+}
+inline bool wait_flag(const unsigned* flag, unsigned value, Where where = Where::current()) {
+    if (!emulator::wait_flag(flag, value, where)) return false;
+    std::atomic_ref(*const_cast<unsigned*>(flag)).load(std::memory_order_acquire);
+    return true;
+}
+
+/* ---- Clusters ---- */
+
+inline unsigned cluster_rank() { return emulator::self->rank; }
+inline void cluster_sync(Where where = Where::current()) { emulator::cluster_barrier(where); }
+template <class Type>
+Type* shared_of(Type* mine, unsigned rank, Where where = Where::current()) {
+    return static_cast<Type*>(emulator::shared_of(mine, rank, where));
+}
+
+/* The plain accesses to the word are for the sanitizers: they see an mbarrier out of bounds, or one used by a
+ * thread that nothing tells that it is initialised. What changes it later is the emulator's, as it is atomic.
+ */
+inline uint64_t* mbarrier_use(unsigned long long* barrier) {
+    static_cast<void>(*const_cast<volatile unsigned long long*>(barrier));
+    return reinterpret_cast<uint64_t*>(barrier);
+}
+inline void mbarrier_init(unsigned long long* barrier, unsigned arrivals) {
+    *barrier = emulator::mbarrier_word(arrivals);
+}
+inline void mbarrier_arrive(unsigned long long* barrier, unsigned rank, Where where = Where::current()) {
+    emulator::mbarrier_arrive(mbarrier_use(shared_of(barrier, rank, where)), where);
+}
+inline void mbarrier_wait(unsigned long long* barrier, unsigned phase, Where where = Where::current()) {
+    emulator::mbarrier_wait(mbarrier_use(barrier), phase, where);
+}

@@ -1,0 +1,256 @@
+// Barriers, warp operations, shared memory and flags: see runtime.hpp. Compiled without -fsanitize, also for the
+// sanitizers: they are to see the kernel's accesses, not this file's, and are told by hand what the kernel may rely on.
+
+#include "runtime.hpp"
+
+#include <chrono>
+
+#include "scheduler.hpp"
+
+namespace emulator {
+
+__thread Self* self = nullptr;
+
+namespace {
+
+// ---- How a thread waits ----
+
+Fiber& running() { return *static_cast<Fiber*>(self); }
+
+void wait(Fiber& fiber, Status how, const char* what, const Where& where) {
+    fiber.waits_for = what;
+    fiber.where = where;
+    Unit::leave(fiber, how);
+}
+
+// Until holds(watched, value); false if the thread gave up.
+bool watch(bool (*holds)(const void*, uint64_t), const void* watched, uint64_t value, bool can_give_up,
+           const char* what, const Where& where) {
+    if (holds(watched, value)) return true;
+    Fiber& fiber = running();
+    fiber.holds = holds;
+    fiber.watched = watched;
+    fiber.value = value;
+    fiber.can_give_up = can_give_up;
+    fiber.gave_up = false;
+    wait(fiber, Status::watching, what, where);
+    return !fiber.gave_up;
+}
+
+unsigned arrive(Barrier& barrier, unsigned expected, bool vote, const char* what, const Where& where) {
+    Fiber& fiber = running();
+    if (!barrier.arrived) barrier.expected = expected;
+    if (barrier.expected != expected)
+        fail(("a barrier of " + std::to_string(expected) + " threads, but thread " +
+              std::to_string(barrier.waiting->thread.x) + " waits at " + place(barrier.waiting->where) + " for " +
+              std::to_string(barrier.expected)).c_str(), where);
+    Order& order = barrier.order[barrier.turn & 1];
+    before(order);
+    barrier.votes += vote;
+    if (++barrier.arrived < expected) {
+        fiber.next = barrier.waiting;
+        barrier.waiting = &fiber;
+        wait(fiber, Status::waiting, what, where);
+    } else {
+        fiber.result = barrier.votes;
+        for (Fiber* other = barrier.waiting; other; other = other->next) {
+            other->result = barrier.votes;
+            other->status = Status::ready;
+        }
+        barrier.arrived = barrier.votes = 0;
+        barrier.waiting = nullptr;
+        ++barrier.turn;
+    }
+    after(order);
+    return fiber.result;
+}
+
+// The lanes of `mask` meet; each has said what it brought, and gets what its source brought or, without one, the votes.
+uint64_t meet(unsigned mask, bool orders, const Where& where) {
+    Fiber& fiber = running();
+    Block& block = *fiber.owner;
+    Fiber* warp = &block.fibers[fiber.thread.x - fiber.lane()];
+    unsigned& waiting = block.in_warp_operation[fiber.thread.x / 32];
+    const unsigned size = fiber.block_dim.x - warp->thread.x;
+    if (size < 32) mask &= (1u << size) - 1;
+    if (!(mask >> fiber.lane() & 1)) fail("a warp operation whose mask leaves out the thread itself", where);
+    if (fiber.source < 32 && !(mask >> fiber.source & 1))
+        fail("a shuffle from a lane that takes no part in it", where);
+    if (const unsigned others = waiting & mask) {
+        const Fiber& other = warp[__builtin_ctz(others)];
+        if (other.mask != mask || !same(other.where, where))
+            fail(("divergent warp: thread " + std::to_string(other.thread.x) + " is at " + place(other.where) +
+                  (other.mask == mask ? "" : " with another mask")).c_str(), where);
+    }
+    fiber.mask = mask;
+    waiting |= 1u << fiber.lane();
+    Fiber& first = warp[__builtin_ctz(mask)];
+    Order& order = first.order[first.meetings & 1];
+    if (orders) before(order);
+    if ((waiting & mask) != mask) {
+        wait(fiber, Status::waiting, "its warp", where);
+    } else {
+        uint64_t votes = 0;
+        for (unsigned lanes = mask; lanes; lanes &= lanes - 1) {
+            const unsigned lane = __builtin_ctz(lanes);
+            votes |= (warp[lane].brought & 1) << lane;
+        }
+        for (unsigned lanes = mask; lanes; lanes &= lanes - 1) {
+            Fiber& other = warp[__builtin_ctz(lanes)];
+            other.result = other.source < 32 ? warp[other.source].brought : votes;
+            other.status = Status::ready;
+        }
+        waiting &= ~mask;
+        ++first.meetings;
+    }
+    if (orders) after(order);
+    return fiber.result;
+}
+
+// ---- mbarriers: how many arrivals are missing, how many a phase takes, which phase it is, and that it is one ----
+
+constexpr uint64_t mbarrier_mark = 0x6d62ull << 48, mbarrier_marks = 0xffffull << 48, mbarrier_phase = 1ull << 47;
+constexpr unsigned mbarrier_most = (1 << 20) - 1;
+
+unsigned phase_of(uint64_t word) { return word & mbarrier_phase ? 1 : 0; }
+
+void check_mbarrier(uint64_t word, const Where& where) {
+    if ((word & mbarrier_marks) != mbarrier_mark) fail("an mbarrier before its mbarrier_init", where);
+}
+
+}  // namespace
+
+// ---- What kernels call ----
+
+unsigned barrier(unsigned id, unsigned threads, bool vote, const char* what, const Where& where) {
+    Barrier& barrier = running().owner->barriers[id & 15];
+    if (id > 15) fail("barriers are numbered 0 to 15", where);
+    if (id && (threads % 32 || threads > self->block_dim.x)) fail("a group is whole warps of the block", where);
+    // Parts of a block may meet from different lines, as producers and consumers do; a whole block may not.
+    if (!id && barrier.waiting && !same(barrier.waiting->where, where))
+        fail(("divergent barrier: thread " + std::to_string(barrier.waiting->thread.x) + " is at " +
+              place(barrier.waiting->where)).c_str(), where);
+    return arrive(barrier, threads, vote, what, where);
+}
+
+void cluster_barrier(const Where& where) {
+    Block& block = *running().owner;
+    const Launch& launch = block.unit->grid.launch;
+    const size_t which = (&block - block.unit->blocks.data()) / launch.cluster;
+    arrive(block.unit->clusters[which], launch.cluster * launch.block, false, "cluster_sync", where);
+}
+
+uint64_t shuffle(unsigned mask, uint64_t brought, unsigned source, const Where& where) {
+    running().brought = brought;
+    running().source = source;
+    return meet(mask, false, where);
+}
+
+unsigned ballot(unsigned mask, bool vote, const Where& where) {
+    running().brought = vote;
+    running().source = 32;
+    return meet(mask, false, where);
+}
+
+void warp_barrier(unsigned mask, const Where& where) {
+    running().source = 32;
+    meet(mask, true, where);
+}
+
+void* shared_variable(const void* key, size_t bytes, size_t alignment, const Where& where) {
+    Block& block = *running().owner;
+    Unit& unit = *block.unit;
+    const size_t offset = unit.grid.place_variable(key, bytes, alignment);
+    if (offset == Grid::no_room)
+        fail("expected at most 49152 bytes of SHARED in at most 64 variables, found more", where);
+    if (gap)  // in every block: another one may be here first, through shared_of
+        for (Block& other : unit.blocks) allow(other.memory + offset, bytes);
+    return block.memory + offset;
+}
+
+void* shared_of(void* mine, unsigned rank, const Where& where) {
+    Block& block = *running().owner;
+    const Grid& grid = block.unit->grid;
+    const ptrdiff_t offset = static_cast<unsigned char*>(mine) - block.memory;
+    if (offset < 0 || static_cast<size_t>(offset) >= grid.shared_stride)
+        fail("shared_of: the address is not in this block's shared memory", where);
+    if (rank >= grid.launch.cluster) fail("shared_of: no block of that rank in the cluster", where);
+    return (&block - self->rank + rank)->memory + offset;
+}
+
+uint64_t mbarrier_word(unsigned arrivals) {
+    return mbarrier_mark | uint64_t{arrivals & mbarrier_most} << 20 | (arrivals & mbarrier_most);
+}
+
+void mbarrier_arrive(uint64_t* word, const Where& where) {
+    check_mbarrier(*word, where);
+    before(reinterpret_cast<Order*>(word)[phase_of(*word)]);
+    --*word;
+    if (!(*word & mbarrier_most)) *word = (*word ^ mbarrier_phase) | (*word >> 20 & mbarrier_most);
+}
+
+void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where) {
+    check_mbarrier(*word, where);
+    auto over = [](const void* word, uint64_t phase) { return phase_of(*static_cast<const uint64_t*>(word)) != phase; };
+    watch(over, word, phase, false, "an mbarrier", where);
+    after(reinterpret_cast<Order*>(word)[phase]);
+}
+
+bool wait_flag(const unsigned* flag, unsigned value, const Where& where) {
+    auto reached = [](const void* flag, uint64_t value) {
+        auto* word = static_cast<unsigned*>(const_cast<void*>(flag));
+        const unsigned now = std::atomic_ref(*word).load(std::memory_order_relaxed);
+        return static_cast<int>(now - static_cast<unsigned>(value)) >= 0;
+    };
+    return watch(reached, flag, value, true, "a flag", where);
+}
+
+void give_way(const Where& where) { wait(running(), Status::gave_way, "a flag", where); }
+
+long long nanoseconds() {
+    return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void fail(const char* message, const Where& where) {
+    Fiber& fiber = running();
+    fiber.owner->unit->grid.report(place(where) + ": block " + std::to_string(fiber.owner->number) + ", thread " +
+                                   std::to_string(fiber.thread.x) + ": " + message);
+    Unit::leave(fiber, Status::waiting);
+    std::abort();  // no thread of a failed launch is entered again
+}
+
+// ---- A launch ----
+
+bool run(const Launch& launch, void (*call)(void*, const unsigned char*), void* kernel) {
+    Grid grid(launch, call, kernel);
+    const unsigned size = launch.cooperative ? launch.grid : launch.cluster;  // blocks of a unit
+    std::vector<unsigned> order(launch.grid / size);
+    for (unsigned i = 0; i < order.size(); ++i) order[i] = i;
+    if (launch.schedule == 1) std::reverse(order.begin(), order.end());
+    if (launch.schedule == 2) std::shuffle(order.begin(), order.end(), std::minstd_rand(launch.seed + 1));
+
+    const unsigned workers = std::min<unsigned>(launch.workers, order.size());
+    const size_t unit_bytes = size * grid.shared_stride, bytes = (reuses ? workers : order.size()) * unit_bytes;
+    unsigned char* memory = map(bytes);
+    std::vector<std::vector<std::unique_ptr<Unit>>> done(workers);
+    std::atomic<unsigned> next{0};
+    auto work = [&](unsigned worker) {
+        for (unsigned i; !grid.failed && (i = next++) < order.size();) {
+            if (reuses) done[worker].clear();
+            auto* shared = memory + (reuses ? worker : i) * unit_bytes;
+            done[worker].push_back(std::make_unique<Unit>(grid, order[i] * size, size, shared));
+            done[worker].back()->run();
+        }
+    };
+    std::vector<std::thread> threads;
+    for (unsigned worker = 1; worker < workers; ++worker) threads.emplace_back(work, worker);
+    work(0);
+    for (auto& thread : threads) thread.join();
+    after(grid.order);
+    done.clear();
+    allow(memory, bytes);
+    munmap(memory, bytes);
+    return grid.failed;
+}
+
+}  // namespace emulator

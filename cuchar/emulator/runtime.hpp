@@ -1,0 +1,101 @@
+// The emulator's side of a kernel launch: a CUDA thread is a fiber, a block's fibers share an OS thread.
+//
+// A fiber runs until it ends or has to wait, then its OS thread takes the next one, in forward,
+// reverse or shuffled order: what a missing barrier leaves to chance differs between the orders.
+// The blocks of a cluster, and all blocks of a cooperative launch, share an OS thread; those of an
+// ordinary launch are spread over the machine's cores. Whatever would hang or be undefined on a
+// device (a barrier that some threads never reach, or reach elsewhere) ends the launch with a message.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+#include <type_traits>
+#include <utility>
+
+namespace emulator {
+
+struct Index {
+    unsigned x;
+};
+
+// What Python fills in; the same fields in the same order as `_Launch` in device.py.
+struct Launch {
+    unsigned grid, block;
+    unsigned cluster;      // blocks of a cluster; 1 for none
+    unsigned cooperative;  // all blocks at once
+    unsigned shared_bytes;
+    unsigned schedule;  // forward, reverse, shuffled
+    unsigned seed;      // of the shuffled schedule
+    unsigned workers;   // OS threads for an ordinary launch
+    const unsigned char* arguments;  // eight bytes each
+    char* message;                   // out: why the launch failed
+    unsigned message_bytes;
+};
+
+// The running CUDA thread, as the kernel sees it.
+struct Self {
+    Index thread, block, block_dim, grid_dim;
+    unsigned rank;          // of the block in its cluster
+    unsigned char* shared;  // the block's dynamic shared memory
+};
+// initial-exec: else the first use in a thread allocates, which ThreadSanitizer takes for the kernel's doing.
+extern __thread Self* self __attribute__((tls_model("initial-exec")));
+
+using Where = std::source_location;
+
+// Until `threads` threads of the block are here; returns how many of them voted.
+unsigned barrier(unsigned id, unsigned threads, bool vote, const char* what, const Where& where);
+void cluster_barrier(const Where& where);
+
+// Until every lane of `mask` is here; returns what lane `source` brought.
+uint64_t shuffle(unsigned mask, uint64_t brought, unsigned source, const Where& where);
+// Until every lane of `mask` is here; returns which of them voted.
+unsigned ballot(unsigned mask, bool vote, const Where& where);
+// The same, and what the lanes wrote before is seen by all of them.
+void warp_barrier(unsigned mask, const Where& where);
+
+// The block's shared variable of that key (any address of its own), made of 0xff bytes: NaN.
+void* shared_variable(const void* key, size_t bytes, size_t alignment, const Where& where);
+void* shared_of(void* mine, unsigned rank, const Where& where);
+
+// An mbarrier's word, and what becomes of it.
+uint64_t mbarrier_word(unsigned arrivals);
+void mbarrier_arrive(uint64_t* word, const Where& where);
+void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where);
+
+// Until *flag - value, as a signed difference, is at least 0; false once no thread can change it any more.
+bool wait_flag(const unsigned* flag, unsigned value, const Where& where);
+// Lets the other threads run, from a loop that waits for one of them.
+void give_way(const Where& where);
+
+long long nanoseconds();
+[[noreturn]] void fail(const char* message, const Where& where);
+
+bool run(const Launch& launch, void (*call)(void* kernel, const unsigned char* arguments), void* kernel);
+
+// Called by Python: true if the launch failed.
+template <class... A>
+bool launch(void (*kernel)(A...), const Launch& launch) {
+    auto call = [](void* function, const unsigned char* arguments) {
+        [&]<size_t... I>(std::index_sequence<I...>) {
+            reinterpret_cast<void (*)(A...)>(function)(*reinterpret_cast<const A*>(arguments + 8 * I)...);
+        }(std::index_sequence_for<A...>{});
+    };
+    return run(launch, call, reinterpret_cast<void*>(kernel));
+}
+
+// A kernel's parameters for Python: which are pointers, then what kind they or their targets are, then how wide.
+template <class A>
+constexpr char kind = std::is_floating_point_v<A> ? 'f' : std::is_integral_v<A> ? 'i' : '?';
+template <class A>
+constexpr char width = '0' + sizeof(std::conditional_t<std::is_arithmetic_v<A>, A, char>);
+
+template <class... A>
+const char* signature(void (*)(A...)) {
+    static const char text[] = {(std::is_pointer_v<A> ? '*' : ' ')..., kind<std::remove_pointer_t<A>>...,
+                                width<std::remove_pointer_t<A>>..., '\0'};
+    return text;
+}
+
+}  // namespace emulator

@@ -1,0 +1,98 @@
+"""`Engine` by the kernels of kernels/, on a GPU or on the emulator."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.base import Dropout, State
+from cuchar.engines.buffers import STEP, Backward, Tape, Weights, put_all
+from cuchar.engines.device import Device
+from cuchar.engines.device_learner import DeviceLearner
+from cuchar.engines.launches import Launches, launches, mask_of
+from cuchar.engines.plan import make_plan
+from cuchar.errors import ShapeError
+from cuchar.parameters import Parameters
+
+
+class CudaEngine:
+    """`cuchar.engines.base.Engine` on a device; arrays come and go as NumPy's.
+
+    Args:
+        dtype: float32, or float64 for gradient checks.
+    """
+
+    def __init__(self, model: ModelConfig, device: Device, dtype: np.typing.DTypeLike = np.float32):
+        self.model, self.device, self.dtype = model, device, np.dtype(dtype)
+        self.name = f"CUDA kernels on {device.name}"
+        self._tape = lru_cache(maxsize=2)(lambda T, B: Tape(device, model, T, B, self.dtype))
+        self._launches = lru_cache(maxsize=None)(
+            lambda plan, dropout: launches(device, model, self.dtype, plan, dropout)
+        )
+
+    def zero_state(self, batch: int) -> State:
+        shape = (self.model.layers, batch, self.model.hidden)
+        return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
+
+    def fold(self, parameters: Parameters) -> Weights:
+        return put_all(self.device, parameters, self.dtype)
+
+    def forward(self, weights: Weights, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        tape = self._run(weights, inputs, None, state)
+        return self.device.read(tape.logits), tape.get_state()
+
+    def losses(
+        self, weights: Weights, inputs: np.ndarray, targets: np.ndarray, state: State
+    ) -> tuple[np.ndarray, State]:
+        tape = self._run(weights, inputs, targets, state)
+        return self.device.read(tape.losses), tape.get_state()
+
+    def _run(self, weights: Weights, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
+        tape = self._begin(inputs, targets, state, 0)
+        kernels = self.launches_for(tape.T, tape.B, dropout=False)
+        kernels.forward(weights, tape, carry=True)
+        kernels.head(weights, tape, with_targets=targets is not None)
+        return tape
+
+    def _begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State, step: int) -> Tape:
+        T, B = inputs.shape
+        expected = (self.model.layers, B, self.model.hidden)
+        if state.h.shape != expected:
+            raise ShapeError(f"state: expected {expected}, found {state.h.shape}")
+        if targets is not None and targets.shape != (T, B):
+            raise ShapeError(f"targets: expected {(T, B)}, found {targets.shape}")
+        tape = self._tape(T, B)
+        order = np.zeros(1, STEP)
+        order["number"] = step
+        tape.order(order)
+        tape.put(inputs, targets)
+        tape.put_state(state)
+        return tape
+
+    def loss_and_gradients(
+        self,
+        parameters: Parameters,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        state: State,
+        gradients: Parameters,
+        dropout: Dropout | None = None,
+    ) -> tuple[float, State]:
+        tape = self._begin(inputs, targets, state, dropout.step if dropout else 0)
+        kernels = self.launches_for(tape.T, tape.B, dropout is not None)
+        backward = Backward(self.device, self.model, tape.T, tape.B, self.dtype, kernels.splits)
+        kernels.gradients(self.fold(parameters), tape, backward, True, mask_of(dropout, self.dtype))
+        backward.gradients.get(gradients.flat)
+        return float(self.device.read(tape.results)[0, 0]), tape.get_state()
+
+    def launches_for(self, T: int, B: int, dropout: bool) -> Launches:
+        """Compiled kernels for windows [T, B]."""
+        return self._launches(make_plan(self.model, T, B, self.dtype, self.device.limits), dropout)
+
+    def learner(
+        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
+    ) -> DeviceLearner:
+        kernels = self.launches_for(config.steps, config.batch, config.dropout > 0)
+        return DeviceLearner(self.device, kernels, config, parameters, adam, state, windows)

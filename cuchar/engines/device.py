@@ -1,0 +1,185 @@
+"""What the CUDA engine asks of a device. CuPy's is here; the emulator's is `cuchar.emulator`.
+
+A device hands out C-ordered arrays of its own kind (CuPy's or NumPy's), compiles the
+files of kernels/, launches them in order on one stream, and replays captured launches.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Timer
+from typing import Any, Protocol
+
+import numpy as np
+
+from cuchar.engines.kernel_loader import join, kernel_names
+from cuchar.errors import DeviceError, ShapeError
+
+NOTICE_AFTER_S = 0.5
+OLDEST = 70  # compute capability 7.0: independent thread scheduling, which __syncwarp and the flags need
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What plan.py has to know of a device."""
+
+    capability: int  # 90 is compute capability 9.0
+    multiprocessors: int
+    shared_bytes: int  # of one block, dynamic, opted in to
+    registers: int = 65_536  # of one multiprocessor, and of one block
+
+    @property
+    def has_clusters(self) -> bool:
+        return self.capability >= 90
+
+
+class Kernel(Protocol):
+    """`kernel(grid, block, *arguments)`; arguments are arrays of the device or NumPy scalars, which carry their width."""
+
+    def __call__(self, grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None: ...
+
+
+class Device(Protocol):
+    name: str
+    limits: Limits
+
+    def empty(self, shape: Any, dtype: np.typing.DTypeLike) -> Any: ...
+
+    def write(self, array: Any, host: np.ndarray) -> None:
+        """Copy `host` into `array`, of the same shape and type."""
+
+    def read(self, array: Any) -> np.ndarray:
+        """A copy of `array` on the host, once everything before it is done."""
+
+    def kernels(self, file: str, macros: Mapping[str, int | str], cooperative: bool = False) -> Mapping[str, Kernel]:
+        """Every kernel of a file in kernels/, compiled with `macros`; CLUSTER is also the blocks of a cluster."""
+
+    def gemm(self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False) -> None:
+        """out [M, N] = op(a) [M, K] times op(b) [K, N], op transposing where asked; plus `out` itself if `accumulate`.
+
+        Not while capturing.
+        """
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """The launches that `work` makes, unmade, as one call that makes them."""
+
+    def free_bytes(self) -> int:
+        """Memory that can still be had."""
+
+
+def check_arguments(name: str, arguments: tuple[Any, ...]) -> None:
+    """Kernels ignore strides and know no Python numbers.
+
+    Raises:
+        ShapeError: an array that is not C-ordered, or a scalar without a width.
+    """
+    for number, argument in enumerate(arguments):
+        if hasattr(argument, "flags") and hasattr(argument, "shape") and argument.shape != ():
+            if not argument.flags.c_contiguous:
+                raise ShapeError(
+                    f"{name}: argument {number}: expected a C-ordered array, found strides {argument.strides}"
+                )
+        elif not isinstance(argument, np.generic):
+            raise ShapeError(f"{name}: argument {number}: expected an array or a NumPy scalar, found {argument!r}")
+
+
+class CudaDevice:
+    """A GPU through CuPy.
+
+    Args:
+        number: as CUDA counts.
+        notice: called when kernels take a while to compile, as they do the first time.
+    Raises:
+        DeviceError: no such GPU, no driver, no CuPy, or a GPU older than compute capability 7.0.
+    """
+
+    def __init__(self, number: int = 0, notice: Callable[[], None] = lambda: None):
+        try:
+            import cupy
+        except ImportError:
+            raise DeviceError("expected CuPy for --device cuda, found none; pip install cupy-cuda12x") from None
+        self._cupy, self._notice, self.number = cupy, notice, number
+        runtime = cupy.cuda.runtime
+        try:
+            count = runtime.getDeviceCount()
+        except runtime.CUDARuntimeError as error:
+            found = " ".join(str(error).split())
+            raise DeviceError(f"expected an NVIDIA GPU and its driver for --device cuda, found: {found}") from None
+        if number >= count:
+            raise DeviceError(f"--device cuda:{number}: expected a GPU of that number, found {count}, counted from 0")
+        properties = runtime.getDeviceProperties(number)
+        capability = properties["major"] * 10 + properties["minor"]
+        self.name = properties["name"].decode()
+        if capability < OLDEST:
+            raise DeviceError(
+                f"{self.name}: expected compute capability 7.0 or newer, found {capability // 10}.{capability % 10}"
+            )
+        self.limits = Limits(
+            capability, properties["multiProcessorCount"], properties["sharedMemPerBlockOptin"],
+            properties["regsPerMultiprocessor"],
+        )  # fmt: skip
+        with cupy.cuda.Device(number):
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    def empty(self, shape: Any, dtype: np.typing.DTypeLike) -> Any:
+        with self._cupy.cuda.Device(self.number), self._stream:
+            try:
+                return self._cupy.empty(shape, dtype)
+            except self._cupy.cuda.memory.OutOfMemoryError as error:
+                raise DeviceError(f"{self.name}: expected more device memory, found too little: {error}") from None
+
+    def write(self, array: Any, host: np.ndarray) -> None:
+        with self._cupy.cuda.Device(self.number):
+            array.set(np.ascontiguousarray(host, array.dtype), stream=self._stream)
+            self._stream.synchronize()  # the host array may change once this returns
+
+    def read(self, array: Any) -> np.ndarray:
+        with self._cupy.cuda.Device(self.number):
+            host = array.get(stream=self._stream)
+            self._stream.synchronize()
+            return host
+
+    def kernels(self, file: str, macros: Mapping[str, int | str], cooperative: bool = False) -> Mapping[str, Kernel]:
+        source = join(file, macros)
+        slow = Timer(NOTICE_AFTER_S, self._notice)
+        slow.start()
+        try:
+            with self._cupy.cuda.Device(self.number):
+                module = self._cupy.RawModule(code=source, enable_cooperative_groups=cooperative)
+                return {name: self._kernel(name, module.get_function(name)) for name in kernel_names(source)}
+        finally:
+            slow.cancel()
+
+    def _kernel(self, name: str, function: Any) -> Kernel:
+        def launch(grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None:
+            check_arguments(name, arguments)
+            if shared_bytes > function.max_dynamic_shared_size_bytes:
+                function.max_dynamic_shared_size_bytes = shared_bytes
+            with self._cupy.cuda.Device(self.number), self._stream:
+                function((grid,), (block,), arguments, shared_mem=shared_bytes)
+
+        return launch
+
+    def gemm(self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False) -> None:
+        from cupy import cublas
+
+        with self._cupy.cuda.Device(self.number), self._stream:
+            cublas.gemm("T" if ta else "N", "T" if tb else "N", a, b, out=out, beta=float(accumulate))
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        with self._cupy.cuda.Device(self.number), self._stream:
+            self._stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = self._stream.end_capture()
+
+        def launch() -> None:
+            with self._cupy.cuda.Device(self.number):
+                graph.launch(self._stream)
+
+        return launch
+
+    def free_bytes(self) -> int:
+        with self._cupy.cuda.Device(self.number):
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            return free + self._cupy.get_default_memory_pool().free_bytes()

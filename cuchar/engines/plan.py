@@ -1,0 +1,158 @@
+"""Which kernels for which sizes: pure functions of the model, the window and the device's limits.
+
+resident: every recurrent weight in the registers of one block, or of a cluster of two, a batch
+row each; a whole window in one launch. stepwise: a GEMM and a pointwise kernel a step, for
+anything. The formulas for threads and shared memory are those of kernels/wavefront.cuh and
+kernels/lstm_resident.cu, which check the latter when they are compiled.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuchar.config import ModelConfig
+from cuchar.engines.device import Limits
+from cuchar.errors import DeviceError
+from cuchar.parameters import parameter_count
+
+ONE_PASS_VOCABULARY = 512  # characters whose logits stay in a warp's registers
+STATIC_SHARED_BYTES = 48 << 10
+# Registers of a thread beside its weights, as compiled without a spill on every architecture
+# (benchmarks/registers.py): for H a multiple of 16, when every thread has a unit, and for any other.
+BESIDE_WEIGHTS, BESIDE_WEIGHTS_PARTIAL = 40, 88
+REGISTER_UNIT = 128  # threads: four parts of a multiprocessor have a quarter of its registers and of a block's warps
+MOST_REGISTERS, MOST_THREADS = 255, 1024
+CLUSTER_SPEED = 1.4  # of a cluster of two over one block, a row: an estimate from instruction counts
+SUM_COLUMNS, NORM_BLOCKS = 256, 1024  # kernels/sums.cuh; blocks whose sums of squares Adam adds
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The window in one launch. `splits` parts of N for the weight gradients, each of `tiles` blocks."""
+
+    cluster: int
+    threads: int
+    shared_bytes: int
+    tiles: int
+    splits: int
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """Launches a step. The head in one pass, or a GEMM and a softmax."""
+
+    one_pass_head: bool
+
+
+Plan = Resident | Stepwise
+
+
+def make_plan(model: ModelConfig, T: int, B: int, dtype: np.typing.DTypeLike, limits: Limits) -> Plan:
+    """The kernels for windows [T, B] of this model on a device."""
+    return _resident(model, T, B, np.dtype(dtype).itemsize, limits) or Stepwise(
+        one_pass_head(model, np.dtype(dtype).itemsize)
+    )
+
+
+def one_pass_head(model: ModelConfig, itemsize: int) -> bool:
+    """Whether kernels/head.cu takes the vocabulary."""
+    rows = 32 * ceil_div(model.vocabulary_size, 32) + 32
+    return model.vocabulary_size <= ONE_PASS_VOCABULARY and rows * 20 * itemsize <= STATIC_SHARED_BYTES
+
+
+def _resident(model: ModelConfig, T: int, B: int, itemsize: int, limits: Limits) -> Resident | None:
+    H, L, V = model.hidden, model.layers, model.vocabulary_size
+    words = itemsize // 4
+    group, slice_ = 32 * ceil_div(H, 16), 4 * ceil_div(ceil_div(H, 2), 4)
+    if V > ONE_PASS_VOCABULARY:
+        return None
+    beside = BESIDE_WEIGHTS_PARTIAL if H % 16 else BESIDE_WEIGHTS
+    registers = words * max(4 * slice_, 4 * ceil_div(V, 32)) + beside
+    candidates = [1] + [2] * (limits.has_clusters and L == 2)
+    fitting = []
+    for cluster in candidates:
+        threads = group * (2 if cluster == 2 else 2 * L - 1)
+        shared = shared_bytes(model, cluster, itemsize)
+        held = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT) * 8 * ceil_div(registers, 8)
+        if (
+            registers <= MOST_REGISTERS
+            and threads <= MOST_THREADS
+            and held <= limits.registers
+            and shared <= limits.shared_bytes
+        ):
+            waves = ceil_div(B * cluster, limits.multiprocessors)
+            fitting.append((waves / (CLUSTER_SPEED if cluster == 2 else 1), cluster, threads, shared))
+    if not fitting:
+        return None
+    _, cluster, threads, shared = min(fitting)
+    tiles = gradient_tiles(model)
+    return Resident(cluster, threads, shared, tiles, max(1, min(T * B // 32, 3 * limits.multiprocessors // tiles)))
+
+
+def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
+    """Of a block of kernels/lstm_resident.cu: struct Shared."""
+    H, L, V = model.hidden, model.layers, model.vocabulary_size
+    group, slice_ = 32 * ceil_div(H, 16), 4 * ceil_div(ceil_div(H, 2), 4)
+    window, channels = (32, 1) if cluster == 2 else (2, max(1, L - 1))
+    exchange = (L * 2 * 8 * padded(slice_) + channels * window * 2 * group) * itemsize + 8 * window
+    rows, characters = 4 * (group * (2 if cluster == 2 else 2 * L - 1) // 32), 32 * ceil_div(V, 32)
+    head = (characters + rows) * padded(4 * ceil_div(H, 4)) * itemsize
+    return 16 * ceil_div(exchange, 16) + head + rows * characters * itemsize
+
+
+def padded(numbers: int) -> int:
+    """The distance of rows of so many numbers, a multiple of 4, such that they start in different banks."""
+    return numbers + (0 if numbers // 4 % 2 else 4)
+
+
+def gradient_tiles(model: ModelConfig) -> int:
+    """Blocks that kernels/weight_gradients.cu has for a split."""
+    H, L, V = model.hidden, model.layers, model.vocabulary_size
+
+    def product(rows: int) -> int:
+        return ceil_div(rows, 64) * ceil_div(H, 32)
+
+    return (2 * L - 1) * product(4 * H) + product(V) + ceil_div(V * ceil_div(4 * H, SUM_COLUMNS), 4)
+
+
+def norm_blocks(parameters: int) -> int:
+    """Blocks of gradient_norm that square gradients; one more does the loss."""
+    return min(ceil_div(parameters, 256), NORM_BLOCKS)
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def bytes_needed(
+    model: ModelConfig,
+    T: int,
+    B: int,
+    dtype: np.typing.DTypeLike,
+    splits: int,
+    dropout: bool,
+    windows: int,
+    corpus: int,
+) -> int:
+    """Device memory of training: weights, gradients, moments, the tape, `windows` cut windows and the corpus's bytes."""
+    H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
+    N = T * B
+    numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
+    numbers += (L - 1) * N * H + (splits * P if splits > 1 else 0)
+    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 64) + corpus + 8 * NORM_BLOCKS
+
+
+def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:
+    """
+    Args:
+        needed: bytes for `batch` rows; smallest: for one.
+    Raises:
+        DeviceError: too little is free; says which batch would fit.
+    """
+    if needed <= free:
+        return
+    fits = 1 + (batch - 1) * (free - smallest) // (needed - smallest) if batch > 1 and free >= smallest else 0
+    hint = f"--batch {fits} would fit" if fits else "not even --batch 1 fits"
+    raise DeviceError(
+        f"--batch {batch}: expected {needed / 2**20:,.0f} MiB of device memory, found {free / 2**20:,.0f} free; {hint}"
+    )

@@ -1,0 +1,38 @@
+/* adam.cu: one Adam step over the flat buffer, with global-norm clipping and decoupled weight decay.
+ *   g = gradient * min(1, clip / norm)    m = b1*m + (1-b1)*g    v = b2*v + (1-b2)*g^2
+ *   p = p*decay - step_size * m / (sqrt(v)/root + epsilon)       (Step has decay, step_size, root)
+ * parameters, gradients, m, v [P]; squares [count]: what gradient_norm left; norms: the chunk's, out.
+ * Where the loss or the norm is not finite, or was at an earlier step, nothing changes.
+ * One thread an element; every block adds up the norm for itself, in the same order.
+ * The last kernel of a step: writes progress->next.
+ * Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; Pascanu et al. 2013. Reference: cuchar/adam.py
+ */
+#include "block_sum.cuh"
+#include "step.cuh"
+
+constexpr double BETA1 = 0.9, BETA2 = 0.999, EPSILON = 1e-8;
+
+extern "C" __global__ void __launch_bounds__(256) adam(
+    real* parameters, const real* gradients, real* m, real* v, const double* squares, int count,
+    const double* mean_losses, double* norms, const Step* steps, Progress* progress, double clip, long long P) {
+    SHARED(double, scratch, 8);
+    const Place now = progress->now;
+    double sum = 0;
+    for (int block = threadIdx.x; block < count; block += 256) sum += squares[block];
+    const double norm = sqrt(block_sum(sum, scratch));
+    const bool stopped = now.stopped || !isfinite(norm) || !isfinite(mean_losses[now.index]);
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        norms[now.index] = norm;
+        progress->next = {now.index + 1, stopped};
+    }
+    const long long p = blockIdx.x * 256ll + threadIdx.x;
+    if (stopped || p >= P) return;
+    const Step step = steps[now.index];
+    const real gradient = gradients[p] * static_cast<real>(clip > 0 && norm > clip ? clip / norm : 1);
+    const real mean = real(BETA1) * m[p] + real(1 - BETA1) * gradient;
+    const real square = real(BETA2) * v[p] + real(1 - BETA2) * (gradient * gradient);
+    m[p] = mean;
+    v[p] = square;
+    const real root = sqrt(square) / static_cast<real>(step.root) + real(EPSILON);
+    parameters[p] = parameters[p] * static_cast<real>(step.decay) - static_cast<real>(step.step_size) * mean / root;
+}

@@ -1,0 +1,30 @@
+/* gradient_norm.cu: gradients from their partial sums, the pieces of their norm, and the step's loss.
+ *   gradients[p] = sum over s of partials[s,p]     squares[block] = sum of this block's gradients^2
+ *   loss = mean over n of losses[n]
+ * partials [S,P] (may be `gradients` itself, S = 1); squares [blocks]; losses [N]; mean_losses: the chunk's.
+ * Splits are added in their order, squares and losses in double precision. The last block does the loss.
+ */
+#include "block_sum.cuh"
+#include "step.cuh"
+
+extern "C" __global__ void __launch_bounds__(256) gradient_norm(
+    const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,
+    const Progress* progress, long long P, int S, int N) {
+    SHARED(double, scratch, 8);
+    const int blocks = gridDim.x - 1;
+    double sum = 0;
+    if (blockIdx.x == blocks) {
+        for (int n = threadIdx.x; n < N; n += 256) sum += losses[n];
+        sum = block_sum(sum, scratch);
+        if (threadIdx.x == 0) mean_losses[progress->now.index] = sum / N;
+        return;
+    }
+    for (long long p = blockIdx.x * 256ll + threadIdx.x; p < P; p += blocks * 256ll) {
+        real gradient = partials[p];
+        for (int s = 1; s < S; ++s) gradient += partials[s * P + p];
+        gradients[p] = gradient;
+        sum += static_cast<double>(gradient) * gradient;
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) squares[blockIdx.x] = sum;
+}

@@ -1,0 +1,86 @@
+/* hardware.cuh: whatever is the machine's and not the language's. The emulator has a header of the same name.
+ *
+ * Shared memory, barriers of a part of a block, clusters and their mbarriers, flags between blocks.
+ * Every wait is bounded: a wrong barrier ends in an error (the launch traps), never in a hang.
+ * Source: PTX ISA, "mbarrier", "mapa", "Memory consistency model".
+ */
+#pragma once
+
+#define SHARED(type, name, count) __shared__ type name[count]
+#define DYNAMIC_SHARED(type, name)                          \
+    extern __shared__ __align__(16) unsigned char name##_bytes[]; \
+    type* name = reinterpret_cast<type*>(name##_bytes)
+
+constexpr long long WAIT_CLOCKS = 4000000000;  // some two seconds
+
+/* Threads `first` .. of one group of warps meet; id from 1 to 15, 0 is __syncthreads'. */
+__device__ __forceinline__ void group_sync(int id, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/* 1 / x for x in [1, 2^126], within 2 ulp (float) or rounded (double). */
+__device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
+__device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
+
+/* ---- Flags between the blocks of a cooperative launch ---- */
+
+__device__ __forceinline__ void add_release(unsigned* flag, unsigned value) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
+}
+__device__ __forceinline__ unsigned load_acquire(const unsigned* flag) {
+    unsigned value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+    return value;
+}
+/* Until *flag - value, as a signed difference, is at least 0; false once the wait was too long. */
+__device__ __forceinline__ bool wait_flag(const unsigned* flag, unsigned value) {
+    const long long begin = clock64();
+    while (static_cast<int>(load_acquire(flag) - value) < 0)
+        if (clock64() - begin > WAIT_CLOCKS) return false;
+    return true;
+}
+
+/* ---- Clusters: only in code for compute capability 9.0 and up ---- */
+
+__device__ __forceinline__ unsigned cluster_rank() {
+    unsigned rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+}
+/* The address of another block's shared variable, given this block's. */
+template <class Type>
+__device__ __forceinline__ Type* shared_of(Type* mine, unsigned rank) {
+    Type* theirs;
+    asm("mapa.u64 %0, %1, %2;" : "=l"(theirs) : "l"(mine), "r"(rank));
+    return theirs;
+}
+
+/* mbarriers, 64 bits of shared memory each; one use is one phase, and phases alternate between 0 and 1. */
+__device__ __forceinline__ void mbarrier_init(unsigned long long* barrier, unsigned arrivals) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(barrier));
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(address), "r"(arrivals) : "memory");
+}
+/* Arrive at block `rank`'s barrier, given the address of this block's. What this thread wrote before is seen by who waits. */
+__device__ __forceinline__ void mbarrier_arrive(unsigned long long* barrier, unsigned rank) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(barrier));
+    asm volatile(
+        "{\n\t.reg .b32 remote;\n\tmapa.shared::cluster.u32 remote, %0, %1;\n\t"
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(address), "r"(rank)
+        : "memory");
+}
+__device__ __forceinline__ void mbarrier_wait(unsigned long long* barrier, unsigned phase) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(barrier));
+    const long long begin = clock64();
+    unsigned done = 0;
+    while (true) {
+        asm volatile(
+            "{\n\t.reg .pred p;\n\t"
+            "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+            : "=r"(done) : "r"(address), "r"(phase) : "memory");
+        if (done) return;
+        if (clock64() - begin > WAIT_CLOCKS) __trap();
+    }
+}

@@ -1,0 +1,141 @@
+/* wavefront.cuh: who computes what, and how one layer hands over to the next.
+ *
+ * The 2L-1 matrices of the recurrence are stages in the order in which a character passes them: forward
+ * R_0, P_1, R_1, ... (R recurrent, P a layer's input projection), backward R_L-1, P_L-1, R_L-2, ...
+ * A group of threads has one stage. CLUSTER 1: one block has them all, and stage s is at step t - s
+ * while stage 0 is at step t. CLUSTER 2 (two layers): the first block has stages 0 and 1, the second has
+ * stage 2 and runs as fast as it is fed, a window of WINDOW steps at a time.
+ * A batch row is one block's or one cluster's, so no barrier is wider than that.
+ */
+#pragma once
+
+#include "matvec.cuh"
+#include "philox.cuh"
+
+#ifndef CLUSTER
+#define CLUSTER 1
+#endif
+#ifndef DROPOUT
+#define DROPOUT 0
+#endif
+
+constexpr int STAGES = 2 * L - 1;
+constexpr int GROUPS = CLUSTER > 1 ? 2 : STAGES;  // of a block
+constexpr int THREADS = GROUPS * GROUP;
+constexpr int WINDOW = CLUSTER > 1 ? 32 : 2;                     // slots of a channel
+constexpr int CHANNELS = CLUSTER > 1 ? 1 : (L > 1 ? L - 1 : 1);  // that end in a block
+static_assert(CLUSTER == 1 || (CLUSTER == 2 && L == 2), "a cluster is one block a layer, for two layers");
+
+/* What a sequence is computed from and leaves. N is T*B; n = t*B + b. */
+struct Sequence {
+    const real* parameters;  // [PARAMETERS]
+    const int* inputs;       // [T,B]
+    const int* targets;      // [T,B]; null outside training
+    real* h;                 // [L,T+1,B,H]: slot t enters step t
+    real* c;                 // [L,T+1,B,H]
+    real* gates;             // [L,T,B,4,H]: activated; after backward the gradients of the pre-activations
+    real* dropped;           // [L-1,T,B,H]: h' times the mask, with DROPOUT
+    real* dh;                // [T,B,H]: gradient of the last layer's h'
+    real* dlogits;           // [T,B,V]
+    real* losses;            // [T,B]
+    int T, B, b, carry;
+    Dropout dropout;
+
+    __device__ __forceinline__ long long state_at(int layer, int slot) const {
+        return ((static_cast<long long>(layer) * (T + 1) + slot) * B + b) * H;
+    }
+    __device__ __forceinline__ long long output_at(int layer, int t) const {
+        return ((static_cast<long long>(layer) * T + t) * B + b) * H;
+    }
+};
+
+/* Shared memory of a block. */
+struct __align__(16) Exchange {
+    real vectors[L][2][8 * STRIDE];  // by step parity: forward h and, from 4 * STRIDE on, h' dropped; backward da
+    real channels[CHANNELS][WINDOW][2 * GROUP];
+    unsigned long long full[WINDOW];  // mbarriers: a slot of the channel has arrived
+};
+constexpr int DROPPED = 4 * STRIDE;
+
+struct Stage {
+    int number, layer, delay, thread, warp, lane;
+    bool working, recurrent;
+};
+
+/* This thread's stage, in forward order; `order` is the block's place in that order. */
+__device__ __forceinline__ Stage my_stage(int order) {
+    const int group = threadIdx.x / GROUP, thread = threadIdx.x % GROUP, number = 2 * order + group;
+    return {number, (number + 1) / 2, group, thread, thread / 32, thread % 32, number < STAGES, number % 2 == 0};
+}
+
+__device__ __forceinline__ int block_rank() {
+#if CLUSTER > 1
+    return cluster_rank();
+#else
+    return 0;
+#endif
+}
+
+/* All blocks of a row. */
+__device__ __forceinline__ void sync_row() {
+#if CLUSTER > 1
+    cluster_sync();
+#else
+    __syncthreads();
+#endif
+}
+
+/* Zero vectors, so that what lies beyond H is finite, and mbarriers ready. */
+__device__ __forceinline__ void clear(Exchange& exchange) {
+    real* vectors = &exchange.vectors[0][0][0];
+    for (int index = threadIdx.x; index < L * 2 * 8 * STRIDE; index += THREADS) vectors[index] = 0;
+    __syncthreads();
+}
+
+__device__ __forceinline__ void prepare(Exchange& exchange) {
+#if CLUSTER > 1
+    if (threadIdx.x < WINDOW) mbarrier_init(&exchange.full[threadIdx.x], GROUP / 32);
+    cluster_sync();
+#endif
+}
+
+/* Slot of step number `step` of the channel into the recurrent stage of `layer`. */
+__device__ __forceinline__ real* slot(Exchange& exchange, int layer, int step) {
+    return exchange.channels[CLUSTER > 1 ? 0 : layer % CHANNELS][step % WINDOW];
+}
+
+/* Write into the next stage's channel: a number or two per thread, then `sent` once by every thread of the stage. */
+__device__ __forceinline__ real* outgoing(Exchange& exchange, int layer, int step, int receiver) {
+#if CLUSTER > 1
+    return shared_of(slot(exchange, layer, step), receiver);
+#else
+    return slot(exchange, layer, step);
+#endif
+}
+__device__ __forceinline__ void sent(Exchange& exchange, int step, int receiver) {
+#if CLUSTER > 1
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(&exchange.full[step % WINDOW], receiver);
+#endif
+}
+__device__ __forceinline__ const real* received(Exchange& exchange, int layer, int step) {
+#if CLUSTER > 1
+    mbarrier_wait(&exchange.full[step % WINDOW], step / WINDOW % 2);
+#endif
+    return slot(exchange, layer, step);
+}
+
+/* Run `work(step)` for every step of the sequence, each stage at its delay. */
+template <class Work>
+__device__ __forceinline__ void run(const Stage& stage, int T, Work work) {
+    const int length = CLUSTER > 1 ? WINDOW : T;
+    for (int begin = 0; begin < T; begin += length) {
+        const int end = min(T, begin + length);
+        for (int front = begin; front < end + GROUPS - 1; ++front) {
+            const int step = front - stage.delay;
+            if (stage.working && step >= begin && step < end) work(step);
+            __syncthreads();
+        }
+        if (CLUSTER > 1) sync_row();
+    }
+}

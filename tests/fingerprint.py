@@ -1,0 +1,65 @@
+"""What the kernels of a folder compute on the emulator, as a digest.
+
+python tests/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.emulator import EmulatedDevice
+from cuchar.engines import kernel_loader, plan
+from cuchar.engines.base import State
+from cuchar.engines.cuda_engine import CudaEngine
+from cuchar.engines.device import Limits
+from cuchar.parameters import initialise
+
+H100, A100 = Limits(90, 132, 232_448), Limits(80, 108, 166_912)
+STEPWISE = Limits(80, 108, 166_912, registers=0)
+WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers to drop between
+    "cluster": (40, 18, 2, 2, 35, H100),
+    "block": (40, 18, 3, 2, 9, A100),
+    "stepwise": (40, 64, 2, 7, 5, STEPWISE),
+    "large vocabulary": (600, 5, 1, 3, 4, STEPWISE),
+    # for ThreadSanitizer, which takes no more than 8,000 threads
+    "small cluster": (12, 9, 2, 1, 34, H100),
+    "small block": (12, 9, 3, 2, 4, A100),
+    "small stepwise": (12, 9, 2, 2, 3, STEPWISE),
+    "small large vocabulary": (12, 2, 1, 3, 2, STEPWISE),
+}
+
+
+def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize=None, schedule="forward") -> str:
+    """Digest of losses, norms, parameters, moments, state, scores and logits after three steps of training."""
+    if sys.argv[2] == "small large vocabulary":
+        plan.ONE_PASS_VOCABULARY = V - 1
+    model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
+    options = {"dropout": 0.3 if L > 1 else 0.0, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
+    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
+    engine, parameters = CudaEngine(model, EmulatedDevice(schedule, 1, sanitize, limits)), initialise(model, 0)
+    adam, ids = Adam(parameters.flat.size), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint16)
+    state = State(*generator.normal(0, 0.5, (2, L, B, H)).astype(np.float32))
+    windows = Windows(ids, B, T, T)
+    learner = engine.learner(config, parameters, adam, state, windows)
+    learner._seconds_a_step = 0.01  # all three steps in one call
+    results = learner.train(0, 1, [0.1, 0.2, 0.3])
+    state = learner.fetch()
+    inputs, targets = windows[1]
+    weights = engine.fold(parameters)
+    losses, end = engine.losses(weights, inputs, targets, state)
+    logits, _ = engine.forward(weights, inputs, state)
+    digest = hashlib.sha256()
+    for array in (*results, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    kernel_loader.kernel_folder = lambda: folder
+    print(fingerprint(*WORKLOADS[sys.argv[2]], *sys.argv[3:]))

@@ -1,0 +1,79 @@
+"""Which kernels are taken for which sizes, and how much memory they need."""
+
+import numpy as np
+import pytest
+
+from cuchar.config import ModelConfig
+from cuchar.engines.device import Limits
+from cuchar.engines.plan import Resident, Stepwise, bytes_needed, expect_memory, make_plan
+from cuchar.errors import DeviceError
+
+H100, A100, V100 = Limits(90, 132, 232_448), Limits(80, 108, 166_912), Limits(70, 80, 98_304)
+T4 = Limits(75, 40, 65_536)
+
+
+def plan(V, H, L, B=32, T=32, limits=H100, dtype=np.float32):
+    return make_plan(ModelConfig(V, H, L), T, B, dtype, limits)
+
+
+def test_the_notebooks_model_is_resident_on_an_h100_in_clusters_of_two():
+    found = plan(84, 64, 2)
+    assert isinstance(found, Resident) and (found.cluster, found.threads) == (2, 256)
+    assert found.tiles == 3 * 8 + 4 + 21 and found.splits == 8
+
+
+@pytest.mark.parametrize("limits", [A100, V100])
+def test_the_notebooks_model_is_resident_in_one_block_before_clusters(limits):
+    found = plan(84, 64, 2, limits=limits)
+    assert isinstance(found, Resident) and (found.cluster, found.threads) == (1, 384)
+
+
+def test_more_rows_than_clusters_at_once_take_one_block_each():
+    assert plan(84, 64, 2, B=66).cluster == 2  # 132 blocks: one wave either way
+    assert plan(84, 64, 2, B=67).cluster == 1  # two waves against one
+    assert plan(84, 64, 2, B=264).cluster == 1
+
+
+@pytest.mark.parametrize(
+    "V,H,L,resident",
+    [
+        (84, 104, 1, True), (84, 105, 1, False), (84, 64, 2, True), (84, 80, 2, True), (84, 81, 2, False), (84, 48, 3, True),
+        (84, 49, 3, False), (84, 32, 5, True), (84, 33, 5, False), (84, 16, 8, True), (84, 1, 1, True),
+        (512, 32, 2, True), (513, 32, 2, False), (68, 512, 2, False),
+    ],
+)  # fmt: skip
+def test_resident_as_far_as_registers_go(V, H, L, resident):
+    assert isinstance(plan(V, H, L), Resident) == resident
+
+
+def test_resident_as_far_as_shared_memory_goes():
+    assert isinstance(plan(84, 64, 2, limits=T4), Resident)
+    assert isinstance(plan(97, 64, 2, limits=T4), Stepwise) and isinstance(plan(97, 64, 2, limits=V100), Resident)
+    assert isinstance(plan(512, 64, 2, limits=V100), Stepwise)
+
+
+def test_float64_weights_take_two_registers_each():
+    assert isinstance(plan(84, 32, 2, dtype=np.float64), Resident)
+    assert isinstance(plan(84, 64, 2, dtype=np.float64), Stepwise)
+
+
+@pytest.mark.parametrize("V,one_pass", [(2, True), (512, True), (513, False), (65_536, False)])
+def test_head_in_one_pass_for_a_few_hundred_characters(V, one_pass):
+    assert plan(V, 512, 2) == Stepwise(one_pass)
+
+
+def test_memory_error_names_a_batch_that_fits():
+    model, free = ModelConfig(84, 512, 2), 100 << 20
+
+    def needed(batch):
+        return bytes_needed(model, 50, batch, np.float32, 1, False, 10, 5_000_000)
+
+    expect_memory(needed(30), needed(30), needed(1), 30)
+    with pytest.raises(DeviceError) as error:
+        expect_memory(needed(500), free, needed(1), 500)
+    message = str(error.value)
+    fits = int(message.split("; --batch ")[1].split()[0])
+    assert needed(fits) <= free < needed(fits + 1)
+    assert f"--batch 500: expected {needed(500) / 2**20:,.0f} MiB of device memory, found 100 free" in message
+    with pytest.raises(DeviceError, match="not even --batch 1 fits"):
+        expect_memory(needed(500), 1 << 20, needed(1), 500)
