@@ -58,28 +58,52 @@ __device__ __forceinline__ Type* shared_of(Type* mine, unsigned rank) {
     return theirs;
 }
 
-/* mbarriers, 64 bits of shared memory each; one use is one phase, and phases alternate between 0 and 1. */
+/* mbarriers, 64 bits of shared memory each, through which one block sends to another. A phase of a barrier is over
+ * once `arrivals` threads of its own block have called mbarrier_expect and all the bytes that they expect have come.
+ * A release and acquire at cluster scope instead of this would wait for all global memory and empty the L1 cache.
+ */
+__device__ __forceinline__ unsigned shared_address(const void* shared) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+/* Before a cluster_sync, which shows it to the other block. */
 __device__ __forceinline__ void mbarrier_init(unsigned long long* barrier, unsigned arrivals) {
-    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(barrier));
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(address), "r"(arrivals) : "memory");
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(
+                     shared_address(barrier)), "r"(arrivals) : "memory");
 }
-/* Arrive at block `rank`'s barrier, given the address of this block's. What this thread wrote before is seen by who waits. */
-__device__ __forceinline__ void mbarrier_arrive(unsigned long long* barrier, unsigned rank) {
-    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(barrier));
-    asm volatile(
-        "{\n\t.reg .b32 remote;\n\tmapa.shared::cluster.u32 remote, %0, %1;\n\t"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(address), "r"(rank)
-        : "memory");
+__device__ __forceinline__ void mbarrier_expect(unsigned long long* barrier, unsigned bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+                 : "memory");
 }
-__device__ __forceinline__ void mbarrier_wait(unsigned long long* barrier, unsigned phase) {
-    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(barrier));
+__device__ __forceinline__ unsigned address_in(unsigned rank, const void* mine) {
+    unsigned address;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(mine)), "r"(rank));
+    return address;
+}
+/* Numbers into block `rank`'s shared memory, whose barrier counts their bytes; both addresses as this block's own. */
+__device__ __forceinline__ void send(float* to, unsigned rank, float value, unsigned long long* barrier) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+                     address_in(rank, to)), "f"(value), "r"(address_in(rank, barrier)) : "memory");
+}
+__device__ __forceinline__ void send(float* to, unsigned rank, float first, float second, unsigned long long* barrier) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
+                     address_in(rank, to)), "f"(first), "f"(second), "r"(address_in(rank, barrier)) : "memory");
+}
+__device__ __forceinline__ void send(double* to, unsigned rank, double value, unsigned long long* barrier) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f64 [%0], %1, [%2];" ::"r"(
+                     address_in(rank, to)), "d"(value), "r"(address_in(rank, barrier)) : "memory");
+}
+__device__ __forceinline__ void send(double* to, unsigned rank, double first, double second, unsigned long long* barrier) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f64 [%0], {%1, %2}, [%3];" ::"r"(
+                     address_in(rank, to)), "d"(first), "d"(second), "r"(address_in(rank, barrier)) : "memory");
+}
+/* Until the phase of this parity is over; what was sent in it can then be read. Traps after WAIT_CLOCKS. */
+__device__ __forceinline__ void mbarrier_wait(unsigned long long* barrier, unsigned parity) {
     const long long begin = clock64();
     unsigned done = 0;
     while (true) {
         asm volatile(
-            "{\n\t.reg .pred p;\n\t"
-            "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
-            : "=r"(done) : "r"(address), "r"(phase) : "memory");
+            "{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+            : "=r"(done) : "r"(shared_address(barrier)), "r"(parity) : "memory");
         if (done) return;
         if (clock64() - begin > WAIT_CLOCKS) __trap();
     }

@@ -38,7 +38,7 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
     }
     clear(exchange);  // its barrier also stands between what a lane fetched and what the other lane of its unit writes
 
-    run(stage, T, [&](int step) {
+    run(exchange, stage, T, H * sizeof(real), [&](int step) {
         const int t = T - 1 - step;
         if (!stage.recurrent) {
             real dx = matrix.product(exchange.vectors[layer][t % 2], stage.lane);
@@ -47,9 +47,8 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
                     const long long element = (static_cast<long long>(t) * sequence.B + sequence.b) * H + unit;
                     dx *= dropout_factor(sequence.dropout, layer - 1, element);
                 }
-                outgoing(exchange, layer, step, 0)[unit] = dx;
+                hand_over(exchange, layer, step, 0, unit, dx);
             }
-            sent(exchange, step, 0);
             return;
         }
         const real tanh_c = tanh(c), through = o * (1 - tanh_c * tanh_c), forget = f;

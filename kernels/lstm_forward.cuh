@@ -49,15 +49,12 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
         id = sequence.inputs[min(1, T - 1) * B + sequence.b];
     }
 
-    run(stage, T, [&](int t) {
+    run(exchange, stage, T, 2 * GROUP * sizeof(real), [&](int t) {
         real first, second;
         if (!stage.recurrent) {
             const real* below = exchange.vectors[layer - 1][t % 2] + (DROPOUT ? DROPPED : 0);
             matrix.product(below, high, first, second);
-            real* out = outgoing(exchange, layer, t, 1) + 2 * stage.thread;
-            out[0] = first + bias1;
-            out[1] = second + bias2;
-            sent(exchange, t, 1);
+            hand_over(exchange, layer, t, 1, 2 * stage.thread, first + bias1, second + bias2);
             return;
         }
         real input1 = x1, input2 = x2;

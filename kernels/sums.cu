@@ -30,5 +30,5 @@ extern "C" __global__ void __launch_bounds__(128) sum_rows_by_id(
     if (job >= static_cast<long long>(V) * parts) return;
     const int v = job / parts, column = job % parts * SUM_COLUMNS;
     ids += static_cast<long long>(progress->now.index) * N;
-    sum_rows_of_id(ids, 0, N, v, rows, M, column, out + static_cast<long long>(v) * M, hits + warp * SUM_IDS);
+    sum_rows_of_id(ids, 0, N, v, rows, M, column, out + static_cast<long long>(v) * M, &hits[warp * SUM_IDS]);
 }

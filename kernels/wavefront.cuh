@@ -53,7 +53,7 @@ struct Sequence {
 struct __align__(16) Exchange {
     real vectors[L][2][8 * STRIDE];  // by step parity: forward h and, from 4 * STRIDE on, h' dropped; backward da
     real channels[CHANNELS][WINDOW][2 * GROUP];
-    unsigned long long full[WINDOW];  // mbarriers: a slot of the channel has arrived
+    unsigned long long full[WINDOW];  // mbarriers, for a cluster: a slot of the channel has come
 };
 constexpr int DROPPED = 4 * STRIDE;
 
@@ -94,7 +94,7 @@ __device__ __forceinline__ void clear(Exchange& exchange) {
 
 __device__ __forceinline__ void prepare(Exchange& exchange) {
 #if CLUSTER > 1
-    if (threadIdx.x < WINDOW) mbarrier_init(&exchange.full[threadIdx.x], GROUP / 32);
+    if (threadIdx.x < WINDOW) mbarrier_init(&exchange.full[threadIdx.x], 1);
     cluster_sync();
 #endif
 }
@@ -104,18 +104,15 @@ __device__ __forceinline__ real* slot(Exchange& exchange, int layer, int step) {
     return exchange.channels[CLUSTER > 1 ? 0 : layer % CHANNELS][step % WINDOW];
 }
 
-/* Write into the next stage's channel: a number or two per thread, then `sent` once by every thread of the stage. */
-__device__ __forceinline__ real* outgoing(Exchange& exchange, int layer, int step, int receiver) {
+/* Numbers for the next stage, whose block in a cluster is `receiver`. */
+template <class... Numbers>
+__device__ __forceinline__ void hand_over(
+    Exchange& exchange, int layer, int step, int receiver, int index, Numbers... numbers) {
+    real* to = slot(exchange, layer, step) + index;
 #if CLUSTER > 1
-    return shared_of(slot(exchange, layer, step), receiver);
+    send(to, receiver, numbers..., &exchange.full[step % WINDOW]);
 #else
-    return slot(exchange, layer, step);
-#endif
-}
-__device__ __forceinline__ void sent(Exchange& exchange, int step, int receiver) {
-#if CLUSTER > 1
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(&exchange.full[step % WINDOW], receiver);
+    ((*to++ = numbers), ...);
 #endif
 }
 __device__ __forceinline__ const real* received(Exchange& exchange, int layer, int step) {
@@ -125,12 +122,15 @@ __device__ __forceinline__ const real* received(Exchange& exchange, int layer, i
     return slot(exchange, layer, step);
 }
 
-/* Run `work(step)` for every step of the sequence, each stage at its delay. */
+/* Run `work(step)` for every step of the sequence, each stage at its delay. bytes: of what is handed over in a step. */
 template <class Work>
-__device__ __forceinline__ void run(const Stage& stage, int T, Work work) {
+__device__ __forceinline__ void run(Exchange& exchange, const Stage& stage, int T, int bytes, Work work) {
     const int length = CLUSTER > 1 ? WINDOW : T;
     for (int begin = 0; begin < T; begin += length) {
         const int end = min(T, begin + length);
+#if CLUSTER > 1
+        if (stage.number >= 2 && threadIdx.x < end - begin) mbarrier_expect(&exchange.full[threadIdx.x], bytes);
+#endif
         for (int front = begin; front < end + GROUPS - 1; ++front) {
             const int step = front - stage.delay;
             if (stage.working && step >= begin && step < end) work(step);

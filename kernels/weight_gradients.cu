@@ -94,5 +94,5 @@ extern "C" __global__ void __launch_bounds__(GEMM_THREADS) weight_gradients(
     const int warp = threadIdx.x / 32, job = tile * (GEMM_THREADS / 32) + warp, v = job / PARTS;
     if (v >= V) return;
     sum_rows_of_id(inputs + progress->now.index * N, begin, end, v, gates, 4 * H, job % PARTS * SUM_COLUMNS,
-                   partial + v * 4 * H, hits + warp * SUM_IDS);
+                   partial + v * 4 * H, &hits[warp * SUM_IDS]);
 }

@@ -44,7 +44,10 @@ def chosen(file: Path) -> list[tuple[int, int]]:
 def digest(folder: Path, workload: str) -> str:
     """The fingerprint, or how it failed."""
     command = [sys.executable, ROOT / "tests/fingerprint.py", folder, workload]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
+    except subprocess.TimeoutExpired:
+        return "failed: endless"
     return run.stdout if run.returncode == 0 else f"failed: {run.returncode} {run.stderr[-200:]}"
 
 

@@ -51,9 +51,20 @@ inline uint64_t* mbarrier_use(unsigned long long* barrier) {
 inline void mbarrier_init(unsigned long long* barrier, unsigned arrivals) {
     *barrier = emulator::mbarrier_word(arrivals);
 }
-inline void mbarrier_arrive(unsigned long long* barrier, unsigned rank, Where where = Where::current()) {
-    emulator::mbarrier_arrive(mbarrier_use(shared_of(barrier, rank, where)), where);
+inline void mbarrier_expect(unsigned long long* barrier, unsigned bytes, Where where = Where::current()) {
+    emulator::mbarrier_expect(mbarrier_use(barrier), bytes, where);
 }
-inline void mbarrier_wait(unsigned long long* barrier, unsigned phase, Where where = Where::current()) {
-    emulator::mbarrier_wait(mbarrier_use(barrier), phase, where);
+template <class Number>
+void send(Number* to, unsigned rank, Number value, unsigned long long* barrier, Where where = Where::current()) {
+    *shared_of(to, rank, where) = value;
+    emulator::mbarrier_complete(mbarrier_use(shared_of(barrier, rank, where)), sizeof(Number), where);
+}
+template <class Number>
+void send(
+    Number* to, unsigned rank, Number first, Number second, unsigned long long* barrier, Where where = Where::current()) {
+    send(to, rank, first, barrier, where);
+    send(to + 1, rank, second, barrier, where);
+}
+inline void mbarrier_wait(unsigned long long* barrier, unsigned parity, Where where = Where::current()) {
+    emulator::mbarrier_wait(mbarrier_use(barrier), parity, where);
 }

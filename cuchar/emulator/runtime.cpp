@@ -107,15 +107,23 @@ uint64_t meet(unsigned mask, bool orders, const Where& where) {
     return fiber.result;
 }
 
-// ---- mbarriers: how many arrivals are missing, how many a phase takes, which phase it is, and that it is one ----
+// ---- mbarriers: 10 bits of arrivals that are missing, 10 of how many a phase takes, 27 of bytes that are missing
+// (in front of their bias, as they may come before they are expected), the phase's parity, and that it is one ----
 
 constexpr uint64_t mbarrier_mark = 0x6d62ull << 48, mbarrier_marks = 0xffffull << 48, mbarrier_phase = 1ull << 47;
-constexpr unsigned mbarrier_most = (1 << 20) - 1;
+constexpr uint64_t mbarrier_byte = 1ull << 20, no_bytes = mbarrier_byte << 26, bytes_mask = mbarrier_phase - mbarrier_byte;
+constexpr unsigned mbarrier_most = (1 << 10) - 1;
 
 unsigned phase_of(uint64_t word) { return word & mbarrier_phase ? 1 : 0; }
 
 void check_mbarrier(uint64_t word, const Where& where) {
     if ((word & mbarrier_marks) != mbarrier_mark) fail("an mbarrier before its mbarrier_init", where);
+}
+
+// After an arrival or a byte: is the phase over?
+void settle(uint64_t* word) {
+    if ((*word & mbarrier_most) || (*word & bytes_mask) != no_bytes) return;
+    *word = (*word ^ mbarrier_phase) | (*word >> 10 & mbarrier_most);
 }
 
 }  // namespace
@@ -179,14 +187,22 @@ void* shared_of(void* mine, unsigned rank, const Where& where) {
 }
 
 uint64_t mbarrier_word(unsigned arrivals) {
-    return mbarrier_mark | uint64_t{arrivals & mbarrier_most} << 20 | (arrivals & mbarrier_most);
+    return mbarrier_mark | no_bytes | uint64_t{arrivals & mbarrier_most} << 10 | (arrivals & mbarrier_most);
 }
 
-void mbarrier_arrive(uint64_t* word, const Where& where) {
+void mbarrier_expect(uint64_t* word, unsigned bytes, const Where& where) {
+    check_mbarrier(*word, where);
+    if (!(*word & mbarrier_most)) fail("an mbarrier whose phase has all its arrivals", where);
+    before(reinterpret_cast<Order*>(word)[phase_of(*word)]);
+    *word = *word - 1 + bytes * mbarrier_byte;
+    settle(word);
+}
+
+void mbarrier_complete(uint64_t* word, unsigned bytes, const Where& where) {
     check_mbarrier(*word, where);
     before(reinterpret_cast<Order*>(word)[phase_of(*word)]);
-    --*word;
-    if (!(*word & mbarrier_most)) *word = (*word ^ mbarrier_phase) | (*word >> 20 & mbarrier_most);
+    *word -= bytes * mbarrier_byte;
+    settle(word);
 }
 
 void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where) {

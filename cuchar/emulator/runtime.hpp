@@ -61,7 +61,8 @@ void* shared_of(void* mine, unsigned rank, const Where& where);
 
 // An mbarrier's word, and what becomes of it.
 uint64_t mbarrier_word(unsigned arrivals);
-void mbarrier_arrive(uint64_t* word, const Where& where);
+void mbarrier_expect(uint64_t* word, unsigned bytes, const Where& where);
+void mbarrier_complete(uint64_t* word, unsigned bytes, const Where& where);
 void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where);
 
 // Until *flag - value, as a signed difference, is at least 0; false once no thread can change it any more.

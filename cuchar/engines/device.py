@@ -150,10 +150,13 @@ class CudaDevice:
             slow.cancel()
 
     def _kernel(self, name: str, function: Any) -> Kernel:
+        allowed = function.max_dynamic_shared_size_bytes  # asking takes longer than launching
+
         def launch(grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None:
+            nonlocal allowed
             check_arguments(name, arguments)
-            if shared_bytes > function.max_dynamic_shared_size_bytes:
-                function.max_dynamic_shared_size_bytes = shared_bytes
+            if shared_bytes > allowed:
+                function.max_dynamic_shared_size_bytes = allowed = shared_bytes
             with self._cupy.cuda.Device(self.number), self._stream:
                 function((grid,), (block,), arguments, shared_mem=shared_bytes)
 
