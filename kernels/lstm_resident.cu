@@ -1,10 +1,10 @@
 /* lstm_resident.cu: a whole window, all layers, in one launch, the weights in registers.
  *
- *   lstm_forward   h, c and gates
- *   lstm_step      forward, head and backward of training: dlogits, losses, and gates become da
+ *   lstm_forward   h, c and gates, from the state in slot T; without dropout
+ *   lstm_step      forward, head and backward of training: dlogits, losses, and gates become da.
+ *                  The first kernel of a step: reads progress->next
  *
  * A block (CLUSTER blocks) has one batch row: no barrier is wider. Shapes: wavefront.cuh, Sequence.
- * Either is the first kernel of a step: it reads progress->next.
  */
 #include "head.cuh"
 #include "lstm_backward.cuh"
@@ -73,16 +73,13 @@ __device__ __forceinline__ void row_head(const Sequence& sequence, Shared& share
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_forward(
-    const real* parameters, const int* inputs, real* h, real* c, real* gates, real* dropped, int T, int B, int carry,
-    unsigned long long seed, unsigned threshold, real scale, const Step* steps, Progress* progress) {
+    const real* parameters, const int* inputs, real* h, real* c, real* gates, int T, int B) {
     DYNAMIC_SHARED(Shared, shared);
-    const int index = progress->next.index, b = blockIdx.x / CLUSTER;
-    inputs += static_cast<long long>(index) * T * B;
-    const Sequence sequence = {parameters, inputs, nullptr, h, c, gates, dropped, nullptr, nullptr, nullptr,
-                               T, B, b, carry, {seed, steps[index].number, threshold, scale}};
+    const int b = blockIdx.x / CLUSTER;
+    const Sequence sequence = {parameters, inputs, nullptr, h, c, gates, nullptr, nullptr, nullptr, nullptr,
+                               T, B, b, true, {}};
     prepare(shared->exchange);
     lstm_forward(sequence, shared->exchange);
-    if (blockIdx.x == 0 && threadIdx.x == 0) progress->now = progress->next;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_step(

@@ -21,9 +21,10 @@ from cuchar.parameters import initialise
 
 H100, A100 = Limits(90, 132, 232_448), Limits(80, 108, 166_912)
 STEPWISE = Limits(80, 108, 166_912, registers=0)
-WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers to drop between
-    "cluster": (40, 18, 2, 2, 35, H100),
-    "block": (40, 18, 3, 2, 9, A100),
+WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers to drop between, but for "without"
+    "cluster": (40, 64, 2, 2, 35, H100),
+    "block": (40, 46, 3, 2, 9, A100),
+    "block without dropout": (40, 46, 3, 2, 9, A100),
     "stepwise": (40, 64, 2, 7, 5, STEPWISE),
     "large vocabulary": (600, 5, 1, 3, 4, STEPWISE),
     # for ThreadSanitizer, which takes no more than 8,000 threads
@@ -39,7 +40,8 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     if sys.argv[2] == "small large vocabulary":
         plan.ONE_PASS_VOCABULARY = V - 1
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
-    options = {"dropout": 0.3 if L > 1 else 0.0, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
+    dropout = 0.3 if L > 1 and "without" not in sys.argv[2] else 0.0
+    options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
     config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
     engine, parameters = CudaEngine(model, EmulatedDevice(schedule, 1, sanitize, limits)), initialise(model, 0)
     adam, ids = Adam(parameters.flat.size), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint16)

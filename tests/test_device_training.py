@@ -47,7 +47,7 @@ def test_losses_of_twenty_steps_are_the_numpy_engines(config, tmp_path):
 
 def on(monkeypatch, **device):
     """Make `--device emulate` this one."""
-    monkeypatch.setattr("cuchar.emulator.EmulatedDevice", lambda: EmulatedDevice(**device))
+    monkeypatch.setattr("cuchar.emulator.EmulatedDevice", lambda notice: EmulatedDevice(**device))
 
 
 @pytest.mark.parametrize("discipline", DISCIPLINES)
@@ -129,6 +129,20 @@ def test_too_little_memory_is_said_before_anything_is_allocated(text, tmp_path, 
     with pytest.raises(DeviceError, match=r"--batch 200: expected .* MiB of device memory, found 8 free; --batch \d+"):
         start_run([text], replace(SMALL, hidden=64, batch=200), out=tmp_path / "run", device="emulate")
     assert not allocated and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"hidden": 300, "dropout": 0.5}])
+def test_memory_needed_is_what_is_allocated(options, text, monkeypatch):
+    device, allocated, said = EmulatedDevice(), [], []
+    empty = device.empty
+    monkeypatch.setattr(device, "empty", lambda *of: allocated.append(empty(*of)) or allocated[-1])
+    monkeypatch.setattr("cuchar.engines.device_learner.expect_memory", lambda needed, *rest: said.append(needed))
+    config, ids = replace(SMALL, **options), load_corpus([text]).ids
+    model = ModelConfig(29, config.hidden, config.layers)
+    engine, parameters = CudaEngine(model, device), initialise(model, 0)
+    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.steps, config.steps)
+    engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
+    assert said == [sum(array.nbytes for array in allocated)]
 
 
 def test_sampling_and_scoring_agree_with_the_numpy_engine(trained):

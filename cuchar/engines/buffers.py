@@ -47,7 +47,9 @@ class Weights:
 class Tape:
     """One window's way forward, [T, B], and the ids and orders of up to K windows of that size."""
 
-    def __init__(self, device: Device, model: ModelConfig, T: int, B: int, dtype: np.dtype, windows: int = 1):
+    def __init__(
+        self, device: Device, model: ModelConfig, T: int, B: int, dtype: np.dtype, dropout: bool, windows: int = 1
+    ):
         L, H, V = model.layers, model.hidden, model.vocabulary_size
         self.T, self.B, self.N, self.windows, self._device = T, B, T * B, windows, device
         self.inputs = device.empty((windows, T, B), np.int32)
@@ -55,7 +57,7 @@ class Tape:
         self.h = device.empty((L, T + 1, B, H), dtype)  # h[l, t] enters step t
         self.c = device.empty((L, T + 1, B, H), dtype)
         self.gates = device.empty((L, T, B, 4 * H), dtype)
-        self.dropped = device.empty((L - 1, T, B, H), dtype)
+        self.dropped = device.empty(((L - 1) * dropout, T, B, H), dtype)
         self.logits = device.empty((T, B, V), dtype)
         self.losses = device.empty((T, B), dtype)
         self.steps = device.empty((windows, STEP.itemsize), np.uint8)

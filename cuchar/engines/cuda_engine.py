@@ -27,7 +27,7 @@ class CudaEngine:
     def __init__(self, model: ModelConfig, device: Device, dtype: np.typing.DTypeLike = np.float32):
         self.model, self.device, self.dtype = model, device, np.dtype(dtype)
         self.name = f"CUDA kernels on {device.name}"
-        self._tape = lru_cache(maxsize=2)(lambda T, B: Tape(device, model, T, B, self.dtype))
+        self._tape = lru_cache(maxsize=2)(lambda T, B, dropout: Tape(device, model, T, B, self.dtype, dropout))
         self._launches = lru_cache(maxsize=None)(
             lambda plan, dropout: launches(device, model, self.dtype, plan, dropout)
         )
@@ -50,22 +50,22 @@ class CudaEngine:
         return self.device.read(tape.losses), tape.get_state()
 
     def _run(self, weights: Weights, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
-        tape = self._begin(inputs, targets, state, 0)
+        tape = self._begin(inputs, targets, state, None)
         kernels = self.launches_for(tape.T, tape.B, dropout=False)
-        kernels.forward(weights, tape, carry=True)
+        kernels.forward(weights, tape)
         kernels.head(weights, tape, with_targets=targets is not None)
         return tape
 
-    def _begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State, step: int) -> Tape:
+    def _begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State, dropout: Dropout | None) -> Tape:
         T, B = inputs.shape
         expected = (self.model.layers, B, self.model.hidden)
         if state.h.shape != expected:
             raise ShapeError(f"state: expected {expected}, found {state.h.shape}")
         if targets is not None and targets.shape != (T, B):
             raise ShapeError(f"targets: expected {(T, B)}, found {targets.shape}")
-        tape = self._tape(T, B)
+        tape = self._tape(T, B, dropout is not None)
         order = np.zeros(1, STEP)
-        order["number"] = step
+        order["number"] = dropout.step if dropout else 0
         tape.order(order)
         tape.put(inputs, targets)
         tape.put_state(state)
@@ -80,7 +80,7 @@ class CudaEngine:
         gradients: Parameters,
         dropout: Dropout | None = None,
     ) -> tuple[float, State]:
-        tape = self._begin(inputs, targets, state, dropout.step if dropout else 0)
+        tape = self._begin(inputs, targets, state, dropout)
         kernels = self.launches_for(tape.T, tape.B, dropout is not None)
         backward = Backward(self.device, self.model, tape.T, tape.B, self.dtype, kernels.splits)
         kernels.gradients(self.fold(parameters), tape, backward, True, mask_of(dropout, self.dtype))

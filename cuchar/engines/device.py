@@ -4,7 +4,8 @@ A device hands out C-ordered arrays of its own kind (CuPy's or NumPy's), compile
 files of kernels/, launches them in order on one stream, and replays captured launches.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Timer
 from typing import Any, Protocol
@@ -89,7 +90,8 @@ class CudaDevice:
         number: as CUDA counts.
         notice: called when kernels take a while to compile, as they do the first time.
     Raises:
-        DeviceError: no such GPU, no driver, no CuPy, or a GPU older than compute capability 7.0.
+        DeviceError: no such GPU, no driver, no CuPy, or a GPU older than compute capability 7.0; later, from
+            any method, whatever CUDA complains of.
     """
 
     def __init__(self, number: int = 0, notice: Callable[[], None] = lambda: None):
@@ -97,16 +99,13 @@ class CudaDevice:
             import cupy
         except ImportError:
             raise DeviceError("expected CuPy for --device cuda, found none; pip install cupy-cuda12x") from None
-        self._cupy, self._notice, self.number = cupy, notice, number
-        runtime = cupy.cuda.runtime
-        try:
-            count = runtime.getDeviceCount()
-        except runtime.CUDARuntimeError as error:
-            found = " ".join(str(error).split())
-            raise DeviceError(f"expected an NVIDIA GPU and its driver for --device cuda, found: {found}") from None
+        self._cupy, self._notice, self.number, self.name = cupy, notice, number, f"GPU {number}"
+        with _cuda_errors("--device cuda"):
+            count = cupy.cuda.runtime.getDeviceCount()
         if number >= count:
             raise DeviceError(f"--device cuda:{number}: expected a GPU of that number, found {count}, counted from 0")
-        properties = runtime.getDeviceProperties(number)
+        with _cuda_errors(self.name):
+            properties = cupy.cuda.runtime.getDeviceProperties(number)
         capability = properties["major"] * 10 + properties["minor"]
         self.name = properties["name"].decode()
         if capability < OLDEST:
@@ -117,23 +116,26 @@ class CudaDevice:
             capability, properties["multiProcessorCount"], properties["sharedMemPerBlockOptin"],
             properties["regsPerMultiprocessor"],
         )  # fmt: skip
-        with cupy.cuda.Device(number):
+        with _cuda_errors(self.name), cupy.cuda.Device(number):
             self._stream = cupy.cuda.Stream(non_blocking=True)
 
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """On this device and its stream."""
+        with _cuda_errors(self.name), self._cupy.cuda.Device(self.number), self._stream:
+            yield
+
     def empty(self, shape: Any, dtype: np.typing.DTypeLike) -> Any:
-        with self._cupy.cuda.Device(self.number), self._stream:
-            try:
-                return self._cupy.empty(shape, dtype)
-            except self._cupy.cuda.memory.OutOfMemoryError as error:
-                raise DeviceError(f"{self.name}: expected more device memory, found too little: {error}") from None
+        with self._current():
+            return self._cupy.empty(shape, dtype)
 
     def write(self, array: Any, host: np.ndarray) -> None:
-        with self._cupy.cuda.Device(self.number):
+        with self._current():
             array.set(np.ascontiguousarray(host, array.dtype), stream=self._stream)
             self._stream.synchronize()  # the host array may change once this returns
 
     def read(self, array: Any) -> np.ndarray:
-        with self._cupy.cuda.Device(self.number):
+        with self._current():
             host = array.get(stream=self._stream)
             self._stream.synchronize()
             return host
@@ -143,9 +145,11 @@ class CudaDevice:
         slow = Timer(NOTICE_AFTER_S, self._notice)
         slow.start()
         try:
-            with self._cupy.cuda.Device(self.number):
+            with self._current():
                 module = self._cupy.RawModule(code=source, enable_cooperative_groups=cooperative)
                 return {name: self._kernel(name, module.get_function(name)) for name in kernel_names(source)}
+        except self._cupy.cuda.compiler.CompileException as error:  # an NVRTC that does not know the GPU, say
+            raise DeviceError(f"{file}: expected it to compile for {self.name}, found: {first_error(error)}") from None
         finally:
             slow.cancel()
 
@@ -155,21 +159,21 @@ class CudaDevice:
         def launch(grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None:
             nonlocal allowed
             check_arguments(name, arguments)
-            if shared_bytes > allowed:
-                function.max_dynamic_shared_size_bytes = allowed = shared_bytes
-            with self._cupy.cuda.Device(self.number), self._stream:
+            with self._current():
+                if shared_bytes > allowed:
+                    function.max_dynamic_shared_size_bytes = allowed = shared_bytes
                 function((grid,), (block,), arguments, shared_mem=shared_bytes)
 
         return launch
 
     def gemm(self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False) -> None:
-        from cupy import cublas
+        with self._current():
+            from cupy import cublas
 
-        with self._cupy.cuda.Device(self.number), self._stream:
             cublas.gemm("T" if ta else "N", "T" if tb else "N", a, b, out=out, beta=float(accumulate))
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        with self._cupy.cuda.Device(self.number), self._stream:
+        with self._current():
             self._stream.begin_capture()
             try:
                 work()
@@ -177,12 +181,29 @@ class CudaDevice:
                 graph = self._stream.end_capture()
 
         def launch() -> None:
-            with self._cupy.cuda.Device(self.number):
+            with self._current():
                 graph.launch(self._stream)
 
         return launch
 
     def free_bytes(self) -> int:
-        with self._cupy.cuda.Device(self.number):
+        with self._current():
             free, _ = self._cupy.cuda.runtime.memGetInfo()
             return free + self._cupy.get_default_memory_pool().free_bytes()
+
+
+def first_error(message: object) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = str(message).splitlines()
+    return next((line for line in lines if "error" in line), " ".join(lines))[:300]
+
+
+@contextmanager
+def _cuda_errors(where: str) -> Iterator[None]:
+    """CUDA's errors, and CuPy's about libraries that are not there, in one line."""
+    try:
+        yield
+    except (RuntimeError, ImportError, MemoryError) as error:  # what CuPy derives its errors from
+        found = " ".join(str(error).split()) or type(error).__name__
+        hint = "; pip install 'cuchar[cuda-libs]' brings CUDA's libraries" if isinstance(error, ImportError) else ""
+        raise DeviceError(f"{where}: expected no error from CUDA, found: {found[:300]}{hint}") from None

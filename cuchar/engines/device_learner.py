@@ -46,7 +46,7 @@ class DeviceLearner:
         self._expect_memory(windows, most)
         self._weights = put_all(device, parameters, dtype)
         self._m, self._v = (self._moment(moment) for moment in (adam.m, adam.v))
-        self._tape = Tape(device, model, T, B, dtype, most)
+        self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, most)
         self._backward = Backward(device, model, T, B, dtype, kernels.splits)
         self._mask = Mask.of(config.dropout, config.seed, dtype) if config.dropout else None
         self._adam = device.kernels("adam.cu", real_macro(dtype))["adam"]

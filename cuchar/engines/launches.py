@@ -86,12 +86,11 @@ class ResidentLaunches:
         self._weight_gradients = device.kernels("weight_gradients.cu", macros)["weight_gradients"]
         self._no_mask = Mask.of(0, 0, dtype)
 
-    def forward(self, weights: Weights, tape: Tape, carry: bool) -> None:
-        mask = self._no_mask
+    def forward(self, weights: Weights, tape: Tape) -> None:
+        """From the state in the tape's last slot."""
         self._forward(
             tape.B * self.plan.cluster, self.plan.threads, weights.flat, tape.inputs, tape.h, tape.c, tape.gates,
-            tape.dropped, i32(tape.T), i32(tape.B), i32(carry), mask.seed, mask.threshold, mask.scale, tape.steps,
-            tape.progress, shared_bytes=self.plan.shared_bytes,
+            i32(tape.T), i32(tape.B), shared_bytes=self.plan.shared_bytes,
         )  # fmt: skip
 
     def gradients(self, weights: Weights, tape: Tape, backward: Backward, carry: bool, mask: Mask | None) -> None:
@@ -125,7 +124,8 @@ class StepwiseLaunches:
         self._sum_rows, self._sum_rows_by_id = sums["sum_rows"], sums["sum_rows_by_id"]
         self._apply_dropout = device.kernels("dropout.cu", real)["apply_dropout"] if dropout else None
 
-    def forward(self, weights: Weights, tape: Tape, carry: bool, mask: Mask | None = None) -> None:
+    def forward(self, weights: Weights, tape: Tape, carry: bool = True, mask: Mask | None = None) -> None:
+        """From the state in the tape's last slot, or from zero without `carry`."""
         T, B, N, H, L = tape.T, tape.B, tape.N, self.model.hidden, self.model.layers
         cells, gemm = ceil_div(B * H, 256), self.device.gemm
         begin = ceil_div(L * B * H, 256)
