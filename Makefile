@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test peers parity clean
+.PHONY: train test peers parity gpu clean
 
 train: $(VENV)/installed
 	$(BIN)/cuchar train data/shakespeare.txt
@@ -21,6 +21,11 @@ parity: $(VENV)/peers
 
 peers: parity
 	$(BIN)/cuchar bench --device cpu --peer torch
+
+# Everything that needs a GPU, straight from the checkout with $(PYTHON) as it is. STAGE="tests speed" runs these alone.
+gpu:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cuchar needs Python 3.11 or newer; make PYTHON=python3.11 names one")'
+	@PYTHONPATH=".$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py $(if $(STAGE),--stage $(STAGE)) $(if $(OUT),--out $(OUT))
 
 $(VENV)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cuchar needs Python 3.11 or newer; make PYTHON=python3.11 names one")'

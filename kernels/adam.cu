@@ -17,22 +17,24 @@ extern "C" __global__ void __launch_bounds__(256) adam(
     const double* mean_losses, double* norms, const Step* steps, Progress* progress, double clip, long long P) {
     SHARED(double, scratch, 8);
     const Place now = progress->now;
+    const Step step = steps[now.index];
+    const double loss = mean_losses[now.index];
+    const long long at = blockIdx.x * 256ll + threadIdx.x, p = min(at, P - 1);
+    const real raw = gradients[p], m_before = m[p], v_before = v[p], before = parameters[p];  // all on their way at once
     double sum = 0;
     for (int block = threadIdx.x; block < count; block += 256) sum += squares[block];
     const double norm = sqrt(block_sum(sum, scratch));
-    const bool stopped = now.stopped || !isfinite(norm) || !isfinite(mean_losses[now.index]);
+    const bool stopped = now.stopped || !isfinite(norm) || !isfinite(loss);
     if (blockIdx.x == 0 && threadIdx.x == 0) {
         norms[now.index] = norm;
         progress->next = {now.index + 1, stopped};
     }
-    const long long p = blockIdx.x * 256ll + threadIdx.x;
-    if (stopped || p >= P) return;
-    const Step step = steps[now.index];
-    const real gradient = gradients[p] * static_cast<real>(clip > 0 && norm > clip ? clip / norm : 1);
-    const real mean = real(BETA1) * m[p] + real(1 - BETA1) * gradient;
-    const real square = real(BETA2) * v[p] + real(1 - BETA2) * (gradient * gradient);
+    if (stopped || at >= P) return;
+    const real gradient = raw * static_cast<real>(clip > 0 && norm > clip ? clip / norm : 1);
+    const real mean = real(BETA1) * m_before + real(1 - BETA1) * gradient;
+    const real square = real(BETA2) * v_before + real(1 - BETA2) * (gradient * gradient);
     m[p] = mean;
     v[p] = square;
     const real root = sqrt(square) / static_cast<real>(step.root) + real(EPSILON);
-    parameters[p] = parameters[p] * static_cast<real>(step.decay) - static_cast<real>(step.step_size) * mean / root;
+    parameters[p] = before * static_cast<real>(step.decay) - static_cast<real>(step.step_size) * mean / root;
 }

@@ -9,8 +9,9 @@ __device__ Number block_sum(Number value, Number* scratch) {
     value = warp_sum(value);
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
     __syncthreads();
-    Number sum = 0;
-    for (int warp = 0; warp < 8; ++warp) sum += scratch[warp];
+    value = scratch[threadIdx.x % 8];
+#pragma unroll
+    for (int distance = 4; distance; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
     __syncthreads();
-    return sum;
+    return value;
 }

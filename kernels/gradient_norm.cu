@@ -7,7 +7,9 @@
 #include "block_sum.cuh"
 #include "step.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) gradient_norm(
+constexpr int AT_ONCE = 12;  // splits on their way together
+
+extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
     const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,
     const Progress* progress, long long P, int S, int N) {
     SHARED(double, scratch, 8);
@@ -19,9 +21,16 @@ extern "C" __global__ void __launch_bounds__(256) gradient_norm(
         if (threadIdx.x == 0) mean_losses[progress->now.index] = sum / N;
         return;
     }
+#pragma unroll 1
     for (long long p = blockIdx.x * 256ll + threadIdx.x; p < P; p += blocks * 256ll) {
-        real gradient = partials[p];
-        for (int s = 1; s < S; ++s) gradient += partials[s * P + p];
+        real gradient = 0;
+        for (int first = 0; first < S; first += AT_ONCE) {
+            real some[AT_ONCE];
+#pragma unroll
+            for (int s = 0; s < AT_ONCE; ++s) some[s] = first + s < S ? partials[(first + s) * P + p] : real(0);
+#pragma unroll
+            for (int s = 0; s < AT_ONCE; ++s) gradient += some[s];
+        }
         gradients[p] = gradient;
         sum += static_cast<double>(gradient) * gradient;
     }

@@ -22,6 +22,35 @@ __device__ __forceinline__ void group_sync(int id, int threads) {
 __device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
 __device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
 
+__device__ __forceinline__ unsigned shared_address(const void* shared) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+
+/* ---- Copies that nobody waits for: from compute capability 8.0 on; before, they are done at once ---- */
+
+/* One number from global into shared memory; the thread may read it after a wait_copies that covers its commit. */
+template <class Number>
+__device__ __forceinline__ void copy_async(Number* to, const Number* from) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(sizeof(Number))
+                 : "memory");
+#else
+    *to = *from;
+#endif
+}
+__device__ __forceinline__ void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+/* Until all commits but the last `Later` ones are done. */
+template <int Later>
+__device__ __forceinline__ void wait_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(Later) : "memory");
+#endif
+}
+
 /* ---- Flags between the blocks of a cooperative launch ---- */
 
 __device__ __forceinline__ void add_release(unsigned* flag, unsigned value) {
@@ -62,9 +91,6 @@ __device__ __forceinline__ Type* shared_of(Type* mine, unsigned rank) {
  * once `arrivals` threads of its own block have called mbarrier_expect and all the bytes that they expect have come.
  * A release and acquire at cluster scope instead of this would wait for all global memory and empty the L1 cache.
  */
-__device__ __forceinline__ unsigned shared_address(const void* shared) {
-    return static_cast<unsigned>(__cvta_generic_to_shared(shared));
-}
 /* Before a cluster_sync, which shows it to the other block. */
 __device__ __forceinline__ void mbarrier_init(unsigned long long* barrier, unsigned arrivals) {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(
@@ -96,15 +122,17 @@ __device__ __forceinline__ void send(double* to, unsigned rank, double first, do
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f64 [%0], {%1, %2}, [%3];" ::"r"(
                      address_in(rank, to)), "d"(first), "d"(second), "r"(address_in(rank, barrier)) : "memory");
 }
+__device__ __forceinline__ bool mbarrier_is_over(unsigned long long* barrier, unsigned parity) {
+    unsigned over;
+    asm volatile(
+        "{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+        : "=r"(over) : "r"(shared_address(barrier)), "r"(parity) : "memory");
+    return over;
+}
 /* Until the phase of this parity is over; what was sent in it can then be read. Traps after WAIT_CLOCKS. */
 __device__ __forceinline__ void mbarrier_wait(unsigned long long* barrier, unsigned parity) {
+    if (mbarrier_is_over(barrier, parity)) return;
     const long long begin = clock64();
-    unsigned done = 0;
-    while (true) {
-        asm volatile(
-            "{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
-            : "=r"(done) : "r"(shared_address(barrier)), "r"(parity) : "memory");
-        if (done) return;
+    while (!mbarrier_is_over(barrier, parity))
         if (clock64() - begin > WAIT_CLOCKS) __trap();
-    }
 }

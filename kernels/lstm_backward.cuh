@@ -9,66 +9,82 @@
 
 #include "wavefront.cuh"
 
-__device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange& exchange) {
+__device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange& exchange, Fetched& fetched) {
     const Stage stage = my_stage(CLUSTER - 1 - block_rank());
     const int layer = L - 1 - stage.number / 2, T = sequence.T;
     const bool second_lane = stage.lane & 4;
     const int unit = Columns::unit_of(stage.warp, stage.lane);
-    const bool writes = stage.working && unit < H;
+    const bool writes = stage.working && is_unit(unit);
+    const int column = is_unit(unit) ? unit : 0;  // every lane computes, so that a step is one piece of code
+    const int bytes = uniform(sequence.B * H * static_cast<int>(sizeof(real)));  // from one step to the next in h and c
+
+    // The tape, from its end to its beginning, copied AHEAD steps before it is used.
+    real* gates = sequence.gates + 4 * sequence.output_at(layer, 0) + column;
+    const real* cs = sequence.c + sequence.state_at(layer, 0) + column;
+    const real* dhs = sequence.dh + sequence.output_at(0, 0) + column;
+    real(*tape)[FETCHED][GROUP] = fetched.numbers[stage.working ? layer : 0];
+    const auto fetch = [&](unsigned step) {
+        const int t = max(T - 1 - static_cast<int>(step), 0);
+        real(*to)[GROUP] = tape[step % SLOTS];
+        const real* in = steps_after(gates, t, 4 * bytes);
+#pragma unroll
+        for (int gate = 0; gate < 4; ++gate) copy_async(&to[gate][stage.thread], in + gate * H);
+        copy_async(&to[4][stage.thread], steps_after(cs, t, bytes));
+        copy_async(&to[5][stage.thread], steps_after(dhs, t, bytes));
+        commit_copies();
+    };
+    real c_before = *steps_after(cs, T, bytes), dc_next = 0;
 
     Columns matrix;
     if (stage.working) {
         const long long at = stage.recurrent ? weight_hh_at(layer) : weight_ih_at(layer);
         matrix.load(sequence.parameters + at, stage.warp, stage.lane);
     }
+    if (stage.recurrent && stage.working)
+        for (int step = 0; step < AHEAD; ++step) fetch(step);
+    clear(exchange);
 
-    // The step's part of the tape, fetched a step ahead.
-    real i = 0, f = 0, g = 0, o = 0, c = 0, c_before = 0, from_head = 0, dc_next = 0;
-    const bool reads = writes && stage.recurrent;
-    auto fetch = [&](int t) {
-        const real* gates = sequence.gates + 4 * sequence.output_at(layer, t) + unit;
-        i = gates[0], f = gates[H], g = gates[2 * H], o = gates[3 * H];
-        c = c_before;
-        c_before = sequence.c[sequence.state_at(layer, t) + unit];
-        if (layer == L - 1) from_head = sequence.dh[sequence.output_at(0, t) + unit];
-    };
-    if (reads) {
-        c_before = sequence.c[sequence.state_at(layer, T) + unit];
-        fetch(T - 1);
-    }
-    clear(exchange);  // its barrier also stands between what a lane fetched and what the other lane of its unit writes
+    // A recurrent stage reads the da of the step after and writes into the other half; a projection reads this step's.
+    constexpr int HALF = 8 * STRIDE;
+    const int gate = second_lane;  // and gate + 2
+    real* vectors = exchange.vectors[layer][0];
+    int from = stage.recurrent == (T % 2 == 0) ? 0 : HALF;
 
-    run(exchange, stage, T, H * sizeof(real), [&](int step) {
-        const int t = T - 1 - step;
+    run(exchange, stage, T, H * sizeof(real), [&](unsigned step) {
         if (!stage.recurrent) {
-            real dx = matrix.product(exchange.vectors[layer][t % 2], stage.lane);
-            if (writes && !second_lane) {
-                if (DROPOUT) {
-                    const long long element = (static_cast<long long>(t) * sequence.B + sequence.b) * H + unit;
-                    dx *= dropout_factor(sequence.dropout, layer - 1, element);
-                }
-                hand_over(exchange, layer, step, 0, unit, dx);
+            real dx = matrix.product(vectors + from, stage.lane);
+            from = HALF - from;
+            if (!writes || second_lane) return;
+            if (DROPOUT) {
+                const long long element = (static_cast<long long>(T - 1 - step) * sequence.B + sequence.b) * H + unit;
+                dx *= dropout_factor(sequence.dropout, layer - 1, element);
             }
+            hand_over(exchange, layer, step, 0, unit, dx);
             return;
         }
-        const real tanh_c = tanh(c), through = o * (1 - tanh_c * tanh_c), forget = f;
+        wait_copies<AHEAD - 1>();
+        const real(*now)[GROUP] = tape[step % SLOTS];
+        const real i = now[0][stage.thread], f = now[1][stage.thread], g = now[2][stage.thread];
+        const real o = now[3][stage.thread], tanh_c = tanh(c_before);
+        real dh = now[5][stage.thread];
+        c_before = now[4][stage.thread];
+        if (layer < L - 1) received(exchange, layer + 1, step, column, dh);
+        const real through = o * (1 - tanh_c * tanh_c), forget = f;
         const real factor1 = second_lane ? c_before * f * (1 - f) : g * i * (1 - i);
         const real factor2 = second_lane ? tanh_c * o * (1 - o) : i * (1 - g * g);
-        real dh = from_head;
-        if (reads && t > 0) fetch(t - 1);
-        const real recurrent = matrix.product(exchange.vectors[layer][(t + 1) % 2], stage.lane);
-        if (layer < L - 1) dh = received(exchange, layer + 1, step)[unit < H ? unit : 0];
-        dh += recurrent;
-        const real dc = fma(dh, through, dc_next);
-        const real da1 = dc * factor1, da2 = (second_lane ? dh : dc) * factor2;
+        dh += matrix.product(vectors + from, stage.lane);
+        from = HALF - from;
+        const real dc = fma(dh, through, dc_next), da1 = dc * factor1, da2 = (second_lane ? dh : dc) * factor2;
         dc_next = dc * forget;
-        if (!writes) return;
-        const int gate = second_lane;
-        real* vector = exchange.vectors[layer][t % 2];
-        vector[place(unit, gate)] = da1;
-        vector[place(unit, gate + 2)] = da2;
-        real* gates = sequence.gates + 4 * sequence.output_at(layer, t) + unit;
-        gates[gate * H] = da1;
-        gates[(gate + 2) * H] = da2;
+        if (writes) {
+            vectors[from + place(unit, gate)] = da1;
+            vectors[from + place(unit, gate + 2)] = da2;
+            real* out = steps_after(gates, T - 1 - step, 4 * bytes) + gate * H;
+            out[0] = da1;
+            out[2 * H] = da2;
+        }
+        fetch(step + AHEAD);
     });
+    wait_copies<0>();
+    sync_row();
 }

@@ -7,87 +7,98 @@
 
 #include "wavefront.cuh"
 
-__device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange& exchange) {
+__device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange& exchange, Fetched& fetched) {
     const Stage stage = my_stage(block_rank());
-    const int layer = stage.layer, T = sequence.T, B = sequence.B;
+    const int layer = stage.layer, T = sequence.T, B = sequence.B, thread = stage.thread;
     const bool high = stage.lane & 16;
-    const int unit = 16 * stage.warp + stage.lane % 16;
-    const bool writes = stage.working && unit < H, keeps = writes && high && stage.recurrent;
-    clear(exchange);
+    const int unit = 16 * stage.warp + stage.lane % 16, gate = high ? H + unit : unit;  // and gate + 2 * H
+    const bool writes = stage.working && is_unit(unit), keeps = writes && high && stage.recurrent;
+    const int bytes = uniform(B * H * static_cast<int>(sizeof(real)));  // from one step to the next in h and c
+
+    // Layer 0's input is a row of its table, copied AHEAD steps before it is used. The other layers copy it too, and do
+    // not look at it: fewer branches are worth more than fewer copies.
+    const real* table = sequence.parameters + weight_ih_at(0) + (is_unit(unit) ? gate : 0);
+    const int* ids = sequence.inputs + sequence.b;
+    real(*inputs)[FETCHED][GROUP] = fetched.numbers[stage.working ? layer : 0];
+    const auto id_at = [&](int t) { return *steps_after(ids, min(t, T - 1), B * static_cast<int>(sizeof(int))); };
+    const auto look_up = [&](int id, unsigned t) {
+        const real* row = steps_after(table, id, 4 * H * sizeof(real));
+        copy_async(&inputs[t % SLOTS][0][thread], row);
+        copy_async(&inputs[t % SLOTS][1][thread], row + 2 * H);
+        commit_copies();
+    };
+    const int id0 = id_at(0), id1 = id_at(1);
+    static_assert(AHEAD == 2, "the first ids");
 
     Rows matrix;
-    real bias1 = 0, bias2 = 0, c = 0;
-    const int gate1 = high ? H + unit : unit, gate2 = gate1 + 2 * H;
+    real bias1 = 0, bias2 = 0, h = 0, c = 0;
     if (stage.working) {
         const long long at = stage.recurrent ? weight_hh_at(layer) : weight_ih_at(layer);
         matrix.load(sequence.parameters + at, unit, high);
         if (writes && (layer == 0 || !stage.recurrent)) {
-            bias1 = sequence.parameters[bias_at(layer) + gate1];
-            bias2 = sequence.parameters[bias_at(layer) + gate2];
+            bias1 = sequence.parameters[bias_at(layer) + gate];
+            bias2 = sequence.parameters[bias_at(layer) + gate + 2 * H];
         }
     }
-    if (keeps) {
-        const long long first = sequence.state_at(layer, 0) + unit, last = sequence.state_at(layer, T) + unit;
-        const real h = sequence.carry ? sequence.h[last] : real(0);
-        c = sequence.carry ? sequence.c[last] : real(0);
-        sequence.h[first] = exchange.vectors[layer][1][place(unit)] = h;
-        sequence.c[first] = c;
+    real *hs = sequence.h + sequence.state_at(layer, 0) + unit, *cs = sequence.c + sequence.state_at(layer, 0) + unit;
+    if (keeps && sequence.carry) {
+        h = *steps_after(hs, T, bytes);
+        c = *steps_after(cs, T, bytes);
     }
+    if (stage.working && stage.recurrent) {
+        look_up(id0, 0);
+        look_up(id1, 1);
+    }
+    clear(exchange);
+    if (keeps) exchange.vectors[layer][1][place(unit)] = hs[0] = h, cs[0] = c;
     __syncthreads();
 
-    // Layer 0's input is a row of its table, fetched a step ahead; which row, two steps ahead.
-    real x1 = 0, x2 = 0;
-    int id = 0;
-    const bool looks_up = writes && stage.number == 0;
-    auto look_up = [&](int character) {
-        const real* row = sequence.parameters + weight_ih_at(0) + static_cast<long long>(character) * 4 * H;
-        x1 = row[gate1] + bias1;
-        x2 = row[gate2] + bias2;
-    };
-    if (looks_up) {
-        look_up(sequence.inputs[sequence.b]);
-        id = sequence.inputs[min(1, T - 1) * B + sequence.b];
-    }
+    // A recurrent stage reads the h of the step before and writes into the other half; a projection reads this step's.
+    constexpr int HALF = 8 * STRIDE;
+    real* vectors = exchange.vectors[stage.recurrent ? layer : layer - 1][0] + (DROPOUT && !stage.recurrent ? DROPPED : 0);
+    int from = stage.recurrent ? HALF : 0;
+    real* gates = sequence.gates + 4 * sequence.output_at(layer, 0) + gate;
+    real* droppeds = sequence.dropped + sequence.output_at(layer, 0) + unit;
 
-    run(exchange, stage, T, 2 * GROUP * sizeof(real), [&](int t) {
+    run(exchange, stage, T, 2 * GROUP * sizeof(real), [&](unsigned t) {
         real first, second;
         if (!stage.recurrent) {
-            const real* below = exchange.vectors[layer - 1][t % 2] + (DROPOUT ? DROPPED : 0);
-            matrix.product(below, high, first, second);
-            hand_over(exchange, layer, t, 1, 2 * stage.thread, first + bias1, second + bias2);
+            matrix.product(vectors + from, high, first, second);
+            hand_over(exchange, layer, t, 1, 2 * thread, first + bias1, second + bias2);
+            from = HALF - from;
             return;
         }
-        real input1 = x1, input2 = x2;
-        if (looks_up) {
-            look_up(id);
-            id = sequence.inputs[static_cast<long long>(min(t + 2, T - 1)) * B + sequence.b];
+        wait_copies<AHEAD - 1>();
+        real input1 = inputs[t % SLOTS][0][thread], input2 = inputs[t % SLOTS][1][thread];
+        if (layer) received(exchange, layer, t, 2 * thread, input1, input2);
+        const int id = id_at(t + AHEAD);
+        matrix.product(vectors + from, high, first, second);
+        from = HALF - from;
+        const real gate1 = sigmoid(first + (input1 + bias1));
+        const real gate2 = activate(second + (input2 + bias2), high ? real(0.5) : real(1));
+        const real new_memory = __shfl_xor_sync(~0u, gate1 * gate2, 16);  // i*g, where it is wanted
+        c = fma(gate1, c, new_memory);  // of use in the high lanes, like h
+        h = gate2 * tanh(c);
+        look_up(id, t + AHEAD);
+        if (keeps) vectors[from + place(unit)] = h;
+        if (DROPOUT && layer < L - 1 && keeps) {
+            const long long element = (static_cast<long long>(t) * B + sequence.b) * H + unit;
+            const real dropped = h * dropout_factor(sequence.dropout, layer, element);
+            vectors[from + DROPPED + place(unit)] = dropped;
+            *steps_after(droppeds, t, bytes) = dropped;
         }
-        matrix.product(exchange.vectors[layer][(t + 1) % 2], high, first, second);
-        if (layer) {
-            const real* in = received(exchange, layer, t) + 2 * stage.thread;
-            input1 = in[0];
-            input2 = in[1];
+        if (writes) {
+            gates[0] = gate1;
+            gates[2 * H] = gate2;
         }
-        first = sigmoid(first + input1);
-        second = activate(second + input2, high ? real(0.5) : real(1));
-        const real new_memory = __shfl_xor_sync(~0u, first * second, 16);  // i*g, where it is wanted
-        if (!writes) return;
-        if (high) {
-            c = fma(first, c, new_memory);
-            const real h = second * tanh(c);
-            exchange.vectors[layer][t % 2][place(unit)] = h;
-            const long long at = sequence.state_at(layer, t + 1) + unit;
-            sequence.h[at] = h;
-            sequence.c[at] = c;
-            if (DROPOUT && layer < L - 1) {
-                const long long element = (static_cast<long long>(t) * B + sequence.b) * H + unit;
-                const real dropped = h * dropout_factor(sequence.dropout, layer, element);
-                exchange.vectors[layer][t % 2][DROPPED + place(unit)] = dropped;
-                sequence.dropped[sequence.output_at(layer, t) + unit] = dropped;
-            }
+        gates = steps_after(gates, 4, bytes);
+        hs = steps_after(hs, 1, bytes);
+        cs = steps_after(cs, 1, bytes);
+        if (keeps) {
+            *hs = h;
+            *cs = c;
         }
-        real* gates = sequence.gates + 4 * sequence.output_at(layer, t);
-        gates[gate1] = first;
-        gates[gate2] = second;
     });
+    wait_copies<0>();
+    sync_row();
 }

@@ -11,13 +11,19 @@
 #include "lstm_forward.cuh"
 #include "step.cuh"
 
-constexpr int HEAD_CHUNK = (H + 3) / 4 * 4;
-using Tile = HeadTile<HEAD_CHUNK, THREADS / 32>;
+constexpr int CHUNK = (H + 3) / 4 * 4, EACH = CLUSTER > 1 ? 2 : 3, ROWS = EACH * THREADS / 32;
 
+struct Head {
+    HeadRows<ROWS, CHUNK> hidden;
+    real dlogits[ROWS][32 * CHARACTERS];
+};
 struct __align__(16) Shared {
     Exchange exchange;
-    Tile tile;
-    real dlogits[Tile::ROWS][32 * CHARACTERS];
+    HeadWeights<CHUNK> head_weights;
+    union {  // the head's, and the recurrence's
+        Head head;
+        Fetched fetched;
+    };
 };
 #ifdef SHARED_BYTES
 static_assert(sizeof(Shared) == SHARED_BYTES, "plan.py and lstm_resident.cu differ on shared memory");
@@ -29,46 +35,48 @@ static_assert(sizeof(Shared) == SHARED_BYTES, "plan.py and lstm_resident.cu diff
 #define CLUSTER_DIMS
 #endif
 
-/* Every CLUSTER-th tile of the row's steps: logits to dlogits, then dh. */
+/* Every CLUSTER-th tile of the row's steps: logits, dlogits, dh[n] = W^T dlogits[n]. */
 __device__ __forceinline__ void row_head(const Sequence& sequence, Shared& shared) {
     const int T = sequence.T, B = sequence.B, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     constexpr int COLUMNS = (H + 31) / 32;  // of a lane
-    const real* parameters = sequence.parameters;
-    const real* h = sequence.h + sequence.state_at(L - 1, 1) - static_cast<long long>(sequence.b) * H;
-    for (int t = block_rank() * Tile::ROWS; t < T; t += CLUSTER * Tile::ROWS) {
-        const int count = min(Tile::ROWS, T - t);
-        real dlogits[ROWS_A_WARP][CHARACTERS];
-        const long long first = static_cast<long long>(t) * B + sequence.b;
-        head_tile(shared.tile, parameters + HEAD_WEIGHT_AT, parameters + HEAD_BIAS_AT, h, H, sequence.targets,
-                  sequence.dlogits, sequence.losses, first, B, count, T * B, dlogits);
+    const real* h = sequence.h + sequence.state_at(L - 1, 1);
+    for (int t = block_rank() * ROWS; t < T; t += CLUSTER * ROWS) {
+        __syncthreads();
+        const long long step_size = static_cast<long long>(B) * H;
+        shared.head.hidden.fill<THREADS>(h + t * step_size, step_size, T - t, 0);
+        __syncthreads();
+        real dlogits[EACH][CHARACTERS] = {};
+        add_logits(shared.head_weights, shared.head.hidden, dlogits);
+        const int mine = t + warp * EACH;
+        finish_rows(sequence.parameters + HEAD_BIAS_AT, sequence.targets, sequence.dlogits, sequence.losses,
+                    static_cast<long long>(mine) * B + sequence.b, B, min(EACH, T - mine), T * B, dlogits);
 #pragma unroll
-        for (int r = 0; r < ROWS_A_WARP; ++r)
+        for (int r = 0; r < EACH; ++r)
 #pragma unroll
-            for (int j = 0; j < CHARACTERS; ++j) shared.dlogits[warp * ROWS_A_WARP + r][lane + 32 * j] = dlogits[r][j];
+            for (int j = 0; j < CHARACTERS; ++j) shared.head.dlogits[warp * EACH + r][lane + 32 * j] = dlogits[r][j];
         __syncwarp();
-        real dh[ROWS_A_WARP][COLUMNS] = {};
+        real dh[EACH][COLUMNS] = {};
         for (int v = 0; v < V; v += 4) {
-            Four d[ROWS_A_WARP];
+            Four d[EACH];
 #pragma unroll
-            for (int r = 0; r < ROWS_A_WARP; ++r)
-                d[r] = *reinterpret_cast<const Four*>(&shared.dlogits[warp * ROWS_A_WARP + r][v]);
+            for (int r = 0; r < EACH; ++r)
+                d[r] = *reinterpret_cast<const Four*>(&shared.head.dlogits[warp * EACH + r][v]);
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
                 const int k = min(lane + 32 * j, H - 1);
-                const Four w = {shared.tile.weights[v][k], shared.tile.weights[v + 1][k],
-                                shared.tile.weights[v + 2][k], shared.tile.weights[v + 3][k]};
+                const auto& weights = shared.head_weights.rows;
+                const Four w = {weights[v][k], weights[v + 1][k], weights[v + 2][k], weights[v + 3][k]};
 #pragma unroll
-                for (int r = 0; r < ROWS_A_WARP; ++r) add_product(w, d[r], dh[r][j]);
+                for (int r = 0; r < EACH; ++r) add_product(w, d[r], dh[r][j]);
             }
         }
 #pragma unroll
-        for (int r = 0; r < ROWS_A_WARP; ++r)
+        for (int r = 0; r < EACH; ++r)
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
-                const int row = warp * ROWS_A_WARP + r, k = lane + 32 * j;
-                if (row < count && k < H) sequence.dh[sequence.output_at(0, t + row) + k] = dh[r][j];
+                const int k = lane + 32 * j;
+                if (mine + r < T && k < H) sequence.dh[sequence.output_at(0, mine + r) + k] = dh[r][j];
             }
-        __syncwarp();
     }
 }
 
@@ -79,7 +87,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_forwa
     const Sequence sequence = {parameters, inputs, nullptr, h, c, gates, nullptr, nullptr, nullptr, nullptr,
                                T, B, b, true, {}};
     prepare(shared->exchange);
-    lstm_forward(sequence, shared->exchange);
+    lstm_forward(sequence, shared->exchange, shared->fetched);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_step(
@@ -92,9 +100,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_step(
     const Sequence sequence = {parameters, inputs + skipped, targets + skipped, h, c, gates, dropped, dh, dlogits,
                                losses, T, B, b, carry, {seed, steps[index].number, threshold, scale}};
     prepare(shared->exchange);
-    lstm_forward(sequence, shared->exchange);
+    shared->head_weights.fill<THREADS>(parameters + HEAD_WEIGHT_AT, H, V, 0);
+    lstm_forward(sequence, shared->exchange, shared->fetched);
     row_head(sequence, *shared);
     sync_row();
-    lstm_backward(sequence, shared->exchange);
+    lstm_backward(sequence, shared->exchange, shared->fetched);
     if (blockIdx.x == 0 && threadIdx.x == 0) progress->now = progress->next;
 }

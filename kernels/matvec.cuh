@@ -9,8 +9,7 @@
  */
 #pragma once
 
-#include "real.cuh"
-#include "shape.cuh"
+#include "four.cuh"
 
 constexpr int GROUP = 32 * ((H + 15) / 16);
 constexpr int SLICE = ((H + 1) / 2 + 3) / 4 * 4;
@@ -19,23 +18,6 @@ constexpr int STRIDE = SLICE + (SLICE / 4 % 2 ? 0 : 4);
 /* Where `unit` of gate `gate` is in a vector [4,H]; gate 0 for a vector [H]. */
 __device__ __forceinline__ int place(int unit, int gate = 0) {
     return (2 * gate + unit / SLICE) * STRIDE + unit % SLICE;
-}
-
-/* Four consecutive numbers of a row of H; those at or beyond H are 0. */
-__device__ __forceinline__ Four load_four(const real* row, int first) {
-    if constexpr (H % 4 == 0) {
-        return first < H ? *reinterpret_cast<const Four*>(row + first) : Four{};
-    } else {
-        auto at = [&](int k) { return k < H ? row[k] : real(0); };
-        return {at(first), at(first + 1), at(first + 2), at(first + 3)};
-    }
-}
-
-__device__ __forceinline__ void add_product(const Four& a, const Four& b, real& sum) {
-    sum = fma(a.x, b.x, sum);
-    sum = fma(a.y, b.y, sum);
-    sum = fma(a.z, b.z, sum);
-    sum = fma(a.w, b.w, sum);
 }
 
 /* The thread's unit is 16 * warp + lane % 16; lanes below 16 have the first half of K. */
@@ -48,7 +30,7 @@ struct Rows {
 #pragma unroll
             for (int k = 0; k < SLICE / 4; ++k)
                 weights[gate][k] =
-                    unit < H ? load_four(matrix + (gate * H + unit) * H, high * SLICE + 4 * k) : Four{};
+                    H % 16 == 0 || unit < H ? load_four<H>(matrix + (gate * H + unit) * H, high * SLICE + 4 * k) : Four{};
     }
 
     /* Sums of i and g in the low lanes, of f and o in the high ones. */
@@ -77,7 +59,7 @@ struct Columns {
 #pragma unroll
         for (int j = 0; j < SLICE; ++j) {
             const int unit = half * SLICE + j;
-            weights[j] = unit < H ? load_four(matrix + (gate * H + unit) * H, 16 * warp + 4 * (lane % 4)) : Four{};
+            weights[j] = H % 8 == 0 || unit < H ? load_four<H>(matrix + (gate * H + unit) * H, 16 * warp + 4 * (lane % 4)) : Four{};
         }
     }
 
@@ -85,19 +67,13 @@ struct Columns {
     __device__ __forceinline__ real product(const real* vector, int lane) const {
         const Four* slice = reinterpret_cast<const Four*>(vector + lane / 4 * STRIDE);
         Four sums = {};
-        auto add = [&](const Four& w, real x) {
-            sums.x = fma(w.x, x, sums.x);
-            sums.y = fma(w.y, x, sums.y);
-            sums.z = fma(w.z, x, sums.z);
-            sums.w = fma(w.w, x, sums.w);
-        };
 #pragma unroll
         for (int j = 0; j < SLICE / 4; ++j) {
             const Four x = slice[j];
-            add(weights[4 * j], x.x);
-            add(weights[4 * j + 1], x.y);
-            add(weights[4 * j + 2], x.z);
-            add(weights[4 * j + 3], x.w);
+            add_scaled(weights[4 * j], x.x, sums);
+            add_scaled(weights[4 * j + 1], x.y, sums);
+            add_scaled(weights[4 * j + 2], x.z, sums);
+            add_scaled(weights[4 * j + 3], x.w, sums);
         }
         const bool upper = lane & 16, odd = lane & 8;
         real first = upper ? sums.z : sums.x, second = upper ? sums.w : sums.y;

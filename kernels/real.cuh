@@ -8,6 +8,8 @@
 #endif
 using real = REAL;
 
+constexpr real LOWEST = -3e38;  // below every logit; NVRTC knows no INFINITY
+
 struct __align__(16) Four {
     real x, y, z, w;
 };

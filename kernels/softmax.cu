@@ -11,7 +11,7 @@ extern "C" __global__ void __launch_bounds__(256) softmax(
     real* logits, const real* bias, const int* targets, const Progress* progress, real* losses, int N, int V) {
     SHARED(real, scratch, 8);
     real* row = logits + static_cast<long long>(blockIdx.x) * V;
-    real largest = -INFINITY;
+    real largest = LOWEST;
     for (int v = threadIdx.x; v < V; v += 256) {
         row[v] += bias[v];
         largest = max(largest, row[v]);

@@ -27,8 +27,7 @@ __device__ __forceinline__ void sum_rows_of_id(
             const real* row = rows + static_cast<long long>(hits[index]) * M;
 #pragma unroll
             for (int j = 0; j < EACH; ++j) {
-                const int m = column + lane + 32 * j;
-                if (m < M) sums[j] += row[m];
+                sums[j] += row[min(column + lane + 32 * j, M - 1)];
             }
         }
         __syncwarp();

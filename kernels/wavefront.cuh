@@ -57,6 +57,17 @@ struct __align__(16) Exchange {
 };
 constexpr int DROPPED = 4 * STRIDE;
 
+/* What a recurrent stage needs of global memory is copied into shared memory two steps ahead. (A load into a register
+ * would be waited for with all later ones: the hardware counts loads, it does not tell them apart.)
+ */
+constexpr int AHEAD = 2, SLOTS = 4, FETCHED = 6;  // numbers of a thread, at most
+struct Fetched {
+    real numbers[L][SLOTS][FETCHED][GROUP];
+};
+
+/* A number that is the same in the whole warp, which the compiler then knows, and does not compute again later on. */
+__device__ __forceinline__ int uniform(int number) { return __shfl_sync(~0u, number, 0); }
+
 struct Stage {
     int number, layer, delay, thread, warp, lane;
     bool working, recurrent;
@@ -64,7 +75,8 @@ struct Stage {
 
 /* This thread's stage, in forward order; `order` is the block's place in that order. */
 __device__ __forceinline__ Stage my_stage(int order) {
-    const int group = threadIdx.x / GROUP, thread = threadIdx.x % GROUP, number = 2 * order + group;
+    const int group = uniform(threadIdx.x / GROUP), number = 2 * order + group;
+    const int thread = threadIdx.x % GROUP;
     return {number, (number + 1) / 2, group, thread, thread / 32, thread % 32, number < STAGES, number % 2 == 0};
 }
 
@@ -75,6 +87,9 @@ __device__ __forceinline__ int block_rank() {
     return 0;
 #endif
 }
+
+/* Whether a thread has a unit. */
+__device__ __forceinline__ bool is_unit(int unit) { return H % 16 == 0 || unit < H; }
 
 /* All blocks of a row. */
 __device__ __forceinline__ void sync_row() {
@@ -100,14 +115,14 @@ __device__ __forceinline__ void prepare(Exchange& exchange) {
 }
 
 /* Slot of step number `step` of the channel into the recurrent stage of `layer`. */
-__device__ __forceinline__ real* slot(Exchange& exchange, int layer, int step) {
+__device__ __forceinline__ real* slot(Exchange& exchange, int layer, unsigned step) {
     return exchange.channels[CLUSTER > 1 ? 0 : layer % CHANNELS][step % WINDOW];
 }
 
 /* Numbers for the next stage, whose block in a cluster is `receiver`. */
 template <class... Numbers>
 __device__ __forceinline__ void hand_over(
-    Exchange& exchange, int layer, int step, int receiver, int index, Numbers... numbers) {
+    Exchange& exchange, int layer, unsigned step, int receiver, int index, Numbers... numbers) {
     real* to = slot(exchange, layer, step) + index;
 #if CLUSTER > 1
     send(to, receiver, numbers..., &exchange.full[step % WINDOW]);
@@ -115,11 +130,20 @@ __device__ __forceinline__ void hand_over(
     ((*to++ = numbers), ...);
 #endif
 }
-__device__ __forceinline__ const real* received(Exchange& exchange, int layer, int step) {
+/* Numbers from the stage before. */
+template <class... Numbers>
+__device__ __forceinline__ void received(Exchange& exchange, int layer, unsigned step, int index, Numbers&... numbers) {
 #if CLUSTER > 1
     mbarrier_wait(&exchange.full[step % WINDOW], step / WINDOW % 2);
 #endif
-    return slot(exchange, layer, step);
+    const real* from = slot(exchange, layer, step) + index;
+    ((numbers = *from++), ...);
+}
+
+/* The address `steps` steps after `base`, `bytes` apart: one instruction. */
+template <class Number>
+__device__ __forceinline__ Number* steps_after(Number* base, int steps, int bytes) {
+    return (Number*)((char*)base + static_cast<long long>(steps) * bytes);
 }
 
 /* Run `work(step)` for every step of the sequence, each stage at its delay. bytes: of what is handed over in a step. */
@@ -129,13 +153,14 @@ __device__ __forceinline__ void run(Exchange& exchange, const Stage& stage, int 
     for (int begin = 0; begin < T; begin += length) {
         const int end = min(T, begin + length);
 #if CLUSTER > 1
+        if (begin) sync_row();
         if (stage.number >= 2 && threadIdx.x < end - begin) mbarrier_expect(&exchange.full[threadIdx.x], bytes);
 #endif
-        for (int front = begin; front < end + GROUPS - 1; ++front) {
-            const int step = front - stage.delay;
-            if (stage.working && step >= begin && step < end) work(step);
+        const unsigned steps = uniform(stage.working ? end - begin : 0);
+        unsigned step = -stage.delay;
+        for (int left = uniform(end - begin + GROUPS - 1); left; --left, ++step) {
+            if (step < steps) work(begin + step);
             __syncthreads();
         }
-        if (CLUSTER > 1) sync_row();
     }
 }

@@ -16,7 +16,7 @@ OF_EACH_FILE = 3
 RESIDENT = ("cluster", "block")
 JUDGES = {  # of each file: the workloads that run it, one of which must notice
     **dict.fromkeys(
-        "adam.cu block_sum.cuh gradient_norm.cu lstm_backward.cuh lstm_forward.cuh lstm_resident.cu matvec.cuh philox.cuh "
+        "adam.cu block_sum.cuh four.cuh gradient_norm.cu lstm_backward.cuh lstm_forward.cuh lstm_resident.cu matvec.cuh philox.cuh "
         "real.cuh shape.cuh wavefront.cuh windows.cu".split(), RESIDENT
     ),
     "weight_gradients.cu": (*RESIDENT, "block without dropout"),

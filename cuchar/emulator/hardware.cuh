@@ -17,6 +17,14 @@ inline void group_sync(int id, int threads, Where where = Where::current()) {
 inline float reciprocal(float x) { return 1.0f / x; }
 inline double reciprocal(double x) { return 1.0 / x; }
 
+/* ---- Copies, done at once ---- */
+
+template <class Number>
+void copy_async(Number* to, const Number* from) { *to = *from; }
+inline void commit_copies() {}
+template <int Later>
+void wait_copies() {}
+
 /* ---- Flags between the blocks of a cooperative launch ---- */
 
 inline void add_release(unsigned* flag, unsigned value) {

@@ -101,7 +101,7 @@ class ResidentLaunches:
             drop.seed, drop.threshold, drop.scale, tape.steps, tape.progress, shared_bytes=self.plan.shared_bytes,
         )  # fmt: skip
         self._weight_gradients(
-            self.plan.tiles * self.splits, 128, tape.gates, tape.h, tape.dropped if mask else NULL, tape.logits,
+            self.plan.tiles * self.splits, 256, tape.gates, tape.h, tape.dropped if mask else NULL, tape.logits,
             tape.inputs, tape.progress, backward.partials, i32(tape.T), i32(tape.B), i32(self.splits),
         )  # fmt: skip
         self.head.finish(tape, backward)

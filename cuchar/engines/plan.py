@@ -19,7 +19,7 @@ ONE_PASS_VOCABULARY = 512  # characters whose logits stay in a warp's registers
 STATIC_SHARED_BYTES = 48 << 10
 # Registers of a thread beside its weights, as compiled without a spill on every architecture
 # (benchmarks/registers.py): for H a multiple of 16, when every thread has a unit, and for any other.
-BESIDE_WEIGHTS, BESIDE_WEIGHTS_PARTIAL = 40, 88
+BESIDE_WEIGHTS, BESIDE_WEIGHTS_PARTIAL, BESIDE_ON_VOLTA = 40, 88, 16
 REGISTER_UNIT = 128  # threads: four parts of a multiprocessor have a quarter of its registers and of a block's warps
 MOST_REGISTERS, MOST_THREADS = 255, 1024
 CLUSTER_SPEED = 1.4  # of a cluster of two over one block, a row: an estimate from instruction counts
@@ -28,7 +28,10 @@ SUM_COLUMNS, NORM_BLOCKS = 256, 1024  # kernels/sums.cuh; blocks whose sums of s
 
 @dataclass(frozen=True)
 class Resident:
-    """The window in one launch. `splits` parts of N for the weight gradients, each of `tiles` blocks."""
+    """The window in one launch. `splits` parts of N for the weight gradients, each of `tiles` blocks.
+
+    So many that every product's blocks have a multiprocessor each.
+    """
 
     cluster: int
     threads: int
@@ -66,7 +69,7 @@ def _resident(model: ModelConfig, T: int, B: int, itemsize: int, limits: Limits)
     group, slice_ = 32 * ceil_div(H, 16), 4 * ceil_div(ceil_div(H, 2), 4)
     if V > ONE_PASS_VOCABULARY:
         return None
-    beside = BESIDE_WEIGHTS_PARTIAL if H % 16 else BESIDE_WEIGHTS
+    beside = (BESIDE_WEIGHTS_PARTIAL if H % 16 else BESIDE_WEIGHTS) + BESIDE_ON_VOLTA * (limits.capability < 75)
     registers = words * max(4 * slice_, 4 * ceil_div(V, 32)) + beside
     candidates = [1] + [2] * (limits.has_clusters and L == 2)
     fitting = []
@@ -85,8 +88,9 @@ def _resident(model: ModelConfig, T: int, B: int, itemsize: int, limits: Limits)
     if not fitting:
         return None
     _, cluster, threads, shared = min(fitting)
-    tiles = gradient_tiles(model)
-    return Resident(cluster, threads, shared, tiles, max(1, min(T * B // 32, 3 * limits.multiprocessors // tiles)))
+    products, characters = gradient_tiles(model)
+    splits = max(1, min(T * B // 32, limits.multiprocessors // products))
+    return Resident(cluster, threads, shared, products + characters, splits)
 
 
 def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
@@ -95,9 +99,10 @@ def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
     group, slice_ = 32 * ceil_div(H, 16), 4 * ceil_div(ceil_div(H, 2), 4)
     window, channels = (32, 1) if cluster == 2 else (2, max(1, L - 1))
     exchange = (L * 2 * 8 * padded(slice_) + channels * window * 2 * group) * itemsize + 8 * window
-    rows, characters = 4 * (group * (2 if cluster == 2 else 2 * L - 1) // 32), 32 * ceil_div(V, 32)
-    head = (characters + rows) * padded(4 * ceil_div(H, 4)) * itemsize
-    return 16 * ceil_div(exchange, 16) + head + rows * characters * itemsize
+    each, warps = (2, 2 * group // 32) if cluster == 2 else (3, (2 * L - 1) * group // 32)
+    characters, row = 32 * ceil_div(V, 32), padded(4 * ceil_div(H, 4))
+    head, fetched = each * warps * (row + characters), L * 4 * 6 * group
+    return 16 * ceil_div(exchange, 16) + (characters * row + max(head, fetched)) * itemsize
 
 
 def padded(numbers: int) -> int:
@@ -105,14 +110,14 @@ def padded(numbers: int) -> int:
     return numbers + (0 if numbers // 4 % 2 else 4)
 
 
-def gradient_tiles(model: ModelConfig) -> int:
-    """Blocks that kernels/weight_gradients.cu has for a split."""
+def gradient_tiles(model: ModelConfig) -> tuple[int, int]:
+    """Blocks that kernels/weight_gradients.cu has for a split: for products of matrices, for characters."""
     H, L, V = model.hidden, model.layers, model.vocabulary_size
 
     def product(rows: int) -> int:
-        return ceil_div(rows, 64) * ceil_div(H, 32)
+        return ceil_div(rows, 64) * ceil_div(H, 64)
 
-    return (2 * L - 1) * product(4 * H) + product(V) + ceil_div(V * ceil_div(4 * H, SUM_COLUMNS), 4)
+    return (2 * L - 1) * product(4 * H) + product(V), ceil_div(V * ceil_div(4 * H, SUM_COLUMNS), 8)
 
 
 def norm_blocks(parameters: int) -> int:

@@ -1,0 +1,1 @@
+"""Scripts behind the published figures; `gpu.py` is `make gpu`."""

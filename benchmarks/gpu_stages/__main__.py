@@ -1,0 +1,19 @@
+"""One stage, in a process of its own: python -m benchmarks.gpu_stages STAGE FOLDER (or --describe)."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.gpu_stages.device import describe
+from benchmarks.gpu_stages.report import Report
+from cuchar.errors import DeviceError
+
+if sys.argv[1:] == ["--describe"]:
+    try:
+        print(json.dumps(describe()))
+    except DeviceError as error:
+        sys.exit(str(error))
+else:
+    stage, folder = sys.argv[1:]
+    import_module(f"benchmarks.gpu_stages.{stage}").run_stage(Report(Path(folder), stage))

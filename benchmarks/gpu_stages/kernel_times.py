@@ -1,0 +1,68 @@
+"""What one training step launches, and how long each kernel of it takes on the device.
+
+A kernel is captured REPEATS times in a row and the replay timed with events: the time a launch
+costs in a graph, its share of the gap between two kernels included. A GEMM of the stepwise regime
+cannot be captured; its launches are made in a row instead, so that a small one costs the host's
+time to launch it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+from benchmarks.gpu_stages.device import dry_run, elapsed_ms
+
+REPEATS, ROUNDS = (2, 1) if dry_run() else (64, 5)
+
+
+class Recorder:
+    """A device that remembers what it was asked to launch, and launches it."""
+
+    def __init__(self, device: Any):
+        self._device = device
+        self.launches: list[tuple[str, Callable[[], None]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
+    def kernels(self, *arguments: Any, **options: Any) -> dict[str, Callable[..., None]]:
+        kernels = self._device.kernels(*arguments, **options)
+        return {name: partial(self._launch, name, kernel) for name, kernel in kernels.items()}
+
+    def gemm(self, a: Any, b: Any, out: Any, **how: bool) -> None:
+        (M, N), K = out.shape, a.shape[0 if how.get("ta") else 1]
+        self._launch(f"gemm {M}x{N}x{K}", self._device.gemm, a, b, out, **how)
+
+    def _launch(self, name: str, function: Callable[..., None], *arguments: Any, **options: Any) -> None:
+        self.launches.append((name, partial(function, *arguments, **options)))
+        function(*arguments, **options)
+
+
+def kernel_times(recorder: Recorder, train: Callable[[int], None], windows: int) -> dict[str, dict[str, Any]]:
+    """
+    Args:
+        train: does so many training steps on the recorder.
+        windows: of a chunk; after so many steps, whatever a kernel may look at is there.
+    Returns:
+        by kernel, its launches a step and, from a GPU, µs a launch.
+    """
+    recorder.launches.clear()
+    train(1)
+    launches = list(recorder.launches)
+    train(windows)
+    found = {}
+    for name in dict.fromkeys(name for name, _ in launches):
+        alike = [launch for other, launch in launches if other == name]
+        launch = alike[len(alike) // 2]
+        train(1)  # places, ids and gradients as they are in training, whatever the last kernel's repeats have left
+
+        def repeat(launch: Callable[[], None] = launch) -> None:
+            for _ in range(REPEATS):
+                launch()
+
+        work = repeat if name.startswith("gemm") else recorder.capture(repeat)
+        times = [elapsed_ms(recorder, work) for _ in range(ROUNDS + 1)][1:]
+        timed = {} if None in times else {"us": median(times) / REPEATS * 1e3}
+        found[name] = {"launches": len(alike), **timed}
+    return found

@@ -1,0 +1,31 @@
+"""One training step and one evaluation in each regime, small: what compute-sanitizer watches."""
+
+import numpy as np
+
+from benchmarks.gpu_stages.device import device_under_test
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines import device_learner
+from cuchar.engines.cuda_engine import CudaEngine
+from cuchar.engines.plan import make_plan
+from cuchar.parameters import initialise
+
+REGIMES = [(84, 64, 2, 4, 6), (84, 64, 1, 4, 6), (84, 81, 2, 3, 4), (600, 24, 2, 3, 4)]  # V, H, L, B, T
+device_learner.MOST_WINDOWS = 2  # no more than there are steps: initcheck sees results read that no step has written
+
+if __name__ == "__main__":
+    device = device_under_test()
+    for V, H, L, B, T in REGIMES:
+        model = ModelConfig(V, H, L)
+        config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, dropout=0.3 if L > 1 else 0, clip=0.5)
+        engine, parameters = CudaEngine(model, device), initialise(model, 0)
+        ids = np.random.default_rng(0).integers(V, size=B * (3 * T + 1), dtype=np.uint16)
+        windows, state = Windows(ids, B, T, T), engine.zero_state(B)
+        learner = engine.learner(config, parameters, Adam(parameters.flat.size), state, windows)
+        losses, norms = learner.train(0, 1, [1e-3, 1e-3])
+        learner.fetch()
+        scores, _ = engine.losses(engine.fold(parameters), *windows[2], state)
+        print(make_plan(model, T, B, np.float32, device.limits), losses, norms, scores.mean(), flush=True)
+        if not np.isfinite([*losses, *norms, scores.mean()]).all():
+            raise SystemExit("expected finite losses and norms")

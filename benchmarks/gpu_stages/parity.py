@@ -1,0 +1,55 @@
+"""The same seed on NumPy and on the device: losses, gradients, and the same bytes twice."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.gpu_stages.device import ROOT, device_under_test, dry_run
+from benchmarks.gpu_stages.reference import accuracy, train
+from benchmarks.gpu_stages.report import Report
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.corpus import load_corpus
+from cuchar.engines.base import Dropout
+from cuchar.engines.cuda_engine import CudaEngine
+from cuchar.engines.numpy_engine import NumpyEngine
+
+BOUND = 1e-4  # relative, on every step's loss: rounding grows as training goes on
+OPTIONS = {"dropout": 0.2, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 10}
+WIDE = TrainConfig(hidden=256)
+CASES = {
+    "notebook": (TrainConfig(), 200),
+    "notebook, every option": (TrainConfig(**OPTIONS), 200),
+    "notebook, carried, every option": (TrainConfig(**OPTIONS, carry_state=True), 200),
+    "2x256": (WIDE, 50),
+    "2x256, every option": (replace(WIDE, **OPTIONS), 50),
+    "2x256, carried, every option": (replace(WIDE, **OPTIONS, carry_state=True), 50),
+}
+SHAPES = [(84, 64, 2, 32, 32), (68, 64, 1, 200, 20), (84, 48, 3, 5, 33), (68, 256, 2, 50, 50), (600, 100, 2, 20, 20)]
+TINY = {"steps": 3, "batch": 2}
+
+
+def run_stage(report: Report) -> None:
+    device = device_under_test()
+    corpus = load_corpus([ROOT / "data" / ("shakespeare_10K.txt" if dry_run() else "shakespeare.txt")])
+    for name, (config, steps) in CASES.items():
+        if dry_run():
+            config, steps = replace(config, **TINY, hidden=16 if config.hidden == 64 else 81), 6
+        model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
+        expected, host = train(NumpyEngine(model), config, corpus.ids, steps)
+        (ours, first), (_, second) = (train(CudaEngine(model, device), config, corpus.ids, steps) for _ in range(2))
+        worst = float(np.max(np.abs(ours - expected) / expected)) if len(ours) == steps else np.inf
+        distance = float(np.linalg.norm(first.flat - host.flat) / np.linalg.norm(host.flat))
+        report.add(
+            f"losses: {name}", worst <= BOUND, config=config.to_json(), steps=steps, worst_relative_difference=worst, bound=BOUND,
+            parameters_relative_distance=distance, last_loss=float(ours[-1]), note=f"{worst:.1e} <= {BOUND}",
+        )  # fmt: skip
+        report.add(f"same bytes twice: {name}", first.flat.tobytes() == second.flat.tobytes(), steps=steps)
+    for shape in [(5, 4, 2, 3, 3), (4, 3, 1, 2, 4)] if dry_run() else SHAPES:
+        dropout = Dropout(0.3, 1, 2) if shape[2] > 1 else None
+        tensors = {name: (error, bound) for name, error, bound in accuracy(device, shape, dropout, np.float32)}
+        name = max(tensors, key=lambda name: tensors[name][0] / tensors[name][1])
+        error, bound = tensors[name]
+        report.add(
+            "gradients: V{} H{} L{} B{} T{}".format(*shape), error <= bound, tensors=tensors,
+            note=f"{name}: error {error:.1e} <= {bound:.1e}",
+        )  # fmt: skip
