@@ -24,13 +24,15 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
     const real* dhs = sequence.dh + sequence.output_at(0, 0) + column;
     real(*tape)[FETCHED][GROUP] = fetched.numbers[stage.working ? layer : 0];
     const auto fetch = [&](unsigned step) {
-        const int t = max(T - 1 - static_cast<int>(step), 0);
-        real(*to)[GROUP] = tape[step % SLOTS];
-        const real* in = steps_after(gates, t, 4 * bytes);
+        if (step < T) {
+            const int t = T - 1 - step;
+            real(*to)[GROUP] = tape[step % SLOTS];
+            const real* in = steps_after(gates, t, 4 * bytes);
 #pragma unroll
-        for (int gate = 0; gate < 4; ++gate) copy_async(&to[gate][stage.thread], in + gate * H);
-        copy_async(&to[4][stage.thread], steps_after(cs, t, bytes));
-        copy_async(&to[5][stage.thread], steps_after(dhs, t, bytes));
+            for (int gate = 0; gate < 4; ++gate) copy_async(&to[gate][stage.thread], in + gate * H);
+            copy_async(&to[4][stage.thread], steps_after(cs, t, bytes));
+            copy_async(&to[5][stage.thread], steps_after(dhs, t, bytes));
+        }
         commit_copies();
     };
     real c_before = *steps_after(cs, T, bytes), dc_next = 0;

@@ -129,6 +129,23 @@ PROGRAMS = {
         dict(threads=128),
         (np.arange(128) ^ 63) + np.repeat([1, 2], 64),
     ),
+    "copies that are waited for": (
+        """
+        SHARED(float, x, 128);
+        out[me] = me;
+        for (int i = 0; i < 2; ++i) {
+            copy_async(&x[64 * i + threadIdx.x], &out[me]);
+            commit_copies();
+            out[me] += 100;
+        }
+        wait_copies<1>();
+        const float first = x[threadIdx.x], early = x[64 + threadIdx.x];
+        wait_copies<0>();
+        out[me] = early == early ? -1 : 1000 * first + x[64 + threadIdx.x];
+        """,
+        dict(blocks=1),
+        1001 * np.arange(64) + 100,
+    ),
     "a cluster's barriers, addresses and mbarriers": (
         """
         SHARED(unsigned long long, full, 2);

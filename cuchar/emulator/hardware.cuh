@@ -17,13 +17,24 @@ inline void group_sync(int id, int threads, Where where = Where::current()) {
 inline float reciprocal(float x) { return 1.0f / x; }
 inline double reciprocal(double x) { return 1.0 / x; }
 
-/* ---- Copies, done at once ---- */
+/* ---- Copies that nobody waits for, at first: until then there is NaN where they go ---- */
 
 template <class Number>
-void copy_async(Number* to, const Number* from) { *to = *from; }
-inline void commit_copies() {}
+void copy_async(Number* to, const Number* from) {
+    uint64_t value = 0;
+    std::memcpy(&value, from, sizeof(Number));
+    emulator::self->copies.push_back({to, value, sizeof(Number), emulator::self->commits});
+    std::memset(to, 0xff, sizeof(Number));
+}
+inline void commit_copies() { ++emulator::self->commits; }
 template <int Later>
-void wait_copies() {}
+void wait_copies() {
+    auto& copies = emulator::self->copies;
+    size_t done = 0;
+    for (; done < copies.size() && copies[done].commit + Later < emulator::self->commits; ++done)
+        std::memcpy(copies[done].to, &copies[done].value, copies[done].bytes);
+    copies.erase(copies.begin(), copies.begin() + done);
+}
 
 /* ---- Flags between the blocks of a cooperative launch ---- */
 

@@ -12,6 +12,7 @@
 #include <source_location>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace emulator {
 
@@ -33,11 +34,20 @@ struct Launch {
     unsigned message_bytes;
 };
 
+// A copy under way: it is in shared memory once its commit is waited for, and not before.
+struct Copy {
+    void* to;
+    uint64_t value;
+    unsigned bytes, commit;
+};
+
 // The running CUDA thread, as the kernel sees it.
 struct Self {
     Index thread, block, block_dim, grid_dim;
     unsigned rank;          // of the block in its cluster
     unsigned char* shared;  // the block's dynamic shared memory
+    std::vector<Copy> copies;
+    unsigned commits = 0;
 };
 // initial-exec: else the first use in a thread allocates, which ThreadSanitizer takes for the kernel's doing.
 extern __thread Self* self __attribute__((tls_model("initial-exec")));
