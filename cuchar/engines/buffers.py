@@ -8,7 +8,7 @@ from cuchar.config import ModelConfig
 from cuchar.engines.base import State
 from cuchar.engines.device import Device
 from cuchar.engines.plan import NORM_BLOCKS
-from cuchar.parameters import Parameters, parameter_count, parameter_shapes
+from cuchar.parameters import parameter_count, parameter_shapes
 
 STEP = np.dtype(
     [("origin", "<i8"), ("number", "<u8"), ("step_size", "<f8"), ("root", "<f8"), ("decay", "<f8")]
@@ -26,6 +26,13 @@ class Weights:
             size = int(np.prod(shape))
             self._views[name] = self.flat[start : start + size].reshape(shape[::-1] if name == FIRST else shape)
             start += size
+
+    @classmethod
+    def of(cls, device: Device, model: ModelConfig, host: np.ndarray, dtype: np.dtype) -> "Weights":
+        """What the host's flat buffer holds."""
+        weights = cls(device, model, dtype)
+        weights.put(host)
+        return weights
 
     def __getitem__(self, name: str) -> Any:
         return self._views[name]
@@ -102,9 +109,3 @@ class Backward:
         self.dh = device.empty((T, B, model.hidden), dtype)
         self.dc = device.empty((B, model.hidden), dtype)
         self.squares = device.empty((NORM_BLOCKS,), np.float64)
-
-
-def put_all(device: Device, host: Parameters, dtype: np.dtype) -> Weights:
-    weights = Weights(device, host.model, dtype)
-    weights.put(host.flat)
-    return weights

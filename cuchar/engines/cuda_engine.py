@@ -8,7 +8,7 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import Dropout, State
-from cuchar.engines.buffers import STEP, Backward, Tape, Weights, put_all
+from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.device_learner import DeviceLearner
 from cuchar.engines.launches import Launches, launches, mask_of
@@ -37,7 +37,7 @@ class CudaEngine:
         return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
 
     def fold(self, parameters: Parameters) -> Weights:
-        return put_all(self.device, parameters, self.dtype)
+        return Weights.of(self.device, self.model, parameters.flat, self.dtype)
 
     def forward(self, weights: Weights, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         tape = self._run(weights, inputs, None, state)

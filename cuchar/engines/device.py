@@ -5,7 +5,7 @@ files of kernels/, launches them in order on one stream, and replays captured la
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Timer
 from typing import Any, Protocol
@@ -177,8 +177,11 @@ class CudaDevice:
             self._stream.begin_capture()
             try:
                 work()
-            finally:
-                graph = self._stream.end_capture()
+            except BaseException:
+                with suppress(RuntimeError):  # ending a capture that failed is an error of its own
+                    self._stream.end_capture()
+                raise
+            graph = self._stream.end_capture()
 
         def launch() -> None:
             with self._current():

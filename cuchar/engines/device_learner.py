@@ -11,7 +11,7 @@ from cuchar.adam import BETA1, BETA2, Adam
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
 from cuchar.engines.base import State
-from cuchar.engines.buffers import STEP, Backward, Tape, Weights, put_all
+from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.launches import Launches, Mask, real_macro
 from cuchar.engines.plan import bytes_needed, ceil_div, expect_memory, norm_blocks
@@ -44,8 +44,9 @@ class DeviceLearner:
         self._host_parameters, self._host_adam = parameters, adam
         most = max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * T * B)))
         self._expect_memory(windows, most)
-        self._weights = put_all(device, parameters, dtype)
-        self._m, self._v = (self._moment(moment) for moment in (adam.m, adam.v))
+        self._weights, self._m, self._v = (
+            Weights.of(device, model, host, dtype) for host in (parameters.flat, adam.m, adam.v)
+        )
         self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, most)
         self._backward = Backward(device, model, T, B, dtype, kernels.splits)
         self._mask = Mask.of(config.dropout, config.seed, dtype) if config.dropout else None
@@ -66,11 +67,6 @@ class DeviceLearner:
             )
 
         expect_memory(needed(self._config.batch), self._device.free_bytes(), needed(1), self._config.batch)
-
-    def _moment(self, host: np.ndarray) -> Weights:
-        moment = Weights(self._device, self._host_parameters.model, host.dtype)
-        moment.put(host)
-        return moment
 
     def _bring(self, ids: np.ndarray) -> Any:
         corpus = self._device.empty(ids.shape, ids.dtype)
