@@ -60,7 +60,8 @@ __device__ __forceinline__ void tile_product(
         for (int n = 0; n < DEPTH; ++n) {
             const real m[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
             const Four now = k;
-            if (n + 1 < DEPTH) a = lefts[(n + 1) * FOURS], b = lefts[(n + 1) * FOURS + 1], k = rights[(n + 1) * FOURS];
+            const int next = min(n + 1, DEPTH - 1) * FOURS;
+            a = lefts[next], b = lefts[next + 1], k = rights[next];
 #pragma unroll
             for (int i = 0; i < 8; ++i) add_scaled(now, m[i], sums[i]);
         }

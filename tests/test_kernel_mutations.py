@@ -7,8 +7,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, environment
 from fingerprint import WORKLOADS
+
+from cuchar.config import ModelConfig
+from cuchar.engines.plan import Resident, Stepwise, make_plan
 
 KERNELS = ROOT / "kernels"
 SIGN = re.compile(r"(?<=[\w)\]] )([+-])(?==? )")  # a binary one, and not in a comment
@@ -27,11 +31,12 @@ JUDGES = {  # of each file: the workloads that run it, one of which must notice
 NO_SIGNS = {"hardware.cuh", "step.cuh"}  # the emulator has its own of the first; declarations only in the second
 HARMLESS = [  # signs that may be either, as what they lead to is not used
     "weight_ih_at(0) +",  # plus nothing
-    "min(1, T - 1)", "min(t + 2, T - 1)",  # what is fetched ahead of the last step
-    "const int k = min(lane + 32 * j, H - 1);",  # a column that nobody has
-    "end + GROUPS - 1",  # fronts at which no stage works
-    "(L > 1 ? L - 1 : 1)",  # channels that nobody uses
-    "(H + TILE_K - 1) / TILE_K", "SUM_COLUMNS - 1) / SUM_COLUMNS",  # tiles that nobody asks for
+    "min(t, T - 1)", "id, t + AHEAD", "step + AHEAD",  # what is fetched ahead of the last step; slots that are the same
+    "min(lane + 32 * j, H - 1)", "32 * j, M - 1)", "min(at, P - 1)", "min(n, end - 1)",  # a number that nobody has
+    "N - first, begin", "T - t, 0)", "biases[j] = lane + 32 * j < V", "min(n + 1, DEPTH - 1)",
+    "end - begin + GROUPS - 1",  # fronts at which no stage works
+    "(L > 1 ? L - 1 : 1)", "layer + 1, step, column",  # channels that nobody uses; those of other parity are the same
+    "THREADS_OF_BLOCK - 1) / THREADS_OF_BLOCK", "SUM_COLUMNS - 1) / SUM_COLUMNS",  # trips and tiles that nobody asks for
 ]  # fmt: skip
 
 
@@ -99,6 +104,14 @@ def test_every_file_is_judged():
     assert {workload for judges in JUDGES.values() for workload in judges} <= WORKLOADS.keys()
     sources = "".join(path.read_text() for path in KERNELS.glob("*.cu*"))
     assert all(harmless in sources for harmless in HARMLESS)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_a_workload_runs_what_it_is_called_for(workload):
+    V, H, L, B, T, limits = WORKLOADS[workload]
+    plan = make_plan(ModelConfig(V, H, L), T, B, "f4", limits)
+    expected = (Resident, 2) if "cluster" in workload else (Resident, 1) if "block" in workload else (Stepwise, None)
+    assert (type(plan), getattr(plan, "cluster", None)) == expected
 
 
 def test_no_changed_sign_goes_unnoticed(tmp_path):
