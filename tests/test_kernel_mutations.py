@@ -16,7 +16,7 @@ from cuchar.engines.plan import Resident, Stepwise, make_plan
 
 KERNELS = ROOT / "kernels"
 SIGN = re.compile(r"(?<=[\w)\]] )([+-])(?==? )")  # a binary one, and not in a comment
-OF_EACH_FILE = 3
+OF_EACH_FILE = 2
 RESIDENT = ("cluster", "block")
 JUDGES = {  # of each file: the workloads that run it, one of which must notice
     **dict.fromkeys(
