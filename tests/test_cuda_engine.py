@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from central_differences import expect_gradients_of_central_differences
 
 from cuchar.config import ModelConfig
 from cuchar.emulator import EmulatedDevice
@@ -126,24 +127,11 @@ def test_shapes_cover_every_pair_of_sizes():
 @pytest.mark.parametrize("shape", [(5, 4, 2, 3, 3), (5, 3, 1, 2, 4), (4, 3, 3, 2, 3), (2, 1, 2, 1, 34)])
 def test_gradients_are_those_of_central_differences(shape, dropout, limits):
     model, parameters, inputs, targets, state = problem(*shape)
-    engine, gradients = CudaEngine(model, EmulatedDevice(limits=limits), np.float64), Parameters(model, np.float64)
+    engine = CudaEngine(model, EmulatedDevice(limits=limits), np.float64)
     plan = make_plan(model, *inputs.shape, np.float64, limits)
     assert isinstance(plan, Stepwise if limits is NO_REGISTERS else Resident)
     dropout = dropout if model.layers > 1 else None
-    engine.loss_and_gradients(parameters, inputs, targets, state, gradients, dropout)
-    numeric, scratch, epsilon = Parameters(model, np.float64), Parameters(model, np.float64), 1e-5
-    for index, kept in enumerate(parameters.flat.copy()):
-        sides = []
-        for side in (kept + epsilon, kept - epsilon):
-            parameters.flat[index] = side
-            sides.append(engine.loss_and_gradients(parameters, inputs, targets, state, scratch, dropout)[0])
-        parameters.flat[index] = kept
-        numeric.flat[index] = (sides[0] - sides[1]) / (2 * epsilon)
-    for name, gradient in gradients.items():
-        # the difference quotient itself is rounded: eps * loss / (2 * epsilon) a value
-        noise = 4 * np.finfo(float).eps / epsilon * np.sqrt(gradient.size)
-        error = np.linalg.norm(gradient - numeric[name])
-        assert error <= 1e-6 * np.linalg.norm(numeric[name]) or error <= noise, name
+    expect_gradients_of_central_differences(engine, parameters, inputs, targets, state, dropout)
 
 
 @pytest.mark.parametrize("limits", [CLUSTERS, ONE_BLOCK, NO_REGISTERS], ids=["cluster", "block", "stepwise"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from central_differences import expect_gradients_of_central_differences
 
 from cuchar.config import ModelConfig
 from cuchar.engines.base import Dropout, State
@@ -78,22 +79,8 @@ def test_loss_and_state_are_those_of_the_plain_loop(shape, dropout, carried):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_are_those_of_central_differences(shape, dropout, carried):
     model, parameters, inputs, targets, state = problem(*shape, carried)
-    engine, gradients = NumpyEngine(model, np.float64), Parameters(model, np.float64)
-    gradients.flat[:] = np.nan  # every one must be written
-    engine.loss_and_gradients(parameters, inputs, targets, state, gradients, dropout)
-    numeric, scratch, epsilon = Parameters(model, np.float64), Parameters(model, np.float64), 1e-5
-    for index, kept in enumerate(parameters.flat.copy()):
-        sides = []
-        for side in (kept + epsilon, kept - epsilon):
-            parameters.flat[index] = side
-            sides.append(engine.loss_and_gradients(parameters, inputs, targets, state, scratch, dropout)[0])
-        parameters.flat[index] = kept
-        numeric.flat[index] = (sides[0] - sides[1]) / (2 * epsilon)
-    for name, gradient in gradients.items():
-        # the difference quotient itself is rounded: eps * loss / (2 * epsilon) a value
-        noise = 4 * np.finfo(float).eps / epsilon * np.sqrt(gradient.size)
-        error = np.linalg.norm(gradient - numeric[name])
-        assert error <= 1e-6 * np.linalg.norm(numeric[name]) or error <= noise, name
+    engine = NumpyEngine(model, np.float64)
+    expect_gradients_of_central_differences(engine, parameters, inputs, targets, state, dropout)
 
 
 @pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9)])

@@ -1,0 +1,25 @@
+"""The judge of every gradient: the loss itself, at both sides of every parameter."""
+
+import numpy as np
+
+from cuchar.parameters import Parameters
+
+
+def expect_gradients_of_central_differences(engine, parameters, inputs, targets, state, dropout):
+    """A float64 engine's gradients against (loss(p + e) - loss(p - e)) / 2e, tensor by tensor."""
+    model, epsilon = parameters.model, 1e-5
+    gradients, numeric, scratch = (Parameters(model, np.float64) for _ in range(3))
+    gradients.flat[:] = np.nan  # every one must be written
+    engine.loss_and_gradients(parameters, inputs, targets, state, gradients, dropout)
+    for index, kept in enumerate(parameters.flat.copy()):
+        sides = []
+        for side in (kept + epsilon, kept - epsilon):
+            parameters.flat[index] = side
+            sides.append(engine.loss_and_gradients(parameters, inputs, targets, state, scratch, dropout)[0])
+        parameters.flat[index] = kept
+        numeric.flat[index] = (sides[0] - sides[1]) / (2 * epsilon)
+    for name, gradient in gradients.items():
+        # the difference quotient itself is rounded: eps * loss / (2 * epsilon) a value
+        noise = 4 * np.finfo(float).eps / epsilon * np.sqrt(gradient.size)
+        error = np.linalg.norm(gradient - numeric[name])
+        assert error <= 1e-6 * np.linalg.norm(numeric[name]) or error <= noise, name
