@@ -23,8 +23,8 @@ H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # with few multip
 STEPWISE = Limits(80, 108, 166_912, registers=0)
 WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers to drop between, but for "without"
     "cluster": (40, 64, 2, 3, 67, H100),
-    "block": (40, 31, 3, 2, 9, A100),
-    "block without dropout": (40, 31, 3, 2, 9, A100),
+    "block": (40, 25, 3, 2, 9, A100),
+    "block without dropout": (40, 25, 3, 2, 9, A100),
     "stepwise": (40, 64, 2, 7, 5, STEPWISE),
     "large vocabulary": (600, 5, 1, 3, 4, STEPWISE),
     # for ThreadSanitizer, which takes no more than 8,000 threads
