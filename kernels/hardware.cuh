@@ -13,7 +13,7 @@
 
 constexpr long long WAIT_CLOCKS = 4000000000;  // some two seconds
 
-/* Threads `first` .. of one group of warps meet; id from 1 to 15, 0 is __syncthreads'. */
+/* So many threads, whole warps of the block, meet; id from 1 to 15, 0 is __syncthreads'. */
 __device__ __forceinline__ void group_sync(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }

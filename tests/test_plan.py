@@ -5,7 +5,7 @@ import pytest
 
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
-from cuchar.engines.plan import Resident, Stepwise, bytes_needed, expect_memory, make_plan
+from cuchar.engines.plan import Resident, Stepwise, bytes_needed, expect_memory, make_plan, one_pass_head
 from cuchar.errors import DeviceError
 
 H100, A100, V100 = Limits(90, 132, 232_448), Limits(80, 108, 166_912), Limits(70, 80, 98_304)
@@ -63,7 +63,7 @@ def test_float64_weights_take_two_registers_each():
 
 @pytest.mark.parametrize("V,one_pass", [(2, True), (512, True), (513, False), (65_536, False)])
 def test_head_in_one_pass_for_a_few_hundred_characters(V, one_pass):
-    assert plan(V, 512, 2) == Stepwise(one_pass)
+    assert one_pass_head(ModelConfig(V, 512, 2), 4) == one_pass
 
 
 def test_memory_error_names_a_batch_that_fits():

@@ -13,7 +13,7 @@ from cuchar.config import ModelConfig
 from cuchar.engines.base import Dropout
 from cuchar.engines.buffers import Backward, Tape, Weights
 from cuchar.engines.device import Device
-from cuchar.engines.plan import Resident, Stepwise, ceil_div, norm_blocks, one_pass_head
+from cuchar.engines.plan import Plan, Resident, ceil_div, norm_blocks, one_pass_head
 from cuchar.parameters import parameter_count
 
 NULL = np.uint64(0)  # a pointer that is not there
@@ -37,7 +37,7 @@ class Head:
     """Logits or losses of a tape's last layer; the sums that end every backward pass."""
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype):
-        self.device, self.model, self.dtype = device, model, dtype
+        self.device, self.model = device, model
         real = real_macro(dtype)
         self.one_pass = one_pass_head(model, dtype.itemsize)
         if self.one_pass:
@@ -76,7 +76,7 @@ class ResidentLaunches:
     can_be_captured = True
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Resident, dropout: bool):
-        self.model, self.plan, self.dropout, self.splits = model, plan, dropout, plan.splits
+        self.plan, self.splits = plan, plan.splits
         self.head = Head(device, model, dtype)
         sizes = {"HIDDEN": model.hidden, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size}
         macros = {**real_macro(dtype), **sizes}
@@ -113,8 +113,8 @@ class StepwiseLaunches:
     can_be_captured = False
     splits = 1
 
-    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Stepwise, dropout: bool):
-        self.device, self.model, self.dropout = device, model, dropout
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, dropout: bool):
+        self.device, self.model = device, model
         self.head = Head(device, model, dtype)
         real = real_macro(dtype)
         self._begin = device.kernels("begin_window.cu", real)["begin_window"]
@@ -198,10 +198,10 @@ class StepwiseLaunches:
 Launches = ResidentLaunches | StepwiseLaunches
 
 
-def launches(device: Device, model: ModelConfig, dtype: np.dtype, plan: Resident | Stepwise, dropout: bool) -> Launches:
+def launches(device: Device, model: ModelConfig, dtype: np.dtype, plan: Plan, dropout: bool) -> Launches:
     if isinstance(plan, Resident):
         return ResidentLaunches(device, model, dtype, plan, dropout)
-    return StepwiseLaunches(device, model, dtype, plan, dropout)
+    return StepwiseLaunches(device, model, dtype, dropout)
 
 
 def real_macro(dtype: np.dtype) -> dict[str, int | str]:

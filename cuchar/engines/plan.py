@@ -42,9 +42,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Stepwise:
-    """Launches a step. The head in one pass, or a GEMM and a softmax."""
-
-    one_pass_head: bool
+    """Launches a step."""
 
 
 Plan = Resident | Stepwise
@@ -52,13 +50,11 @@ Plan = Resident | Stepwise
 
 def make_plan(model: ModelConfig, T: int, B: int, dtype: np.typing.DTypeLike, limits: Limits) -> Plan:
     """The kernels for windows [T, B] of this model on a device."""
-    return _resident(model, T, B, np.dtype(dtype).itemsize, limits) or Stepwise(
-        one_pass_head(model, np.dtype(dtype).itemsize)
-    )
+    return _resident(model, T, B, np.dtype(dtype).itemsize, limits) or Stepwise()
 
 
 def one_pass_head(model: ModelConfig, itemsize: int) -> bool:
-    """Whether kernels/head.cu takes the vocabulary."""
+    """Whether kernels/head.cu takes the vocabulary; else it is a GEMM and kernels/softmax.cu."""
     rows = 32 * ceil_div(model.vocabulary_size, 32) + 32
     return model.vocabulary_size <= ONE_PASS_VOCABULARY and rows * 20 * itemsize <= STATIC_SHARED_BYTES
 
