@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(256) adam(
     const bool stopped = now.stopped || !isfinite(norm) || !isfinite(loss);
     if (blockIdx.x == 0 && threadIdx.x == 0) {
         norms[now.index] = norm;
-        progress->next = {now.index + 1, stopped};
+        progress->next = {now.index + 1, max(now.stopped, static_cast<int>(stopped))};
     }
     if (stopped || at >= P) return;
     const real gradient = raw * static_cast<real>(clip > 0 && norm > clip ? clip / norm : 1);

@@ -8,7 +8,7 @@ from conftest import ROOT, environment
 
 from cuchar.emulator import sanitizer_environment
 
-SMALL = ("small cluster", "small block", "small stepwise", "small large vocabulary")
+SMALL = ("small cluster", "small block", "small stepwise", "small persistent", "small large vocabulary")
 
 
 @pytest.mark.parametrize("workload", SMALL)

@@ -11,7 +11,13 @@ from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.plan import make_plan
 from cuchar.parameters import initialise
 
-REGIMES = [(84, 64, 2, 4, 6), (84, 64, 1, 4, 6), (84, 81, 2, 3, 4), (600, 24, 2, 3, 4)]  # V, H, L, B, T
+REGIMES = [
+    (84, 64, 2, 4, 6),
+    (84, 64, 1, 4, 6),
+    (84, 81, 2, 7, 4),
+    (600, 24, 2, 3, 4),
+    (84, 720, 2, 3, 4),
+]  # V, H, L, B, T
 device_learner.MOST_WINDOWS = 2  # no more than there are steps: initcheck sees results read that no step has written
 
 if __name__ == "__main__":
