@@ -1,0 +1,32 @@
+"""float32 rounded to the precisions that tensor cores take, in NumPy: what the kernels are held against."""
+
+import numpy as np
+
+PRECISIONS = ("tf32", "bf16", "fp16")
+PER_WORD = {"tf32": 1, "bf16": 2, "fp16": 2}
+
+
+def bits_of(numbers, precision: str) -> np.ndarray:
+    """The bit patterns of the nearest numbers: tf32 in 32 bits with ties away from zero, the others in 16 with ties to even."""
+    numbers = np.asarray(numbers, np.float32)
+    if precision == "fp16":
+        with np.errstate(over="ignore"):
+            return np.where(np.isnan(numbers), 0x7FFF, numbers.astype(np.float16).view(np.uint16)).astype(np.uint32)
+    sign, size = np.signbit(numbers), np.abs(numbers).view(np.uint32).astype(np.uint64)
+    dropped = 13 if precision == "tf32" else 16
+    kept, rest, half = size >> dropped, size & ((1 << dropped) - 1), 1 << (dropped - 1)
+    kept += (rest > half) | ((rest == half) & ((precision == "tf32") | (kept & 1 == 1)))
+    found = (
+        (kept << 13) | (sign.astype(np.uint64) << 31) if precision == "tf32" else kept | (sign.astype(np.uint64) << 15)
+    )
+    return np.where(np.isnan(numbers), 0x7FFFFFFF if precision == "tf32" else 0x7FFF, found).astype(np.uint32)
+
+
+def rounded(numbers, precision: str) -> np.ndarray:
+    """The nearest numbers themselves, float32; fp32 leaves them alone."""
+    if precision == "fp32":
+        return np.asarray(numbers, np.float32)
+    bits = bits_of(numbers, precision)
+    if precision == "fp16":
+        return bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    return (bits if precision == "tf32" else bits << 16).view(np.float32)
