@@ -23,10 +23,13 @@ def bits_of(numbers, precision: str) -> np.ndarray:
 
 
 def rounded(numbers, precision: str) -> np.ndarray:
-    """The nearest numbers themselves, float32; fp32 leaves them alone."""
+    """The nearest numbers themselves, float32, of numbers that are not NaN; fp32 leaves them alone."""
+    numbers = np.asarray(numbers, np.float32)
     if precision == "fp32":
-        return np.asarray(numbers, np.float32)
-    bits = bits_of(numbers, precision)
+        return numbers
     if precision == "fp16":
-        return bits.astype(np.uint16).view(np.float16).astype(np.float32)
-    return (bits if precision == "tf32" else bits << 16).view(np.float32)
+        with np.errstate(over="ignore"):
+            return numbers.astype(np.float16).astype(np.float32)
+    bits = numbers.view(np.uint32)
+    bits = (bits + 0x1000) & 0xFFFFE000 if precision == "tf32" else (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return bits.astype(np.uint32).view(np.float32)

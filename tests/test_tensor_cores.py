@@ -68,6 +68,10 @@ def test_the_roundings_themselves():
     ]
     for precision in ("tf32", "bf16"):
         assert rounded([3.4028235e38, 1e-38], precision)[0] == np.inf
+    for precision in PRECISIONS:
+        numbers = bit_patterns(precision)
+        numbers = numbers[~np.isnan(numbers)]
+        assert np.array_equal(bits_of(rounded(numbers, precision), precision), bits_of(numbers, precision))
 
 
 # ---- Fragments. Source: PTX ISA, "Matrix Fragments for mma.m16n8k8 / mma.m16n8k16" ----

@@ -14,6 +14,7 @@ from cuchar.engines.base import Dropout
 from cuchar.engines.buffers import Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.plan import Plan, Resident, ceil_div, norm_blocks, one_pass_head
+from cuchar.engines.tensor_gemm import gemm_of
 from cuchar.parameters import parameter_count
 
 NULL = np.uint64(0)  # a pointer that is not there
@@ -36,10 +37,10 @@ class Mask:
 class Head:
     """Logits or losses of a tape's last layer; the sums that end every backward pass."""
 
-    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype):
-        self.device, self.model = device, model
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, precision: str = "fp32"):
+        self.model, self.gemm, self.scaled = model, gemm_of(device, precision), precision == "fp16"
         real = real_macro(dtype)
-        self.one_pass = one_pass_head(model, dtype.itemsize)
+        self.one_pass = precision == "fp32" and one_pass_head(model, dtype.itemsize)
         if self.one_pass:
             sizes = {"HIDDEN": model.hidden, "VOCABULARY": model.vocabulary_size}
             self._kernel = device.kernels("head.cu", {**real, **sizes})["head"]
@@ -57,8 +58,14 @@ class Head:
                 ceil_div(N, 32), 256, weight, bias, h, targets, tape.progress, tape.logits, tape.losses, i32(N)
             )
         else:
-            self.device.gemm(h.reshape(N, H), weight, tape.logits.reshape(N, V), tb=True)
-            self._kernel(N, 256, tape.logits, bias, targets, tape.progress, tape.losses, i32(N), i32(V))
+            self.gemm(h.reshape(N, H), weight, tape.logits.reshape(N, V), tb=True)
+            self._kernel(
+                N, 256, tape.logits, bias, targets, tape.progress, self.scaling(tape), tape.losses, i32(N), i32(V)
+            )
+
+    def scaling(self, tape: Tape) -> Any:
+        """Where the loss scaling is, or that there is none."""
+        return tape.scaling if self.scaled else NULL
 
     def finish(self, tape: Tape, backward: Backward) -> None:
         """Gradients from their parts, the squares of their norm, the mean loss."""
@@ -66,14 +73,14 @@ class Head:
         partials = backward.partials
         self._norm(
             blocks + 1, 256, partials, backward.gradients.flat, backward.squares, tape.losses, tape.results,
-            tape.progress, i64(P), i32(partials.size // P), i32(tape.N),
+            tape.progress, self.scaling(tape), i64(P), i32(partials.size // P), i32(tape.N),
         )  # fmt: skip
 
 
 class ResidentLaunches:
     """One launch for a window, three for a training step's gradients; all of them can be captured."""
 
-    can_be_captured = True
+    steps_a_graph = 16
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Resident, dropout: bool):
         self.plan, self.splits = plan, plan.splits
@@ -108,14 +115,15 @@ class ResidentLaunches:
 
 
 class StepwiseLaunches:
-    """Layer by layer, step by step, around the device's GEMM: any size, and the plainest to read."""
+    """Layer by layer, step by step, around a GEMM: any size, any precision, and the plainest to read."""
 
-    can_be_captured = False
     splits = 1
 
-    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, dropout: bool):
-        self.device, self.model = device, model
-        self.head = Head(device, model, dtype)
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, dropout: bool, precision: str):
+        self.model = model
+        self.head = Head(device, model, dtype, precision)
+        self.gemm = self.head.gemm
+        self.steps_a_graph = 0 if precision == "fp32" else 1  # cuBLAS cannot be captured
         real = real_macro(dtype)
         self._begin = device.kernels("begin_window.cu", real)["begin_window"]
         cell = device.kernels("cell.cu", real)
@@ -127,7 +135,7 @@ class StepwiseLaunches:
     def forward(self, weights: Weights, tape: Tape, carry: bool = True, mask: Mask | None = None) -> None:
         """From the state in the tape's last slot, or from zero without `carry`."""
         T, B, N, H, L = tape.T, tape.B, tape.N, self.model.hidden, self.model.layers
-        cells, gemm = ceil_div(B * H, 256), self.device.gemm
+        cells, gemm = ceil_div(B * H, 256), self.gemm
         begin = ceil_div(L * B * H, 256)
         self._begin(begin, 256, tape.h, tape.c, tape.progress, i32(L), i32(T), i64(B * H), i32(carry))
         for layer in range(L):
@@ -150,7 +158,7 @@ class StepwiseLaunches:
         self.forward(weights, tape, carry, mask)
         self.head(weights, tape, with_targets=True)
         T, B, N, H, V = tape.T, tape.B, tape.N, self.model.hidden, self.model.vocabulary_size
-        gemm, gradients, dh = self.device.gemm, backward.gradients, backward.dh
+        gemm, gradients, dh = self.gemm, backward.gradients, backward.dh
         dlogits = tape.logits.reshape(N, V)
         gemm(dlogits, tape.h[-1, 1:].reshape(N, H), gradients["head.weight"], ta=True)
         self._sum(dlogits, gradients["head.bias"])
@@ -198,10 +206,12 @@ class StepwiseLaunches:
 Launches = ResidentLaunches | StepwiseLaunches
 
 
-def launches(device: Device, model: ModelConfig, dtype: np.dtype, plan: Plan, dropout: bool) -> Launches:
+def launches(
+    device: Device, model: ModelConfig, dtype: np.dtype, plan: Plan, dropout: bool, precision: str
+) -> Launches:
     if isinstance(plan, Resident):
         return ResidentLaunches(device, model, dtype, plan, dropout)
-    return StepwiseLaunches(device, model, dtype, dropout)
+    return StepwiseLaunches(device, model, dtype, dropout, precision)
 
 
 def real_macro(dtype: np.dtype) -> dict[str, int | str]:

@@ -23,6 +23,7 @@ BESIDE_WEIGHTS, BESIDE_WEIGHTS_PARTIAL, BESIDE_ON_VOLTA = 40, 88, 16
 REGISTER_UNIT = 128  # threads: four parts of a multiprocessor have a quarter of its registers and of a block's warps
 MOST_REGISTERS, MOST_THREADS = 255, 1024
 CLUSTER_SPEED = 1.4  # of a cluster of two over one block, a row: an estimate from instruction counts
+LEAST_CAPABILITY = {"fp32": 70, "tf32": 80, "bf16": 80, "fp16": 75}  # that has tensor cores for it
 SUM_COLUMNS, NORM_BLOCKS = 256, 1024  # kernels/sums.cuh; blocks whose sums of squares Adam adds
 
 
@@ -48,9 +49,27 @@ class Stepwise:
 Plan = Resident | Stepwise
 
 
-def make_plan(model: ModelConfig, T: int, B: int, dtype: np.typing.DTypeLike, limits: Limits) -> Plan:
+def make_plan(
+    model: ModelConfig, T: int, B: int, dtype: np.typing.DTypeLike, limits: Limits, precision: str = "fp32"
+) -> Plan:
     """The kernels for windows [T, B] of this model on a device."""
-    return _resident(model, T, B, np.dtype(dtype).itemsize, limits) or Stepwise()
+    resident = _resident(model, T, B, np.dtype(dtype).itemsize, limits) if precision == "fp32" else None
+    return resident or Stepwise()
+
+
+def expect_tensor_cores(precision: str, dtype: np.dtype, name: str, limits: Limits) -> None:
+    """
+    Raises:
+        DeviceError: the device `name` has none for this precision, or the numbers are not float32.
+    """
+    least = LEAST_CAPABILITY[precision]
+    if limits.capability < least:
+        raise DeviceError(
+            f"--precision {precision}: expected compute capability {least / 10} or newer, "
+            f"found {limits.capability / 10} ({name}); --precision fp32 runs on it"
+        )
+    if precision != "fp32" and dtype != np.float32:
+        raise DeviceError(f"--precision {precision}: expected float32 parameters, found {dtype}")
 
 
 def one_pass_head(model: ModelConfig, itemsize: int) -> bool:
@@ -140,7 +159,7 @@ def bytes_needed(
     N = T * B
     numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
     numbers += (L - 1) * N * H * dropout + (splits * P if splits > 1 else 0)
-    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 16
+    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 24
 
 
 def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:
