@@ -34,9 +34,10 @@ struct Matrix {
         const float* at = numbers + (turned ? k * step + row : static_cast<long long>(row) * K + k);
         if (!turned && K % 4 == 0 && reinterpret_cast<unsigned long long>(numbers) % 16 == 0) {
 #pragma unroll
-            for (int i = 0; i < PIECE; i += 4) {
-                const float4 four = row < rows && k + i < K ? *reinterpret_cast<const float4*>(at + i) : float4{};
-                piece[i] = four.x, piece[i + 1] = four.y, piece[i + 2] = four.z, piece[i + 3] = four.w;
+            for (int i = 0; i < PIECE / 4; ++i) {
+                const bool inside = row < rows && k + 4 * i < K;
+                const float4 four = inside ? reinterpret_cast<const float4*>(at)[i] : float4{};
+                piece[4 * i] = four.x, piece[4 * i + 1] = four.y, piece[4 * i + 2] = four.z, piece[4 * i + 3] = four.w;
             }
         } else {
 #pragma unroll

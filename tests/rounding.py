@@ -27,9 +27,15 @@ def rounded(numbers, precision: str) -> np.ndarray:
     numbers = np.asarray(numbers, np.float32)
     if precision == "fp32":
         return numbers
-    if precision == "fp16":
-        with np.errstate(over="ignore"):
-            return numbers.astype(np.float16).astype(np.float32)
     bits = numbers.view(np.uint32)
-    bits = (bits + 0x1000) & 0xFFFFE000 if precision == "tf32" else (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    if precision == "bf16":
+        bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    elif precision == "tf32":
+        bits = (bits + 0x1000) & 0xFFFFE000
+    else:  # NumPy's float16 is slow
+        found = ((bits + 0xFFF + (bits >> 13 & 1)) & 0xFFFFE000).astype(np.uint32).view(np.float32)
+        size = np.abs(numbers)
+        for where, other in ((size < 2.0**-14, size + np.float32(0.75) - np.float32(0.75)), (size >= 65520, np.inf)):
+            np.copyto(found, np.copysign(other, numbers), where=where)  # the first in steps of 2^-24
+        return found
     return bits.astype(np.uint32).view(np.float32)

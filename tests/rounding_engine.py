@@ -1,11 +1,22 @@
-"""The model of engines/base.py in plain NumPy, but that matrix products round their operands as the kernels do."""
+"""The model of engines/base.py in plain NumPy, but that matrix products round their operands as the kernels do.
+
+python tests/rounding_engine.py TEXT PRECISION STEPS    losses of the notebook's model, as JSON
+"""
+
+import json
+import sys
 
 import numpy as np
 from rounding import rounded
 
+from cuchar.adam import Adam, LossScaling
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.corpus import load_corpus
 from cuchar.engines.base import State
 from cuchar.engines.host_learner import HostLearner
 from cuchar.engines.numpy_engine import sum_columns_by_id
+from cuchar.parameters import initialise
 from cuchar.philox import dropout_mask
 
 PRODUCTS = ("logits", "inputs", "recurrent", "d logits", "d recurrent", "d inputs", "d weights")
@@ -110,3 +121,17 @@ class RoundingEngine:
                 sum_columns_by_id(np.ascontiguousarray(rows.T), inputs, gradients["lstm.weight_ih_l0"])
         gradients.flat /= gradients.flat.dtype.type(self.scale)
         return loss, State(h[:, -1].copy(), c[:, -1].copy())
+
+
+def notebook_losses(text, precision, steps):
+    corpus, config = load_corpus([text]), TrainConfig()
+    model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
+    engine = RoundingEngine(model, precision, np.float32, LossScaling().scale if precision == "fp16" else 1.0)
+    parameters, ids = initialise(model, config.seed), np.concatenate([corpus.ids] * 2)  # two epochs
+    windows = Windows(ids, config.batch, config.steps, config.window_stride)
+    learner = engine.learner(config, parameters, Adam(parameters.flat.size), engine.zero_state(config.batch), windows)
+    return learner.train(0, 1, [config.lr] * steps)[0]
+
+
+if __name__ == "__main__":
+    print(json.dumps(notebook_losses(sys.argv[1], sys.argv[2], int(sys.argv[3])).tolist()))

@@ -14,7 +14,13 @@ from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters
 
 EPS = float(np.finfo(np.float32).eps)
-SHAPES = [(20, 33, 2, 5, 6), (600, 16, 1, 3, 4), (84, 64, 2, 13, 3), (7, 1, 3, 1, 2), (40, 33, 3, 9, 7)]  # V, H, L, B, T
+SHAPES = [
+    (20, 33, 2, 5, 6),
+    (600, 16, 1, 3, 4),
+    (84, 64, 2, 13, 3),
+    (7, 1, 3, 1, 2),
+    (40, 33, 3, 9, 7),
+]  # V, H, L, B, T
 SCHEDULES = ("forward", "reverse", "shuffled")
 
 
