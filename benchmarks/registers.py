@@ -174,7 +174,7 @@ def _tensor_gemms(capability: int) -> Iterable[Build]:
     for precision in precisions(capability):
         for tile in TILES:
             macros = (("PRECISION", precision.capitalize()), ("TILE", tile))
-            yield Build("tensor_gemm.cu", f"{precision} tile {tile}", capability, macros)
+            yield Build("tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, 4 * tile)
 
 
 def precisions(capability: int) -> list[str]:

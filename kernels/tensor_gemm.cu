@@ -2,8 +2,8 @@
  *   out[m,n] = sum over k of op(a)[m,k] * op(b)[k,n]     (+ out[m,n] with `accumulate`)
  * op transposes where asked: a [M,K] or [K,M], b [K,N] or [N,K], out [M,N]: float32, C-contiguous, no aliasing.
  * Operands are rounded to PRECISION on their way into shared memory; sums are float32, in one order.
- * A block has TILE x TILE of out, a warp of it a half by a quarter; while DEPTH of k are multiplied, the next are on
- * their way into registers. Rows in shared memory are 20 words apart, so that 8 of them begin in 8 different groups of
+ * A block has TILE x TILE of out, a warp of it 32 x TILE/4; while DEPTH of k are multiplied, the next are on their
+ * way into registers, a thread having one PIECE of a row of either operand. Rows in shared memory are 20 words apart, so that 8 of them begin in 8 different groups of
  * 4 banks: neither the four words that a lane stores nor the fragments that it loads meet another's in a bank.
  * Source: PTX ISA, "mma" (hardware.cuh). Reference: numpy.matmul
  */
@@ -18,9 +18,8 @@
 using Operand = PRECISION;
 
 constexpr int WORDS = 16, STRIDE = WORDS + 4, PIECE = 4 * Operand::PER_WORD;  // words of a row; numbers of four words
-constexpr int DEPTH = WORDS * Operand::PER_WORD;
-constexpr int EACH = TILE / 64;                              // pieces of a thread, each of another 64 rows
-constexpr int ROWS = TILE / 2 / 16, COLUMNS = TILE / 4 / 8;  // fragments of a warp
+constexpr int DEPTH = WORDS * Operand::PER_WORD, THREADS = TILE * WORDS / 4;
+constexpr int ROWS = 32 / 16, COLUMNS = TILE / 4 / 8;  // fragments of a warp
 
 /* op(a), or op(b) transposed: rows of K numbers, one after the other, or `turned` [K,rows]. */
 struct Matrix {
@@ -46,44 +45,40 @@ struct Matrix {
     }
 };
 
-/* This thread's pieces of TILE rows by DEPTH; a warp has 8 rows of 64. */
-struct Pieces {
-    float numbers[EACH][PIECE];
+__device__ __forceinline__ void store(const float (&piece)[PIECE], unsigned* words) {
+    const auto word = [&](int w) { return Operand::word(piece + w * Operand::PER_WORD); };
+    *reinterpret_cast<uint4*>(words) = {word(0), word(1), word(2), word(3)};
+}
 
-    static __device__ __forceinline__ int row(int i) { return 64 * i + threadIdx.x / 32 * 8 + threadIdx.x % 8; }
-    static __device__ __forceinline__ int quarter() { return threadIdx.x / 8 % 4; }
-
-    __device__ __forceinline__ void fetch(const Matrix& matrix, int first, int k) {
-#pragma unroll
-        for (int i = 0; i < EACH; ++i) matrix.fetch(first + row(i), k + quarter() * PIECE, numbers[i]);
-    }
-    __device__ __forceinline__ void store(unsigned* words) const {
-#pragma unroll
-        for (int i = 0; i < EACH; ++i) {
-            const auto word = [&](int w) { return Operand::word(numbers[i] + w * Operand::PER_WORD); };
-            *reinterpret_cast<uint4*>(words + row(i) * STRIDE + 4 * quarter()) = {word(0), word(1), word(2), word(3)};
-        }
-    }
-};
-
-extern "C" __global__ void __launch_bounds__(256) tensor_gemm(
+extern "C" __global__ void __launch_bounds__(THREADS) tensor_gemm(
     const float* a, const float* b, float* out, int M, int N, int K, int ta, int tb, int accumulate) {
     SHARED(uint4, fours, 2 * 2 * TILE * STRIDE / 4);
     unsigned* words = reinterpret_cast<unsigned*>(fours);  // [2 buffers][a, then b][TILE][STRIDE]
     const int tiles = (N + TILE - 1) / TILE, first_m = blockIdx.x / tiles * TILE, first_n = blockIdx.x % tiles * TILE;
     const int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
-    const int row = warp / 4 * (TILE / 2), column = warp % 4 * (TILE / 4);  // where the warp's part begins
+    const int row = warp / 4 * 32, column = warp % 4 * (TILE / 4);  // where the warp's part begins
+    const int mine = warp * 8 + threadIdx.x % 8, quarter = threadIdx.x / 8 % 4;  // this thread's row, and part of it
     const Matrix left = {a, M, K, ta != 0}, right = {b, N, K, tb == 0};
-    Pieces lefts, rights;
+    float of_left[PIECE], of_right[PIECE];
     float sums[ROWS][COLUMNS][4] = {};
-    lefts.fetch(left, first_m, 0);
-    rights.fetch(right, first_n, 0);
+    const auto for_each = [&](auto work) {  // of this thread's sums, with its place in out
+#pragma unroll
+        for (int index = 0; index < ROWS * COLUMNS * 4; ++index) {
+            const int number = index % 4, j = index / 4 % COLUMNS, i = index / 4 / COLUMNS;
+            const int m = first_m + row + 16 * i + group + number / 2 * 8;
+            const int n = first_n + column + 8 * j + 2 * member + number % 2;
+            if (m < M && n < N) work(sums[i][j][number], out[static_cast<long long>(m) * N + n]);
+        }
+    };
+    if (accumulate) for_each([](float& sum, float number) { sum = number; });  // all on their way at once
+    left.fetch(first_m + mine, quarter * PIECE, of_left);
+    right.fetch(first_n + mine, quarter * PIECE, of_right);
     for (int k = 0; k < K; k += DEPTH) {
         unsigned* buffer = words + k / DEPTH % 2 * (2 * TILE * STRIDE);
-        lefts.store(buffer);
-        rights.store(buffer + TILE * STRIDE);
-        lefts.fetch(left, first_m, k + DEPTH);
-        rights.fetch(right, first_n, k + DEPTH);
+        store(of_left, buffer + mine * STRIDE + 4 * quarter);
+        store(of_right, buffer + (TILE + mine) * STRIDE + 4 * quarter);
+        left.fetch(first_m + mine, k + DEPTH + quarter * PIECE, of_left);
+        right.fetch(first_n + mine, k + DEPTH + quarter * PIECE, of_right);
         __syncthreads();
 #pragma unroll
         for (int word = member; word < WORDS; word += 8) {
@@ -101,15 +96,5 @@ extern "C" __global__ void __launch_bounds__(256) tensor_gemm(
             }
         }
     }
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j)
-#pragma unroll
-            for (int number = 0; number < 4; ++number) {
-                const int m = first_m + row + 16 * i + group + number / 2 * 8;
-                const int n = first_n + column + 8 * j + 2 * member + number % 2;
-                float* at = out + static_cast<long long>(m) * N + n;
-                if (m < M && n < N) *at = sums[i][j][number] + (accumulate ? *at : 0.0f);
-            }
+    for_each([](float sum, float& number) { number = sum; });
 }

@@ -41,6 +41,6 @@ class TensorGemm:
         blocks = {tile: ceil_div(M, tile) * ceil_div(N, tile) for tile in TILES}
         tile = 128 if blocks[128] >= self._multiprocessors else 64
         self._kernels[tile](
-            blocks[tile], 256, a, b, out, np.int32(M), np.int32(N), np.int32(K), np.int32(ta), np.int32(tb),
+            blocks[tile], 4 * tile, a, b, out, np.int32(M), np.int32(N), np.int32(K), np.int32(ta), np.int32(tb),
             np.int32(accumulate),
         )  # fmt: skip
