@@ -123,14 +123,22 @@ class RoundingEngine:
         return loss, State(h[:, -1].copy(), c[:, -1].copy())
 
 
+def train(engine, config, ids, steps, scaling=None, window=0, first=1):
+    """Losses, norms, parameters and the loss scaling after `steps` steps of any engine, from seed 0 on."""
+    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.steps, config.steps)
+    adam = Adam(parameters.flat.size)
+    adam.scaling = scaling or LossScaling()
+    learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
+    losses, norms = learner.train(window, first, [config.lr] * steps)
+    learner.fetch()
+    return losses, norms, parameters.flat, adam.scaling
+
+
 def notebook_losses(text, precision, steps):
     corpus, config = load_corpus([text]), TrainConfig()
     model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
     engine = RoundingEngine(model, precision, np.float32, LossScaling().scale if precision == "fp16" else 1.0)
-    parameters, ids = initialise(model, config.seed), np.concatenate([corpus.ids] * 2)  # two epochs
-    windows = Windows(ids, config.batch, config.steps, config.window_stride)
-    learner = engine.learner(config, parameters, Adam(parameters.flat.size), engine.zero_state(config.batch), windows)
-    return learner.train(0, 1, [config.lr] * steps)[0]
+    return train(engine, config, np.concatenate([corpus.ids] * 2), steps)[0]  # two epochs
 
 
 if __name__ == "__main__":

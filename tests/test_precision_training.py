@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, environment
 from rounding import PRECISIONS
-from rounding_engine import RoundingEngine
+from rounding_engine import RoundingEngine, train
 from test_training import SMALL, contents, interrupt_after
 
 from cuchar.adam import Adam, LossScaling
@@ -36,21 +36,6 @@ def corpus():
 
 def scale_of(precision):
     return LossScaling().scale if precision == "fp16" else 1.0
-
-
-def train(engine, config, ids, steps, scaling=None, window=0, first=1):
-    """Losses, norms, parameters and the scaling after `steps` steps, in two calls, of an epoch each."""
-    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.steps, config.steps)
-    adam = Adam(parameters.flat.size)
-    adam.scaling = scaling or LossScaling()
-    learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
-    half = steps // 2
-    one = learner.train(window, first, [config.lr] * half)
-    learner.begin_epoch(windows)
-    other = learner.train(window + half, first + half, [config.lr] * (steps - half))
-    learner.fetch()
-    losses, norms = (np.concatenate(both) for both in zip(one, other, strict=True))
-    return losses, norms, parameters.flat, adam.scaling
 
 
 def test_300_steps_end_where_fp32s_do():

@@ -17,9 +17,9 @@ OPERATIONS = [(False, True), (False, False), (True, False), (True, True)]
 LARGE, SMALL = Limits(90, 1, 232_448), Limits(90, 132, 232_448)  # tiles: any number of blocks fills one multiprocessor
 
 
-def product(precision, M, N, K, ta, tb, accumulate, schedule="forward", limits=SMALL, expected=None, scale=1.0):
+def product(device, precision, M, N, K, ta, tb, accumulate, expected=None, scale=1.0):
     """What the kernel computes, what float64 does with the `expected` precision, and the bound on their difference."""
-    device, generator = EmulatedDevice(schedule, 3, limits=limits), np.random.default_rng([M, N, K, ta, tb])
+    generator = np.random.default_rng([M, N, K, ta, tb])
     a, b, c = (
         (scale * generator.normal(size=shape) * 2.0 ** generator.integers(-4, 4, shape)).astype(np.float32)
         for shape in ((M, K), (K, N), (M, N))
@@ -29,7 +29,7 @@ def product(precision, M, N, K, ta, tb, accumulate, schedule="forward", limits=S
         arrays.append(device.empty(array.shape, np.float32))
         device.write(arrays[-1], array)
     if not accumulate:
-        arrays[2].fill(np.nan)
+        device.write(arrays[2], np.full((M, N), np.nan, np.float32))
     TensorGemm(device, precision)(*arrays, ta=ta, tb=tb, accumulate=accumulate)
     left, right = (rounded(array, expected or precision).astype(float) for array in (a, b))
     exact, size = left @ right, np.abs(left) @ np.abs(right)
@@ -44,8 +44,8 @@ def product(precision, M, N, K, ta, tb, accumulate, schedule="forward", limits=S
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_products_of_rounded_numbers(precision, ta, tb):
     for number, size in enumerate(SIZES):
-        limits = LARGE if number % 3 == 2 else SMALL
-        found, exact, bound = product(precision, *size, ta, tb, bool(number % 2), limits=limits)
+        device = EmulatedDevice(limits=LARGE if number % 3 == 2 else SMALL)
+        found, exact, bound = product(device, precision, *size, ta, tb, bool(number % 2))
         assert (np.abs(found - exact) <= bound).all(), size
 
 
@@ -53,7 +53,7 @@ def test_products_of_rounded_numbers(precision, ta, tb):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_schedule_gives_the_same_bits(precision, limits):
     forward, reverse, shuffled = (
-        product(precision, 66, 70, 100, False, True, True, schedule, limits)[0].tobytes()
+        product(EmulatedDevice(schedule, 3, limits=limits), precision, 66, 70, 100, False, True, True)[0].tobytes()
         for schedule in ("forward", "reverse", "shuffled")
     )
     assert forward == reverse == shuffled
@@ -63,7 +63,7 @@ def test_every_schedule_gives_the_same_bits(precision, limits):
 @pytest.mark.parametrize("other", ["fp32", *PRECISIONS])
 def test_the_bound_tells_precisions_apart(precision, other):
     """A kernel that rounded to another precision, or not at all, would break it. fp16 is subnormal here."""
-    found, exact, bound = product(precision, 33, 65, 70, False, True, False, expected=other, scale=2.0**-12)
+    found, exact, bound = product(EmulatedDevice(), precision, 33, 65, 70, False, True, False, other, 2.0**-12)
     assert (np.abs(found - exact) <= bound).all() == (other == precision)
 
 
