@@ -28,7 +28,8 @@ from pathlib import Path
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.kernel_loader import join, kernel_folder, kernel_names
-from cuchar.engines.plan import Persistent, Resident, make_plan, one_pass_head, resident_plan
+from cuchar.engines.plan import LEAST_CAPABILITY, Persistent, Resident, make_plan, one_pass_head, resident_plan
+from cuchar.engines.tensor_gemm import TILES
 
 TABLE = Path(__file__).parent.parent / "kernels/registers.md"
 OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space")  # RawModule's, without include paths
@@ -148,7 +149,7 @@ def builds() -> list[Build]:
     for capability, architecture in ARCHITECTURES.items():
         if capability not in nvrtc.getSupportedArchs():
             continue
-        found |= set(_shape_free(capability, "float"))
+        found |= set(_shape_free(capability, "float")) | set(_tensor_gemms(capability))
         for model in edge_models(architecture, 4):
             for dropout in (0, 1) if model.layers > 1 else (0,):
                 found |= set(_resident(model, architecture, "float", dropout))
@@ -174,6 +175,19 @@ def _shape_free(capability: int, real: str) -> Iterable[Build]:
     if real == "float":
         yield Build("windows.cu", "1-byte ids", capability, (("ID", "unsigned char"),))
         yield Build("windows.cu", "2-byte ids", capability, (("ID", "unsigned short"),))
+
+
+def _tensor_gemms(capability: int) -> Iterable[Build]:
+    """In the precisions that the architecture has."""
+    for precision in precisions(capability):
+        for tile in TILES:
+            macros = (("PRECISION", precision.capitalize()), ("TILE", tile))
+            yield Build("tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, 4 * tile)
+
+
+def precisions(capability: int) -> list[str]:
+    """That tensor cores have."""
+    return [name for name, least in LEAST_CAPABILITY.items() if name != "fp32" and least <= capability]
 
 
 def _head(V: int, H: int, capability: int, real: str) -> Build:
@@ -369,10 +383,17 @@ def table(rows: list[Row]) -> str:
     return HEADER.format(version=nvrtc_version()) + text + "\n"
 
 
-def uncovered(rows: list[Row]) -> list[str]:
-    """Kernels of kernels/ without a row."""
-    defined = {(path.name, name) for path in kernel_folder().glob("*.cu") for name in kernel_names(join(path.name, {}))}
-    return sorted(f"{file} {name}" for file, name in defined - {(row.file, row.kernel) for row in rows})
+def uncovered(rows: list[Row], capability: int) -> list[str]:
+    """Kernels of kernels/ without a row on an architecture that has what they need, and precisions without one."""
+    files = [path.name for path in kernel_folder().glob("*.cu")]
+    defined = {(file, name) for file in files for name in kernel_names(join(file, {}))}
+    if not precisions(capability):
+        defined.remove(("tensor_gemm.cu", "tensor_gemm"))
+    shapes = {row.shape.split()[0] for row in rows}
+    return sorted(
+        [f"{file} {name}" for file, name in defined - {(row.file, row.kernel) for row in rows}]
+        + [precision for precision in precisions(capability) if precision not in shapes]
+    )
 
 
 def main() -> None:

@@ -29,9 +29,10 @@ def score_files(
     window: int | None,
     per_char: Path | None,
     unknown: str,
+    precision: str = "fp32",
 ) -> Score:
     """Score text files as one text; `per_char` gets every character's loss."""
-    model = Model(checkpoint, device)
+    model = Model(checkpoint, device, precision)
     codes, _ = read_codes(texts, model.vocabulary.is_bytes)
     ids = model.vocabulary.encode(codes, unknown)
     console, blocks = Console(stderr=True), []

@@ -17,10 +17,10 @@ from cuchar.engines.plan import Persistent, Resident, Stepwise, make_plan
 KERNELS = ROOT / "kernels"
 SIGN = re.compile(r"(?<=[\w)\]] )([+-])(?==? )")  # a binary one, and not in a comment
 OF_EACH_FILE = 2
-RESIDENT = ("cluster", "block")
+RESIDENT, FP16 = ("cluster", "block"), ("stepwise fp16", "stepwise fp16 overflow")
 JUDGES = {  # of each file: the workloads that run it, one of which must notice
     **dict.fromkeys(
-        "adam.cu block_sum.cuh four.cuh gradient_norm.cu lstm_backward.cuh lstm_forward.cuh lstm_resident.cu matvec.cuh philox.cuh "
+        "block_sum.cuh four.cuh lstm_backward.cuh lstm_forward.cuh lstm_resident.cu matvec.cuh philox.cuh "
         "real.cuh shape.cuh wavefront.cuh windows.cu".split(), RESIDENT
     ),
     "weight_gradients.cu": (*RESIDENT, "block without dropout"),
@@ -28,7 +28,9 @@ JUDGES = {  # of each file: the workloads that run it, one of which must notice
     "begin_window.cu": ("stepwise", "persistent"),
     **dict.fromkeys(["cell.cu", "dropout.cu", "head.cu", "sums.cu"], ("stepwise",)),
     **dict.fromkeys(["lstm_persistent.cu", "persistent.cuh"], ("persistent", "persistent deep")),
-    "softmax.cu": ("large vocabulary",),
+    **dict.fromkeys(["adam.cu", "gradient_norm.cu"], (*RESIDENT, *FP16)),
+    "softmax.cu": ("large vocabulary", "stepwise fp16"),
+    "tensor_gemm.cu": ("stepwise tf32", *FP16),
 }  # fmt: skip
 NO_SIGNS = {"hardware.cuh", "step.cuh"}  # the emulator has its own of the first; declarations only in the second
 HARMLESS = [  # signs that may be either, as what they lead to is not used

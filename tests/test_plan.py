@@ -65,6 +65,11 @@ def test_volta_holds_less_as_its_copies_pass_through_registers():
     assert isinstance(plan(84, 48, 2, limits=V100), Resident) and isinstance(plan(84, 64, 2, limits=V100), Persistent)
 
 
+def test_tensor_cores_are_the_stepwise_regimes():
+    for precision in ("tf32", "bf16", "fp16"):
+        assert make_plan(ModelConfig(84, 64, 2), 32, 32, np.float32, H100, precision) == Stepwise()
+
+
 def test_float64_weights_take_two_registers_each():
     assert isinstance(plan(84, 32, 2, dtype=np.float64), Resident)
     assert isinstance(plan(84, 64, 2, dtype=np.float64), Persistent)

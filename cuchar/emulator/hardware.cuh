@@ -36,6 +36,25 @@ void wait_copies() {
     copies.erase(copies.begin(), copies.begin() + done);
 }
 
+/* ---- Tensor cores ---- */
+
+template <emulator::Format FORMAT, int NUMBERS>
+struct Precision {
+    static constexpr int PER_WORD = NUMBERS;
+    static unsigned word(const float* numbers) {
+        unsigned word = 0;
+        for (int i = 0; i < NUMBERS; ++i) word |= emulator::rounded(FORMAT, numbers[i]) << 16 * i;
+        return word;
+    }
+    static void mma(
+        float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Where where = Where::current()) {
+        emulator::mma(FORMAT, d, a, b, where);
+    }
+};
+using Tf32 = Precision<emulator::Format::tf32, 1>;
+using Bf16 = Precision<emulator::Format::bf16, 2>;
+using Fp16 = Precision<emulator::Format::fp16, 2>;
+
 /* ---- Flags between the blocks of a cooperative launch ---- */
 
 inline void add_release(unsigned* flag, unsigned value, Where where = Where::current()) {

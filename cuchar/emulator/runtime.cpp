@@ -66,7 +66,8 @@ unsigned arrive(Barrier& barrier, unsigned expected, bool vote, const char* what
 }
 
 // The lanes of `mask` meet; each has said what it brought, and gets what its source brought or, without one, the votes.
-uint64_t meet(unsigned mask, bool orders, const Where& where) {
+// The last one does `work`, if any, while all of them are there.
+uint64_t meet(unsigned mask, bool orders, const Where& where, void (*work)(Fiber* warp) = nullptr) {
     Fiber& fiber = running();
     Block& block = *fiber.owner;
     Fiber* warp = &block.fibers[fiber.thread.x - fiber.lane()];
@@ -90,6 +91,7 @@ uint64_t meet(unsigned mask, bool orders, const Where& where) {
     if ((waiting & mask) != mask) {
         wait(fiber, Status::waiting, "its warp", where);
     } else {
+        if (work) work(warp);
         uint64_t votes = 0;
         for (unsigned lanes = mask; lanes; lanes &= lanes - 1) {
             const unsigned lane = __builtin_ctz(lanes);
@@ -163,6 +165,18 @@ unsigned ballot(unsigned mask, bool vote, const Where& where) {
 void warp_barrier(unsigned mask, const Where& where) {
     running().source = 32;
     meet(mask, true, where);
+}
+
+void mma(Format format, float* d, const uint32_t* a, const uint32_t* b, const Where& where) {
+    Fiber& fiber = running();
+    if (fiber.block_dim.x % 32) fail("an mma takes whole warps", where);
+    fiber.fragments = {format, d, a, b};
+    fiber.source = 32;
+    meet(~0u, false, where, [](Fiber* warp) {
+        const Fragments* lanes[32];
+        for (unsigned lane = 0; lane < 32; ++lane) lanes[lane] = &warp[lane].fragments;
+        multiply(lanes);
+    });
 }
 
 void* shared_variable(const void* key, size_t bytes, size_t alignment, const Where& where) {

@@ -65,6 +65,12 @@ unsigned ballot(unsigned mask, bool vote, const Where& where);
 // The same, and what the lanes wrote before is seen by all of them.
 void warp_barrier(unsigned mask, const Where& where);
 
+// The operands of an mma (tensor.hpp): the bits of the nearest number of a format, and D += A * B by a whole warp, of
+// which every lane brings its words of A [4] and B [2] and its numbers of D [4].
+enum class Format { tf32, bf16, fp16 };
+uint32_t rounded(Format format, float number);
+void mma(Format format, float* d, const uint32_t* a, const uint32_t* b, const Where& where);
+
 // The block's shared variable of that key (any address of its own), made of 0xff bytes: NaN.
 void* shared_variable(const void* key, size_t bytes, size_t alignment, const Where& where);
 void* shared_of(void* mine, unsigned rank, const Where& where);

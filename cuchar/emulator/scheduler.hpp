@@ -14,6 +14,7 @@
 
 #include "runtime.hpp"
 #include "stacks.hpp"
+#include "tensor.hpp"
 
 namespace emulator {
 namespace {
@@ -37,6 +38,7 @@ struct Fiber : Self {
     // Warp operations:
     unsigned mask, source;
     uint64_t brought = 0, result;
+    Fragments fragments;    // of an mma
     unsigned meetings = 0;  // of the lanes that this one is the first of
     Order order[2];
 

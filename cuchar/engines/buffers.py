@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig
 from cuchar.engines.base import State
 from cuchar.engines.device import Device
@@ -14,6 +15,7 @@ from cuchar.parameters import parameter_count, parameter_shapes
 STEP = np.dtype(
     [("origin", "<i8"), ("number", "<u8"), ("step_size", "<f8"), ("root", "<f8"), ("decay", "<f8")]
 )  # kernels/step.cuh, struct Step
+SCALING = np.dtype([("scale", "<f4"), ("good_steps", "<i4")])  # struct Scaling
 FIRST = "lstm.weight_ih_l0"  # [V, 4H] on a device, a row a character; the flat buffer begins with it
 
 
@@ -79,6 +81,7 @@ class Tape:
         self.flags = device.empty((2, flags // 2), np.uint32)  # forward's and backward's
         self.steps = device.empty((windows, STEP.itemsize), np.uint8)
         self.progress = device.empty((4,), np.int32)
+        self.scaling = device.empty((SCALING.itemsize,), np.uint8)  # used by fp16 alone
         self.results = device.empty((2, windows), np.float64)  # mean losses, norms
 
     def order(self, steps: np.ndarray) -> None:
@@ -93,6 +96,13 @@ class Tape:
         self._device.write(self.inputs[0], inputs.astype(np.int32))
         if targets is not None:
             self._device.write(self.targets[0], targets.astype(np.int32))
+
+    def put_scaling(self, scaling: LossScaling) -> None:
+        host = np.array((scaling.scale, scaling.good_steps), SCALING)
+        self._device.write(self.scaling, host.reshape(1).view(np.uint8))
+
+    def get_scaling(self) -> LossScaling:
+        return LossScaling(*self._device.read(self.scaling).view(SCALING)[0].item())
 
     def put_state(self, state: State) -> None:
         """As if a window had ended with it."""

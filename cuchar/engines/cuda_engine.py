@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cuchar.adam import Adam
+from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.arguments import mask_of
@@ -13,7 +13,7 @@ from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.device_learner import DeviceLearner
 from cuchar.engines.launches import Launches, launches
-from cuchar.engines.plan import make_plan
+from cuchar.engines.plan import expect_tensor_cores, make_plan
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters
 
@@ -23,16 +23,26 @@ class CudaEngine:
 
     Args:
         dtype: float32, or float64 for gradient checks.
+        precision: that matrix products round their operands to, of float32; all else stays float32.
+    Raises:
+        DeviceError: the device has no such precision.
     """
 
-    def __init__(self, model: ModelConfig, device: Device, dtype: np.typing.DTypeLike = np.float32):
-        self.model, self.device, self.dtype = model, device, np.dtype(dtype)
-        self.name = f"CUDA kernels on {device.name}"
+    def __init__(
+        self,
+        model: ModelConfig,
+        device: Device,
+        dtype: np.typing.DTypeLike = np.float32,
+        precision: str = "fp32",
+    ):
+        self.model, self.device, self.dtype, self.precision = model, device, np.dtype(dtype), precision
+        expect_tensor_cores(precision, self.dtype, device.name, device.limits)
+        self.name = f"CUDA kernels on {device.name}" + (f" in {precision}" if precision != "fp32" else "")
         self._tape = lru_cache(maxsize=2)(
             lambda T, B, dropout: Tape(device, model, T, B, self.dtype, dropout, self.launches_for(T, B, dropout).flags)
         )
         self._launches = lru_cache(maxsize=None)(
-            lambda plan, dropout: launches(device, model, self.dtype, plan, dropout)
+            lambda plan, dropout: launches(device, model, self.dtype, plan, dropout, precision)
         )
 
     def zero_state(self, batch: int) -> State:
@@ -73,6 +83,8 @@ class CudaEngine:
         tape.order(order)
         tape.put(inputs, targets)
         tape.put_state(state)
+        if self.precision == "fp16":
+            tape.put_scaling(LossScaling())
         return tape
 
     def loss_and_gradients(
@@ -94,7 +106,7 @@ class CudaEngine:
 
     def launches_for(self, T: int, B: int, dropout: bool) -> Launches:
         """Compiled kernels for windows [T, B]."""
-        return self._launches(make_plan(self.model, T, B, self.dtype, self.device.limits), dropout)
+        return self._launches(make_plan(self.model, T, B, self.dtype, self.device.limits, self.precision), dropout)
 
     def learner(
         self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows

@@ -20,7 +20,6 @@ from cuchar.parameters import Parameters
 
 MOST_WINDOWS, WINDOW_BYTES = 128, 64 << 20  # of a chunk
 CHUNK_SECONDS = 0.1
-GRAPH_STEPS = 16  # of the larger of two captured graphs; the other has one
 
 
 class DeviceLearner:
@@ -58,6 +57,7 @@ class DeviceLearner:
         self._seconds_a_step = math.inf
         self._windows, self._corpus = windows, self._bring(windows.ids)
         self._tape.put_state(state)
+        self._tape.put_scaling(adam.scaling)
 
     def _expect_memory(self, windows: Windows, most: int) -> None:
         def needed(batch: int) -> int:
@@ -111,10 +111,10 @@ class DeviceLearner:
             ceil_div(K * tape.N, 256), 256, self._corpus, tape.steps, tape.inputs, tape.targets, np.int32(K),
             np.int32(tape.T), np.int32(tape.B), np.int64(windows.rows.shape[1]),
         )  # fmt: skip
-        if self._kernels.can_be_captured:
-            for _ in range(K // GRAPH_STEPS):
-                self._graph(GRAPH_STEPS)()
-            for _ in range(K % GRAPH_STEPS):
+        if most := self._kernels.steps_a_graph:  # of the larger of two captured graphs; the other has one
+            for _ in range(K // most):
+                self._graph(most)()
+            for _ in range(K % most):
                 self._graph(1)()
         else:
             self._steps(K)
@@ -140,11 +140,12 @@ class DeviceLearner:
         self._adam(
             ceil_div(P, 256), 256, self._weights.flat, backward.gradients.flat, self._m.flat, self._v.flat,
             backward.squares, np.int32(norm_blocks(P)), tape.results, tape.results[1], tape.steps, tape.progress,
-            np.float64(config.clip), np.int64(P),
+            self._kernels.head.scaling(tape), np.float64(config.clip), np.int64(P),
         )  # fmt: skip
 
     def fetch(self) -> State:
         self._weights.get(self._host_parameters.flat)
         self._m.get(self._host_adam.m)
         self._v.get(self._host_adam.v)
+        self._host_adam.scaling = self._tape.get_scaling()
         return self._tape.get_state()

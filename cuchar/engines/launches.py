@@ -14,16 +14,17 @@ from cuchar.engines.buffers import Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.plan import Persistent, Plan, Resident, ceil_div, norm_blocks, one_pass_head
 from cuchar.engines.recurrences import PersistentRecurrence, Recurrence, StepwiseRecurrence
+from cuchar.engines.tensor_gemm import gemm_of
 from cuchar.parameters import parameter_count
 
 
 class Head:
     """Logits or losses of a tape's last layer; the sums that end every backward pass."""
 
-    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype):
-        self.device, self.model = device, model
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, precision: str = "fp32"):
+        self.model, self.gemm, self.scaled = model, gemm_of(device, precision), precision == "fp16"
         real = real_macro(dtype)
-        self.one_pass = one_pass_head(model, dtype.itemsize)
+        self.one_pass = precision == "fp32" and one_pass_head(model, dtype.itemsize)
         if self.one_pass:
             sizes = {"HIDDEN": model.hidden, "VOCABULARY": model.vocabulary_size}
             self._kernel = device.kernels("head.cu", {**real, **sizes})["head"]
@@ -41,8 +42,14 @@ class Head:
                 ceil_div(N, 32), 256, weight, bias, h, targets, tape.progress, tape.logits, tape.losses, i32(N)
             )
         else:
-            self.device.gemm(h.reshape(N, H), weight, tape.logits.reshape(N, V), tb=True)
-            self._kernel(N, 256, tape.logits, bias, targets, tape.progress, tape.losses, i32(N), i32(V))
+            self.gemm(h.reshape(N, H), weight, tape.logits.reshape(N, V), tb=True)
+            self._kernel(
+                N, 256, tape.logits, bias, targets, tape.progress, self.scaling(tape), tape.losses, i32(N), i32(V)
+            )
+
+    def scaling(self, tape: Tape) -> Any:
+        """Where the loss scaling is, or that there is none."""
+        return tape.scaling if self.scaled else NULL
 
     def finish(self, tape: Tape, backward: Backward) -> None:
         """Gradients from their parts, the squares of their norm, the mean loss."""
@@ -50,14 +57,14 @@ class Head:
         partials = backward.partials
         self._norm(
             blocks + 1, 256, partials, backward.gradients.flat, backward.squares, tape.losses, tape.results,
-            tape.progress, i64(P), i32(partials.size // P), i32(tape.N),
+            tape.progress, self.scaling(tape), i64(P), i32(partials.size // P), i32(tape.N),
         )  # fmt: skip
 
 
 class ResidentLaunches:
     """One launch for a window, three for a training step's gradients; all of them can be captured."""
 
-    can_be_captured = True
+    steps_a_graph = 16
     flags = 0
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Resident, dropout: bool):
@@ -92,14 +99,20 @@ class ResidentLaunches:
 
 
 class GemmLaunches:
-    """A recurrence between the device's GEMMs; any size."""
+    """A recurrence between GEMMs; any size, any precision."""
 
-    can_be_captured = False
     splits = 1
 
-    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, recurrence: Recurrence):
-        self.device, self.model, self._recurrence, self.flags = device, model, recurrence, recurrence.flags
-        self.head = Head(device, model, dtype)
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Plan, dropout: bool, precision: str):
+        self.model, self.head = model, Head(device, model, dtype, precision)
+        self.gemm = self.head.gemm
+        self._recurrence: Recurrence
+        if isinstance(plan, Persistent):
+            self._recurrence = PersistentRecurrence(device, model, dtype, plan, dropout)
+        else:
+            self._recurrence = StepwiseRecurrence(device, model, dtype, dropout, self.gemm)
+        self.flags = self._recurrence.flags
+        self.steps_a_graph = 0 if precision == "fp32" else 1  # cuBLAS cannot be captured
         real = real_macro(dtype)
         self._begin = device.kernels("begin_window.cu", real)["begin_window"]
         sums = device.kernels("sums.cu", real)
@@ -118,7 +131,7 @@ class GemmLaunches:
         self.forward(weights, tape, carry, mask)
         self.head(weights, tape, with_targets=True)
         N, H, V = tape.N, self.model.hidden, self.model.vocabulary_size
-        gemm, gradients = self.device.gemm, backward.gradients
+        gemm, gradients = self.gemm, backward.gradients
         dlogits = tape.logits.reshape(N, V)
         gemm(dlogits, tape.h[-1, 1:].reshape(N, H), gradients["head.weight"], ta=True)
         self._sum(dlogits, gradients["head.bias"])
@@ -146,9 +159,9 @@ class GemmLaunches:
 Launches = ResidentLaunches | GemmLaunches
 
 
-def launches(device: Device, model: ModelConfig, dtype: np.dtype, plan: Plan, dropout: bool) -> Launches:
+def launches(
+    device: Device, model: ModelConfig, dtype: np.dtype, plan: Plan, dropout: bool, precision: str
+) -> Launches:
     if isinstance(plan, Resident):
         return ResidentLaunches(device, model, dtype, plan, dropout)
-    if isinstance(plan, Persistent):
-        return GemmLaunches(device, model, dtype, PersistentRecurrence(device, model, dtype, plan, dropout))
-    return GemmLaunches(device, model, dtype, StepwiseRecurrence(device, model, dtype, dropout))
+    return GemmLaunches(device, model, dtype, plan, dropout, precision)

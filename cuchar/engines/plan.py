@@ -24,6 +24,7 @@ BESIDE_WEIGHTS, BESIDE_WEIGHTS_PARTIAL, BESIDE_ON_VOLTA = 40, 88, 16
 REGISTER_UNIT = 128  # threads: four parts of a multiprocessor have a quarter of its registers and of a block's warps
 MOST_REGISTERS, MOST_THREADS = 255, 1024
 CLUSTER_SPEED = 1.4  # of a cluster of two over one block, a row: an estimate from instruction counts
+LEAST_CAPABILITY = {"fp32": 70, "tf32": 80, "bf16": 80, "fp16": 75}  # that has tensor cores for it
 # Clocks of the persistent regime, estimates: of a pair of rows for each weight of a thread, of a part beside its products,
 # of results on their way to other blocks, of a first row on its way to shared memory; and bytes of rows a clock.
 PAIR_CLOCKS, PART_CLOCKS, TRAVEL_CLOCKS, FETCH_CLOCKS, FETCH_BYTES = 2.4, 800, 1500, 600, 64
@@ -102,10 +103,29 @@ class Stepwise:
 Plan = Resident | Persistent | Stepwise
 
 
-def make_plan(model: ModelConfig, T: int, B: int, dtype: np.typing.DTypeLike, limits: Limits) -> Plan:
+def make_plan(
+    model: ModelConfig, T: int, B: int, dtype: np.typing.DTypeLike, limits: Limits, precision: str = "fp32"
+) -> Plan:
     """The kernels for windows [T, B] of this model on a device."""
     itemsize = np.dtype(dtype).itemsize
+    if precision != "fp32":
+        return Stepwise()
     return resident_plan(model, T, B, itemsize, limits) or persistent_plan(model, B, itemsize, limits) or Stepwise()
+
+
+def expect_tensor_cores(precision: str, dtype: np.dtype, name: str, limits: Limits) -> None:
+    """
+    Raises:
+        DeviceError: the device `name` has none for this precision, or the numbers are not float32.
+    """
+    least = LEAST_CAPABILITY[precision]
+    if limits.capability < least:
+        raise DeviceError(
+            f"--precision {precision}: expected compute capability {least / 10} or newer, "
+            f"found {limits.capability / 10} ({name}); --precision fp32 runs on it"
+        )
+    if precision != "fp32" and dtype != np.float32:
+        raise DeviceError(f"--precision {precision}: expected float32 parameters, found {dtype}")
 
 
 def one_pass_head(model: ModelConfig, itemsize: int) -> bool:
@@ -247,7 +267,7 @@ def bytes_needed(
     N = T * B
     numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
     numbers += (L - 1) * N * H * dropout + (splits * P if splits > 1 else 0)
-    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 4 * flags + 16
+    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 4 * flags + 24
 
 
 def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:

@@ -1,9 +1,10 @@
-"""The recurrence of the regimes whose other work is the device's GEMM: step by step, or in one launch on the whole chip.
+"""The recurrence of the regimes whose other work is GEMMs: step by step, or in one launch on the whole chip.
 
 Both begin with the state in slot 0 of the tape and leave h, c and gates of every step; backward
 turns `Backward.dh`, the gradient of the last layer's output, and the gates into the gradients of the pre-activations.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ class StepwiseRecurrence:
 
     flags = 0
 
-    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, dropout: bool):
-        self.device, self.model = device, model
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, dropout: bool, gemm: Callable[..., None]):
+        self.model, self._gemm = model, gemm
         real = real_macro(dtype)
         cell = device.kernels("cell.cu", real)
         self._cell_forward, self._cell_backward = cell["cell_forward"], cell["cell_backward"]
@@ -29,7 +30,7 @@ class StepwiseRecurrence:
 
     def forward(self, weights: Weights, tape: Tape, mask: Mask | None) -> None:
         T, B, N, H, L = tape.T, tape.B, tape.N, self.model.hidden, self.model.layers
-        cells, gemm = ceil_div(B * H, 256), self.device.gemm
+        cells, gemm = ceil_div(B * H, 256), self._gemm
         for layer in range(L):
             gates, h, c = tape.gates[layer], tape.h[layer], tape.c[layer]
             recurrent, bias = weights[f"lstm.weight_hh_l{layer}"], weights[f"lstm.bias_l{layer}"]
@@ -48,7 +49,7 @@ class StepwiseRecurrence:
 
     def backward(self, weights: Weights, tape: Tape, backward: Backward, mask: Mask | None) -> None:
         T, B, N, H = tape.T, tape.B, tape.N, self.model.hidden
-        gemm, dh = self.device.gemm, backward.dh
+        gemm, dh = self._gemm, backward.dh
         for layer in reversed(range(self.model.layers)):
             gates, c = tape.gates[layer], tape.c[layer]
             for t in reversed(range(T)):
