@@ -22,7 +22,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cache
 from io import StringIO
-from itertools import islice
 from pathlib import Path
 
 from cuchar.config import ModelConfig
@@ -156,6 +155,9 @@ def builds() -> list[Build]:
         for model in persistent_models(architecture, 4):
             for dropout in (0, 1) if model.layers > 1 else (0,):
                 found.add(_persistent(model, architecture, "float", dropout))
+        for precision in (name for name, least in LEAST_CAPABILITY.items() if name != "fp32" and capability >= least):
+            for model in persistent_models(architecture, 4, precision, (1, 2)):
+                found.add(_persistent(model, architecture, "float", int(model.layers > 1), precision))
         for V, H in ((CHARACTERS, 64), (68, 512), (512, 512)):
             found.add(_head(V, H, capability, "float"))
     hopper = ARCHITECTURES[90]
@@ -214,8 +216,10 @@ def _resident(model: ModelConfig, architecture: Architecture, real: str, dropout
             yield Build("weight_gradients.cu", shape, architecture.capability, macros)
 
 
-def _persistent(model: ModelConfig, architecture: Architecture, real: str, dropout: int) -> Build:
-    plan = _plan(model, architecture, 8 if real == "double" else 4, BATCHES["cluster"])
+def _persistent(
+    model: ModelConfig, architecture: Architecture, real: str, dropout: int, precision: str = "fp32"
+) -> Build:
+    plan = _plan(model, architecture, 8 if real == "double" else 4, BATCHES["cluster"], precision)
     assert isinstance(plan, Persistent)
     sizes = {"REAL": real, "HIDDEN": model.hidden, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size}
     launches = tuple(
@@ -224,33 +228,30 @@ def _persistent(model: ModelConfig, architecture: Architecture, real: str, dropo
     )
     shape = f"{real} V{model.vocabulary_size} H{model.hidden} L{model.layers} dropout {dropout}"
     macros = sizes | plan.macros | {"DROPOUT": dropout}
+    if precision != "fp32":
+        shape, macros = f"{precision} {shape}", macros | {"PRECISION": precision.capitalize()}
     return Build("lstm_persistent.cu", shape, architecture.capability, tuple(macros.items()), launches)
 
 
 @cache
-def persistent_models(architecture: Architecture, itemsize: int) -> list[ModelConfig]:
-    """By depth, the largest model that is spread over the chip, and the largest whose rows are not aligned."""
+def persistent_models(
+    architecture: Architecture, itemsize: int, precision: str = "fp32", depths: tuple[int, ...] = DEPTHS
+) -> list[ModelConfig]:
+    """By depth, the largest model that is spread over the chip, and the largest whose rows are not aligned; 2x512."""
 
-    def largest(L: int, sizes: Iterable[int]) -> list[ModelConfig]:
-        models = (ModelConfig(CHARACTERS, H, L) for H in sizes)
-        taken = (model for model in models if isinstance(_plan(model, architecture, itemsize, 32), Persistent))
-        return list(islice(taken, 1))
+    def taken(model: ModelConfig) -> bool:
+        return isinstance(_plan(model, architecture, itemsize, BATCHES["cluster"], precision), Persistent)
 
-    found = (
-        [ModelConfig(68, 512, 2)]
-        if isinstance(_plan(ModelConfig(68, 512, 2), architecture, itemsize, 32), Persistent)
-        else []
-    )
-    for L in DEPTHS:
-        whole = largest(L, range(MOST_PERSISTENT, 0, -16))
-        found += whole
-        if whole:
-            found += largest(L, range(whole[0].hidden - 1, 0, -2))
+    found = [model for model in [ModelConfig(68, 512, 2)] if taken(model)]
+    for L in depths:
+        whole = next((H for H in range(MOST_PERSISTENT, 0, -16) if taken(ModelConfig(CHARACTERS, H, L))), 0)
+        odd = next((H for H in range(whole - 1, 0, -2) if taken(ModelConfig(CHARACTERS, H, L))), 0)
+        found += [ModelConfig(CHARACTERS, H, L) for H in (whole, odd) if H]
     return found
 
 
-def _plan(model: ModelConfig, architecture: Architecture, itemsize: int, B: int) -> object:
-    return make_plan(model, WINDOW, B, f"f{itemsize}", architecture.limits)
+def _plan(model: ModelConfig, architecture: Architecture, itemsize: int, B: int, precision: str = "fp32") -> object:
+    return make_plan(model, WINDOW, B, f"f{itemsize}", architecture.limits, precision)
 
 
 @cache

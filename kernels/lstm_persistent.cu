@@ -12,10 +12,16 @@
  */
 #include "persistent.cuh"
 
-using Forward = Tile<H, 8>;        // a warp has the gates of 4 units
-using Backward = Tile<4 * H, 16>;  // a warp has 8 units
-constexpr int FORWARD_THREADS = 32 * Forward::WARPS * (UNITS / 4), BACKWARD_THREADS = 32 * Backward::WARPS * (UNITS / 8);
-static_assert(UNITS % 8 == 0, "whole warps");
+#ifdef PRECISION
+using Forward = TensorTile<H>;  // a warp has the gates of 4 units
+using Backward = TensorTile<4 * H>;
+#else
+using Forward = Tile<H, 8>;
+using Backward = Tile<4 * H, 16>;
+#endif
+constexpr int FORWARD_THREADS = 32 * Forward::WARPS * (4 * UNITS / Forward::OUTPUTS);
+constexpr int BACKWARD_THREADS = 32 * Backward::WARPS * (UNITS / Backward::OUTPUTS);
+static_assert(UNITS % Backward::OUTPUTS == 0, "whole warps");
 constexpr int FORWARD_ROWS = FORWARD_THREADS / UNITS, BACKWARD_ROWS = BACKWARD_THREADS / UNITS;  // from a thread's row to its next
 
 struct __align__(16) SharedForward {
@@ -54,22 +60,28 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
 
     Forward matrix;
     const real* weights = parameters + (corner.recurrent ? weight_hh_at(layer) : weight_ih_at(layer));
-#pragma unroll
-    for (int k = 0; k < Forward::SLICE; k += 4) {
-        const int of = first_unit + Forward::output() / 4;
-        Four gate[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const real* from = weights + (static_cast<long long>(i) * H + of) * H;
-            gate[i] = of < H ? load_four<H>(from, Forward::slice() * Forward::SLICE + k) : Four{};
-        }
-        matrix.weights[k] = {gate[0].x, gate[1].x, gate[2].x, gate[3].x};
-        matrix.weights[k + 1] = {gate[0].y, gate[1].y, gate[2].y, gate[3].y};
-        matrix.weights[k + 2] = {gate[0].z, gate[1].z, gate[2].z, gate[3].z};
-        matrix.weights[k + 3] = {gate[0].w, gate[1].w, gate[2].w, gate[3].w};
-    }
+#ifdef PRECISION
+    matrix.load([&](int output, int k) {
+        const int of = first_unit + output / 4;
+        const real weight = weights[(static_cast<long long>(output % 4) * H + min(of, H - 1)) * H + k];
+        return of < H ? weight : real(0);
+    });
+#else
+    matrix.load_rows([&](int output, int k) {
+        const int of = first_unit + output / 4;
+        return of < H ? load_four<H>(weights + (static_cast<long long>(output % 4) * H + of) * H, k) : Four{};
+    });
+#endif
+#ifdef PRECISION  // left where it is: the fragments leave no registers for it
+    const auto bias_of_unit = [&] {
+        const real* at = parameters + bias_at(layer) + unit;
+        return has_bias ? Four{at[0], at[H], at[2 * H], at[3 * H]} : Four{};
+    };
+#else
     real bias[4] = {};
     for (int gate = 0; gate < 4 && has_bias && unit < H; ++gate) bias[gate] = parameters[bias_at(layer) + gate * H + unit];
+    const auto bias_of_unit = [&] { return Four{bias[0], bias[1], bias[2], bias[3]}; };
+#endif
     clear<FORWARD_THREADS>(&shared->vectors[0][0], BUFFERS * ROOM * Forward::ROW);
     __syncthreads();
 
@@ -107,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
         matrix.multiply<4 * UNITS>(shared->vectors[buffer], at.count, &shared->partials[0][0][0].x);
         __syncthreads();
         for (int row = first_row; row < at.count && unit < H; row += FORWARD_ROWS) {
-            Four sum = {bias[0], bias[1], bias[2], bias[3]};
+            Four sum = bias_of_unit();
 #pragma unroll
             for (int warp = 0; warp < Forward::WARPS; ++warp) add_scaled(shared->partials[warp][row][mine], 1, sum);
             real* gate = gate_at(at, row);
@@ -116,13 +128,11 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
                 continue;
             }
             const auto& in = shared->fetched[buffer];
-            const real i = sigmoid(sum.x + in[0][row][mine]), f = sigmoid(sum.y + in[1][row][mine]);
-            const real g = tanh(sum.z + in[2][row][mine]), o = sigmoid(sum.w + in[3][row][mine]);
-            const real next = f * in[4][row][mine] + i * g, out = o * tanh(next);
             const long long state = state_at(at, row);
-            h[state + BH] = out;
-            c[state + BH] = next;
-            gate[0] = i, gate[H] = f, gate[2 * H] = g, gate[3 * H] = o;
+            const real i = gate[0] = sigmoid(sum.x + in[0][row][mine]), g = gate[2 * H] = tanh(sum.z + in[2][row][mine]);
+            const real f = gate[H] = sigmoid(sum.y + in[1][row][mine]);
+            const real next = c[state + BH] = f * in[4][row][mine] + i * g;
+            const real o = gate[3 * H] = sigmoid(sum.w + in[3][row][mine]), out = h[state + BH] = o * tanh(next);
             if (DROPOUT && layer < L - 1) {
                 const long long element = at.step * BH + static_cast<long long>(at.first + row) * H + unit;
                 dropped[layer * T * BH + element] = out * factor(seed, steps, progress, threshold, scale, layer, element);
@@ -143,11 +153,17 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1) persistent_bac
 
     Backward matrix;
     const real* weights = parameters + (corner.recurrent ? weight_hh_at(layer) : weight_ih_at(layer));
-#pragma unroll
-    for (int j = 0; j < Backward::SLICE; ++j) {
-        const int of = Backward::slice() * Backward::SLICE + j, first = first_unit + Backward::output();
-        matrix.weights[j] = of < 4 * H ? load_four<H>(weights + static_cast<long long>(of) * H, first) : Four{};
-    }
+#ifdef PRECISION
+    matrix.load([&](int output, int j) {
+        const int of = first_unit + output;
+        const real weight = weights[static_cast<long long>(j) * H + min(of, H - 1)];
+        return of < H ? weight : real(0);
+    });
+#else
+    matrix.load_columns([&](int output, int j) {
+        return j < 4 * H ? load_four<H>(weights + static_cast<long long>(j) * H, first_unit + output) : Four{};
+    });
+#endif
     clear<BACKWARD_THREADS>(&shared->vectors[0][0], BUFFERS * ROOM * Backward::ROW);
     clear<BACKWARD_THREADS>(&shared->dc[0][0][0], PARTS * ROWS * UNITS);
     __syncthreads();

@@ -12,9 +12,9 @@
  */
 #pragma once
 
-#include "four.cuh"
 #include "philox.cuh"
 #include "step.cuh"
+#include "tile.cuh"
 
 #ifndef GROUPS
 #define GROUPS 1
@@ -25,9 +25,6 @@
 #ifndef PARTS
 #define PARTS 1
 #endif
-#ifndef ROWS
-#define ROWS 2
-#endif
 #ifndef DROPOUT
 #define DROPOUT 0
 #endif
@@ -36,70 +33,6 @@ constexpr int STAGES = 2 * L - 1, BLOCKS = (H + UNITS - 1) / UNITS;
 constexpr int FLAG = 32;                    // a cache line for each
 constexpr int AHEAD = PARTS > 2 ? 1 : 0;    // items whose rows are fetched early; with fewer parts they would not be ready
 constexpr int BUFFERS = 1 + AHEAD;
-constexpr int MOST = 128 / sizeof(real);    // inputs of a thread
-constexpr int AT_ONCE = 2;                  // rows of a product
-constexpr int ROOM = (ROWS + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
-
-/* A warp's part of a matrix [outputs,K] in registers. A thread has 4 outputs and a slice of K, which it shares with
- * LANES - 1 lanes; slices are the high bits of the lane. WARPS warps share the same outputs.
- * Rows in shared memory are slices STRIDE apart, so that lanes of different slices hit different banks; what lies
- * beyond K is 0 in the weights and must be finite there.
- */
-template <int K, int LANES>
-struct Tile {
-    static constexpr int WARPS = (K + LANES * MOST - 1) / (LANES * MOST), SLICES = WARPS * LANES;
-    static constexpr int SLICE = ((K + SLICES - 1) / SLICES + 3) / 4 * 4, STRIDE = SLICE + (SLICE / 4 % 2 ? 0 : 4);
-    static constexpr int ROW = SLICES * STRIDE;           // numbers of a row
-    static constexpr int OUTPUTS = 4 * (32 / LANES);      // of a warp
-    Four weights[SLICE];                         // [input], of the four outputs
-
-    static __device__ __forceinline__ int place(int k) { return k / SLICE * STRIDE + k % SLICE; }
-    /* The first output and the first input of the thread. */
-    static __device__ __forceinline__ int output() { return threadIdx.x / 32 / WARPS * OUTPUTS + threadIdx.x % (32 / LANES) * 4; }
-    static __device__ __forceinline__ int slice() { return threadIdx.x / 32 % WARPS * LANES + threadIdx.x % 32 / (32 / LANES); }
-
-    /* partials[WARPS][ROOM][outputs of the block] = the product with `rows` rows, each warp's share. */
-    template <int BLOCK_OUTPUTS>
-    __device__ __forceinline__ void multiply(const real* vectors, int rows, real* partials) const {
-        const int lane = threadIdx.x % 32;
-        const Four* in = reinterpret_cast<const Four*>(vectors + slice() * STRIDE);
-        partials += (threadIdx.x / 32 % WARPS * ROOM + lane / 16) * BLOCK_OUTPUTS + output() + lane / 4 % 4;
-#pragma unroll 1
-        for (int row = 0; row < rows; row += AT_ONCE) {
-            Four products[AT_ONCE] = {};
-#pragma unroll
-            for (int k = 0; k < SLICE / 4; ++k)
-#pragma unroll
-                for (int r = 0; r < AT_ONCE; ++r) {
-                    const Four x = in[r * ROW / 4 + k];
-                    add_scaled(weights[4 * k], x.x, products[r]);
-                    add_scaled(weights[4 * k + 1], x.y, products[r]);
-                    add_scaled(weights[4 * k + 2], x.z, products[r]);
-                    add_scaled(weights[4 * k + 3], x.w, products[r]);
-                }
-            in += AT_ONCE * ROW / 4;
-            real sums[4 * AT_ONCE];
-#pragma unroll
-            for (int r = 0; r < AT_ONCE; ++r) {
-                sums[4 * r] = products[r].x, sums[4 * r + 1] = products[r].y;
-                sums[4 * r + 2] = products[r].z, sums[4 * r + 3] = products[r].w;
-            }
-            // Halve what a lane has while halving the lanes that share it: number lane / 4 stays.
-#pragma unroll
-            for (int count = 4; count; count /= 2) {
-                const bool upper = lane & 4 * count;
-#pragma unroll
-                for (int i = 0; i < count; ++i)
-                    sums[i] = (upper ? sums[i + count] : sums[i]) +
-                              __shfl_xor_sync(~0u, upper ? sums[i] : sums[i + count], 4 * count);
-            }
-#pragma unroll
-            for (int distance = 2; distance >= 32 / LANES; distance /= 2)
-                sums[0] += __shfl_xor_sync(~0u, sums[0], distance);
-            if (LANES == 8 || !(lane & 2)) partials[row * BLOCK_OUTPUTS] = sums[0];  // of lanes that share it, one
-        }
-    }
-};
 
 /* This block's part of the work; its number in the grid counts units fastest, then stages, then groups. */
 struct Corner {

@@ -28,6 +28,7 @@ JUDGES = {  # of each file: the workloads that run it, one of which must notice
     "begin_window.cu": ("stepwise", "persistent"),
     **dict.fromkeys(["cell.cu", "dropout.cu", "head.cu", "sums.cu"], ("stepwise",)),
     **dict.fromkeys(["lstm_persistent.cu", "persistent.cuh"], ("persistent", "persistent deep")),
+    "tile.cuh": ("persistent", "persistent bf16", "persistent tf32"),
     **dict.fromkeys(["adam.cu", "gradient_norm.cu"], (*RESIDENT, *FP16)),
     "softmax.cu": ("large vocabulary", "stepwise fp16"),
     "tensor_gemm.cu": ("stepwise tf32", *FP16),

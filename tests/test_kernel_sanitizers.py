@@ -13,6 +13,7 @@ SMALL = (
     "small block",
     "small stepwise",
     "small persistent",
+    "small persistent fp16",
     "small large vocabulary",
     "small stepwise bf16",
     "small stepwise fp16",

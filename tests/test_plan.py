@@ -65,9 +65,12 @@ def test_volta_holds_less_as_its_copies_pass_through_registers():
     assert isinstance(plan(84, 48, 2, limits=V100), Resident) and isinstance(plan(84, 64, 2, limits=V100), Persistent)
 
 
-def test_tensor_cores_are_the_stepwise_regimes():
+def test_tensor_cores_hold_16_bit_weights_of_larger_models_but_none_in_one_block():
     for precision in ("tf32", "bf16", "fp16"):
-        assert make_plan(ModelConfig(84, 64, 2), 32, 32, np.float32, H100, precision) == Stepwise()
+        model, wide = ModelConfig(84, 64, 2), ModelConfig(84, 1024, 1)
+        assert isinstance(make_plan(model, 32, 32, np.float32, H100, precision), Persistent)
+        found = make_plan(wide, 32, 32, np.float32, H100, precision)
+        assert isinstance(found, Stepwise if precision == "tf32" else Persistent), found
 
 
 def test_float64_weights_take_two_registers_each():

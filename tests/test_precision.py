@@ -7,10 +7,13 @@ from rounding_engine import PRODUCTS, RoundingEngine
 from test_cuda_engine import as_type, problem
 
 from cuchar.adam import LossScaling
+from cuchar.config import ModelConfig
 from cuchar.emulator import EmulatedDevice
 from cuchar.engines.base import Dropout
 from cuchar.engines.cuda_engine import CudaEngine
+from cuchar.engines.device import Limits
 from cuchar.engines.numpy_engine import NumpyEngine
+from cuchar.engines.plan import Persistent, Stepwise, make_plan
 from cuchar.parameters import Parameters
 
 EPS = float(np.finfo(np.float32).eps)
@@ -20,7 +23,10 @@ SHAPES = [
     (84, 64, 2, 13, 3),
     (7, 1, 3, 1, 2),
     (40, 33, 3, 9, 7),
+    (5, 200, 2, 13, 2),
+    (5, 256, 1, 50, 2),
 ]  # V, H, L, B, T
+FORTY = Limits(90, 40, 232_448)
 SCHEDULES = ("forward", "reverse", "shuffled")
 
 
@@ -73,16 +79,29 @@ def test_the_reference_without_rounding_is_the_numpy_engine():
         np.testing.assert_allclose(plain[name], expected, rtol=1e-9, atol=1e-14, err_msg=name)
 
 
+@pytest.fixture(params=["persistent", "stepwise"])
+def regime(request, monkeypatch):
+    """The one that the kernels of a test are of."""
+    if request.param == "stepwise":
+        monkeypatch.setattr("cuchar.engines.plan.persistent_plan", lambda *_: None)
+    return request.param
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape):
-    for name, ratio in ratios(precision, shape, [EmulatedDevice(of) for of in SCHEDULES]):
+def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape, regime):
+    V, H, L, B, T = shape
+    assert isinstance(
+        make_plan(ModelConfig(V, H, L), T, B, np.float32, FORTY, precision),
+        Persistent if regime == "persistent" else Stepwise,
+    )
+    for name, ratio in ratios(precision, shape, [EmulatedDevice(of, limits=FORTY) for of in SCHEDULES]):
         assert ratio <= 1, name
 
 
 @pytest.mark.parametrize("planted", [*PRODUCTS, "fp32", *PRECISIONS])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_bound_sees_operands_unrounded_or_rounded_otherwise(precision, planted):
+def test_the_bound_sees_operands_unrounded_or_rounded_otherwise(precision, planted, regime):
     devices = [EmulatedDevice()]
     if planted in PRODUCTS:
         assert max(ratio for _, ratio in ratios(precision, SHAPES[0], devices, plain=(planted,))) > 10

@@ -108,11 +108,12 @@ class GemmLaunches:
         self.gemm = self.head.gemm
         self._recurrence: Recurrence
         if isinstance(plan, Persistent):
-            self._recurrence = PersistentRecurrence(device, model, dtype, plan, dropout)
+            self._recurrence = PersistentRecurrence(device, model, dtype, plan, dropout, precision)
         else:
             self._recurrence = StepwiseRecurrence(device, model, dtype, dropout, self.gemm)
         self.flags = self._recurrence.flags
-        self.steps_a_graph = 0 if precision == "fp32" else 1  # cuBLAS cannot be captured
+        # cuBLAS cannot be captured; a few launches a window need not be
+        self.steps_a_graph = 0 if precision == "fp32" or isinstance(plan, Persistent) else 1
         real = real_macro(dtype)
         self._begin = device.kernels("begin_window.cu", real)["begin_window"]
         sums = device.kernels("sums.cu", real)

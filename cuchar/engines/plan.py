@@ -25,10 +25,11 @@ REGISTER_UNIT = 128  # threads: four parts of a multiprocessor have a quarter of
 MOST_REGISTERS, MOST_THREADS = 255, 1024
 CLUSTER_SPEED = 1.4  # of a cluster of two over one block, a row: an estimate from instruction counts
 LEAST_CAPABILITY = {"fp32": 70, "tf32": 80, "bf16": 80, "fp16": 75}  # that has tensor cores for it
-# Clocks of the persistent regime, estimates: of a pair of rows for each weight of a thread, of a part beside its products,
+# Clocks of the persistent regime, estimates: of a pair of rows for each weight of a thread, of a fragment, of a part
+# beside its products,
 # of results on their way to other blocks, of a first row on its way to shared memory; and bytes of rows a clock.
-PAIR_CLOCKS, PART_CLOCKS, TRAVEL_CLOCKS, FETCH_CLOCKS, FETCH_BYTES = 2.4, 800, 1500, 600, 64
-ROWS_AT_ONCE, FLAG_WORDS, MOST_PARTS = 2, 32, 64
+PAIR_CLOCKS, FRAGMENT_CLOCKS, PART_CLOCKS, TRAVEL_CLOCKS, FETCH_CLOCKS, FETCH_BYTES = 2.4, 32, 800, 1500, 600, 64
+FLAG_WORDS, MOST_PARTS = 32, 64
 SUM_COLUMNS, NORM_BLOCKS = 256, 1024  # kernels/sums.cuh; blocks whose sums of squares Adam adds
 
 
@@ -48,23 +49,33 @@ class Resident:
 
 @dataclass(frozen=True)
 class Tile:
-    """kernels/persistent.cuh, struct Tile: a warp's part of a matrix with so many inputs."""
+    """kernels/tile.cuh: a warp's part of a matrix. `warps` share its outputs, a `row` of inputs takes so many numbers.
 
-    inputs: int
-    lanes: int
-    itemsize: int
+    pair_clocks: that a warp's product with `at_once` rows takes of its quarter of a multiprocessor, an estimate.
+    """
 
-    @property
-    def warps(self) -> int:
-        return ceil_div(self.inputs, self.lanes * (128 // self.itemsize))
+    warps: int
+    outputs: int
+    row: int
+    at_once: int
+    registers: int
+    clocks: float
 
-    @property
-    def slice(self) -> int:
-        return 4 * ceil_div(ceil_div(self.inputs, self.lanes * self.warps), 4)
 
-    @property
-    def row(self) -> int:
-        return self.warps * self.lanes * padded(self.slice)
+def ffma_tile(inputs: int, lanes: int, itemsize: int) -> Tile:
+    """struct Tile."""
+    warps = ceil_div(inputs, lanes * (128 // itemsize))
+    slice_ = 4 * ceil_div(ceil_div(inputs, lanes * warps), 4)
+    return Tile(warps, 128 // lanes, warps * lanes * padded(slice_), 2, itemsize * slice_, 4 * slice_ * PAIR_CLOCKS)
+
+
+def tensor_tile(inputs: int, precision: str) -> Tile:
+    """struct TensorTile."""
+    per_word = 1 if precision == "tf32" else 2
+    warps = ceil_div(inputs, 256 * per_word)
+    each = ceil_div(inputs, warps * 8 * per_word)
+    row = 32 * ceil_div(warps * each * 8 * per_word, 32) + 4 * per_word
+    return Tile(warps, 16, row, 8, 4 * each, each * FRAGMENT_CLOCKS)
 
 
 @dataclass(frozen=True)
@@ -108,9 +119,8 @@ def make_plan(
 ) -> Plan:
     """The kernels for windows [T, B] of this model on a device."""
     itemsize = np.dtype(dtype).itemsize
-    if precision != "fp32":
-        return Stepwise()
-    return resident_plan(model, T, B, itemsize, limits) or persistent_plan(model, B, itemsize, limits) or Stepwise()
+    resident = resident_plan(model, T, B, itemsize, limits) if precision == "fp32" else None
+    return resident or persistent_plan(model, B, itemsize, limits, precision) or Stepwise()
 
 
 def expect_tensor_cores(precision: str, dtype: np.dtype, name: str, limits: Limits) -> None:
@@ -164,53 +174,50 @@ def resident_plan(model: ModelConfig, T: int, B: int, itemsize: int, limits: Lim
     return Resident(cluster, threads, shared, products + characters, splits)
 
 
-def persistent_plan(model: ModelConfig, B: int, itemsize: int, limits: Limits) -> Persistent | None:
+def persistent_plan(
+    model: ModelConfig, B: int, itemsize: int, limits: Limits, precision: str = "fp32"
+) -> Persistent | None:
     """The division of batch and units that takes the fewest clocks; no more blocks than multiprocessors."""
     H, stages = model.hidden, 2 * model.layers - 1
-    forward, backward = Tile(H, 8, itemsize), Tile(4 * H, 16, itemsize)
+    if precision == "fp32":
+        forward, backward = ffma_tile(H, 8, itemsize), ffma_tile(4 * H, 16, itemsize)
+    else:
+        forward, backward = tensor_tile(H, precision), tensor_tile(4 * H, precision)
     best: tuple[float, Persistent] | None = None
     for groups in range(1, min(B, limits.multiprocessors // stages) + 1):
         each = limits.multiprocessors // (groups * stages)  # blocks of a stage, at most
-        units = 8 * ceil_div(ceil_div(H, each), 8)
+        units = backward.outputs * ceil_div(ceil_div(H, each), backward.outputs)
         blocks = groups * stages * ceil_div(H, units)
-        threads = 32 * forward.warps * units // 4, 32 * backward.warps * units // 8
-        if (
-            max(threads) > MOST_THREADS
-            or not _held(forward, threads[0], limits)
-            or not _held(backward, threads[1], limits)
+        threads = 32 * forward.warps * 4 * units // forward.outputs, 32 * backward.warps * units // backward.outputs
+        if max(threads) > MOST_THREADS or not (
+            _held(forward, H, threads[0], limits) and _held(backward, H, threads[1], limits)
         ):
             continue
         for parts in range(1, min(ceil_div(B, groups), MOST_PARTS) + 1):
             rows = ceil_div(B, groups * parts)
-            ahead, room = parts > 2, ROWS_AT_ONCE * ceil_div(rows, ROWS_AT_ONCE)
-            shared = tuple(
-                itemsize * ((1 + ahead) * room * tile.row + tile.warps * room * outputs + numbers * rows * units)
-                for tile, outputs, numbers in (
-                    (forward, 4 * units, 5 * (1 + ahead)),
-                    (backward, units, 7 * (1 + ahead) + parts),
-                )
-            )
-            shared = tuple(16 * ceil_div(bytes, 16) for bytes in shared)
-            if max(shared) > limits.shared_bytes:
-                continue
-            clocks = 0.0  # of a step
-            for tile, count in ((forward, threads[0]), (backward, threads[1])):
-                pairs = room // ROWS_AT_ONCE * ceil_div(count, REGISTER_UNIT)
-                of_part = PART_CLOCKS + pairs * 4 * tile.slice * PAIR_CLOCKS
+            ahead, products = parts > 2, ceil_div(rows, forward.at_once)
+            room, shared, clocks = products * forward.at_once, [], 0.0
+            for tile, count, outputs, inputs, numbers, more in (
+                (forward, threads[0], 4 * units, H, 5, 0),
+                (backward, threads[1], units, 4 * H, 7, parts * rows * units),
+            ):
+                held = (1 + ahead) * (room * tile.row + numbers * rows * units) + tile.warps * room * outputs + more
+                shared.append(16 * ceil_div(itemsize * held, 16))
+                of_part = PART_CLOCKS + products * ceil_div(count, REGISTER_UNIT) * tile.clocks
                 if not ahead:
-                    of_part += FETCH_CLOCKS + rows * tile.inputs * itemsize / FETCH_BYTES
+                    of_part += FETCH_CLOCKS + rows * inputs * itemsize / FETCH_BYTES
                 clocks += parts * of_part + (TRAVEL_CLOCKS if parts == 1 else 0)
-            if best is None or clocks < best[0]:
-                flags = 2 * stages * groups * parts * FLAG_WORDS
+            if max(shared) <= limits.shared_bytes and (best is None or clocks < best[0]):
                 launches = (Launch(count, bytes) for count, bytes in zip(threads, shared, strict=True))
+                flags = 2 * stages * groups * parts * FLAG_WORDS
                 best = clocks, Persistent(groups, units, parts, rows, blocks, flags, *launches)
     return best[1] if best else None
 
 
-def _held(tile: Tile, threads: int, limits: Limits) -> bool:
+def _held(tile: Tile, H: int, threads: int, limits: Limits) -> bool:
     """Whether a multiprocessor's registers hold the weights of a block, and what else its threads need."""
-    beside = BESIDE_WEIGHTS + 8 * (tile.inputs % 4 > 0) + 16 * (limits.capability < 80) + 24 * (threads > 384)
-    registers = tile.itemsize * tile.slice + beside
+    beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 16 * (limits.capability < 80) + 24 * (threads > 384)
+    registers = tile.registers + beside
     held = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT) * 8 * ceil_div(registers, 8)
     return registers <= MOST_REGISTERS and held <= limits.registers
 

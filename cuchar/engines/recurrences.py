@@ -75,9 +75,13 @@ class StepwiseRecurrence:
 class PersistentRecurrence:
     """All layers and steps in a launch forward and a launch backward, of blocks that run at once."""
 
-    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Persistent, dropout: bool):
+    def __init__(
+        self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Persistent, dropout: bool, precision: str
+    ):
         self.plan = plan
         macros = {**real_macro(dtype), **shape_macros(model), **plan.macros, "DROPOUT": int(dropout)}
+        if precision != "fp32":
+            macros["PRECISION"] = precision.capitalize()
         kernels = device.kernels("lstm_persistent.cu", macros, cooperative=True)
         self._forward, self._backward = kernels["persistent_forward"], kernels["persistent_backward"]
         self._no_mask = Mask.of(0, 0, dtype)
