@@ -13,7 +13,7 @@ from cuchar.config import TrainConfig
 from cuchar.engines.base import State
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
-from cuchar.engines.launches import Launches, Mask, real_macro
+from cuchar.engines.launches import Launches, Mask
 from cuchar.engines.plan import bytes_needed, ceil_div, expect_memory, norm_blocks
 from cuchar.parameters import Parameters
 
@@ -49,7 +49,7 @@ class DeviceLearner:
         self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, most)
         self._backward = Backward(device, model, T, B, dtype, kernels.splits)
         self._mask = Mask.of(config.dropout, config.seed, dtype) if config.dropout else None
-        self._adam = device.kernels("adam.cu", real_macro(dtype))["adam"]
+        self._adam = device.kernels("adam.cu", kernels.head.macros)["adam"]
         identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
         self._cut = device.kernels("windows.cu", {"ID": identifier})["cut_windows"]
         self._graphs: dict[int, Callable[[], None]] = {}
