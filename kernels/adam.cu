@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(256) adam(
             *scaling = {grows ? min(2 * scaling->scale, MOST_SCALE) : scaling->scale, grows ? 0 : good_steps};
         }
         norms[now.index] = passed_over ? 0 : norm;
-        progress->next = {now.index + 1, !changes && !passed_over};
+        progress->next = {now.index + 1, max(now.stopped, static_cast<int>(!changes && !passed_over))};
     }
     if (!changes || at >= P) return;
     const real gradient = raw * static_cast<real>(clip > 0 && norm > clip ? clip / norm : 1);

@@ -28,12 +28,17 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
 
 /* ---- Copies that nobody waits for: from compute capability 8.0 on; before, they are done at once ---- */
 
-/* One number from global into shared memory; the thread may read it after a wait_copies that covers its commit. */
+/* A number, or four that are aligned, from global into shared memory; the thread may read it after a wait_copies that
+ * covers its commit.
+ */
 template <class Number>
 __device__ __forceinline__ void copy_async(Number* to, const Number* from) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(sizeof(Number))
-                 : "memory");
+    constexpr int PIECE = sizeof(Number) < 16 ? sizeof(Number) : 16;
+#pragma unroll
+    for (int at = 0; at < sizeof(Number); at += PIECE)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to) + at),
+                     "l"(reinterpret_cast<const char*>(from) + at), "n"(PIECE) : "memory");
 #else
     *to = *from;
 #endif
@@ -141,11 +146,11 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* flag) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
     return value;
 }
-/* Until *flag - value, as a signed difference, is at least 0; false once the wait was too long. */
-__device__ __forceinline__ bool wait_flag(const unsigned* flag, unsigned value) {
+/* Until *flag is at least `value`; false once the wait was too long, or *stopped more than 1: another's was. */
+__device__ __forceinline__ bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped) {
     const long long begin = clock64();
-    while (static_cast<int>(load_acquire(flag) - value) < 0)
-        if (clock64() - begin > WAIT_CLOCKS) return false;
+    while (load_acquire(flag) < value)
+        if (clock64() - begin > WAIT_CLOCKS || load_acquire(stopped) > 1) return false;
     return true;
 }
 

@@ -17,7 +17,7 @@ struct Step {
 
 struct Place {
     int index;    // in the chunk
-    int stopped;  // a loss or gradient was not finite: nothing changes any more
+    int stopped;  // 1: a loss or gradient was not finite; more: a block waited too long. Nothing changes any more
 };
 
 #ifndef SCALED

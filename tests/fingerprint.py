@@ -20,12 +20,15 @@ from cuchar.engines.device import Limits
 from cuchar.parameters import initialise
 
 H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # with few multiprocessors, for few splits of N
+FEW = Limits(90, 6, 232_448)
 STEPWISE = Limits(80, 108, 166_912, registers=0)
 WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers to drop between, but for "without"
     "cluster": (40, 64, 2, 3, 67, H100),
     "block": (40, 25, 3, 2, 9, A100),
     "block without dropout": (40, 25, 3, 2, 9, A100),
     "stepwise": (40, 64, 2, 7, 5, STEPWISE),
+    "persistent": (40, 30, 2, 7, 5, FEW),
+    "persistent deep": (40, 12, 3, 2, 4, FEW),
     "large vocabulary": (600, 5, 1, 3, 4, STEPWISE),
     "stepwise tf32": (40, 64, 2, 7, 5, STEPWISE),
     "stepwise fp16": (44, 28, 2, 7, 5, STEPWISE),
@@ -34,6 +37,7 @@ WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers
     "small cluster": (12, 9, 2, 1, 34, H100),
     "small block": (12, 9, 3, 2, 4, A100),
     "small stepwise": (12, 9, 2, 2, 3, STEPWISE),
+    "small persistent": (12, 9, 2, 3, 3, FEW),
     "small large vocabulary": (12, 2, 1, 3, 2, STEPWISE),
     "small stepwise bf16": (12, 9, 2, 2, 3, STEPWISE),
     "small stepwise fp16": (12, 9, 2, 2, 3, STEPWISE),
@@ -42,8 +46,8 @@ WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers
 
 def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize=None, schedule="forward") -> str:
     """Digest of the loss scaling, losses, norms, parameters, moments, state, scores and logits after two steps of training."""
-    if sys.argv[2] == "small large vocabulary":
-        plan.ONE_PASS_VOCABULARY = V - 1
+    if sys.argv[2] == "small large vocabulary" or "persistent" in sys.argv[2]:
+        plan.ONE_PASS_VOCABULARY = V - 1  # the resident regime's limit, too
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if L > 1 and "without" not in sys.argv[2] else 0.0
     options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}

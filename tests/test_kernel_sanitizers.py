@@ -12,6 +12,7 @@ SMALL = (
     "small cluster",
     "small block",
     "small stepwise",
+    "small persistent",
     "small large vocabulary",
     "small stepwise bf16",
     "small stepwise fp16",

@@ -12,8 +12,8 @@ from cuchar.engines.plan import LEAST_CAPABILITY, make_plan
 from cuchar.parameters import initialise
 
 REGIMES = [  # V, H, L, B, T, precision
-    (84, 64, 2, 4, 6, "fp32"), (84, 64, 1, 4, 6, "fp32"), (84, 81, 2, 3, 4, "fp32"), (600, 24, 2, 3, 4, "fp32"),
-    (84, 81, 2, 3, 4, "tf32"), (84, 64, 2, 3, 4, "bf16"), (84, 33, 2, 3, 4, "fp16"),
+    (84, 64, 2, 4, 6, "fp32"), (84, 64, 1, 4, 6, "fp32"), (84, 81, 2, 7, 4, "fp32"), (600, 24, 2, 3, 4, "fp32"),
+    (84, 720, 2, 3, 4, "fp32"), (84, 81, 2, 3, 4, "tf32"), (84, 64, 2, 3, 4, "bf16"), (84, 33, 2, 3, 4, "fp16"),
 ]  # fmt: skip
 device_learner.MOST_WINDOWS = 2  # no more than there are steps: initcheck sees results read that no step has written
 

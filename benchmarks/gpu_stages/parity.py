@@ -26,7 +26,15 @@ CASES = {
     "2x256, every option": (replace(WIDE, **OPTIONS), 50),
     "2x256, carried, every option": (replace(WIDE, **OPTIONS, carry_state=True), 50),
 }
-SHAPES = [(84, 64, 2, 32, 32), (68, 64, 1, 200, 20), (84, 48, 3, 5, 33), (68, 256, 2, 50, 50), (600, 100, 2, 20, 20)]
+SHAPES = [
+    (84, 64, 2, 32, 32),
+    (68, 64, 1, 200, 20),
+    (84, 48, 3, 5, 33),
+    (68, 256, 2, 50, 50),
+    (68, 512, 2, 50, 20),
+    (600, 100, 2, 20, 20),
+    (84, 1024, 2, 20, 10),
+]
 TINY = {"steps": 3, "batch": 2}
 PRECISION_STEPS, PRECISION_BOUND = 300, 0.02  # on the mean loss of the last 50
 

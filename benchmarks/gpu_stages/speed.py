@@ -55,11 +55,13 @@ CONFIGURATIONS = [
     Configuration(68, 512, 2, 50, 50, 50, 30),  # (b)
     Configuration(68, 256, 2, 50, 50, 100, 50),  # torch-rnn's
     Configuration(68, 512, 3, 50, 50, 30, 20),
+    Configuration(68, 1024, 2, 32, 32, 30, 20),  # stepwise
     *(Configuration(68, 512, 2, 50, 50, 50, 0, precision) for precision in ("tf32", "bf16", "fp16")),
 ]
 TINY = [
     Configuration(9, 8, 2, 3, 4, 4, 2),
-    Configuration(9, 105, 1, 2, 2, 4, 2),
+    Configuration(9, 81, 2, 2, 2, 4, 2),
+    Configuration(9, 260, 2, 2, 2, 4, 2),
     Configuration(9, 8, 1, 2, 2, 4, 0, "fp16"),
 ]
 

@@ -226,13 +226,26 @@ void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where) {
     after(reinterpret_cast<Order*>(word)[phase]);
 }
 
-bool wait_flag(const unsigned* flag, unsigned value, const Where& where) {
-    auto reached = [](const void* flag, uint64_t value) {
-        auto* word = static_cast<unsigned*>(const_cast<void*>(flag));
-        const unsigned now = std::atomic_ref(*word).load(std::memory_order_relaxed);
-        return static_cast<int>(now - static_cast<unsigned>(value)) >= 0;
+static unsigned now(const unsigned* word) {
+    return std::atomic_ref(*const_cast<unsigned*>(word)).load(std::memory_order_relaxed);
+}
+
+bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped, const Where& where) {
+    struct Watched {
+        const unsigned *flag, *stopped;
+    } watched = {flag, stopped};
+    auto over = [](const void* watched, uint64_t value) {
+        const auto& [flag, stopped] = *static_cast<const Watched*>(watched);
+        return now(flag) >= value || now(stopped) > 1;
     };
-    return watch(reached, flag, value, true, "a flag", where);
+    return watch(over, &watched, value, true, "a flag", where) && now(flag) >= value;
+}
+
+void delay(const Where& where) {
+    constexpr unsigned seldom = 8, most_turns = 128;  // long enough for the others to get some steps ahead
+    Unit& unit = *running().owner->unit;
+    if (unit.grid.launch.schedule == 2 && unit.random() % seldom == 0)
+        for (unsigned turns = unit.random() % most_turns; turns; --turns) give_way(where);
 }
 
 void give_way(const Where& where) { wait(running(), Status::gave_way, "a flag", where); }

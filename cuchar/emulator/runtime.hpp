@@ -37,7 +37,7 @@ struct Launch {
 // A copy under way: it is in shared memory once its commit is waited for, and not before.
 struct Copy {
     void* to;
-    uint64_t value;
+    unsigned char value[32];
     unsigned bytes, commit;
 };
 
@@ -81,8 +81,10 @@ void mbarrier_expect(uint64_t* word, unsigned bytes, const Where& where);
 void mbarrier_complete(uint64_t* word, unsigned bytes, const Where& where);
 void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where);
 
-// Until *flag - value, as a signed difference, is at least 0; false once no thread can change it any more.
-bool wait_flag(const unsigned* flag, unsigned value, const Where& where);
+// Until *flag is at least `value`; false once *stopped is more than 1, or no thread can change either any more.
+bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped, const Where& where);
+// In the shuffled schedule lets the other threads run for a while, or not.
+void delay(const Where& where);
 // Lets the other threads run, from a loop that waits for one of them.
 void give_way(const Where& where);
 

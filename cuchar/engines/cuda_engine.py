@@ -7,11 +7,12 @@ import numpy as np
 from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.arguments import mask_of
 from cuchar.engines.base import Dropout, State
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.device_learner import DeviceLearner
-from cuchar.engines.launches import Launches, launches, mask_of
+from cuchar.engines.launches import Launches, launches
 from cuchar.engines.plan import expect_tensor_cores, make_plan
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters
@@ -37,7 +38,9 @@ class CudaEngine:
         self.model, self.device, self.dtype, self.precision = model, device, np.dtype(dtype), precision
         expect_tensor_cores(precision, self.dtype, device.name, device.limits)
         self.name = f"CUDA kernels on {device.name}" + (f" in {precision}" if precision != "fp32" else "")
-        self._tape = lru_cache(maxsize=2)(lambda T, B, dropout: Tape(device, model, T, B, self.dtype, dropout))
+        self._tape = lru_cache(maxsize=2)(
+            lambda T, B, dropout: Tape(device, model, T, B, self.dtype, dropout, self.launches_for(T, B, dropout).flags)
+        )
         self._launches = lru_cache(maxsize=None)(
             lambda plan, dropout: launches(device, model, self.dtype, plan, dropout, precision)
         )
@@ -64,6 +67,7 @@ class CudaEngine:
         kernels = self.launches_for(tape.T, tape.B, dropout=False)
         kernels.forward(weights, tape)
         kernels.head(weights, tape, with_targets=targets is not None)
+        tape.expect_no_wait()
         return tape
 
     def _begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State, dropout: Dropout | None) -> Tape:
@@ -96,6 +100,7 @@ class CudaEngine:
         kernels = self.launches_for(tape.T, tape.B, dropout is not None)
         backward = Backward(self.device, self.model, tape.T, tape.B, self.dtype, kernels.splits)
         kernels.gradients(self.fold(parameters), tape, backward, True, mask_of(dropout, self.dtype))
+        tape.expect_no_wait()
         backward.gradients.get(gradients.flat)
         return float(self.device.read(tape.results)[0, 0]), tape.get_state()
 

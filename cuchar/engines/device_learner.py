@@ -10,10 +10,11 @@ import numpy as np
 from cuchar.adam import BETA1, BETA2, Adam
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
+from cuchar.engines.arguments import Mask
 from cuchar.engines.base import State
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
-from cuchar.engines.launches import Launches, Mask
+from cuchar.engines.launches import Launches
 from cuchar.engines.plan import bytes_needed, ceil_div, expect_memory, norm_blocks
 from cuchar.parameters import Parameters
 
@@ -46,7 +47,7 @@ class DeviceLearner:
         self._weights, self._m, self._v = (
             Weights.of(device, model, host, dtype) for host in (parameters.flat, adam.m, adam.v)
         )
-        self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, most)
+        self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, kernels.flags, most)
         self._backward = Backward(device, model, T, B, dtype, kernels.splits)
         self._mask = Mask.of(config.dropout, config.seed, dtype) if config.dropout else None
         self._adam = device.kernels("adam.cu", kernels.head.macros)["adam"]
@@ -62,9 +63,8 @@ class DeviceLearner:
         def needed(batch: int) -> int:
             model, dtype = self._host_parameters.model, self._host_parameters.flat.dtype
             config, corpus = self._config, windows.ids.nbytes
-            return bytes_needed(
-                model, config.steps, batch, dtype, self._kernels.splits, config.dropout > 0, most, corpus
-            )
+            kernels, dropout = self._kernels, config.dropout > 0
+            return bytes_needed(model, config.steps, batch, dtype, kernels.splits, dropout, kernels.flags, most, corpus)
 
         expect_memory(needed(self._config.batch), self._device.free_bytes(), needed(1), self._config.batch)
 
@@ -119,6 +119,7 @@ class DeviceLearner:
         else:
             self._steps(K)
         results = self._device.read(tape.results)[:, :K]
+        tape.expect_no_wait()
         self._seconds_a_step = (perf_counter() - began) / K
         bad = np.flatnonzero(~np.isfinite(results).all(axis=0))
         return results[:, : bad[0] + 1] if len(bad) else results
