@@ -185,7 +185,7 @@ def _reduced(capability: int) -> Iterable[Build]:
     for precision in precisions(capability):
         for tile in TILES:
             macros = (("PRECISION", precision.capitalize()), ("TILE", tile))
-            yield Build("tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, 4 * tile)
+            yield Build("tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, (("tensor_gemm", 4 * tile, 0),))
 
 
 def precisions(capability: int) -> list[str]:
