@@ -148,7 +148,7 @@ def builds() -> list[Build]:
     for capability, architecture in ARCHITECTURES.items():
         if capability not in nvrtc.getSupportedArchs():
             continue
-        found |= set(_shape_free(capability, "float")) | set(_tensor_gemms(capability))
+        found |= set(_shape_free(capability, "float")) | set(_reduced(capability))
         for model in edge_models(architecture, 4):
             for dropout in (0, 1) if model.layers > 1 else (0,):
                 found |= set(_resident(model, architecture, "float", dropout))
@@ -179,12 +179,15 @@ def _shape_free(capability: int, real: str) -> Iterable[Build]:
         yield Build("windows.cu", "2-byte ids", capability, (("ID", "unsigned short"),))
 
 
-def _tensor_gemms(capability: int) -> Iterable[Build]:
-    """In the precisions that the architecture has."""
+def _reduced(capability: int) -> Iterable[Build]:
+    """In the precisions that the architecture has, and what scales fp16's gradients."""
+    if "fp16" in precisions(capability):
+        for file in "adam gradient_norm softmax".split():
+            yield Build(f"{file}.cu", "float, scaled for fp16", capability, (("SCALED", 1),))
     for precision in precisions(capability):
         for tile in TILES:
             macros = (("PRECISION", precision.capitalize()), ("TILE", tile))
-            yield Build("tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, 4 * tile)
+            yield Build("tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, (("tensor_gemm", 4 * tile, 0),))
 
 
 def precisions(capability: int) -> list[str]:

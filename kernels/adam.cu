@@ -2,7 +2,7 @@
  *   g = gradient * min(1, clip / norm)    m = b1*m + (1-b1)*g    v = b2*v + (1-b2)*g^2
  *   p = p*decay - step_size * m / (sqrt(v)/root + epsilon)       (Step has decay, step_size, root)
  * parameters, gradients, m, v [P]; squares [count]: what gradient_norm left; norms: the chunk's, out.
- * Where the loss or the norm is not finite, or was at an earlier step, nothing changes. But with loss scaling, a norm
+ * Where the loss or the norm is not finite, or was at an earlier step, nothing changes. But if SCALED, a norm
  * that is not finite only halves the scale, as long as that is above 1: the step is passed over, its norm said to be 0.
  * GROWTH steps without that double it.
  * One thread an element; every block adds up the norm for itself, in the same order.
@@ -31,9 +31,9 @@ extern "C" __global__ void __launch_bounds__(256) adam(
     const double norm = sqrt(block_sum(sum, scratch));
     const bool changes = !now.stopped && isfinite(norm) && isfinite(loss);
     if (blockIdx.x == 0 && threadIdx.x == 0) {
-        const bool passed_over = scaling && !now.stopped && !isfinite(norm) && isfinite(loss) && scaling->scale > 1;
+        const bool passed_over = SCALED && !now.stopped && !isfinite(norm) && isfinite(loss) && scaling->scale > 1;
         if (passed_over) *scaling = {scaling->scale / 2, 0};
-        if (scaling && changes) {
+        if (SCALED && changes) {
             const int good_steps = scaling->good_steps + 1;
             const bool grows = good_steps >= GROWTH;
             *scaling = {grows ? min(2 * scaling->scale, MOST_SCALE) : scaling->scale, grows ? 0 : good_steps};

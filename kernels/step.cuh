@@ -20,6 +20,10 @@ struct Place {
     int stopped;  // 1: a loss or gradient was not finite; more: a block waited too long. Nothing changes any more
 };
 
+#ifndef SCALED
+#define SCALED 0  // 1 for fp16: there is a loss scaling
+#endif
+
 /* What gradients are multiplied by from dlogits on, so that fp16 holds them, and for how many steps it was so. */
 struct Scaling {
     float scale;

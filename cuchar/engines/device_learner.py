@@ -10,7 +10,7 @@ import numpy as np
 from cuchar.adam import BETA1, BETA2, Adam
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
-from cuchar.engines.arguments import Mask, real_macro
+from cuchar.engines.arguments import Mask
 from cuchar.engines.base import State
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
@@ -50,7 +50,7 @@ class DeviceLearner:
         self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, kernels.flags, most)
         self._backward = Backward(device, model, T, B, dtype, kernels.splits)
         self._mask = Mask.of(config.dropout, config.seed, dtype) if config.dropout else None
-        self._adam = device.kernels("adam.cu", real_macro(dtype))["adam"]
+        self._adam = device.kernels("adam.cu", kernels.head.macros)["adam"]
         identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
         self._cut = device.kernels("windows.cu", {"ID": identifier})["cut_windows"]
         self._graphs: dict[int, Callable[[], None]] = {}

@@ -22,15 +22,15 @@ class Head:
     """Logits or losses of a tape's last layer; the sums that end every backward pass."""
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, precision: str = "fp32"):
-        self.model, self.gemm, self.scaled = model, gemm_of(device, precision), precision == "fp16"
-        real = real_macro(dtype)
+        self.model, self.gemm, self._scaled = model, gemm_of(device, precision), precision == "fp16"
+        self.macros = {**real_macro(dtype), "SCALED": int(self._scaled)}  # of adam.cu too
         self.one_pass = precision == "fp32" and one_pass_head(model, dtype.itemsize)
         if self.one_pass:
             sizes = {"HIDDEN": model.hidden, "VOCABULARY": model.vocabulary_size}
-            self._kernel = device.kernels("head.cu", {**real, **sizes})["head"]
+            self._kernel = device.kernels("head.cu", {**real_macro(dtype), **sizes})["head"]
         else:
-            self._kernel = device.kernels("softmax.cu", real)["softmax"]
-        self._norm = device.kernels("gradient_norm.cu", real)["gradient_norm"]
+            self._kernel = device.kernels("softmax.cu", self.macros)["softmax"]
+        self._norm = device.kernels("gradient_norm.cu", self.macros)["gradient_norm"]
 
     def __call__(self, weights: Weights, tape: Tape, with_targets: bool) -> None:
         """Losses and dlogits with targets, logits without."""
@@ -49,7 +49,7 @@ class Head:
 
     def scaling(self, tape: Tape) -> Any:
         """Where the loss scaling is, or that there is none."""
-        return tape.scaling if self.scaled else NULL
+        return tape.scaling if self._scaled else NULL
 
     def finish(self, tape: Tape, backward: Backward) -> None:
         """Gradients from their parts, the squares of their norm, the mean loss."""
