@@ -27,7 +27,7 @@ from pathlib import Path
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.kernel_loader import join, kernel_folder, kernel_names
-from cuchar.engines.plan import Resident, make_plan, one_pass_head
+from cuchar.engines.plan import OneBlock, Resident, draw_warps, make_plan, one_pass_head, sample_plan
 
 TABLE = Path(__file__).parent.parent / "kernels/registers.md"
 OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space")  # RawModule's, without include paths
@@ -148,6 +148,7 @@ def builds() -> list[Build]:
         for model in edge_models(architecture, 4):
             for dropout in (0, 1) if model.layers > 1 else (0,):
                 found |= set(_resident(model, architecture, "float", dropout))
+            found |= set(_sampling(model, architecture, "float"))
         for V, H in ((CHARACTERS, 64), (68, 512), (512, 512)):
             found.add(_head(V, H, capability, "float"))
     hopper = ARCHITECTURES[90]
@@ -156,6 +157,7 @@ def builds() -> list[Build]:
     for model in edge_models(hopper, 8):
         if model.vocabulary_size == CHARACTERS and model.layers < 3:
             found |= set(_resident(model, hopper, "double", 0))
+            found |= set(_sampling(model, hopper, "double"))
     return sorted(found)
 
 
@@ -163,6 +165,9 @@ def _shape_free(capability: int, real: str) -> Iterable[Build]:
     macros = () if real == "float" else (("REAL", real),)
     for file in "adam begin_window cell dropout gradient_norm softmax sums".split():
         yield Build(f"{file}.cu", real, capability, macros)
+    for V in (CHARACTERS, 65_536):
+        warps = draw_warps(ModelConfig(V, 1, 1))
+        yield Build("draw.cu", f"{real} V{V}", capability, (("REAL", real), ("WARPS", warps)), 32 * warps)
     if real == "float":
         yield Build("windows.cu", "1-byte ids", capability, (("ID", "unsigned char"),))
         yield Build("windows.cu", "2-byte ids", capability, (("ID", "unsigned short"),))
@@ -189,6 +194,16 @@ def _resident(model: ModelConfig, architecture: Architecture, real: str, dropout
                 macros + own, plan.threads, plan.shared_bytes,
             )  # fmt: skip
             yield Build("weight_gradients.cu", shape, architecture.capability, macros)
+
+
+def _sampling(model: ModelConfig, architecture: Architecture, real: str) -> Iterable[Build]:
+    """As ResidentSteps makes it."""
+    plan = sample_plan(model, "f8" if real == "double" else "f4", architecture.limits)
+    if isinstance(plan, OneBlock):
+        sizes = (("HIDDEN", model.hidden), ("LAYERS", model.layers), ("VOCABULARY", model.vocabulary_size))
+        macros = (("REAL", real), *sizes, ("SHARED_BYTES", plan.shared_bytes))
+        shape = f"{real} V{model.vocabulary_size} H{model.hidden} L{model.layers}"
+        yield Build("lstm_sample.cu", shape, architecture.capability, macros, plan.threads, plan.shared_bytes)
 
 
 def _plan(model: ModelConfig, architecture: Architecture, itemsize: int, B: int) -> object:

@@ -59,11 +59,11 @@ def dropout_mask(
 def uniforms(seed: int, streams: range, positions: range) -> np.ndarray:
     """Numbers for draws, [positions, streams] float64: odd multiples of 2^-53, so never 0 or 1.
 
-    Character `position` of stream `stream` takes the first two words of counter
-    (position, 2^31 + position >> 32, stream, stream >> 32), low 32 bits each: 52 bits.
+    Character `position` of stream `stream` takes 52 bits, of the first two words of counter
+    (position, 2^31 + position >> 32, stream, stream >> 32), each its low 32 bits.
     """
     position = np.array(positions, np.uint64)[:, None]
     stream = np.array(streams, np.uint64)
     counter = (position & _LOW, position >> _SHIFT | _DRAW, stream & _LOW, stream >> _SHIFT)
     high, low, _, _ = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
-    return (high * 2.0**20 + (low >> np.uint64(12)) + 0.5) / 2.0**52
+    return (high << np.uint64(21) | low >> np.uint64(11) | np.uint64(1)) / 2.0**53

@@ -13,7 +13,7 @@ extern "C" __global__ void __launch_bounds__(DRAWING) draw_ids(
     const int s = blockIdx.x;
     const double uniform = draw_uniform(seed, first_stream + s, position);
     const long long row = static_cast<long long>(s) * V;
-    const int id = draw({is_exp, top_k, coldness, top_p}, uniform, logits + row, p + row, V, scratch);
+    const int id = draw({is_exp, top_k, coldness, top_p}, uniform, &logits[row], &p[row], V, scratch);
     if (threadIdx.x) return;
     ids[s] = max(id, 0);
     made[s] = id;

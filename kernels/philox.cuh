@@ -46,5 +46,5 @@ __device__ __forceinline__ double draw_uniform(
     const Words words = philox(
         {static_cast<unsigned>(position), static_cast<unsigned>(position >> 32) | 1u << 31,
          static_cast<unsigned>(stream), static_cast<unsigned>(stream >> 32)}, seed);
-    return (words.w0 * 1048576.0 + (words.w1 >> 12) + 0.5) / 4503599627370496.0;
+    return static_cast<double>(static_cast<unsigned long long>(words.w0) << 21 | words.w1 >> 11 | 1) / (1ll << 53);
 }

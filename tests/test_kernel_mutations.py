@@ -20,13 +20,15 @@ OF_EACH_FILE = 2
 RESIDENT = ("cluster", "block")
 JUDGES = {  # of each file: the workloads that run it, one of which must notice
     **dict.fromkeys(
-        "adam.cu block_sum.cuh four.cuh gradient_norm.cu lstm_backward.cuh lstm_forward.cuh lstm_resident.cu matvec.cuh philox.cuh "
+        "adam.cu block_sum.cuh four.cuh gradient_norm.cu lstm_backward.cuh lstm_forward.cuh lstm_resident.cu lstm_sample.cu matvec.cuh philox.cuh "
         "real.cuh shape.cuh wavefront.cuh windows.cu".split(), RESIDENT
     ),
     "weight_gradients.cu": (*RESIDENT, "block without dropout"),
     **dict.fromkeys(["head.cuh", "sums.cuh"], (*RESIDENT, "stepwise")),
     **dict.fromkeys(["begin_window.cu", "cell.cu", "dropout.cu", "head.cu", "sums.cu"], ("stepwise",)),
     "softmax.cu": ("large vocabulary",),
+    "draw.cuh": (*RESIDENT, "large vocabulary"),
+    "draw.cu": ("stepwise", "large vocabulary"),
 }  # fmt: skip
 NO_SIGNS = {"hardware.cuh", "step.cuh"}  # the emulator has its own of the first; declarations only in the second
 HARMLESS = [  # signs that may be either, as what they lead to is not used
@@ -63,7 +65,7 @@ def digest(folder: Path, workload: str) -> str:
     command = [sys.executable, ROOT / "tests/fingerprint.py", folder, workload]
     env = environment() | {"XDG_CACHE_HOME": str(folder.parent / "cache")}
     try:
-        run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+        run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
     except subprocess.TimeoutExpired:
         return "failed: endless"
     return run.stdout if run.returncode == 0 else f"failed: {run.returncode} {run.stderr[-200:]}"

@@ -5,7 +5,17 @@ import pytest
 
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
-from cuchar.engines.plan import Resident, Stepwise, bytes_needed, expect_memory, make_plan, one_pass_head
+from cuchar.engines.plan import (
+    OneBlock,
+    Resident,
+    Stepwise,
+    bytes_needed,
+    draw_warps,
+    expect_memory,
+    make_plan,
+    one_pass_head,
+    sample_plan,
+)
 from cuchar.errors import DeviceError
 
 H100, A100, V100 = Limits(90, 132, 232_448), Limits(80, 108, 166_912), Limits(70, 80, 98_304)
@@ -54,6 +64,30 @@ def test_resident_as_far_as_shared_memory_goes():
 
 def test_volta_holds_less_as_its_copies_pass_through_registers():
     assert isinstance(plan(84, 48, 2, limits=V100), Resident) and isinstance(plan(84, 64, 2, limits=V100), Stepwise)
+
+
+@pytest.mark.parametrize(
+    "V,H,L,threads",
+    [
+        (84, 64, 2, 384), (84, 96, 1, 192), (84, 97, 1, None), (84, 63, 2, None), (84, 32, 4, 448), (84, 16, 8, 480),
+        (84, 80, 2, None), (512, 64, 2, 384), (513, 16, 1, None), (2, 1, 1, 32),
+    ],
+)  # fmt: skip
+def test_sampling_is_resident_where_one_block_holds_the_model(V, H, L, threads):
+    found = sample_plan(ModelConfig(V, H, L), "f4", H100)
+    assert isinstance(found, Stepwise if threads is None else OneBlock)
+    assert threads is None or found.threads == threads
+
+
+def test_sampling_is_resident_as_far_as_shared_memory_goes():
+    def last_taken(H, limits):
+        return max(V for V in range(2, 514) if isinstance(sample_plan(ModelConfig(V, H, 1), "f4", limits), OneBlock))
+
+    assert last_taken(64, T4) == 192 and last_taken(64, V100) == 320 and last_taken(64, A100) == 512
+
+
+def test_one_warp_draws_from_few_characters_and_eight_from_many():
+    assert [draw_warps(ModelConfig(V, 1, 1)) for V in (2, 512, 513, 65_536)] == [1, 1, 8, 8]
 
 
 def test_float64_weights_take_two_registers_each():
