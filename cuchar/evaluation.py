@@ -14,6 +14,7 @@ BLOCK_STEPS = 256
 BLOCK_WINDOWS = 64
 LONG_TEXT = 100_000  # characters from which on `cuchar eval` scores in chunks
 CHUNKS, CHUNK, WARM_UP = 64, 4096, 256  # side by side; characters of one at most, and before it
+CHUNK_STEPS = 64  # a call: all chunks' activations stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,14 @@ def chunk_losses(engine: Engine, weights: Any, ids: np.ndarray) -> Iterator[np.n
         state = engine.zero_state(len(starts))
         if scores > WARM_UP:
             before = ids[np.maximum(starts - WARM_UP, 0) + np.arange(WARM_UP)[:, None]]
-            _, state = engine.forward(weights, before, state)
+            for start in range(0, WARM_UP, CHUNK_STEPS):
+                _, state = engine.forward(weights, before[start : start + CHUNK_STEPS], state)
         if first == 0:
             state.h[:, 0] = state.c[:, 0] = 0
         places = np.minimum(starts[:, None] + np.arange(size + 1), scores)  # the last chunk is filled up with its last
         blocks = []
-        for start in range(0, size, BLOCK_STEPS):
-            rows = ids[places[:, start : start + BLOCK_STEPS + 1]]
+        for start in range(0, size, CHUNK_STEPS):
+            rows = ids[places[:, start : start + CHUNK_STEPS + 1]]
             losses, state = engine.losses(weights, rows[:, :-1].T, rows[:, 1:].T, state)
             blocks.append(losses.T)
         yield np.concatenate(blocks, axis=1).reshape(-1)[: end - first]

@@ -13,7 +13,7 @@ from cuchar.sampling import SampleConfig, expect_seed
 
 PRIME_BLOCK = 256
 BLOCK_SECONDS = 0.1  # so that a reader sees text come
-BLOCK_IDS = 1 << 22  # of all streams together, at most
+BLOCK_IDS = 1 << 20  # of all streams together, at most
 GROWTH = 4  # from a block to the next, at most: the first one's time is no measure
 
 
@@ -39,7 +39,7 @@ def generate(
         DivergedError: logits that are not finite.
     """
     expect_seed(seed)
-    made, running = 0, np.ones(len(streams), bool)
+    running = np.ones(len(streams), bool)
     tail = np.full((max(0, len(stop) - 1), len(streams)), -1)
     for ids in _blocks(engine, weights, config, seed, streams, prime):
         if ids.min() < 0:
@@ -52,7 +52,6 @@ def generate(
             taken[ended] = hits.argmax(axis=0)[ended] + 1
             running &= ~ended
             tail = rows[len(ids) :]
-        made += len(ids)
         yield ids, taken
         if not running.any():
             return

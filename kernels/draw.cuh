@@ -18,8 +18,8 @@ static_assert(WARPS == 1 || WARPS == 8, "one, or block_sum's eight");
 constexpr int DRAWING = 32 * WARPS;  // threads
 
 struct Law {
-    int is_exp, top_k;  // top_k 0: off; 1: argmax
-    double coldness, top_p;  // 1 / temperature
+    int is_exp, top_k;       // top_k 0: off; 1: argmax
+    double coldness, top_p;  // coldness: 1 / temperature
 };
 
 constexpr int ID_BITS = 16, RANK_BITS = 32 + ID_BITS;
@@ -61,7 +61,7 @@ __device__ __forceinline__ unsigned long long reach(double goal, int bits, int V
 __device__ __forceinline__ unsigned long long rank_of(real logit, int v) {
     const unsigned bits = __float_as_uint(logit == 0 ? 0.0f : static_cast<float>(logit));  // -0 is 0
     const unsigned ordered = bits >> 31 ? ~bits : bits | 1u << 31;
-    return static_cast<unsigned long long>(ordered) << ID_BITS | ((1 << ID_BITS) - 1 - v);
+    return static_cast<unsigned long long>(ordered) << ID_BITS | (~v & 0xFFFF);
 }
 
 /* By the first WARPS warps of a block; -1 where a logit is not finite.
@@ -99,5 +99,6 @@ __device__ __forceinline__ int draw(
     if (law.top_k) keep(reach(law.top_k, RANK_BITS, V, scratch, rank, [](int) { return 1.0; }));
     if (law.top_p < 1) keep(reach(law.top_p * total(), RANK_BITS, V, scratch, rank, weight));
     const auto backwards = [&](int v) { return static_cast<unsigned long long>(V - 1 - v); };
-    return V - 1 - static_cast<int>(reach(uniform * total(), 32 - __clz(V - 1), V, scratch, backwards, weight));
+    const int bits = 32 - __clz(V - 1);  // of the largest id
+    return V - 1 - static_cast<int>(reach(uniform * total(), bits, V, scratch, backwards, weight));
 }

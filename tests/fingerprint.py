@@ -57,7 +57,8 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     losses, end = engine.losses(weights, inputs, targets, state)
     logits, _ = engine.forward(weights, inputs, state)
     draws = []
-    for options in ({"law": "exp"}, {"top_k": V - 2, "top_p": 0.9, "temperature": 0.8}):
+    laws = ({"law": "exp"}, {"top_k": V - 2, "top_p": 0.9, "temperature": 0.8}, {"temperature": 1e-4})
+    for options in laws:
         law, begin = SampleConfig(**options), inputs[-1]
         sampler = engine.sampler(weights, law, (5 << 32) | 7, range(2, 2 + B), begin, state, 1 << 32)
         draws += [sampler.make(T), sampler.make(1)]

@@ -86,7 +86,7 @@ def test_chunks_score_every_character_once_and_in_order(length, monkeypatch):
     monkeypatch.setattr(evaluation, "CHUNKS", 3)
     monkeypatch.setattr(evaluation, "CHUNK", 30)
     monkeypatch.setattr(evaluation, "WARM_UP", 20)
-    monkeypatch.setattr(evaluation, "BLOCK_STEPS", 7)
+    monkeypatch.setattr(evaluation, "CHUNK_STEPS", 7)
     engine, ids = Echo(), np.random.default_rng(0).integers(1, 1 << 40, length)  # every sum is another
     assert np.concatenate(list(chunk_losses(engine, None, ids))).tolist() == ids[1:].tolist()
     sums, place = np.cumsum([0, *ids]), {character: at for at, character in enumerate(ids)}

@@ -39,6 +39,7 @@ HARMLESS = [  # signs that may be either, as what they lead to is not used
     "end - begin + GROUPS - 1",  # fronts at which no stage works
     "(L > 1 ? L - 1 : 1)", "layer + 1, step, column",  # channels that nobody uses; those of other parity are the same
     "THREADS_OF_BLOCK - 1) / THREADS_OF_BLOCK", "SUM_COLUMNS - 1) / SUM_COLUMNS",  # trips and tiles that nobody asks for
+    "bit = bits - 1", "bits = 32 - __clz(V - 1)",  # bits that no key has
 ]  # fmt: skip
 
 
