@@ -22,19 +22,31 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cache
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.kernel_loader import join, kernel_folder, kernel_names
-from cuchar.engines.plan import OneBlock, Resident, draw_warps, make_plan, one_pass_head, sample_plan
+from cuchar.engines.plan import (
+    LEAST_CAPABILITY,
+    OneBlock,
+    Persistent,
+    Resident,
+    draw_warps,
+    make_plan,
+    one_pass_head,
+    resident_plan,
+    sample_plan,
+)
+from cuchar.engines.tensor_gemm import TILES
 
 TABLE = Path(__file__).parent.parent / "kernels/registers.md"
 OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space")  # RawModule's, without include paths
 WINDOW = 32  # T; B is such that plan.py takes a cluster of two where there are clusters, or does not
 BATCHES = {"cluster": 32, "single": 128}
 CHARACTERS = 84  # the notebook's vocabulary on data/shakespeare.txt
-MOST_HIDDEN, DEPTHS = 256, (1, 2, 3, 4, 8)  # where to look for the edges of the resident regime
+MOST_HIDDEN, MOST_PERSISTENT, DEPTHS = 256, 2048, (1, 2, 3, 4, 8)  # where to look for the edges of two regimes
 PARTITIONS = 4  # of a multiprocessor; each has a quarter of the registers and every fourth warp of a block
 GROUP_THREADS = {"sum_rows_by_id": 128}  # a block's, where that is not 256
 
@@ -85,14 +97,17 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True, order=True)
 class Build:
-    """One file, compiled once. `threads` and `shared_bytes` (dynamic) of its blocks; 0 threads: GROUP_THREADS or 256."""
+    """One file, compiled once. `launches`: threads and dynamic shared bytes of blocks, where not GROUP_THREADS or 256, and 0."""
 
     file: str
     shape: str
     capability: int
     macros: tuple[tuple[str, int | str], ...] = ()
-    threads: int = 0
-    shared_bytes: int = 0
+    launches: tuple[tuple[str, int, int], ...] = ()  # of the kernels named
+
+    def launch(self, kernel: str) -> tuple[int, int]:
+        given = {name: (threads, shared) for name, threads, shared in self.launches}
+        return given.get(kernel, (GROUP_THREADS.get(kernel, 256), 0))
 
     @property
     def source(self) -> str:
@@ -144,16 +159,20 @@ def builds() -> list[Build]:
     for capability, architecture in ARCHITECTURES.items():
         if capability not in nvrtc.getSupportedArchs():
             continue
-        found |= set(_shape_free(capability, "float"))
+        found |= set(_shape_free(capability, "float")) | set(_tensor_gemms(capability))
         for model in edge_models(architecture, 4):
             for dropout in (0, 1) if model.layers > 1 else (0,):
                 found |= set(_resident(model, architecture, "float", dropout))
             found |= set(_sampling(model, architecture, "float"))
+        for model in persistent_models(architecture, 4):
+            for dropout in (0, 1) if model.layers > 1 else (0,):
+                found.add(_persistent(model, architecture, "float", dropout))
         for V, H in ((CHARACTERS, 64), (68, 512), (512, 512)):
             found.add(_head(V, H, capability, "float"))
     hopper = ARCHITECTURES[90]
     found |= set(_shape_free(90, "double"))
     found.add(_head(CHARACTERS, 64, 90, "double"))
+    found.add(_persistent(ModelConfig(20, 33, 3), hopper, "double", 1))
     for model in edge_models(hopper, 8):
         if model.vocabulary_size == CHARACTERS and model.layers < 3:
             found |= set(_resident(model, hopper, "double", 0))
@@ -167,10 +186,27 @@ def _shape_free(capability: int, real: str) -> Iterable[Build]:
         yield Build(f"{file}.cu", real, capability, macros)
     for V in (CHARACTERS, 65_536):
         warps = draw_warps(ModelConfig(V, 1, 1))
-        yield Build("draw.cu", f"{real} V{V}", capability, (("REAL", real), ("WARPS", warps)), 32 * warps)
+        yield Build(
+            "draw.cu", f"{real} V{V}", capability, (("REAL", real), ("WARPS", warps)), (("draw_ids", 32 * warps, 0),)
+        )
     if real == "float":
         yield Build("windows.cu", "1-byte ids", capability, (("ID", "unsigned char"),))
         yield Build("windows.cu", "2-byte ids", capability, (("ID", "unsigned short"),))
+
+
+def _tensor_gemms(capability: int) -> Iterable[Build]:
+    """In the precisions that the architecture has."""
+    for precision in precisions(capability):
+        for tile in TILES:
+            macros = (("PRECISION", precision.capitalize()), ("TILE", tile))
+            yield Build(
+                "tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, (("tensor_gemm", 4 * tile, 0),)
+            )
+
+
+def precisions(capability: int) -> list[str]:
+    """That tensor cores have."""
+    return [name for name, least in LEAST_CAPABILITY.items() if name != "fp32" and least <= capability]
 
 
 def _head(V: int, H: int, capability: int, real: str) -> Build:
@@ -189,9 +225,10 @@ def _resident(model: ModelConfig, architecture: Architecture, real: str, dropout
         plan = _plan(model, architecture, 8 if real == "double" else 4, B)
         if isinstance(plan, Resident):
             own = (("CLUSTER", plan.cluster), ("DROPOUT", dropout), ("SHARED_BYTES", plan.shared_bytes))
+            launches = tuple((kernel, plan.threads, plan.shared_bytes) for kernel in ("lstm_forward", "lstm_step"))
             yield Build(
                 "lstm_resident.cu", f"{shape} cluster {plan.cluster} dropout {dropout}", architecture.capability,
-                macros + own, plan.threads, plan.shared_bytes,
+                macros + own, launches,
             )  # fmt: skip
             yield Build("weight_gradients.cu", shape, architecture.capability, macros)
 
@@ -203,7 +240,43 @@ def _sampling(model: ModelConfig, architecture: Architecture, real: str) -> Iter
         sizes = (("HIDDEN", model.hidden), ("LAYERS", model.layers), ("VOCABULARY", model.vocabulary_size))
         macros = (("REAL", real), *sizes, ("SHARED_BYTES", plan.shared_bytes))
         shape = f"{real} V{model.vocabulary_size} H{model.hidden} L{model.layers}"
-        yield Build("lstm_sample.cu", shape, architecture.capability, macros, plan.threads, plan.shared_bytes)
+        launches = (("lstm_sample", plan.threads, plan.shared_bytes),)
+        yield Build("lstm_sample.cu", shape, architecture.capability, macros, launches)
+
+
+def _persistent(model: ModelConfig, architecture: Architecture, real: str, dropout: int) -> Build:
+    plan = _plan(model, architecture, 8 if real == "double" else 4, BATCHES["cluster"])
+    assert isinstance(plan, Persistent)
+    sizes = {"REAL": real, "HIDDEN": model.hidden, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size}
+    launches = tuple(
+        (f"persistent_{name}", launch.threads, launch.shared_bytes)
+        for name, launch in (("forward", plan.forward), ("backward", plan.backward))
+    )
+    shape = f"{real} V{model.vocabulary_size} H{model.hidden} L{model.layers} dropout {dropout}"
+    macros = sizes | plan.macros | {"DROPOUT": dropout}
+    return Build("lstm_persistent.cu", shape, architecture.capability, tuple(macros.items()), launches)
+
+
+@cache
+def persistent_models(architecture: Architecture, itemsize: int) -> list[ModelConfig]:
+    """By depth, the largest model that is spread over the chip, and the largest whose rows are not aligned."""
+
+    def largest(L: int, sizes: Iterable[int]) -> list[ModelConfig]:
+        models = (ModelConfig(CHARACTERS, H, L) for H in sizes)
+        taken = (model for model in models if isinstance(_plan(model, architecture, itemsize, 32), Persistent))
+        return list(islice(taken, 1))
+
+    found = (
+        [ModelConfig(68, 512, 2)]
+        if isinstance(_plan(ModelConfig(68, 512, 2), architecture, itemsize, 32), Persistent)
+        else []
+    )
+    for L in DEPTHS:
+        whole = largest(L, range(MOST_PERSISTENT, 0, -16))
+        found += whole
+        if whole:
+            found += largest(L, range(whole[0].hidden - 1, 0, -2))
+    return found
 
 
 def _plan(model: ModelConfig, architecture: Architecture, itemsize: int, B: int) -> object:
@@ -215,7 +288,7 @@ def edge_models(architecture: Architecture, itemsize: int) -> list[ModelConfig]:
     """The notebook's model and the largest that plan.py takes: by depth, of sizes that fill their warps or do not."""
 
     def taken(model: ModelConfig) -> bool:
-        return any(isinstance(_plan(model, architecture, itemsize, B), Resident) for B in BATCHES.values())
+        return any(resident_plan(model, WINDOW, B, itemsize, architecture.limits) for B in BATCHES.values())
 
     found = [ModelConfig(CHARACTERS, 64, 2)]
     for V, depths in ((CHARACTERS, DEPTHS), (512, (1, 2))):
@@ -306,8 +379,8 @@ def rows_of(build: Build) -> list[Row]:
         raise RuntimeError(f"{build}: expected kernels {kernel_names(source)}, found {sorted(found)} in the log")
     rows = []
     for name in kernel_names(source):
-        usage, threads = found[name], build.threads or GROUP_THREADS.get(name, 256)
-        shared = usage.shared_bytes + build.shared_bytes
+        usage, (threads, dynamic) = found[name], build.launch(name)
+        shared = usage.shared_bytes + dynamic
         blocks = architecture.blocks_at_once(usage.registers, threads, shared)
         of_warps = round(100 * blocks * -(-threads // 32) / architecture.warps)
         facts = (threads, usage.registers, usage.spill_bytes, usage.stack_bytes, shared, blocks, of_warps)
@@ -340,10 +413,17 @@ def table(rows: list[Row]) -> str:
     return HEADER.format(version=nvrtc_version()) + text + "\n"
 
 
-def uncovered(rows: list[Row]) -> list[str]:
-    """Kernels of kernels/ without a row."""
-    defined = {(path.name, name) for path in kernel_folder().glob("*.cu") for name in kernel_names(join(path.name, {}))}
-    return sorted(f"{file} {name}" for file, name in defined - {(row.file, row.kernel) for row in rows})
+def uncovered(rows: list[Row], capability: int) -> list[str]:
+    """Kernels of kernels/ without a row on an architecture that has what they need, and precisions without one."""
+    files = [path.name for path in kernel_folder().glob("*.cu")]
+    defined = {(file, name) for file in files for name in kernel_names(join(file, {}))}
+    if not precisions(capability):
+        defined.remove(("tensor_gemm.cu", "tensor_gemm"))
+    shapes = {row.shape.split()[0] for row in rows}
+    return sorted(
+        [f"{file} {name}" for file, name in defined - {(row.file, row.kernel) for row in rows}]
+        + [precision for precision in precisions(capability) if precision not in shapes]
+    )
 
 
 def main() -> None:

@@ -1,14 +1,27 @@
 """Adam over the flat buffer, with global-norm clipping and decoupled weight decay."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
+@dataclass
+class LossScaling:
+    """What fp16's gradients are multiplied by on their way back, and for how many steps it has been so.
+
+    Halved where they overflow, doubled after 2000 steps in which they do not (kernels/adam.cu).
+    Source: Micikevicius et al. 2018, section 3.2.
+    """
+
+    scale: float = 65_536.0
+    good_steps: int = 0
+
+
 class Adam:
-    """Moments `m` and `v`, laid out as the parameters are.
+    """Moments `m` and `v`, laid out as the parameters are, and the loss scaling, which only fp16 uses.
 
     Source: Kingma and Ba 2015, algorithm 1, with ε outside the bias-corrected root, as in
     PyTorch; Loshchilov and Hutter 2019 for the decay; Pascanu et al. 2013 for clipping.
@@ -17,6 +30,7 @@ class Adam:
     def __init__(self, size: int, dtype: np.typing.DTypeLike = np.float32):
         self.m = np.zeros(size, dtype)
         self.v = np.zeros(size, dtype)
+        self.scaling = LossScaling()
         self._scratch = np.empty(size, dtype)
 
     def update(

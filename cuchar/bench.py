@@ -32,7 +32,9 @@ class Timing:
     chars_per_s: float
 
 
-def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, batch: int) -> dict[str, Any]:
+def bench(
+    device: str, peer: str | None, hidden: int, layers: int, steps: int, batch: int, precision: str = "fp32"
+) -> dict[str, Any]:
     """Median time of a training step (forward, backward, Adam; zero state; random characters).
 
     Contenders take turns, a round each, so that a noisy machine is noisy for both. A call of
@@ -44,7 +46,7 @@ def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, b
     if peer is not None and peer not in PEERS:
         raise OptionError(f"--peer: expected {' | '.join(PEERS)}, found {peer}")
     model = ModelConfig(VOCABULARY_SIZE, hidden, layers)
-    config = TrainConfig(hidden=hidden, layers=layers, steps=steps, batch=batch, stride=1)
+    config = TrainConfig(hidden=hidden, layers=layers, steps=steps, batch=batch, stride=1, precision=precision)
     ids = np.random.default_rng(0).integers(VOCABULARY_SIZE, size=batch * (steps + WINDOWS), dtype=np.uint8)
     windows = Windows(ids, batch, steps, config.window_stride)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -66,7 +68,10 @@ def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, b
         for name, seconds in ((name, median(taken)) for name, taken in times.items())
     ]
     return {
-        "configuration": {"vocabulary": VOCABULARY_SIZE, "hidden": hidden, "layers": layers, "steps": steps, "batch": batch},
+        "configuration": {
+            "vocabulary": VOCABULARY_SIZE, "hidden": hidden, "layers": layers, "steps": steps, "batch": batch,
+            "precision": precision,
+        },
         "threads": threads,
         "timings": [asdict(timing) for timing in timings],
         "ratio": timings[1].ms_per_step / timings[0].ms_per_step if peer else None,
@@ -75,7 +80,7 @@ def bench(device: str, peer: str | None, hidden: int, layers: int, steps: int, b
 
 def _our_steps(device: str, model: ModelConfig, config: TrainConfig, windows: Windows) -> Callable[[], int]:
     """As `cuchar train` does them: the learner's chunk a call."""
-    engine, _ = choose_engine(device, model)
+    engine, _ = choose_engine(device, model, precision=config.precision)
     parameters = initialise(model, 0)
     adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
     learner = engine.learner(config, parameters, adam, state, windows)

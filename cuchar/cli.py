@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 DEFAULT = TrainConfig()
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N | emulate, the CUDA kernels on the CPU.")]
+Precision = Annotated[str, typer.Option(help="Of matrix products, on a GPU: fp32 | tf32 | bf16 | fp16.")]
 CheckpointArgument = Annotated[Path, typer.Argument(help="A checkpoint file or a run folder.")]
 Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: error | skip.")]
 
@@ -36,6 +37,7 @@ def train(
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = DEFAULT.lr,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bits.")] = DEFAULT.seed,
     device: Device = "auto",
+    precision: Precision = DEFAULT.precision,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<text>-<time>")] = None,
     carry_state: Annotated[bool, typer.Option("--carry-state", help="Windows follow each other, with their state.")] = False,
     dropout: Annotated[float, typer.Option(help="Between layers.")] = DEFAULT.dropout,
@@ -132,6 +134,7 @@ def evaluate(
     texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files or folders.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     device: Device = "auto",
+    precision: Precision = DEFAULT.precision,
     window: Annotated[int | None, typer.Option(help="A zero state every so many characters, as the notebook.", show_default="one stream")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Read even a long text as one stream, not in chunks side by side.")] = False,
     per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss.")] = None,
@@ -144,7 +147,7 @@ def evaluate(
         raise OptionError(f"--window: expected at least 1, found {window}")
     if window is not None and exact:
         raise OptionError("--window: expected it or --exact, found both")
-    print_score(score_files(checkpoint, texts, device, window, exact, per_char, unknown), json)
+    print_score(score_files(checkpoint, texts, device, window, exact, per_char, unknown, precision), json)
 
 
 @app.command()
@@ -176,6 +179,7 @@ def export(
 @app.command()
 def bench(
     device: Device = "auto",
+    precision: Precision = DEFAULT.precision,
     peer: Annotated[str | None, typer.Option(help="Take turns with: torch.")] = None,
     hidden: Annotated[int, typer.Option()] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option()] = DEFAULT.layers,
@@ -187,8 +191,8 @@ def bench(
     from cuchar.bench import bench as measure
     from cuchar.reports import print_bench
 
-    TrainConfig(hidden=hidden, layers=layers, steps=steps, batch=batch)
-    print_bench(measure(device, peer, hidden, layers, steps, batch), json)
+    TrainConfig(hidden=hidden, layers=layers, steps=steps, batch=batch, precision=precision)
+    print_bench(measure(device, peer, hidden, layers, steps, batch, precision), json)
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

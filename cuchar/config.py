@@ -8,6 +8,7 @@ from cuchar.errors import OptionError
 
 SCHEDULES = ("constant", "step", "cosine")
 VALIDATION_SPLITS = ("tail", "streams")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DEFAULT_DECAY = {"constant": 1.0, "step": 0.5, "cosine": 0.1}
 
 
@@ -56,6 +57,7 @@ class TrainConfig:
     log_every: int = 100
     save_every: int = 1000
     bytes: bool = False
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -75,6 +77,7 @@ class TrainConfig:
         self._expect("clip", 0 <= self.clip < math.inf, "at least 0 (0 is off)")
         self._expect("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
         self._expect("schedule", self.schedule in SCHEDULES, " | ".join(SCHEDULES))
+        self._expect("precision", self.precision in PRECISIONS, " | ".join(PRECISIONS))
         self._expect("val_split", self.val_split in VALIDATION_SPLITS, " | ".join(VALIDATION_SPLITS))
         if self.decay is not None:
             self._expect("decay", 0 < self.decay <= 1, "above 0 and at most 1")

@@ -22,15 +22,18 @@ class Model:
     Args:
         path: a checkpoint file or a run folder (its best checkpoint, else its last).
         device: auto | cpu | cuda | cuda:N.
+        precision: fp32 | tf32 | bf16 | fp16; on the NumPy engine fp32 alone.
     Raises:
         CheckpointError: no checkpoint there, or a damaged one.
         DeviceError: a device that is not there.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto"):
+    def __init__(self, path: str | Path, device: str = "auto", precision: str = "fp32"):
         checkpoint = read_checkpoint(path)
         self.parameters, self.vocabulary = checkpoint.parameters, checkpoint.vocabulary
-        self.engine, self.engine_reason = choose_engine(device, self.parameters.model, self.parameters.flat.dtype)
+        self.engine, self.engine_reason = choose_engine(
+            device, self.parameters.model, self.parameters.flat.dtype, precision
+        )
         self._weights = self.engine.fold(self.parameters)
 
     def sample(self, length: int = 500, *, prime: str | bytes = "", seed: int | None = None, **options: Any) -> str:

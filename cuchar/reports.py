@@ -31,9 +31,10 @@ def score_files(
     exact: bool,
     per_char: Path | None,
     unknown: str,
+    precision: str = "fp32",
 ) -> Score:
     """Score text files as one text, a long one in chunks unless `exact`; `per_char` gets every character's loss."""
-    model = Model(checkpoint, device)
+    model = Model(checkpoint, device, precision)
     codes, _ = read_codes(texts, model.vocabulary.is_bytes)
     ids = model.vocabulary.encode(codes, unknown)
     chunked = window is None and not exact and len(ids) > LONG_TEXT

@@ -43,7 +43,7 @@ def start_run(
     corpus = load_corpus(texts, config.bytes)
     training, validation, val_sha256 = _parts(corpus, config, val)
     model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
-    engine, reason = choose_engine(device, model)
+    engine, reason = choose_engine(device, model, precision=config.precision)
     facts = {
         "texts": [str(Path(text).resolve()) for text in texts],
         "sha256": corpus.sha256,
@@ -101,7 +101,7 @@ def resume_run(
         if checkpoint and checkpoint.parameters.model != model:
             found = asdict(checkpoint.parameters.model)
             raise RunError(f"{folder.last}: expected the run's model {asdict(model)}, found {found}")
-        engine, reason = choose_engine(device, model)
+        engine, reason = choose_engine(device, model, precision=config.precision)
         facts = {key: stored[key] for key in ("sha256", "characters", "val_sha256")}
         facts |= {"texts": [str(Path(text).resolve()) for text in texts] or stored["texts"]}
         facts |= {"val": None if val is None else str(Path(val).resolve())}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.adam import Adam
+from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
@@ -126,6 +126,7 @@ class Trainer:
             self.parameters, self.adam, self.state = checkpoint.parameters, checkpoint.adam, checkpoint.state
             self.position = Position.from_json(checkpoint.run["position"])
             self.batches.bit_generator.state = checkpoint.run["generators"]["batches"]
+            self.adam.scaling = LossScaling(**checkpoint.run.get("loss_scaling", {}))
             folder.truncate(checkpoint.run["lengths"])
         self.windows = self._cut()
         self.learner = engine.learner(config, self.parameters, self.adam, self.state, self.windows)
@@ -297,6 +298,7 @@ class Trainer:
             "train": self.config.to_json(),
             "position": asdict(self.position),
             "generators": {"batches": self.batches.bit_generator.state},
+            **({"loss_scaling": asdict(self.adam.scaling)} if self.config.precision == "fp16" else {}),
             "lengths": self.folder.lengths(),
             "best": None if math.isinf(self.best) else self.best,
         }

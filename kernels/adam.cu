@@ -2,19 +2,24 @@
  *   g = gradient * min(1, clip / norm)    m = b1*m + (1-b1)*g    v = b2*v + (1-b2)*g^2
  *   p = p*decay - step_size * m / (sqrt(v)/root + epsilon)       (Step has decay, step_size, root)
  * parameters, gradients, m, v [P]; squares [count]: what gradient_norm left; norms: the chunk's, out.
- * Where the loss or the norm is not finite, or was at an earlier step, nothing changes.
+ * Where the loss or the norm is not finite, or was at an earlier step, nothing changes. But with loss scaling, a norm
+ * that is not finite only halves the scale, as long as that is above 1: the step is passed over, its norm said to be 0.
+ * GROWTH steps without that double it.
  * One thread an element; every block adds up the norm for itself, in the same order.
  * The last kernel of a step: writes progress->next.
- * Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; Pascanu et al. 2013. Reference: cuchar/adam.py
+ * Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; Pascanu et al. 2013; Micikevicius et al. 2018. Reference: cuchar/adam.py
  */
 #include "block_sum.cuh"
 #include "step.cuh"
 
 constexpr double BETA1 = 0.9, BETA2 = 0.999, EPSILON = 1e-8;
+constexpr int GROWTH = 2000;
+constexpr float MOST_SCALE = 16777216;  // gradients that are all zero would have it grow for ever
 
 extern "C" __global__ void __launch_bounds__(256) adam(
     real* parameters, const real* gradients, real* m, real* v, const double* squares, int count,
-    const double* mean_losses, double* norms, const Step* steps, Progress* progress, double clip, long long P) {
+    const double* mean_losses, double* norms, const Step* steps, Progress* progress, Scaling* scaling, double clip,
+    long long P) {
     SHARED(double, scratch, 8);
     const Place now = progress->now;
     const Step step = steps[now.index];
@@ -24,12 +29,19 @@ extern "C" __global__ void __launch_bounds__(256) adam(
     double sum = 0;
     for (int block = threadIdx.x; block < count; block += 256) sum += squares[block];
     const double norm = sqrt(block_sum(sum, scratch));
-    const bool stopped = now.stopped || !isfinite(norm) || !isfinite(loss);
+    const bool changes = !now.stopped && isfinite(norm) && isfinite(loss);
     if (blockIdx.x == 0 && threadIdx.x == 0) {
-        norms[now.index] = norm;
-        progress->next = {now.index + 1, stopped};
+        const bool passed_over = scaling && !now.stopped && !isfinite(norm) && isfinite(loss) && scaling->scale > 1;
+        if (passed_over) *scaling = {scaling->scale / 2, 0};
+        if (scaling && changes) {
+            const int good_steps = scaling->good_steps + 1;
+            const bool grows = good_steps >= GROWTH;
+            *scaling = {grows ? min(2 * scaling->scale, MOST_SCALE) : scaling->scale, grows ? 0 : good_steps};
+        }
+        norms[now.index] = passed_over ? 0 : norm;
+        progress->next = {now.index + 1, max(now.stopped, static_cast<int>(!changes && !passed_over))};
     }
-    if (stopped || at >= P) return;
+    if (!changes || at >= P) return;
     const real gradient = raw * static_cast<real>(clip > 0 && norm > clip ? clip / norm : 1);
     const real mean = real(BETA1) * m_before + real(1 - BETA1) * gradient;
     const real square = real(BETA2) * v_before + real(1 - BETA2) * (gradient * gradient);

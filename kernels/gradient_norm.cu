@@ -1,6 +1,7 @@
 /* gradient_norm.cu: gradients from their partial sums, the pieces of their norm, and the step's loss.
- *   gradients[p] = sum over s of partials[s,p]     squares[block] = sum of this block's gradients^2
+ *   gradients[p] = sum over s of partials[s,p] / scale     squares[block] = sum of this block's gradients^2
  *   loss = mean over n of losses[n]
+ * scale: the loss scaling's, a power of two, or 1 where scaling is null.
  * partials [S,P] (may be `gradients` itself, S = 1); squares [blocks]; losses [N]; mean_losses: the chunk's.
  * Splits are added in their order, squares and losses in double precision. The last block does the loss.
  */
@@ -11,7 +12,7 @@ constexpr int AT_ONCE = 12;  // splits on their way together
 
 extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
     const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,
-    const Progress* progress, long long P, int S, int N) {
+    const Progress* progress, const Scaling* scaling, long long P, int S, int N) {
     SHARED(double, scratch, 8);
     const int blocks = gridDim.x - 1;
     double sum = 0;
@@ -21,6 +22,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
         if (threadIdx.x == 0) mean_losses[progress->now.index] = sum / N;
         return;
     }
+    const real unscale = scaling ? 1 / scaling->scale : 1;
 #pragma unroll 1
     for (long long p = blockIdx.x * 256ll + threadIdx.x; p < P; p += blocks * 256ll) {
         real gradient = 0;
@@ -31,6 +33,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
 #pragma unroll
             for (int s = 0; s < AT_ONCE; ++s) gradient += some[s];
         }
+        gradient *= unscale;
         gradients[p] = gradient;
         sum += static_cast<double>(gradient) * gradient;
     }

@@ -1,8 +1,8 @@
 /* hardware.cuh: whatever is the machine's and not the language's. The emulator has a header of the same name.
  *
- * Shared memory, barriers of a part of a block, clusters and their mbarriers, flags between blocks.
+ * Shared memory, barriers of a part of a block, tensor cores, clusters and their mbarriers, flags between blocks.
  * Every wait is bounded: a wrong barrier ends in an error (the launch traps), never in a hang.
- * Source: PTX ISA, "mbarrier", "mapa", "Memory consistency model".
+ * Source: PTX ISA, "mbarrier", "mapa", "mma", "Memory consistency model".
  */
 #pragma once
 
@@ -28,12 +28,17 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
 
 /* ---- Copies that nobody waits for: from compute capability 8.0 on; before, they are done at once ---- */
 
-/* One number from global into shared memory; the thread may read it after a wait_copies that covers its commit. */
+/* A number, or four that are aligned, from global into shared memory; the thread may read it after a wait_copies that
+ * covers its commit.
+ */
 template <class Number>
 __device__ __forceinline__ void copy_async(Number* to, const Number* from) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(sizeof(Number))
-                 : "memory");
+    constexpr int PIECE = sizeof(Number) < 16 ? sizeof(Number) : 16;
+#pragma unroll
+    for (int at = 0; at < sizeof(Number); at += PIECE)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to) + at),
+                     "l"(reinterpret_cast<const char*>(from) + at), "n"(PIECE) : "memory");
 #else
     *to = *from;
 #endif
@@ -51,6 +56,86 @@ __device__ __forceinline__ void wait_copies() {
 #endif
 }
 
+/* ---- Tensor cores: Fp16 from compute capability 7.5 on, Tf32 and Bf16 from 8.0 on; before, the launch traps ----
+ *
+ * D [16,8] += A [16,K] * B [K,8] by a whole warp: operands in one of these precisions, sums in float32, added in an
+ * order that is the machine's. Operands come in words of 32 bits: one Tf32, or two 16-bit numbers that follow each
+ * other in k, the first in the low half. K is 8 words. With group = lane / 4 and member = lane % 4, a lane has
+ *   A's words (row, word of k)   (group, member) (group+8, member) (group, member+4) (group+8, member+4)
+ *   B's words (word of k, column)   (member, group) (member+4, group)
+ *   D's numbers (row, column)   (group, 2*member) (group, 2*member+1) (group+8, 2*member) (group+8, 2*member+1)
+ * `word` rounds to nearest: ties away from zero for Tf32, to even for Bf16 and Fp16, which overflows to infinity.
+ * Source: PTX ISA, "Matrix Fragments for mma.m16n8k8", "... for mma.m16n8k16", "cvt".
+ */
+#define MMA(shape, type)                                                                                          \
+    asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                          \
+                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                           \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                 \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+
+struct Tf32 {
+    static constexpr int PER_WORD = 1;
+    static __device__ __forceinline__ unsigned word(const float* numbers) {
+        unsigned word = 0;
+#if __CUDA_ARCH__ >= 800
+        asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(numbers[0]));
+#endif
+        return word;
+    }
+    static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+        MMA("m16n8k8", "tf32");
+#else
+        __trap();
+#endif
+    }
+};
+
+struct Bf16 {
+    static constexpr int PER_WORD = 2;
+    static __device__ __forceinline__ unsigned word(const float* numbers) {
+        unsigned word = 0;
+#if __CUDA_ARCH__ >= 800
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(numbers[1]), "f"(numbers[0]));
+#endif
+        return word;
+    }
+    static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+        MMA("m16n8k16", "bf16");
+#else
+        __trap();
+#endif
+    }
+};
+
+struct Fp16 {
+    static constexpr int PER_WORD = 2;
+    static __device__ __forceinline__ unsigned word(const float* numbers) {
+        unsigned word;
+#if __CUDA_ARCH__ >= 800
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(numbers[1]), "f"(numbers[0]));
+#else
+        asm("{\n\t.reg .b16 low, high;\n\tcvt.rn.f16.f32 low, %1;\n\tcvt.rn.f16.f32 high, %2;\n\t"
+            "mov.b32 %0, {low, high};\n\t}" : "=r"(word) : "f"(numbers[0]), "f"(numbers[1]));
+#endif
+        return word;
+    }
+    static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+        MMA("m16n8k16", "f16");
+#elif __CUDA_ARCH__ >= 750
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+                         "{%0, %1, %2, %3};" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                         : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+#else
+        __trap();
+#endif
+    }
+};
+
 /* ---- Flags between the blocks of a cooperative launch ---- */
 
 __device__ __forceinline__ void add_release(unsigned* flag, unsigned value) {
@@ -61,11 +146,11 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* flag) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
     return value;
 }
-/* Until *flag - value, as a signed difference, is at least 0; false once the wait was too long. */
-__device__ __forceinline__ bool wait_flag(const unsigned* flag, unsigned value) {
+/* Until *flag is at least `value`; false once the wait was too long, or *stopped more than 1: another's was. */
+__device__ __forceinline__ bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped) {
     const long long begin = clock64();
-    while (static_cast<int>(load_acquire(flag) - value) < 0)
-        if (clock64() - begin > WAIT_CLOCKS) return false;
+    while (load_acquire(flag) < value)
+        if (clock64() - begin > WAIT_CLOCKS || load_acquire(stopped) > 1) return false;
     return true;
 }
 

@@ -1,14 +1,15 @@
 /* softmax.cu: cross-entropy over logits that do not fit on the chip, in place, three passes over a row.
  *   loss[n] = log(sum_v exp x[n,v]) - x[n,target_n]     dlogits[n,v] = (softmax(x[n])[v] - (v = target_n)) / N
- * logits [N,V] in: without bias; out: dlogits, or the logits where targets is null.
- * targets [N] of this step (a chunk of N a training step); losses [N].
+ * logits [N,V] in: without bias; out: dlogits, times the loss scaling's scale if any, or the logits where targets is null.
+ * targets [N] of this step (a chunk of N a training step); scaling or null; losses [N].
  * One block a row. Source: softmax minus one-hot; Bishop 2006, section 4.3.4. Reference: numpy_engine.cross_entropy
  */
 #include "block_sum.cuh"
 #include "step.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) softmax(
-    real* logits, const real* bias, const int* targets, const Progress* progress, real* losses, int N, int V) {
+    real* logits, const real* bias, const int* targets, const Progress* progress, const Scaling* scaling, real* losses,
+    int N, int V) {
     SHARED(real, scratch, 8);
     real* row = logits + static_cast<long long>(blockIdx.x) * V;
     real largest = LOWEST;
@@ -29,6 +30,7 @@ extern "C" __global__ void __launch_bounds__(256) softmax(
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) losses[blockIdx.x] = log(sum) + (largest - chosen);
     __syncthreads();
+    const real scale = scaling ? scaling->scale : 1;
     for (int v = threadIdx.x; v < V; v += 256)
-        row[v] = exp(row[v] - largest) / (sum * N) - (v == target ? real(1) / N : real(0));
+        row[v] = (exp(row[v] - largest) / (sum * N) - (v == target ? real(1) / N : real(0))) * scale;
 }

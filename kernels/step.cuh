@@ -17,7 +17,13 @@ struct Step {
 
 struct Place {
     int index;    // in the chunk
-    int stopped;  // a loss or gradient was not finite: nothing changes any more
+    int stopped;  // 1: a loss or gradient was not finite; more: a block waited too long. Nothing changes any more
+};
+
+/* What gradients are multiplied by from dlogits on, so that fp16 holds them, and for how many steps it was so. */
+struct Scaling {
+    float scale;
+    int good_steps;
 };
 
 struct Progress {

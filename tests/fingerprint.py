@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cuchar.adam import Adam
+from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
-from cuchar.config import ModelConfig, TrainConfig
+from cuchar.config import PRECISIONS, ModelConfig, TrainConfig
 from cuchar.emulator import EmulatedDevice
 from cuchar.engines import kernel_loader, plan
 from cuchar.engines.base import State
@@ -21,31 +21,43 @@ from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
 
 H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # with few multiprocessors, for few splits of N
+FEW = Limits(90, 6, 232_448)
 STEPWISE = Limits(80, 108, 166_912, registers=0)
 WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers to drop between, but for "without"
     "cluster": (40, 64, 2, 3, 67, H100),
     "block": (40, 25, 3, 2, 9, A100),
     "block without dropout": (40, 25, 3, 2, 9, A100),
     "stepwise": (40, 64, 2, 7, 5, STEPWISE),
+    "persistent": (40, 30, 2, 7, 5, FEW),
+    "persistent deep": (40, 12, 3, 2, 4, FEW),
     "large vocabulary": (600, 5, 1, 3, 4, STEPWISE),
+    "stepwise tf32": (40, 64, 2, 7, 5, STEPWISE),
+    "stepwise fp16": (44, 28, 2, 7, 5, STEPWISE),
+    "stepwise fp16 overflow": (12, 9, 2, 2, 3, STEPWISE),
     # for ThreadSanitizer, which takes no more than 8,000 threads
     "small cluster": (12, 9, 2, 1, 34, H100),
     "small block": (12, 9, 3, 2, 4, A100),
     "small stepwise": (12, 9, 2, 2, 3, STEPWISE),
+    "small persistent": (12, 9, 2, 3, 3, FEW),
     "small large vocabulary": (12, 2, 1, 3, 2, STEPWISE),
+    "small stepwise bf16": (12, 9, 2, 2, 3, STEPWISE),
+    "small stepwise fp16": (12, 9, 2, 2, 3, STEPWISE),
 }
 
 
 def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize=None, schedule="forward") -> str:
-    """Digest of losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
-    if sys.argv[2] == "small large vocabulary":
-        plan.ONE_PASS_VOCABULARY = plan.WARP_VOCABULARY = V - 1
+    """Digest of the loss scaling, losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
+    if sys.argv[2] == "small large vocabulary" or "persistent" in sys.argv[2]:
+        plan.ONE_PASS_VOCABULARY = plan.WARP_VOCABULARY = V - 1  # the resident regime's limit, too
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if L > 1 and "without" not in sys.argv[2] else 0.0
     options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
     config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
-    engine, parameters = CudaEngine(model, EmulatedDevice(schedule, 1, sanitize, limits)), initialise(model, 0)
+    precision = next((name for name in PRECISIONS if name in sys.argv[2]), "fp32")
+    engine = CudaEngine(model, EmulatedDevice(schedule, 1, sanitize, limits), precision=precision)
+    parameters = initialise(model, 0)
     adam, ids = Adam(parameters.flat.size), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint16)
+    adam.scaling = LossScaling(2.0**40, 5) if "overflow" in sys.argv[2] else LossScaling(2.0**10, 1999)
     state = State(*generator.normal(0, 0.5, (2, L, B, H)).astype(np.float32))
     windows = Windows(ids, B, T, T)
     learner = engine.learner(config, parameters, adam, state, windows)
@@ -64,7 +76,7 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
         draws += [sampler.make(T), sampler.make(1)]
         left = sampler._tape.get_state()
         draws += [left.h, left.c]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(adam.scaling).encode())
     for array in (*results, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits, *draws):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -198,6 +198,7 @@ def test_resume_refusals(fails, run, text, tmp_path):
     assert "--hidden: expected the run's 7" in fails(1, "train", "--resume", out, "--hidden", 8)
     assert "--seed: expected the run's 0" in fails(1, "train", "--resume", out, "--seed", 8)
     assert "--carry-state: expected the run's False" in fails(1, "train", "--resume", out, "--carry-state")
+    assert "--precision: expected the run's fp32" in fails(1, "train", "--resume", out, "--precision", "tf32")
     assert "--bytes: expected the run's False" in fails(1, "train", "--resume", out, "--bytes")
     assert "--layers: expected from 1 to 8, found 9" in fails(2, "train", "--resume", out, "--layers", 9)
     assert "--out: expected --resume" in fails(2, "train", "--resume", out, "--out", tmp_path / "x")
@@ -308,6 +309,28 @@ def test_eval_mistakes(cli, fails, trained, text, tmp_path):
     assert "expected to write" in fails(1, "eval", trained, text, "--per-char", tmp_path / "no/out.tsv")
 
 
+def test_a_precision_that_the_device_has_not(cli, fails, trained, text, tmp_path):
+    out, few = tmp_path / "run", ("--steps", 3, "--batch", 2, "--hidden", 4)
+    expected = "--precision bf16: expected a GPU's tensor cores, found the NumPy engine (asked for); --precision fp32"
+    chosen = ("--device", "cpu", "--precision", "bf16")
+    assert expected in fails(1, "train", text, *chosen, "--out", out) and not out.exists()
+    assert expected in fails(1, "eval", trained, text, *chosen)
+    assert expected in fails(1, "bench", *few, *chosen)
+    for command in (("eval", trained, text), ("bench", *few)):
+        assert "--precision: expected fp32 | tf32 | bf16 | fp16, found fp8" in fails(2, *command, "--precision", "fp8")
+
+
+def test_eval_in_a_reduced_precision(cli, trained, text):
+    text.write_text(TEXT[:60])
+    exact, reduced = (
+        json.loads(cli("eval", trained, text, "--json", "--device", "emulate", "--precision", of).stdout)[
+            "nats_per_char"
+        ]
+        for of in ("fp32", "bf16")
+    )
+    assert reduced != exact and reduced == pytest.approx(exact, rel=0.02)
+
+
 def test_info_describes_a_checkpoint(cli, trained):
     shown = cli("info", trained).stdout.decode()
     parameters = read_checkpoint(trained).parameters
@@ -336,7 +359,14 @@ def test_export_writes_the_file(cli, fails, trained, tmp_path):
 def test_bench_times_a_step(cli, fails):
     options = "--hidden 4 --layers 1 --steps 3 --batch 2".split()
     result = json.loads(cli("bench", "--device", "cpu", "--json", *options).stdout)
-    assert result["configuration"] == {"vocabulary": 84, "hidden": 4, "layers": 1, "steps": 3, "batch": 2}
+    assert result["configuration"] == {
+        "vocabulary": 84,
+        "hidden": 4,
+        "layers": 1,
+        "steps": 3,
+        "batch": 2,
+        "precision": "fp32",
+    }
     (timing,) = result["timings"]
     assert timing["steps_per_s"] == pytest.approx(1000 / timing["ms_per_step"])
     assert timing["chars_per_s"] == pytest.approx(6000 / timing["ms_per_step"])
@@ -382,6 +412,7 @@ def test_bench_times_a_step(cli, fails):
         ("--log-every 0", "--log-every: expected at least 1"),
         ("--save-every 0", "--save-every: expected at least 1"),
         ("--device gpu", "--device: expected auto | cpu | cuda | cuda:N | emulate, found gpu"),
+        ("--precision fp8", "--precision: expected fp32 | tf32 | bf16 | fp16, found fp8"),
         ("--hidden many", "many"),
         ("--no-such-option", "--no-such-option"),
     ],

@@ -41,7 +41,13 @@ def test_no_kernel_that_the_planner_takes_spills_or_has_a_stack(rows):
 def test_every_kernel_has_a_row_on_every_architecture(rows):
     for architecture in registers.ARCHITECTURES:
         there = [row for row in rows if row.arch == f"sm_{architecture}"]
-        assert registers.uncovered(there) == []
+        assert registers.uncovered(there, architecture) == []
+
+
+def test_rows_that_are_missing_are_named(rows):
+    there = [row for row in rows if row.arch == "sm_80"]
+    assert registers.uncovered([row for row in there if row.file != "adam.cu"], 80) == ["adam.cu adam"]
+    assert registers.uncovered([row for row in there if "bf16" not in row.shape], 80) == ["bf16"]
 
 
 def test_the_committed_table_is_of_these_kernels(rows):

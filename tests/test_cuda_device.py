@@ -300,6 +300,41 @@ def test_engine_names_the_gpu(install, monkeypatch):
     assert engine.name == "CUDA kernels on Stand-in H100" and reason == "asked for"
 
 
+@pytest.mark.parametrize(
+    "precision,major,minor,taken",
+    [
+        ("fp16", 7, 0, False), ("fp16", 7, 5, True), ("bf16", 7, 5, False), ("tf32", 7, 5, False), ("tf32", 8, 0, True),
+        ("bf16", 8, 6, True), ("fp32", 7, 0, True),
+    ],
+)  # fmt: skip
+def test_a_precision_needs_its_tensor_cores(install, monkeypatch, precision, major, minor, taken):
+    install(major=major, minor=minor)
+    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    if taken:
+        engine, _ = choose_engine("auto", ModelConfig(5, 3, 1), precision=precision)
+        assert precision == "fp32" or engine.name == f"CUDA kernels on Stand-in H100 in {precision}"
+        return
+    with pytest.raises(DeviceError) as error:
+        choose_engine("auto", ModelConfig(5, 3, 1), precision=precision)
+    least = "7.5" if precision == "fp16" else "8.0"
+    assert str(error.value) == (
+        f"--precision {precision}: expected compute capability {least} or newer, found {major}.{minor} "
+        "(Stand-in H100); --precision fp32 runs on it"
+    )
+
+
+def test_reduced_precision_is_of_float32_and_of_a_gpu(install, monkeypatch):
+    install()
+    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    with pytest.raises(DeviceError, match="--precision bf16: expected float32 parameters, found float64"):
+        choose_engine("cuda", ModelConfig(5, 3, 1), np.float64, "bf16")
+    monkeypatch.setattr("cuchar.engines._has_driver", lambda: False)
+    with pytest.raises(
+        DeviceError, match=r"found the NumPy engine \(no NVIDIA driver found\); --precision fp32 runs on it"
+    ):
+        choose_engine("auto", ModelConfig(5, 3, 1), precision="bf16")
+
+
 def test_make_gpu_describes_the_gpu_and_times_by_events(install, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.delenv("CUCHAR_GPU_DRY_RUN", raising=False)

@@ -31,10 +31,19 @@ OPTIONS = {"dropout": 0.3, "clip": 0.05, "weight_decay": 0.1}
         replace(TWENTY, **OPTIONS, schedule="step", carry_state=True),
         replace(TWENTY, hidden=96, layers=2, batch=8, carry_state=True, **OPTIONS, schedule="cosine"),
         replace(TWENTY, hidden=72, layers=3, batch=8, stride=5, **OPTIONS, schedule="step"),
+        replace(TWENTY, hidden=72, layers=2, batch=8, steps=16, carry_state=True, **OPTIONS, schedule="cosine"),
+        replace(TWENTY, hidden=72, layers=3, batch=8, steps=8, stride=5, **OPTIONS, schedule="step"),
     ],
-    ids=["resident windows", "resident carried", "stepwise carried", "stepwise windows"],
-)
-def test_losses_of_twenty_steps_are_the_numpy_engines(config, tmp_path):
+    ids=[
+        "resident windows", "resident carried", "stepwise carried", "stepwise windows", "persistent carried",
+        "persistent windows",
+    ],
+)  # fmt: skip
+def test_losses_of_twenty_steps_are_the_numpy_engines(config, tmp_path, monkeypatch, request):
+    if "stepwise" in request.node.callspec.id:
+        monkeypatch.setattr("cuchar.engines.plan.persistent_plan", lambda *_: None)
+    if "persistent" in request.node.callspec.id:
+        on(monkeypatch, limits=Limits(90, 10, 232_448))
     for device in ("emulate", "cpu"):
         start_run([TEXT_10K], config, out=tmp_path / device, device=device)
     ours, numpys = metrics(tmp_path / "emulate"), metrics(tmp_path / "cpu")
@@ -131,7 +140,9 @@ def test_too_little_memory_is_said_before_anything_is_allocated(text, tmp_path, 
     assert not allocated and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"hidden": 300, "dropout": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"dropout": 0.5}, {"hidden": 300, "dropout": 0.5}, {"hidden": 30, "layers": 4}]
+)
 def test_memory_needed_is_what_is_allocated(options, text, monkeypatch):
     device, allocated, said = EmulatedDevice(), [], []
     empty = device.empty

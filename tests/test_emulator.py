@@ -192,7 +192,7 @@ def test_programs_give_the_same_in_every_schedule(program, schedule):
 
 RELAY = """
 if (blockIdx.x > 0) {
-    if (threadIdx.x == 0 && !wait_flag(flags + blockIdx.x - 1, 64)) __trap();
+    if (threadIdx.x == 0 && !wait_flag(flags + blockIdx.x - 1, 64, flags + 5)) __trap();
     __syncthreads();
 }
 out[blockIdx.x * 64 + threadIdx.x] = threadIdx.x + (blockIdx.x ? out[blockIdx.x * 64 - 1 - threadIdx.x] : 0);
@@ -202,11 +202,11 @@ add_release(flags + blockIdx.x, 1);
 
 def test_flags_order_the_blocks_of_a_cooperative_launch(schedule):
     device = EmulatedDevice(schedule)
-    out, flags = device.empty((5, 64), "f4"), np.zeros(5, "u4")
+    out, flags = device.empty((5, 64), "f4"), np.zeros(6, "u4")
     planted(device, RELAY, "float* out, unsigned* flags", cooperative=True)(5, 64, out, flags)
     expected = [LANES, LANES + 63 - LANES, LANES + 63, LANES + 126 - LANES, LANES + 126]
     np.testing.assert_array_equal(out, expected)
-    np.testing.assert_array_equal(flags, 64)
+    np.testing.assert_array_equal(flags, [64] * 5 + [0])
 
 
 def test_a_loop_over_a_flag_lets_the_others_run(schedule):
@@ -219,10 +219,27 @@ def test_a_loop_over_a_flag_lets_the_others_run(schedule):
 
 def test_a_flag_that_nobody_can_set_is_given_up():
     device = EmulatedDevice()
-    out, flag = device.empty(64, "f4"), np.zeros(1, "u4")
-    body = "out[threadIdx.x] = wait_flag(flag, threadIdx.x / 32); __syncthreads();"
+    out, flag = device.empty(64, "f4"), np.zeros(2, "u4")
+    body = "out[threadIdx.x] = wait_flag(flag, threadIdx.x / 32, flag + 1); __syncthreads();"
     planted(device, body, "float* out, const unsigned* flag", cooperative=True)(1, 64, out, flag)
     np.testing.assert_array_equal(out, np.repeat([1, 0], 32))
+
+
+def test_a_wait_ends_when_another_has_waited_too_long(schedule):
+    device = EmulatedDevice(schedule)
+    out, flags = device.empty(1, "f4"), np.zeros(3, "u4")
+    body = """
+    if (threadIdx.x) return;
+    if (blockIdx.x) {
+        add_release(flags + 1, 2);
+        while (!load_acquire(flags + 2));  // so that nothing but that ends the other's wait
+        return;
+    }
+    out[0] = wait_flag(flags, 1, flags + 1);
+    add_release(flags + 2, 1);
+    """
+    planted(device, body, "float* out, unsigned* flags", cooperative=True)(2, 32, out, flags)
+    assert out[0] == 0
 
 
 def test_schedules_are_what_they_say():
@@ -457,7 +474,7 @@ HANDOVER = """if (blockIdx.x == 0) {
     __syncthreads();
     if (threadIdx.x == 0) std::atomic_ref(*flags).fetch_add(1, std::memory_order_ORDER);
 } else {
-    if (threadIdx.x == 0 && !wait_flag(flags, 1)) __trap();
+    if (threadIdx.x == 0 && !wait_flag(flags, 1, flags + 1)) __trap();
     __syncthreads();
     out[32 + threadIdx.x] = out[threadIdx.x];
 }"""

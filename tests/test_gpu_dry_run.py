@@ -69,7 +69,8 @@ def test_results_say_what_was_found(dry):
     assert parity["gradients: V5 H4 L2 B3 T3"]["tensors"]["head.bias"][0] > 0
     launches = speed["kernels: V9 H8 L2 B3 T4"]["launches"]
     assert launches == {"cut_windows": 1, "lstm_step": 1, "weight_gradients": 1, "gradient_norm": 1, "adam": 1}
-    assert speed["kernels: V9 H105 L1 B2 T2"]["launches"]["cell_forward"] == 2
+    assert speed["kernels: V9 H81 L2 B2 T2"]["launches"]["persistent_backward"] == 1
+    assert speed["kernels: V9 H260 L2 B2 T2"]["launches"]["cell_forward"] == 2 * 2
     assert run["train"]["step"] == 6 and set(run["eval"]["nats_per_char"]) == {"emulate", "cpu"}
 
 

@@ -12,21 +12,25 @@ from conftest import ROOT, environment
 from fingerprint import WORKLOADS
 
 from cuchar.config import ModelConfig
-from cuchar.engines.plan import Resident, Stepwise, make_plan
+from cuchar.engines.plan import Persistent, Resident, Stepwise, make_plan
 
 KERNELS = ROOT / "kernels"
 SIGN = re.compile(r"(?<=[\w)\]] )([+-])(?==? )")  # a binary one, and not in a comment
 OF_EACH_FILE = 2
-RESIDENT = ("cluster", "block")
+RESIDENT, FP16 = ("cluster", "block"), ("stepwise fp16", "stepwise fp16 overflow")
 JUDGES = {  # of each file: the workloads that run it, one of which must notice
     **dict.fromkeys(
-        "adam.cu block_sum.cuh four.cuh gradient_norm.cu lstm_backward.cuh lstm_forward.cuh lstm_resident.cu lstm_sample.cu matvec.cuh philox.cuh "
+        "block_sum.cuh four.cuh lstm_backward.cuh lstm_forward.cuh lstm_resident.cu lstm_sample.cu matvec.cuh philox.cuh "
         "real.cuh shape.cuh wavefront.cuh windows.cu".split(), RESIDENT
     ),
     "weight_gradients.cu": (*RESIDENT, "block without dropout"),
     **dict.fromkeys(["head.cuh", "sums.cuh"], (*RESIDENT, "stepwise")),
-    **dict.fromkeys(["begin_window.cu", "cell.cu", "dropout.cu", "head.cu", "sums.cu"], ("stepwise",)),
-    "softmax.cu": ("large vocabulary",),
+    "begin_window.cu": ("stepwise", "persistent"),
+    **dict.fromkeys(["cell.cu", "dropout.cu", "head.cu", "sums.cu"], ("stepwise",)),
+    **dict.fromkeys(["lstm_persistent.cu", "persistent.cuh"], ("persistent", "persistent deep")),
+    **dict.fromkeys(["adam.cu", "gradient_norm.cu"], (*RESIDENT, *FP16)),
+    "softmax.cu": ("large vocabulary", "stepwise fp16"),
+    "tensor_gemm.cu": ("stepwise tf32", *FP16),
     "draw.cuh": (*RESIDENT, "large vocabulary"),
     "draw.cu": ("stepwise", "large vocabulary"),
 }  # fmt: skip
@@ -110,10 +114,13 @@ def test_every_file_is_judged():
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_a_workload_runs_what_it_is_called_for(workload):
+def test_a_workload_runs_what_it_is_called_for(workload, monkeypatch):
     V, H, L, B, T, limits = WORKLOADS[workload]
+    if "persistent" in workload:
+        monkeypatch.setattr("cuchar.engines.plan.ONE_PASS_VOCABULARY", V - 1)  # as fingerprint.py does
     plan = make_plan(ModelConfig(V, H, L), T, B, "f4", limits)
-    expected = (Resident, 2) if "cluster" in workload else (Resident, 1) if "block" in workload else (Stepwise, None)
+    regimes = {"cluster": (Resident, 2), "block": (Resident, 1), "persistent": (Persistent, None)}
+    expected = next((regime for name, regime in regimes.items() if name in workload), (Stepwise, None))
     assert (type(plan), getattr(plan, "cluster", None)) == expected
 
 

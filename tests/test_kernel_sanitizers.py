@@ -8,7 +8,15 @@ from conftest import ROOT, environment
 
 from cuchar.emulator import sanitizer_environment
 
-SMALL = ("small cluster", "small block", "small stepwise", "small large vocabulary")
+SMALL = (
+    "small cluster",
+    "small block",
+    "small stepwise",
+    "small persistent",
+    "small large vocabulary",
+    "small stepwise bf16",
+    "small stepwise fp16",
+)
 
 
 @pytest.mark.parametrize("workload", SMALL)

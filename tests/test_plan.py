@@ -7,6 +7,7 @@ from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.plan import (
     OneBlock,
+    Persistent,
     Resident,
     Stepwise,
     bytes_needed,
@@ -14,6 +15,7 @@ from cuchar.engines.plan import (
     expect_memory,
     make_plan,
     one_pass_head,
+    persistent_plan,
     sample_plan,
 )
 from cuchar.errors import DeviceError
@@ -58,12 +60,17 @@ def test_resident_as_far_as_registers_go(V, H, L, resident):
 
 
 def test_resident_as_far_as_shared_memory_goes():
-    assert isinstance(plan(96, 64, 2, limits=T4), Resident) and isinstance(plan(97, 64, 2, limits=T4), Stepwise)
-    assert isinstance(plan(97, 64, 2, limits=A100), Resident) and isinstance(plan(512, 64, 2, limits=A100), Stepwise)
+    assert isinstance(plan(96, 64, 2, limits=T4), Resident) and isinstance(plan(97, 64, 2, limits=T4), Persistent)
+    assert isinstance(plan(97, 64, 2, limits=A100), Resident) and isinstance(plan(512, 64, 2, limits=A100), Persistent)
 
 
 def test_volta_holds_less_as_its_copies_pass_through_registers():
-    assert isinstance(plan(84, 48, 2, limits=V100), Resident) and isinstance(plan(84, 64, 2, limits=V100), Stepwise)
+    assert isinstance(plan(84, 48, 2, limits=V100), Resident) and isinstance(plan(84, 64, 2, limits=V100), Persistent)
+
+
+def test_tensor_cores_are_the_stepwise_regimes():
+    for precision in ("tf32", "bf16", "fp16"):
+        assert make_plan(ModelConfig(84, 64, 2), 32, 32, np.float32, H100, precision) == Stepwise()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +99,35 @@ def test_one_warp_draws_from_few_characters_and_eight_from_many():
 
 def test_float64_weights_take_two_registers_each():
     assert isinstance(plan(84, 32, 2, dtype=np.float64), Resident)
-    assert isinstance(plan(84, 64, 2, dtype=np.float64), Stepwise)
+    assert isinstance(plan(84, 64, 2, dtype=np.float64), Persistent)
+
+
+def test_2x512_is_spread_over_a_whole_h100():
+    found = plan(68, 512, 2, B=50, T=50)
+    assert isinstance(found, Persistent)
+    assert (found.groups, found.parts, found.rows, found.units, found.blocks) == (2, 3, 9, 24, 132)
+    assert found.forward.threads == found.backward.threads == 384
+    assert isinstance(plan(68, 512, 2, B=50, limits=Limits(90, 131, 232_448)), Persistent)  # one group
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 2, 3, 7, 14, 40, 108, 132])  # parts of a GPU, too
+@pytest.mark.parametrize("L", [1, 2, 5])
+def test_never_more_blocks_than_multiprocessors(multiprocessors, L):
+    limits = Limits(90, multiprocessors, 232_448)
+    for H in (1, 30, 100, 128, 257, 512, 1000, 2000):
+        for B in (1, 3, 50, 700):
+            found = persistent_plan(ModelConfig(84, H, L), B, 4, limits)
+            if found is None:
+                continue
+            blocks_of_a_stage = found.blocks / found.groups / (2 * L - 1)
+            assert found.blocks <= multiprocessors and blocks_of_a_stage * found.units >= H
+            assert found.groups * found.parts <= B <= found.groups * found.parts * found.rows
+            assert max(found.forward.shared_bytes, found.backward.shared_bytes) <= limits.shared_bytes
+
+
+@pytest.mark.parametrize("H,L", [(2048, 1), (1024, 2), (720, 2), (130, 200)])
+def test_what_the_chip_does_not_hold_is_stepwise(H, L):
+    assert isinstance(plan(84, H, L), Stepwise)
 
 
 @pytest.mark.parametrize("V,one_pass", [(2, True), (512, True), (513, False), (65_536, False)])
@@ -104,7 +139,7 @@ def test_memory_error_names_a_batch_that_fits():
     model, free = ModelConfig(84, 512, 2), 100 << 20
 
     def needed(batch):
-        return bytes_needed(model, 50, batch, np.float32, 1, False, 10, 5_000_000)
+        return bytes_needed(model, 50, batch, np.float32, 1, False, 0, 10, 5_000_000)
 
     expect_memory(needed(30), needed(30), needed(1), 30)
     with pytest.raises(DeviceError) as error:

@@ -28,7 +28,18 @@ class Recorder:
 
     def kernels(self, *arguments: Any, **options: Any) -> dict[str, Callable[..., None]]:
         kernels = self._device.kernels(*arguments, **options)
-        return {name: partial(self._launch, name, kernel) for name, kernel in kernels.items()}
+        return {
+            name: self._tensor_gemm(kernel) if name == "tensor_gemm" else partial(self._launch, name, kernel)
+            for name, kernel in kernels.items()
+        }
+
+    def _tensor_gemm(self, kernel: Callable[..., None]) -> Callable[..., None]:
+        """By its sizes, as the device's own GEMM."""
+
+        def launch(grid: int, block: int, a: Any, b: Any, out: Any, M: Any, N: Any, K: Any, *how: Any) -> None:
+            self._launch(f"tensor_gemm {M}x{N}x{K}", kernel, grid, block, a, b, out, M, N, K, *how)
+
+        return launch
 
     def gemm(self, a: Any, b: Any, out: Any, **how: bool) -> None:
         (M, N), K = out.shape, a.shape[0 if how.get("ta") else 1]

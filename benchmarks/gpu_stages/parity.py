@@ -1,6 +1,7 @@
 """The same seed on NumPy and on the device: losses, gradients, and the same bytes twice."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -8,10 +9,11 @@ from benchmarks.gpu_stages.device import ROOT, device_under_test, dry_run
 from benchmarks.gpu_stages.reference import accuracy, train
 from benchmarks.gpu_stages.report import Report
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.corpus import load_corpus
+from cuchar.corpus import Corpus, load_corpus
 from cuchar.engines.base import Dropout
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
+from cuchar.engines.plan import LEAST_CAPABILITY
 
 BOUND = 1e-4  # relative, on every step's loss: rounding grows as training goes on
 OPTIONS = {"dropout": 0.2, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 10}
@@ -24,8 +26,17 @@ CASES = {
     "2x256, every option": (replace(WIDE, **OPTIONS), 50),
     "2x256, carried, every option": (replace(WIDE, **OPTIONS, carry_state=True), 50),
 }
-SHAPES = [(84, 64, 2, 32, 32), (68, 64, 1, 200, 20), (84, 48, 3, 5, 33), (68, 256, 2, 50, 50), (600, 100, 2, 20, 20)]
+SHAPES = [
+    (84, 64, 2, 32, 32),
+    (68, 64, 1, 200, 20),
+    (84, 48, 3, 5, 33),
+    (68, 256, 2, 50, 50),
+    (68, 512, 2, 50, 20),
+    (600, 100, 2, 20, 20),
+    (84, 1024, 2, 20, 10),
+]
 TINY = {"steps": 3, "batch": 2}
+PRECISION_STEPS, PRECISION_BOUND = 300, 0.02  # on the mean loss of the last 50
 
 
 def run_stage(report: Report) -> None:
@@ -52,4 +63,22 @@ def run_stage(report: Report) -> None:
         report.add(
             "gradients: V{} H{} L{} B{} T{}".format(*shape), error <= bound, tensors=tensors,
             note=f"{name}: error {error:.1e} <= {bound:.1e}",
+        )  # fmt: skip
+    report_precisions(report, device, corpus)
+
+
+def report_precisions(report: Report, device: Any, corpus: Corpus) -> None:
+    """How far reduced precisions end from fp32: the notebook's model on its text."""
+    config, steps = (TrainConfig(), PRECISION_STEPS) if not dry_run() else (TrainConfig(**TINY, hidden=16), 6)
+    model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
+    exact = train(NumpyEngine(model), config, corpus.ids, steps)[0]
+    for precision, least in LEAST_CAPABILITY.items():
+        if device.limits.capability < least:
+            report.add(f"loss of {steps} steps: {precision}", None, note="this GPU has none")
+            continue
+        losses = train(CudaEngine(model, device, precision=precision), config, corpus.ids, steps)[0]
+        away = float(abs(losses[-50:].mean() - exact[-50:].mean())) if len(losses) == steps else np.inf
+        report.add(
+            f"loss of {steps} steps: {precision}", away <= PRECISION_BOUND, config=config.to_json(), difference=away,
+            bound=PRECISION_BOUND, last_loss=float(losses[-1]), note=f"{away:.1e} <= {PRECISION_BOUND}",
         )  # fmt: skip

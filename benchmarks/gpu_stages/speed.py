@@ -23,7 +23,7 @@ from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.device_learner import MOST_WINDOWS
-from cuchar.engines.plan import make_plan, sample_plan
+from cuchar.engines.plan import LEAST_CAPABILITY, make_plan, sample_plan
 from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
 
@@ -33,7 +33,7 @@ PREDICTION = ROOT / "benchmarks/results/prediction-h100.json"  # of benchmarks/p
 
 @dataclass(frozen=True)
 class Configuration:
-    """`ours` and `theirs`: steps a round."""
+    """`ours` and `theirs`: steps a round; 0 for no peer."""
 
     V: int
     H: int
@@ -42,10 +42,12 @@ class Configuration:
     T: int
     ours: int
     theirs: int
+    precision: str = "fp32"
 
     @property
     def name(self) -> str:
-        return f"V{self.V} H{self.H} L{self.L} B{self.B} T{self.T}"
+        reduced = f" {self.precision}" if self.precision != "fp32" else ""
+        return f"V{self.V} H{self.H} L{self.L} B{self.B} T{self.T}{reduced}"
 
 
 CONFIGURATIONS = [
@@ -54,9 +56,16 @@ CONFIGURATIONS = [
     Configuration(68, 512, 2, 50, 50, 50, 30),  # (b)
     Configuration(68, 256, 2, 50, 50, 100, 50),  # torch-rnn's
     Configuration(68, 512, 3, 50, 50, 30, 20),
+    Configuration(68, 1024, 2, 32, 32, 30, 20),  # stepwise
+    *(Configuration(68, 512, 2, 50, 50, 50, 0, precision) for precision in ("tf32", "bf16", "fp16")),
+]
+TINY = [
+    Configuration(9, 8, 2, 3, 4, 4, 2),
+    Configuration(9, 81, 2, 2, 2, 4, 2),
+    Configuration(9, 260, 2, 2, 2, 4, 2),
+    Configuration(9, 8, 1, 2, 2, 4, 0, "fp16"),
 ]
 STREAMS, SAMPLED = ([1, 3], 2) if dry_run() else ([1, 128, 4096], 256)  # characters a call
-TINY = [Configuration(9, 8, 2, 3, 4, 4, 2), Configuration(9, 105, 1, 2, 2, 4, 2)]
 
 
 class Ours:
@@ -68,7 +77,7 @@ class Ours:
         self.most, self.done = max(sizes.ours, MOST_WINDOWS), 0
         ids = np.random.default_rng(0).integers(sizes.V, size=sizes.B * (sizes.T + self.most), dtype=np.uint8)
         windows, parameters = Windows(ids, sizes.B, sizes.T, 1), initialise(self.model, 0)
-        engine = CudaEngine(self.model, device)
+        engine = CudaEngine(self.model, device, precision=sizes.precision)
         state = engine.zero_state(sizes.B)
         self.learner = engine.learner(config, parameters, Adam(parameters.flat.size), state, windows)
 
@@ -109,10 +118,16 @@ class Peer:
 
 
 def run_stage(report: Report) -> None:
-    device, configurations = device_under_test(), TINY if dry_run() else CONFIGURATIONS
+    device = device_under_test()
+    configurations = [
+        sizes
+        for sizes in (TINY if dry_run() else CONFIGURATIONS)
+        if device.limits.capability >= LEAST_CAPABILITY[sizes.precision]
+    ]
     for sizes in configurations:
         measure_kernels(report, device, sizes)
-        measure_sampling(report, device, sizes)
+        if sizes.precision == "fp32":
+            measure_sampling(report, device, sizes)
     peer = Peer()
     report.fact("peer", peer.facts)
     if "absent" in peer.facts:
@@ -159,10 +174,10 @@ def measure_sampling(report: Report, device: Any, sizes: Configuration) -> None:
 def measure(report: Report, device: Any, peer: Peer | None, sizes: Configuration, predicted: dict[str, Any]) -> None:
     """Medians of ROUNDS rounds, in turns, after a round that does not count; beside them what was `predicted`."""
     ours = Ours(device, sizes)
-    plan = make_plan(ours.model, sizes.T, sizes.B, np.float32, device.limits)
+    plan = make_plan(ours.model, sizes.T, sizes.B, np.float32, device.limits, sizes.precision)
     contenders = {"cuchar": partial(ours.train, sizes.ours)}
     errors: dict[str, str] = {}
-    if peer is not None:
+    if peer is not None and sizes.theirs:
         made = peer.ask(shape=[sizes.V, sizes.H, sizes.L, sizes.B, sizes.T])
         errors = made.get("errors", {"PyTorch": str(made)})
         for name in made.get("contenders", []):

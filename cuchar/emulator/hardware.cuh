@@ -21,10 +21,10 @@ inline double reciprocal(double x) { return 1.0 / x; }
 
 template <class Number>
 void copy_async(Number* to, const Number* from) {
-    uint64_t value = 0;
-    std::memcpy(&value, from, sizeof(Number));
-    emulator::self->copies.push_back({to, value, sizeof(Number), emulator::self->commits});
-    std::memset(to, 0xff, sizeof(Number));
+    emulator::Copy copy = {to, {}, sizeof(Number), emulator::self->commits};
+    std::memcpy(copy.value, from, sizeof(Number));
+    emulator::self->copies.push_back(copy);
+    std::memset(static_cast<void*>(to), 0xff, sizeof(Number));
 }
 inline void commit_copies() { ++emulator::self->commits; }
 template <int Later>
@@ -32,21 +32,42 @@ void wait_copies() {
     auto& copies = emulator::self->copies;
     size_t done = 0;
     for (; done < copies.size() && copies[done].commit + Later < emulator::self->commits; ++done)
-        std::memcpy(copies[done].to, &copies[done].value, copies[done].bytes);
+        std::memcpy(copies[done].to, copies[done].value, copies[done].bytes);
     copies.erase(copies.begin(), copies.begin() + done);
 }
 
+/* ---- Tensor cores ---- */
+
+template <emulator::Format FORMAT, int NUMBERS>
+struct Precision {
+    static constexpr int PER_WORD = NUMBERS;
+    static unsigned word(const float* numbers) {
+        unsigned word = 0;
+        for (int i = 0; i < NUMBERS; ++i) word |= emulator::rounded(FORMAT, numbers[i]) << 16 * i;
+        return word;
+    }
+    static void mma(
+        float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Where where = Where::current()) {
+        emulator::mma(FORMAT, d, a, b, where);
+    }
+};
+using Tf32 = Precision<emulator::Format::tf32, 1>;
+using Bf16 = Precision<emulator::Format::bf16, 2>;
+using Fp16 = Precision<emulator::Format::fp16, 2>;
+
 /* ---- Flags between the blocks of a cooperative launch ---- */
 
-inline void add_release(unsigned* flag, unsigned value) {
+inline void add_release(unsigned* flag, unsigned value, Where where = Where::current()) {
+    emulator::delay(where);
     std::atomic_ref(*flag).fetch_add(value, std::memory_order_release);
 }
 inline unsigned load_acquire(const unsigned* flag, Where where = Where::current()) {
     emulator::give_way(where);
     return std::atomic_ref(*const_cast<unsigned*>(flag)).load(std::memory_order_acquire);
 }
-inline bool wait_flag(const unsigned* flag, unsigned value, Where where = Where::current()) {
-    if (!emulator::wait_flag(flag, value, where)) return false;
+inline bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped, Where where = Where::current()) {
+    emulator::delay(where);
+    if (!emulator::wait_flag(flag, value, stopped, where)) return false;
     std::atomic_ref(*const_cast<unsigned*>(flag)).load(std::memory_order_acquire);
     return true;
 }

@@ -66,7 +66,8 @@ unsigned arrive(Barrier& barrier, unsigned expected, bool vote, const char* what
 }
 
 // The lanes of `mask` meet; each has said what it brought, and gets what its source brought or, without one, the votes.
-uint64_t meet(unsigned mask, bool orders, const Where& where) {
+// The last one does `work`, if any, while all of them are there.
+uint64_t meet(unsigned mask, bool orders, const Where& where, void (*work)(Fiber* warp) = nullptr) {
     Fiber& fiber = running();
     Block& block = *fiber.owner;
     Fiber* warp = &block.fibers[fiber.thread.x - fiber.lane()];
@@ -90,6 +91,7 @@ uint64_t meet(unsigned mask, bool orders, const Where& where) {
     if ((waiting & mask) != mask) {
         wait(fiber, Status::waiting, "its warp", where);
     } else {
+        if (work) work(warp);
         uint64_t votes = 0;
         for (unsigned lanes = mask; lanes; lanes &= lanes - 1) {
             const unsigned lane = __builtin_ctz(lanes);
@@ -165,6 +167,18 @@ void warp_barrier(unsigned mask, const Where& where) {
     meet(mask, true, where);
 }
 
+void mma(Format format, float* d, const uint32_t* a, const uint32_t* b, const Where& where) {
+    Fiber& fiber = running();
+    if (fiber.block_dim.x % 32) fail("an mma takes whole warps", where);
+    fiber.fragments = {format, d, a, b};
+    fiber.source = 32;
+    meet(~0u, false, where, [](Fiber* warp) {
+        const Fragments* lanes[32];
+        for (unsigned lane = 0; lane < 32; ++lane) lanes[lane] = &warp[lane].fragments;
+        multiply(lanes);
+    });
+}
+
 void* shared_variable(const void* key, size_t bytes, size_t alignment, const Where& where) {
     Block& block = *running().owner;
     Unit& unit = *block.unit;
@@ -212,13 +226,26 @@ void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where) {
     after(reinterpret_cast<Order*>(word)[phase]);
 }
 
-bool wait_flag(const unsigned* flag, unsigned value, const Where& where) {
-    auto reached = [](const void* flag, uint64_t value) {
-        auto* word = static_cast<unsigned*>(const_cast<void*>(flag));
-        const unsigned now = std::atomic_ref(*word).load(std::memory_order_relaxed);
-        return static_cast<int>(now - static_cast<unsigned>(value)) >= 0;
+static unsigned now(const unsigned* word) {
+    return std::atomic_ref(*const_cast<unsigned*>(word)).load(std::memory_order_relaxed);
+}
+
+bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped, const Where& where) {
+    struct Watched {
+        const unsigned *flag, *stopped;
+    } watched = {flag, stopped};
+    auto over = [](const void* watched, uint64_t value) {
+        const auto& [flag, stopped] = *static_cast<const Watched*>(watched);
+        return now(flag) >= value || now(stopped) > 1;
     };
-    return watch(reached, flag, value, true, "a flag", where);
+    return watch(over, &watched, value, true, "a flag", where) && now(flag) >= value;
+}
+
+void delay(const Where& where) {
+    constexpr unsigned seldom = 8, most_turns = 128;  // long enough for the others to get some steps ahead
+    Unit& unit = *running().owner->unit;
+    if (unit.grid.launch.schedule == 2 && unit.random() % seldom == 0)
+        for (unsigned turns = unit.random() % most_turns; turns; --turns) give_way(where);
 }
 
 void give_way(const Where& where) { wait(running(), Status::gave_way, "a flag", where); }

@@ -37,7 +37,7 @@ struct Launch {
 // A copy under way: it is in shared memory once its commit is waited for, and not before.
 struct Copy {
     void* to;
-    uint64_t value;
+    unsigned char value[32];
     unsigned bytes, commit;
 };
 
@@ -65,6 +65,12 @@ unsigned ballot(unsigned mask, bool vote, const Where& where);
 // The same, and what the lanes wrote before is seen by all of them.
 void warp_barrier(unsigned mask, const Where& where);
 
+// The operands of an mma (tensor.hpp): the bits of the nearest number of a format, and D += A * B by a whole warp, of
+// which every lane brings its words of A [4] and B [2] and its numbers of D [4].
+enum class Format { tf32, bf16, fp16 };
+uint32_t rounded(Format format, float number);
+void mma(Format format, float* d, const uint32_t* a, const uint32_t* b, const Where& where);
+
 // The block's shared variable of that key (any address of its own), made of 0xff bytes: NaN.
 void* shared_variable(const void* key, size_t bytes, size_t alignment, const Where& where);
 void* shared_of(void* mine, unsigned rank, const Where& where);
@@ -75,8 +81,10 @@ void mbarrier_expect(uint64_t* word, unsigned bytes, const Where& where);
 void mbarrier_complete(uint64_t* word, unsigned bytes, const Where& where);
 void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where);
 
-// Until *flag - value, as a signed difference, is at least 0; false once no thread can change it any more.
-bool wait_flag(const unsigned* flag, unsigned value, const Where& where);
+// Until *flag is at least `value`; false once *stopped is more than 1, or no thread can change either any more.
+bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped, const Where& where);
+// In the shuffled schedule lets the other threads run for a while, or not.
+void delay(const Where& where);
 // Lets the other threads run, from a loop that waits for one of them.
 void give_way(const Where& where);
 

@@ -14,6 +14,7 @@
 
 #include "runtime.hpp"
 #include "stacks.hpp"
+#include "tensor.hpp"
 
 namespace emulator {
 namespace {
@@ -37,6 +38,7 @@ struct Fiber : Self {
     // Warp operations:
     unsigned mask, source;
     uint64_t brought = 0, result;
+    Fragments fragments;    // of an mma
     unsigned meetings = 0;  // of the lanes that this one is the first of
     Order order[2];
 
@@ -133,6 +135,7 @@ struct Unit {
     std::vector<Barrier> clusters;
     std::vector<Fiber*> fibers;
     std::vector<void*> spare;  // stacks
+    std::minstd_rand random;
     Context scheduler;
 #if defined(SANITIZE_THREAD)
     void* tsan = __tsan_get_current_fiber();
@@ -144,7 +147,7 @@ struct Unit {
 #endif
 
     Unit(Grid& grid, unsigned first, unsigned count, unsigned char* memory)
-        : grid(grid), blocks(count), clusters(count / grid.launch.cluster) {
+        : grid(grid), blocks(count), clusters(count / grid.launch.cluster), random(grid.launch.seed * 7919u + first + 1) {
         const Launch& launch = grid.launch;
         const size_t bytes = count * grid.shared_stride;
         allow(memory, bytes);  // an earlier block's
@@ -183,7 +186,6 @@ struct Unit {
 
     void run() {
         constexpr unsigned most_idle_turns = 10000;
-        std::minstd_rand random(grid.launch.seed * 7919u + blocks[0].number + 1);
         size_t alive = fibers.size();
         unsigned idle_turns = 0;  // in which no thread did more than look at a flag
         while (alive && !grid.failed) {

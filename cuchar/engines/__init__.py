@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cuchar.config import ModelConfig
+from cuchar.config import PRECISIONS, ModelConfig
 from cuchar.engines.base import Engine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError, OptionError
@@ -16,20 +16,33 @@ DEVICES = "auto | cpu | cuda | cuda:N | emulate"
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
 
-def choose_engine(device: str, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32) -> tuple[Engine, str]:
+def choose_engine(
+    device: str, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32, precision: str = "fp32"
+) -> tuple[Engine, str]:
     """The engine for `--device` (auto, cpu, cuda, cuda:N or emulate) and, in words, why it is that one.
 
     Raises:
-        OptionError: no such device name.
-        DeviceError: a device that this machine does not have.
+        OptionError: no such device name, or no such precision.
+        DeviceError: a device that this machine does not have, or that has no such precision.
     """
+    if precision not in PRECISIONS:
+        raise OptionError(f"--precision: expected {' | '.join(PRECISIONS)}, found {precision}")
+
+    def numpy_engine(reason: str) -> tuple[Engine, str]:
+        if precision != "fp32":
+            raise DeviceError(
+                f"--precision {precision}: expected a GPU's tensor cores, found the NumPy engine ({reason}); "
+                "--precision fp32 runs on it, --device emulate runs the tensor cores' kernels"
+            )
+        return NumpyEngine(model, dtype), reason
+
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|emulate", device):
         raise OptionError(f"--device: expected {DEVICES}, found {device}")
     if device == "cpu":
-        return NumpyEngine(model, dtype), "asked for"
+        return numpy_engine("asked for")
     if device != "emulate" and not _has_driver():
         if device == "auto":
-            return NumpyEngine(model, dtype), "no NVIDIA driver found"
+            return numpy_engine("no NVIDIA driver found")
         raise DeviceError(
             f"--device {device}: expected an NVIDIA GPU and its driver, found none; --device cpu runs on NumPy"
         )
@@ -39,14 +52,14 @@ def choose_engine(device: str, model: ModelConfig, dtype: np.typing.DTypeLike = 
     if device == "emulate":
         from cuchar.emulator import EmulatedDevice
 
-        return CudaEngine(model, EmulatedDevice(notice=_say_compiling), dtype), "asked for"
+        return CudaEngine(model, EmulatedDevice(notice=_say_compiling), dtype, precision), "asked for"
     try:
         chosen = CudaDevice(int(device.partition(":")[2] or 0), _say_compiling)
     except DeviceError as error:
         if device != "auto":
             raise
-        return NumpyEngine(model, dtype), str(error)
-    return CudaEngine(model, chosen, dtype), "the fastest here" if device == "auto" else "asked for"
+        return numpy_engine(str(error))
+    return CudaEngine(model, chosen, dtype, precision), "the fastest here" if device == "auto" else "asked for"
 
 
 def _has_driver() -> bool:

@@ -58,7 +58,8 @@ class Learner(Protocol):
         Returns:
             losses (nats, mean over N) and global gradient norms before clipping, float64
             [steps done]. Where one is not finite it is the last: that step changed nothing,
-            and no further step was done. A norm is NaN where its loss is not finite.
+            and no further step was done. A norm is NaN where its loss is not finite, and 0 of
+            a step that fp16's loss scaling passed over: it changed the state alone.
         """
 
     def fetch(self) -> State:

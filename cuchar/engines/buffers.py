@@ -4,15 +4,18 @@ from typing import Any
 
 import numpy as np
 
+from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig
 from cuchar.engines.base import State
 from cuchar.engines.device import Device
 from cuchar.engines.plan import NORM_BLOCKS
+from cuchar.errors import DeviceError
 from cuchar.parameters import parameter_count, parameter_shapes
 
 STEP = np.dtype(
     [("origin", "<i8"), ("number", "<u8"), ("step_size", "<f8"), ("root", "<f8"), ("decay", "<f8")]
 )  # kernels/step.cuh, struct Step
+SCALING = np.dtype([("scale", "<f4"), ("good_steps", "<i4")])  # struct Scaling
 FIRST = "lstm.weight_ih_l0"  # [V, 4H] on a device, a row a character; the flat buffer begins with it
 
 
@@ -55,7 +58,15 @@ class Tape:
     """One window's way forward, [T, B], and the ids and orders of up to K windows of that size."""
 
     def __init__(
-        self, device: Device, model: ModelConfig, T: int, B: int, dtype: np.dtype, dropout: bool, windows: int = 1
+        self,
+        device: Device,
+        model: ModelConfig,
+        T: int,
+        B: int,
+        dtype: np.dtype,
+        dropout: bool,
+        flags: int,
+        windows: int = 1,
     ):
         L, H, V = model.layers, model.hidden, model.vocabulary_size
         self.T, self.B, self.N, self.windows, self._device = T, B, T * B, windows, device
@@ -67,8 +78,10 @@ class Tape:
         self.dropped = device.empty(((L - 1) * dropout, T, B, H), dtype)
         self.logits = device.empty((T, B, V), dtype)
         self.losses = device.empty((T, B), dtype)
+        self.flags = device.empty((2, flags // 2), np.uint32)  # forward's and backward's
         self.steps = device.empty((windows, STEP.itemsize), np.uint8)
         self.progress = device.empty((4,), np.int32)
+        self.scaling = device.empty((SCALING.itemsize,), np.uint8)  # used by fp16 alone
         self.results = device.empty((2, windows), np.float64)  # mean losses, norms
 
     def order(self, steps: np.ndarray) -> None:
@@ -84,11 +97,31 @@ class Tape:
         if targets is not None:
             self._device.write(self.targets[0], targets.astype(np.int32))
 
+    def put_scaling(self, scaling: LossScaling) -> None:
+        host = np.array((scaling.scale, scaling.good_steps), SCALING)
+        self._device.write(self.scaling, host.reshape(1).view(np.uint8))
+
+    def get_scaling(self) -> LossScaling:
+        return LossScaling(*self._device.read(self.scaling).view(SCALING)[0].item())
+
     def put_state(self, state: State) -> None:
         """As if a window had ended with it."""
         for array, host in ((self.h, state.h), (self.c, state.c)):
             for layer, values in enumerate(host):
                 self._device.write(array[layer, self.T], values)
+
+    def below(self, layer: int, dropped: bool) -> Any:
+        """The input [N, H] of a layer above the first."""
+        outputs = self.dropped[layer - 1] if dropped else self.h[layer - 1, 1:]
+        return outputs.reshape(self.N, outputs.shape[-1])
+
+    def expect_no_wait(self) -> None:
+        """
+        Raises:
+            DeviceError: a block waited too long for another one, and what was computed since is void.
+        """
+        if self._device.read(self.progress)[[1, 3]].max() > 1:  # now.stopped, next.stopped
+            raise DeviceError(f"{self._device.name}: expected blocks that run at once, found one that waited in vain")
 
     def get_state(self) -> State:
         """The state after the window."""

@@ -4,16 +4,17 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from cuchar.adam import Adam
+from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.arguments import mask_of
 from cuchar.engines.base import Dropout, State
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.device_learner import DeviceLearner
 from cuchar.engines.device_sampler import DeviceSampler, ResidentSteps, StepwiseSteps
-from cuchar.engines.launches import Launches, launches, mask_of
-from cuchar.engines.plan import OneBlock, make_plan, sample_plan
+from cuchar.engines.launches import Launches, launches
+from cuchar.engines.plan import OneBlock, expect_tensor_cores, make_plan, sample_plan
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters
 from cuchar.sampling import SampleConfig
@@ -24,14 +25,26 @@ class CudaEngine:
 
     Args:
         dtype: float32, or float64 for gradient checks.
+        precision: that matrix products round their operands to, of float32; all else stays float32.
+    Raises:
+        DeviceError: the device has no such precision.
     """
 
-    def __init__(self, model: ModelConfig, device: Device, dtype: np.typing.DTypeLike = np.float32):
-        self.model, self.device, self.dtype = model, device, np.dtype(dtype)
-        self.name = f"CUDA kernels on {device.name}"
-        self._tape = lru_cache(maxsize=2)(lambda T, B, dropout: Tape(device, model, T, B, self.dtype, dropout))
+    def __init__(
+        self,
+        model: ModelConfig,
+        device: Device,
+        dtype: np.typing.DTypeLike = np.float32,
+        precision: str = "fp32",
+    ):
+        self.model, self.device, self.dtype, self.precision = model, device, np.dtype(dtype), precision
+        expect_tensor_cores(precision, self.dtype, device.name, device.limits)
+        self.name = f"CUDA kernels on {device.name}" + (f" in {precision}" if precision != "fp32" else "")
+        self._tape = lru_cache(maxsize=2)(
+            lambda T, B, dropout: Tape(device, model, T, B, self.dtype, dropout, self.launches_for(T, B, dropout).flags)
+        )
         self._launches = lru_cache(maxsize=None)(
-            lambda plan, dropout: launches(device, model, self.dtype, plan, dropout)
+            lambda plan, dropout: launches(device, model, self.dtype, plan, dropout, precision)
         )
 
     def zero_state(self, batch: int) -> State:
@@ -56,6 +69,7 @@ class CudaEngine:
         kernels = self.launches_for(tape.T, tape.B, dropout=False)
         kernels.forward(weights, tape)
         kernels.head(weights, tape, with_targets=targets is not None)
+        tape.expect_no_wait()
         return tape
 
     def _begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State, dropout: Dropout | None) -> Tape:
@@ -71,6 +85,8 @@ class CudaEngine:
         tape.order(order)
         tape.put(inputs, targets)
         tape.put_state(state)
+        if self.precision == "fp16":
+            tape.put_scaling(LossScaling())
         return tape
 
     def loss_and_gradients(
@@ -86,12 +102,13 @@ class CudaEngine:
         kernels = self.launches_for(tape.T, tape.B, dropout is not None)
         backward = Backward(self.device, self.model, tape.T, tape.B, self.dtype, kernels.splits)
         kernels.gradients(self.fold(parameters), tape, backward, True, mask_of(dropout, self.dtype))
+        tape.expect_no_wait()
         backward.gradients.get(gradients.flat)
         return float(self.device.read(tape.results)[0, 0]), tape.get_state()
 
     def launches_for(self, T: int, B: int, dropout: bool) -> Launches:
         """Compiled kernels for windows [T, B]."""
-        return self._launches(make_plan(self.model, T, B, self.dtype, self.device.limits), dropout)
+        return self._launches(make_plan(self.model, T, B, self.dtype, self.device.limits, self.precision), dropout)
 
     def learner(
         self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows

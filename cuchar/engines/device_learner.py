@@ -10,16 +10,16 @@ import numpy as np
 from cuchar.adam import BETA1, BETA2, Adam
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
+from cuchar.engines.arguments import Mask, real_macro
 from cuchar.engines.base import State
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
-from cuchar.engines.launches import Launches, Mask, real_macro
+from cuchar.engines.launches import Launches
 from cuchar.engines.plan import bytes_needed, ceil_div, expect_memory, norm_blocks
 from cuchar.parameters import Parameters
 
 MOST_WINDOWS, WINDOW_BYTES = 128, 64 << 20  # of a chunk
 CHUNK_SECONDS = 0.1
-GRAPH_STEPS = 16  # of the larger of two captured graphs; the other has one
 
 
 class DeviceLearner:
@@ -47,7 +47,7 @@ class DeviceLearner:
         self._weights, self._m, self._v = (
             Weights.of(device, model, host, dtype) for host in (parameters.flat, adam.m, adam.v)
         )
-        self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, most)
+        self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, kernels.flags, most)
         self._backward = Backward(device, model, T, B, dtype, kernels.splits)
         self._mask = Mask.of(config.dropout, config.seed, dtype) if config.dropout else None
         self._adam = device.kernels("adam.cu", real_macro(dtype))["adam"]
@@ -57,14 +57,14 @@ class DeviceLearner:
         self._seconds_a_step = math.inf
         self._windows, self._corpus = windows, self._bring(windows.ids)
         self._tape.put_state(state)
+        self._tape.put_scaling(adam.scaling)
 
     def _expect_memory(self, windows: Windows, most: int) -> None:
         def needed(batch: int) -> int:
             model, dtype = self._host_parameters.model, self._host_parameters.flat.dtype
             config, corpus = self._config, windows.ids.nbytes
-            return bytes_needed(
-                model, config.steps, batch, dtype, self._kernels.splits, config.dropout > 0, most, corpus
-            )
+            kernels, dropout = self._kernels, config.dropout > 0
+            return bytes_needed(model, config.steps, batch, dtype, kernels.splits, dropout, kernels.flags, most, corpus)
 
         expect_memory(needed(self._config.batch), self._device.free_bytes(), needed(1), self._config.batch)
 
@@ -111,14 +111,15 @@ class DeviceLearner:
             ceil_div(K * tape.N, 256), 256, self._corpus, tape.steps, tape.inputs, tape.targets, np.int32(K),
             np.int32(tape.T), np.int32(tape.B), np.int64(windows.rows.shape[1]),
         )  # fmt: skip
-        if self._kernels.can_be_captured:
-            for _ in range(K // GRAPH_STEPS):
-                self._graph(GRAPH_STEPS)()
-            for _ in range(K % GRAPH_STEPS):
+        if most := self._kernels.steps_a_graph:  # of the larger of two captured graphs; the other has one
+            for _ in range(K // most):
+                self._graph(most)()
+            for _ in range(K % most):
                 self._graph(1)()
         else:
             self._steps(K)
         results = self._device.read(tape.results)[:, :K]
+        tape.expect_no_wait()
         self._seconds_a_step = (perf_counter() - began) / K
         bad = np.flatnonzero(~np.isfinite(results).all(axis=0))
         return results[:, : bad[0] + 1] if len(bad) else results
@@ -139,11 +140,12 @@ class DeviceLearner:
         self._adam(
             ceil_div(P, 256), 256, self._weights.flat, backward.gradients.flat, self._m.flat, self._v.flat,
             backward.squares, np.int32(norm_blocks(P)), tape.results, tape.results[1], tape.steps, tape.progress,
-            np.float64(config.clip), np.int64(P),
+            self._kernels.head.scaling(tape), np.float64(config.clip), np.int64(P),
         )  # fmt: skip
 
     def fetch(self) -> State:
         self._weights.get(self._host_parameters.flat)
         self._m.get(self._host_adam.m)
         self._v.get(self._host_adam.v)
+        self._host_adam.scaling = self._tape.get_scaling()
         return self._tape.get_state()

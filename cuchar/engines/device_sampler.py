@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 from cuchar.config import ModelConfig
+from cuchar.engines.arguments import real_macro, shape_macros
 from cuchar.engines.base import State
 from cuchar.engines.buffers import STEP, Tape, Weights
 from cuchar.engines.device import Device
-from cuchar.engines.launches import StepwiseLaunches, real_macro
-from cuchar.engines.plan import OneBlock, draw_warps
+from cuchar.engines.launches import GemmLaunches
+from cuchar.engines.plan import OneBlock, Stepwise, draw_warps
 from cuchar.sampling import SampleConfig
 
 
@@ -18,8 +19,7 @@ class ResidentSteps:
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: OneBlock):
         self._plan = plan
-        sizes = {"HIDDEN": model.hidden, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size}
-        macros = {**real_macro(dtype), **sizes, "SHARED_BYTES": plan.shared_bytes}
+        macros = {**real_macro(dtype), **shape_macros(model), "SHARED_BYTES": plan.shared_bytes}
         self._kernel = device.kernels("lstm_sample.cu", macros)["lstm_sample"]
 
     def __call__(self, weights: Weights, tape: Tape, made: Any, law: tuple[Any, ...], position: int) -> None:
@@ -36,7 +36,7 @@ class StepwiseSteps:
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype):
         self._device, self._V = device, model.vocabulary_size
-        self._launches = StepwiseLaunches(device, model, dtype, dropout=False)
+        self._launches = GemmLaunches(device, model, dtype, Stepwise(), dropout=False, precision="fp32")
         self._warps = draw_warps(model)
         self._draw = device.kernels("draw.cu", {**real_macro(dtype), "WARPS": self._warps})["draw_ids"]
 
@@ -54,7 +54,7 @@ class StepwiseSteps:
 
 
 class DeviceSampler:
-    """`cuchar.engines.base.Sampler` for the CUDA engine."""
+    """`cuchar.engines.base.Sampler` for the CUDA engine, in full precision whatever the engine's is."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class DeviceSampler:
         position: int,
     ):
         self._device, self._steps, self._weights, self._position = device, steps, weights, position
-        self._tape = Tape(device, weights.model, 1, len(streams), weights.flat.dtype, dropout=False)
+        self._tape = Tape(device, weights.model, 1, len(streams), weights.flat.dtype, dropout=False, flags=0)
         self._tape.order(np.zeros(1, STEP))
         self._tape.put(ids[None])
         self._tape.put_state(state)

@@ -1,9 +1,10 @@
 """Which kernels for which sizes: pure functions of the model, the window and the device's limits.
 
 resident: every recurrent weight in the registers of one block, or of a cluster of two, a batch
-row each; a whole window in one launch. stepwise: a GEMM and a pointwise kernel a step, for
-anything. The formulas for threads and shared memory are those of kernels/wavefront.cuh and
-kernels/lstm_resident.cu, which check the latter when they are compiled.
+row each; a whole window in one launch. persistent: every recurrent weight in the registers of the whole
+chip, a launch forward and one backward. stepwise: a GEMM and a pointwise kernel a step, for
+anything. The formulas for threads and shared memory are those of kernels/wavefront.cuh, persistent.cuh,
+lstm_resident.cu and lstm_persistent.cu; the last two check them when they are compiled.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ BESIDE_WEIGHTS, BESIDE_WEIGHTS_PARTIAL, BESIDE_ON_VOLTA = 40, 88, 16
 REGISTER_UNIT = 128  # threads: four parts of a multiprocessor have a quarter of its registers and of a block's warps
 MOST_REGISTERS, MOST_THREADS = 255, 1024
 CLUSTER_SPEED = 1.4  # of a cluster of two over one block, a row: an estimate from instruction counts
+LEAST_CAPABILITY = {"fp32": 70, "tf32": 80, "bf16": 80, "fp16": 75}  # that has tensor cores for it
+# Clocks of the persistent regime, estimates: of a pair of rows for each weight of a thread, of a part beside its products,
+# of results on their way to other blocks, of a first row on its way to shared memory; and bytes of rows a clock.
+PAIR_CLOCKS, PART_CLOCKS, TRAVEL_CLOCKS, FETCH_CLOCKS, FETCH_BYTES = 2.4, 800, 1500, 600, 64
+ROWS_AT_ONCE, FLAG_WORDS, MOST_PARTS = 2, 32, 64
 SUM_COLUMNS, NORM_BLOCKS = 256, 1024  # kernels/sums.cuh; blocks whose sums of squares Adam adds
 
 
@@ -42,6 +48,55 @@ class Resident:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """kernels/persistent.cuh, struct Tile: a warp's part of a matrix with so many inputs."""
+
+    inputs: int
+    lanes: int
+    itemsize: int
+
+    @property
+    def warps(self) -> int:
+        return ceil_div(self.inputs, self.lanes * (128 // self.itemsize))
+
+    @property
+    def slice(self) -> int:
+        return 4 * ceil_div(ceil_div(self.inputs, self.lanes * self.warps), 4)
+
+    @property
+    def row(self) -> int:
+        return self.warps * self.lanes * padded(self.slice)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Of a block."""
+
+    threads: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
+class Persistent:
+    """`groups` of batch rows, each on `stages` times `ceil(H / units)` blocks, `parts` of at most `rows` rows in turns."""
+
+    groups: int
+    units: int
+    parts: int
+    rows: int
+    blocks: int
+    flags: int
+    forward: Launch
+    backward: Launch
+
+    @property
+    def macros(self) -> dict[str, int]:
+        """kernels/persistent.cuh's."""
+        sizes = {"GROUPS": self.groups, "UNITS": self.units, "PARTS": self.parts, "ROWS": self.rows}
+        return sizes | {"SHARED_FORWARD": self.forward.shared_bytes, "SHARED_BACKWARD": self.backward.shared_bytes}
+
+
+@dataclass(frozen=True)
 class Stepwise:
     """Launches a step."""
 
@@ -54,12 +109,32 @@ class OneBlock:
     shared_bytes: int
 
 
-Plan = Resident | Stepwise
+Plan = Resident | Persistent | Stepwise
 
 
-def make_plan(model: ModelConfig, T: int, B: int, dtype: np.typing.DTypeLike, limits: Limits) -> Plan:
+def make_plan(
+    model: ModelConfig, T: int, B: int, dtype: np.typing.DTypeLike, limits: Limits, precision: str = "fp32"
+) -> Plan:
     """The kernels for windows [T, B] of this model on a device."""
-    return _resident(model, T, B, np.dtype(dtype).itemsize, limits) or Stepwise()
+    itemsize = np.dtype(dtype).itemsize
+    if precision != "fp32":
+        return Stepwise()
+    return resident_plan(model, T, B, itemsize, limits) or persistent_plan(model, B, itemsize, limits) or Stepwise()
+
+
+def expect_tensor_cores(precision: str, dtype: np.dtype, name: str, limits: Limits) -> None:
+    """
+    Raises:
+        DeviceError: the device `name` has none for this precision, or the numbers are not float32.
+    """
+    least = LEAST_CAPABILITY[precision]
+    if limits.capability < least:
+        raise DeviceError(
+            f"--precision {precision}: expected compute capability {least / 10} or newer, "
+            f"found {limits.capability / 10} ({name}); --precision fp32 runs on it"
+        )
+    if precision != "fp32" and dtype != np.float32:
+        raise DeviceError(f"--precision {precision}: expected float32 parameters, found {dtype}")
 
 
 def sample_plan(model: ModelConfig, dtype: np.typing.DTypeLike, limits: Limits) -> OneBlock | Stepwise:
@@ -88,7 +163,7 @@ def one_pass_head(model: ModelConfig, itemsize: int) -> bool:
     return model.vocabulary_size <= ONE_PASS_VOCABULARY and rows * 20 * itemsize <= STATIC_SHARED_BYTES
 
 
-def _resident(model: ModelConfig, T: int, B: int, itemsize: int, limits: Limits) -> Resident | None:
+def resident_plan(model: ModelConfig, T: int, B: int, itemsize: int, limits: Limits) -> Resident | None:
     H, L, V = model.hidden, model.layers, model.vocabulary_size
     words = itemsize // 4
     group, slice_ = group_and_slice(H)
@@ -127,6 +202,57 @@ def fits_a_block(limits: Limits, threads: int, registers: int, shared: int) -> b
     held = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT) * 8 * ceil_div(registers, 8)
     enough = held <= limits.registers and shared <= limits.shared_bytes
     return enough and registers <= MOST_REGISTERS and threads <= MOST_THREADS
+
+
+def persistent_plan(model: ModelConfig, B: int, itemsize: int, limits: Limits) -> Persistent | None:
+    """The division of batch and units that takes the fewest clocks; no more blocks than multiprocessors."""
+    H, stages = model.hidden, 2 * model.layers - 1
+    forward, backward = Tile(H, 8, itemsize), Tile(4 * H, 16, itemsize)
+    best: tuple[float, Persistent] | None = None
+    for groups in range(1, min(B, limits.multiprocessors // stages) + 1):
+        each = limits.multiprocessors // (groups * stages)  # blocks of a stage, at most
+        units = 8 * ceil_div(ceil_div(H, each), 8)
+        blocks = groups * stages * ceil_div(H, units)
+        threads = 32 * forward.warps * units // 4, 32 * backward.warps * units // 8
+        if (
+            max(threads) > MOST_THREADS
+            or not _held(forward, threads[0], limits)
+            or not _held(backward, threads[1], limits)
+        ):
+            continue
+        for parts in range(1, min(ceil_div(B, groups), MOST_PARTS) + 1):
+            rows = ceil_div(B, groups * parts)
+            ahead, room = parts > 2, ROWS_AT_ONCE * ceil_div(rows, ROWS_AT_ONCE)
+            shared = tuple(
+                itemsize * ((1 + ahead) * room * tile.row + tile.warps * room * outputs + numbers * rows * units)
+                for tile, outputs, numbers in (
+                    (forward, 4 * units, 5 * (1 + ahead)),
+                    (backward, units, 7 * (1 + ahead) + parts),
+                )
+            )
+            shared = tuple(16 * ceil_div(bytes, 16) for bytes in shared)
+            if max(shared) > limits.shared_bytes:
+                continue
+            clocks = 0.0  # of a step
+            for tile, count in ((forward, threads[0]), (backward, threads[1])):
+                pairs = room // ROWS_AT_ONCE * ceil_div(count, REGISTER_UNIT)
+                of_part = PART_CLOCKS + pairs * 4 * tile.slice * PAIR_CLOCKS
+                if not ahead:
+                    of_part += FETCH_CLOCKS + rows * tile.inputs * itemsize / FETCH_BYTES
+                clocks += parts * of_part + (TRAVEL_CLOCKS if parts == 1 else 0)
+            if best is None or clocks < best[0]:
+                flags = 2 * stages * groups * parts * FLAG_WORDS
+                launches = (Launch(count, bytes) for count, bytes in zip(threads, shared, strict=True))
+                best = clocks, Persistent(groups, units, parts, rows, blocks, flags, *launches)
+    return best[1] if best else None
+
+
+def _held(tile: Tile, threads: int, limits: Limits) -> bool:
+    """Whether a multiprocessor's registers hold the weights of a block, and what else its threads need."""
+    beside = BESIDE_WEIGHTS + 8 * (tile.inputs % 4 > 0) + 16 * (limits.capability < 80) + 24 * (threads > 384)
+    registers = tile.itemsize * tile.slice + beside
+    held = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT) * 8 * ceil_div(registers, 8)
+    return registers <= MOST_REGISTERS and held <= limits.registers
 
 
 def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
@@ -172,6 +298,7 @@ def bytes_needed(
     dtype: np.typing.DTypeLike,
     splits: int,
     dropout: bool,
+    flags: int,
     windows: int,
     corpus: int,
 ) -> int:
@@ -180,7 +307,7 @@ def bytes_needed(
     N = T * B
     numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
     numbers += (L - 1) * N * H * dropout + (splits * P if splits > 1 else 0)
-    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 16
+    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 4 * flags + 24
 
 
 def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:

@@ -17,7 +17,7 @@ from cuchar.sampling import SampleConfig, draw
 V = 50
 
 
-@pytest.fixture(scope="module", params=[16, 81], ids=["resident", "stepwise"])
+@pytest.fixture(scope="module", params=[16, 81], ids=["resident", "persistent"])
 def trained(request):
     """Ids, and a model that has learnt something of them."""
     ids = (np.cumsum(np.random.default_rng(1).choice([1, 2, 9], 20_000, p=[0.7, 0.2, 0.1])) % V).astype(np.uint8)

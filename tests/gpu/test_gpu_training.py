@@ -16,11 +16,13 @@ from cuchar.parameters import initialise
 
 V, STEPS = 84, 6 if dry_run() else 40
 SIZES = {"steps": 3, "batch": 2} if dry_run() else {"steps": 20, "batch": 32}
-WIDTHS = {"resident": 16, "stepwise": 81} if dry_run() else {"resident": 64, "stepwise": 256}
+WIDTHS = {"resident": 64, "persistent": 256, "stepwise": 1100}
+if dry_run():
+    WIDTHS = {"resident": 16, "persistent": 81, "stepwise": 260}
 OPTIONS = {"dropout": 0.2, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 5}
 
 
-@pytest.fixture(params=["resident", "stepwise"])
+@pytest.fixture(params=WIDTHS)
 def hidden(request) -> int:
     return WIDTHS[request.param]
 

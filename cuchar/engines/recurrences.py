@@ -1,0 +1,103 @@
+"""The recurrence of the regimes whose other work is GEMMs: step by step, or in one launch on the whole chip.
+
+Both begin with the state in slot 0 of the tape and leave h, c and gates of every step; backward
+turns `Backward.dh`, the gradient of the last layer's output, and the gates into the gradients of the pre-activations.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cuchar.config import ModelConfig
+from cuchar.engines.arguments import NULL, Mask, i32, i64, real_macro, shape_macros
+from cuchar.engines.buffers import Backward, Tape, Weights
+from cuchar.engines.device import Device
+from cuchar.engines.plan import Persistent, ceil_div
+
+
+class StepwiseRecurrence:
+    """Layer by layer, a GEMM and a pointwise kernel a step: any size, and the plainest to read."""
+
+    flags = 0
+
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, dropout: bool, gemm: Callable[..., None]):
+        self.model, self._gemm = model, gemm
+        real = real_macro(dtype)
+        cell = device.kernels("cell.cu", real)
+        self._cell_forward, self._cell_backward = cell["cell_forward"], cell["cell_backward"]
+        self._apply_dropout = device.kernels("dropout.cu", real)["apply_dropout"] if dropout else None
+
+    def forward(self, weights: Weights, tape: Tape, mask: Mask | None) -> None:
+        T, B, N, H, L = tape.T, tape.B, tape.N, self.model.hidden, self.model.layers
+        cells, gemm = ceil_div(B * H, 256), self._gemm
+        for layer in range(L):
+            gates, h, c = tape.gates[layer], tape.h[layer], tape.c[layer]
+            recurrent, bias = weights[f"lstm.weight_hh_l{layer}"], weights[f"lstm.bias_l{layer}"]
+            inputs = weights[f"lstm.weight_ih_l{layer}"]
+            if layer:
+                gemm(tape.below(layer, mask is not None), inputs, gates.reshape(N, 4 * H), tb=True)
+            for t in range(T):
+                gemm(h[t], recurrent, gates[t], tb=True, accumulate=layer > 0)
+                table, ids = (NULL, NULL) if layer else (inputs, tape.inputs[0, t])
+                self._cell_forward(
+                    cells, 256, gates[t], bias, table, ids, tape.progress, i32(N), c[t], c[t + 1], h[t + 1],
+                    i32(B), i32(H),
+                )  # fmt: skip
+            if mask and layer < L - 1:
+                self._drop(h[1:], tape.dropped[layer], layer, mask, tape)
+
+    def backward(self, weights: Weights, tape: Tape, backward: Backward, mask: Mask | None) -> None:
+        T, B, N, H = tape.T, tape.B, tape.N, self.model.hidden
+        gemm, dh = self._gemm, backward.dh
+        for layer in reversed(range(self.model.layers)):
+            gates, c = tape.gates[layer], tape.c[layer]
+            for t in reversed(range(T)):
+                self._cell_backward(
+                    ceil_div(B * H, 256), 256, gates[t], c[t], c[t + 1], dh[t], backward.dc, i32(t == T - 1),
+                    i32(B), i32(H),
+                )  # fmt: skip
+                if t:
+                    gemm(gates[t], weights[f"lstm.weight_hh_l{layer}"], dh[t - 1], accumulate=True)
+            if layer:
+                gemm(gates.reshape(N, 4 * H), weights[f"lstm.weight_ih_l{layer}"], dh.reshape(N, H))
+                if mask:
+                    self._drop(dh, dh, layer - 1, mask, tape)
+
+    def _drop(self, source: Any, out: Any, layer: int, mask: Mask, tape: Tape) -> None:
+        assert self._apply_dropout is not None
+        self._apply_dropout(
+            ceil_div(out.size, 256), 256, source, out, i64(out.size), i32(layer), mask.seed, mask.threshold, mask.scale,
+            tape.steps, tape.progress,
+        )  # fmt: skip
+
+
+class PersistentRecurrence:
+    """All layers and steps in a launch forward and a launch backward, of blocks that run at once."""
+
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Persistent, dropout: bool):
+        self.plan = plan
+        macros = {**real_macro(dtype), **shape_macros(model), **plan.macros, "DROPOUT": int(dropout)}
+        kernels = device.kernels("lstm_persistent.cu", macros, cooperative=True)
+        self._forward, self._backward = kernels["persistent_forward"], kernels["persistent_backward"]
+        self._no_mask = Mask.of(0, 0, dtype)
+        self.flags = plan.flags
+
+    def forward(self, weights: Weights, tape: Tape, mask: Mask | None) -> None:
+        drop = mask or self._no_mask
+        self._forward(
+            self.plan.blocks, self.plan.forward.threads, weights.flat, tape.inputs, tape.h, tape.c, tape.gates,
+            tape.dropped, tape.flags[0], tape.progress, i32(tape.T), i32(tape.B), drop.seed, drop.threshold, drop.scale,
+            tape.steps, shared_bytes=self.plan.forward.shared_bytes,
+        )  # fmt: skip
+
+    def backward(self, weights: Weights, tape: Tape, backward: Backward, mask: Mask | None) -> None:
+        drop = mask or self._no_mask
+        self._backward(
+            self.plan.blocks, self.plan.backward.threads, weights.flat, tape.c, tape.gates, backward.dh, tape.flags[1],
+            tape.progress, i32(tape.T), i32(tape.B), drop.seed, drop.threshold, drop.scale, tape.steps,
+            shared_bytes=self.plan.backward.shared_bytes,
+        )  # fmt: skip
+
+
+Recurrence = StepwiseRecurrence | PersistentRecurrence

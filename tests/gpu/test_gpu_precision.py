@@ -1,0 +1,62 @@
+"""Tensor cores: products and gradients against float64 on rounded operands, the same bytes twice, fp16's scaling.
+
+An mma rounds or truncates each product and the sum to the last place of the largest of them: an ulp, where the
+emulator is off by half of one; and does so to the sum once for 8 products or more.
+"""
+
+import numpy as np
+import pytest
+from rounding import PRECISIONS
+from rounding_engine import train
+from test_precision import ratios
+from test_tensor_gemm import OPERATIONS, product
+
+from benchmarks.gpu_stages.device import dry_run
+from cuchar.adam import LossScaling
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.cuda_engine import CudaEngine
+from cuchar.engines.plan import LEAST_CAPABILITY
+from cuchar.errors import DeviceError
+
+SIZES = [(7, 33, 16), (50, 72, 97)] if dry_run() else [(7, 33, 16), (50, 2048, 512), (2048, 512, 2500), (131, 257, 97)]
+SHAPES = [(20, 33, 2, 5, 6)] if dry_run() else [(84, 64, 2, 32, 32), (68, 257, 3, 13, 5), (1000, 130, 2, 3, 9)]
+
+
+def is_refused(precision, device) -> bool:
+    """Whether the GPU has no such precision, and the engine says so."""
+    if device.limits.capability >= LEAST_CAPABILITY[precision]:
+        return False
+    with pytest.raises(DeviceError, match="expected compute capability"):
+        CudaEngine(ModelConfig(5, 3, 1), device, precision=precision)
+    return True
+
+
+@pytest.mark.parametrize("ta,tb", OPERATIONS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_products_of_rounded_numbers(precision, size, ta, tb, device):
+    for accumulate in (False, True):
+        if not is_refused(precision, device):
+            found, exact, bound = product(device, precision, *size, ta, tb, accumulate)
+            assert (np.abs(found - exact) <= 2 * bound).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape, device):
+    V, H, _, B, T = shape
+    if not is_refused(precision, device):
+        for name, ratio in ratios(precision, shape, [device, device], ulps=4 + max(V, H, B * T) / 8):
+            assert ratio <= 1, name
+
+
+def test_scales_that_overflow_are_halved(device):
+    if is_refused("fp16", device):
+        return
+    config = TrainConfig(hidden=24, steps=4, batch=3, precision="fp16")
+    ids = np.random.default_rng(0).integers(84, size=2000, dtype=np.uint8)
+    engine = CudaEngine(ModelConfig(84, 24, 2), device, precision="fp16")
+    losses, norms, parameters, scaling = train(engine, config, ids, 40, LossScaling(2.0**30, 7))
+    skipped = int(np.argmax(norms > 0))
+    assert 3 < skipped < 20 and np.isfinite(losses).all() and np.isfinite(parameters).all()
+    assert scaling == LossScaling(2.0 ** (30 - skipped), 40 - skipped)
