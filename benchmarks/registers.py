@@ -27,7 +27,17 @@ from pathlib import Path
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.kernel_loader import join, kernel_folder, kernel_names
-from cuchar.engines.plan import LEAST_CAPABILITY, Persistent, Resident, make_plan, one_pass_head, resident_plan
+from cuchar.engines.plan import (
+    LEAST_CAPABILITY,
+    OneBlock,
+    Persistent,
+    Resident,
+    draw_warps,
+    make_plan,
+    one_pass_head,
+    resident_plan,
+    sample_plan,
+)
 from cuchar.engines.tensor_gemm import TILES
 
 TABLE = Path(__file__).parent.parent / "kernels/registers.md"
@@ -152,6 +162,7 @@ def builds() -> list[Build]:
         for model in edge_models(architecture, 4):
             for dropout in (0, 1) if model.layers > 1 else (0,):
                 found |= set(_resident(model, architecture, "float", dropout))
+            found |= set(_sampling(model, architecture, "float"))
         for model in persistent_models(architecture, 4):
             for dropout in (0, 1) if model.layers > 1 else (0,):
                 found.add(_persistent(model, architecture, "float", dropout))
@@ -167,6 +178,7 @@ def builds() -> list[Build]:
     for model in edge_models(hopper, 8):
         if model.vocabulary_size == CHARACTERS and model.layers < 3:
             found |= set(_resident(model, hopper, "double", 0))
+            found |= set(_sampling(model, hopper, "double"))
     return sorted(found)
 
 
@@ -174,6 +186,11 @@ def _shape_free(capability: int, real: str) -> Iterable[Build]:
     macros = () if real == "float" else (("REAL", real),)
     for file in "adam begin_window cell dropout gradient_norm softmax sums".split():
         yield Build(f"{file}.cu", real, capability, macros)
+    for V in (CHARACTERS, 65_536):
+        warps = draw_warps(ModelConfig(V, 1, 1))
+        yield Build(
+            "draw.cu", f"{real} V{V}", capability, (("REAL", real), ("WARPS", warps)), (("draw_ids", 32 * warps, 0),)
+        )
     if real == "float":
         yield Build("windows.cu", "1-byte ids", capability, (("ID", "unsigned char"),))
         yield Build("windows.cu", "2-byte ids", capability, (("ID", "unsigned short"),))
@@ -187,7 +204,9 @@ def _reduced(capability: int) -> Iterable[Build]:
     for precision in precisions(capability):
         for tile in TILES:
             macros = (("PRECISION", precision.capitalize()), ("TILE", tile))
-            yield Build("tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, (("tensor_gemm", 4 * tile, 0),))
+            yield Build(
+                "tensor_gemm.cu", f"{precision} tile {tile}", capability, macros, (("tensor_gemm", 4 * tile, 0),)
+            )
 
 
 def precisions(capability: int) -> list[str]:
@@ -217,6 +236,17 @@ def _resident(model: ModelConfig, architecture: Architecture, real: str, dropout
                 macros + own, launches,
             )  # fmt: skip
             yield Build("weight_gradients.cu", shape, architecture.capability, macros)
+
+
+def _sampling(model: ModelConfig, architecture: Architecture, real: str) -> Iterable[Build]:
+    """As ResidentSteps makes it."""
+    plan = sample_plan(model, "f8" if real == "double" else "f4", architecture.limits)
+    if isinstance(plan, OneBlock):
+        sizes = (("HIDDEN", model.hidden), ("LAYERS", model.layers), ("VOCABULARY", model.vocabulary_size))
+        macros = (("REAL", real), *sizes, ("SHARED_BYTES", plan.shared_bytes))
+        shape = f"{real} V{model.vocabulary_size} H{model.hidden} L{model.layers}"
+        launches = (("lstm_sample", plan.threads, plan.shared_bytes),)
+        yield Build("lstm_sample.cu", shape, architecture.capability, macros, launches)
 
 
 def _persistent(

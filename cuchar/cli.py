@@ -99,15 +99,15 @@ def sample(
     from cuchar.corpus import read_raw
     from cuchar.model import Model
     from cuchar.pipes import write_stdout
-    from cuchar.sampling import SampleConfig
+    from cuchar.sampling import SampleConfig, expect_seed
 
     config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop)
     if count < 1:
         raise OptionError(f"--count: expected at least 1, found {count}")
     if count > 1 and not length and not stop:
         raise OptionError(f"--count: expected 1 with the endless --length 0, found {count}")
-    if seed is not None and seed < 0:
-        raise OptionError(f"--seed: expected at least 0, found {seed}")
+    if seed is not None:
+        expect_seed(seed)
     if prime and prime_file:
         raise OptionError("--prime: expected it or --prime-file, found both")
     model = Model(checkpoint, device)
@@ -119,12 +119,13 @@ def sample(
         seed = secrets.randbits(31)
         if not argmax or not known:
             print(f"--seed {seed}", file=sys.stderr)
-    for number in range(count):
-        characters = model.stream(config, prime=beginning, seed=[seed, number], unknown=unknown)
-        write_stdout(known)
-        for character in characters:
-            write_stdout(character)
-        write_stdout(b"\n" if number == count - 1 else b"\n\n")
+    begun = -1
+    for number, text in model.samples(config, count, prime=beginning, seed=seed, unknown=unknown):
+        if number > begun:
+            write_stdout((b"\n\n" if number else b"") + known)
+            begun = number
+        write_stdout(text)
+    write_stdout(b"\n")
 
 
 @app.command("eval")
@@ -135,6 +136,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = DEFAULT.precision,
     window: Annotated[int | None, typer.Option(help="A zero state every so many characters, as the notebook.", show_default="one stream")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Read even a long text as one stream, not in chunks side by side.")] = False,
     per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss.")] = None,
     unknown: Unknown = "error",
 ) -> None:  # fmt: skip
@@ -143,7 +145,9 @@ def evaluate(
 
     if window is not None and window < 1:
         raise OptionError(f"--window: expected at least 1, found {window}")
-    print_score(score_files(checkpoint, texts, device, window, per_char, unknown, precision), json)
+    if window is not None and exact:
+        raise OptionError("--window: expected it or --exact, found both")
+    print_score(score_files(checkpoint, texts, device, window, exact, per_char, unknown, precision), json)
 
 
 @app.command()

@@ -12,6 +12,9 @@ from cuchar.errors import OptionError, TextError
 
 BLOCK_STEPS = 256
 BLOCK_WINDOWS = 64
+LONG_TEXT = 100_000  # characters from which on `cuchar eval` scores in chunks
+CHUNKS, CHUNK, WARM_UP = 64, 4096, 256  # side by side; characters of one at most, and before it
+CHUNK_STEPS = 64  # a call: all chunks' activations stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,36 @@ def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np
         end = min(start + BLOCK_STEPS, last)
         losses, state = engine.losses(weights, rows[:, start:end].T, rows[:, start + 1 : end + 1].T, state)
         yield losses.T
+
+
+def chunk_losses(engine: Engine, weights: Any, ids: np.ndarray) -> Iterator[np.ndarray]:
+    """Nearly the losses of one stream, in a fraction of the time: chunks of it are scored side by side.
+
+    A chunk's state is what the WARM_UP characters before it make of a zero state, instead of what all of them would.
+    The first chunk is exact, and chunks have WARM_UP characters at least.
+
+    Yields:
+        blocks of nats in the text's order; joined, [n - 1].
+    """
+    scores = len(ids) - 1
+    for first in range(0, scores, CHUNKS * CHUNK):
+        end = min(first + CHUNKS * CHUNK, scores)
+        size = max(WARM_UP, -(-(end - first) // CHUNKS))
+        starts = np.arange(first, end, size)
+        state = engine.zero_state(len(starts))
+        if scores > WARM_UP:
+            before = ids[np.maximum(starts - WARM_UP, 0) + np.arange(WARM_UP)[:, None]]
+            for start in range(0, WARM_UP, CHUNK_STEPS):
+                _, state = engine.forward(weights, before[start : start + CHUNK_STEPS], state)
+        if first == 0:
+            state.h[:, 0] = state.c[:, 0] = 0
+        places = np.minimum(starts[:, None] + np.arange(size + 1), scores)  # the last chunk is filled up with its last
+        blocks = []
+        for start in range(0, size, CHUNK_STEPS):
+            rows = ids[places[:, start : start + CHUNK_STEPS + 1]]
+            losses, state = engine.losses(weights, rows[:, :-1].T, rows[:, 1:].T, state)
+            blocks.append(losses.T)
+        yield np.concatenate(blocks, axis=1).reshape(-1)[: end - first]
 
 
 def window_losses(engine: Engine, weights: Any, ids: np.ndarray, window: int) -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
 """A trained model for Python: `load`, then `sample` and `score`."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,11 @@ import numpy as np
 
 from cuchar.checkpoint import read_checkpoint
 from cuchar.engines import choose_engine
-from cuchar.evaluation import Score, expect_scorable, stream_losses, window_losses
-from cuchar.sampling import SampleConfig, sample_ids
+from cuchar.evaluation import Score, chunk_losses, expect_scorable, stream_losses, window_losses
+from cuchar.generation import generate
+from cuchar.sampling import SampleConfig, expect_seed
+
+MOST_STREAMS = 4096  # side by side
 
 
 class Model:
@@ -52,23 +55,61 @@ class Model:
         config: SampleConfig,
         *,
         prime: str | bytes = "",
-        seed: int | list[int] | None = None,
+        seed: int | None = None,
         unknown: str = "error",
     ) -> Iterator[bytes]:
         """The characters of a sample as they are made, each as its bytes in a file."""
+        blocks = self._generate(config, prime, seed, unknown)(range(1))
+        return (self.vocabulary.decode(ids[k : k + 1, 0]) for ids, taken in blocks for k in range(taken[0]))
+
+    def samples(
+        self,
+        config: SampleConfig,
+        count: int,
+        *,
+        prime: str | bytes = "",
+        seed: int | None = None,
+        unknown: str = "error",
+    ) -> Iterator[tuple[int, bytes]]:
+        """Pieces of `count` samples, each with its sample's number, which begins at 0 and never falls.
+
+        They are made side by side. The first one's pieces come as they are made, the others whole, once all have ended.
+        """
+        generate_streams = self._generate(config, prime, seed, unknown)
+        for first in range(0, count, MOST_STREAMS):
+            streams = range(first, min(count, first + MOST_STREAMS))
+            made: list[list[np.ndarray]] = [[] for _ in streams[1:]]
+            for ids, taken in generate_streams(streams):
+                if taken[0]:
+                    yield first, self.vocabulary.decode(ids[: taken[0], 0])
+                for pieces, column, length in zip(made, ids.T[1:], taken[1:], strict=True):
+                    pieces.append(column[:length])
+            for number, pieces in zip(streams[1:], made, strict=True):
+                yield number, self.vocabulary.decode(np.concatenate(pieces))
+
+    def _generate(
+        self, config: SampleConfig, prime: str | bytes, seed: int | None, unknown: str
+    ) -> Callable[[range], Iterator[tuple[np.ndarray, np.ndarray]]]:
+        """`generate` for any streams of a sample; complains of the texts at once."""
         vocabulary = self.vocabulary
         prime_ids = vocabulary.encode(vocabulary.codes_of(prime), unknown)
         stop_ids = vocabulary.encode(vocabulary.codes_of(config.stop))
-        generator = np.random.default_rng(secrets.randbits(63) if seed is None else seed)
-        ids = sample_ids(self.engine, self._weights, len(vocabulary), config, generator, prime_ids, stop_ids)
-        return (vocabulary.decode(np.array([chosen])) for chosen in ids)
+        key = secrets.randbits(63) if seed is None else seed
+        expect_seed(key)
+        return lambda streams: generate(self.engine, self._weights, config, key, streams, prime_ids, stop_ids)
 
-    def losses(self, ids: np.ndarray, window: int | None = None) -> Iterator[np.ndarray]:
-        """Blocks of nats for characters 1, 2, ... of a text, in order; see `score`."""
+    def losses(self, ids: np.ndarray, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
+        """Blocks of nats for characters 1, 2, ... of a text, in order; see `score`.
+
+        Args:
+            chunked: instead of one stream, chunks of it side by side (evaluation.chunk_losses).
+        """
         expect_scorable(ids)
-        if window is None:
-            return (block[0] for block in stream_losses(self.engine, self._weights, ids[None]))
-        return window_losses(self.engine, self._weights, ids, window)
+        if window is not None:
+            return window_losses(self.engine, self._weights, ids, window)
+        if chunked:
+            return chunk_losses(self.engine, self._weights, ids)
+        return (block[0] for block in stream_losses(self.engine, self._weights, ids[None]))
 
     def score(self, text: str | bytes, *, window: int | None = None, unknown: str = "error") -> Score:
         """How well the model predicts `text`: N characters give N - 1 scores.

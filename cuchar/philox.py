@@ -1,7 +1,9 @@
 """Philox4x32-10: random numbers that are a function of a counter, not of a state.
 
 Dropout masks are keyed by (seed, step, layer, element). Any engine can thus make the
-same mask, in forward and again in backward, in any order and without storing it.
+same mask, in forward and again in backward, in any order and without storing it. Draws
+are keyed by (seed, stream, position): a stream is the same on every engine, and whatever
+other streams are made beside it.
 Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
 
@@ -10,6 +12,7 @@ import numpy as np
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
+_DRAW = np.uint64(1 << 31)  # in the counter's word where a dropout mask has its layer
 
 
 def philox4x32(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -51,3 +54,16 @@ def dropout_mask(
     words = np.stack(philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32)), axis=-1)  # type: ignore[arg-type]
     kept = words.reshape(-1)[:size] >= np.uint64(probability * 2**32)
     return (kept / (1 - probability)).astype(dtype).reshape(shape)
+
+
+def uniforms(seed: int, streams: range, positions: range) -> np.ndarray:
+    """Numbers for draws, [positions, streams] float64: odd multiples of 2^-53, so never 0 or 1.
+
+    Character `position` of stream `stream` takes 52 bits, of the first two words of counter
+    (position, 2^31 + position >> 32, stream, stream >> 32), each its low 32 bits.
+    """
+    position = np.array(positions, np.uint64)[:, None]
+    stream = np.array(streams, np.uint64)
+    counter = (position & _LOW, position >> _SHIFT | _DRAW, stream & _LOW, stream >> _SHIFT)
+    high, low, _, _ = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    return (high << np.uint64(21) | low >> np.uint64(11) | np.uint64(1)) / 2.0**53

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -18,7 +19,7 @@ from cuchar.checkpoint import checkpoint_file, read_checkpoint, write_file
 from cuchar.config import ModelConfig
 from cuchar.corpus import read_codes
 from cuchar.engines import choose_engine
-from cuchar.evaluation import Score
+from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
 from cuchar.model import Model
 
 
@@ -27,18 +28,26 @@ def score_files(
     texts: Sequence[Path],
     device: str,
     window: int | None,
+    exact: bool,
     per_char: Path | None,
     unknown: str,
     precision: str = "fp32",
 ) -> Score:
-    """Score text files as one text; `per_char` gets every character's loss."""
+    """Score text files as one text, a long one in chunks unless `exact`; `per_char` gets every character's loss."""
     model = Model(checkpoint, device, precision)
     codes, _ = read_codes(texts, model.vocabulary.is_bytes)
     ids = model.vocabulary.encode(codes, unknown)
+    chunked = window is None and not exact and len(ids) > LONG_TEXT
+    if chunked:
+        print(
+            f"scored in chunks of at most {CHUNK:,} characters, each after the {WARM_UP} before it, which warm its state; "
+            "--exact reads one stream",
+            file=sys.stderr,
+        )
     console, blocks = Console(stderr=True), []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=len(ids) - 1)
-        for block in model.losses(ids, window):
+        for block in model.losses(ids, window, chunked):
             blocks.append(block)
             bar.advance(task, len(block))
     losses = np.concatenate(blocks)

@@ -1,17 +1,14 @@
-"""Characters out of a model, one at a time."""
+"""The law of a draw: from logits to probabilities, from a uniform number to a character."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from cuchar.engines.base import Engine
 from cuchar.errors import OptionError
 
 LAWS = ("softmax", "exp")
-PRIME_BLOCK = 256
+COLDEST = 1e200  # 1 / temperature at most: any logit times it is a number
 
 
 @dataclass(frozen=True)
@@ -46,63 +43,62 @@ class SampleConfig:
                 found = getattr(self, name.replace("-", "_"))
                 raise OptionError(f"--{name}: expected {expected}, found {found}")
 
+    @property
+    def coldness(self) -> float:
+        """What logits are multiplied by."""
+        return min(1 / self.temperature, COLDEST)
 
-def sample_ids(
-    engine: Engine,
-    weights: Any,
-    vocabulary_size: int,
-    config: SampleConfig,
-    generator: np.random.Generator,
-    prime: np.ndarray,
-    stop: np.ndarray,
-) -> Iterator[int]:
-    """The ids that follow `prime`; without one the first is any character, as in the notebook.
+
+def expect_seed(seed: int) -> None:
+    """
+    Raises:
+        OptionError: not a key of Philox.
+    """
+    if not 0 <= seed < 2**63:
+        raise OptionError(f"--seed: expected from 0 to {2**63 - 1}, found {seed}")
+
+
+def draw(logits: np.ndarray, config: SampleConfig, uniform: np.ndarray) -> np.ndarray:
+    """An id a stream: the first up to which the probabilities' sum reaches `uniform`.
+
+    `argmax` takes the likeliest, the first of equals, whatever `uniform` is.
 
     Args:
-        weights: what `engine.fold` made.
-        prime, stop: ids; either may be empty.
+        logits: [S, V]; uniform: [S], in (0, 1).
+    Returns:
+        ids [S]; -1 where a logit is not finite.
     """
-    state, made, ending = engine.zero_state(1), 0, list(map(int, stop))
-    tail: list[int] = []
-    if not len(prime):
-        prime = generator.integers(vocabulary_size, size=1)
-        yield int(prime[0])
-        made, tail = 1, [int(prime[0])]
-    for start in range(0, len(prime), PRIME_BLOCK):
-        logits, state = engine.forward(weights, prime[start : start + PRIME_BLOCK, None], state)
-    while (made < config.length or not config.length) and (not ending or tail != ending):
-        chosen = draw(logits[-1, 0], config, generator)
-        yield chosen
-        made += 1
-        tail = [*tail, chosen][-len(ending) :] if ending else tail
-        logits, state = engine.forward(weights, np.array([[chosen]]), state)
-
-
-def draw(logits: np.ndarray, config: SampleConfig, generator: np.random.Generator) -> int:
-    """One id. `argmax` takes the likeliest, the first of equals, and draws nothing."""
+    finite = np.isfinite(logits).all(axis=-1)
+    logits = np.where(finite[:, None], logits, 0)
     if config.argmax:
-        return int(np.argmax(logits))
-    cumulative = np.cumsum(probabilities(logits, config))
-    return int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))
+        ids = np.argmax(logits.astype(np.float32), axis=-1)
+    else:
+        cumulative = np.cumsum(probabilities(logits, config), axis=-1)
+        ids = np.sum(cumulative < (uniform * cumulative[:, -1])[:, None], axis=-1)
+    return np.where(finite, ids, -1)
 
 
 def probabilities(logits: np.ndarray, config: SampleConfig) -> np.ndarray:
-    """What `draw` draws from: [V] float64, summing to 1.
+    """What `draw` draws from: [..., V] float64, summing to 1.
 
     top_k keeps the k likeliest, then top_p the fewest of those whose probabilities reach p.
+    The likelier has the larger logit, as a float32; of equal ones the lower id.
     Source: Holtzman et al. 2020 for top_p.
     """
-    scores = logits.astype(np.float64) / config.temperature
+    scores = logits.astype(np.float64) * config.coldness
     if config.law == "exp":
         scores = np.exp(np.minimum(scores, 700))
-    p = np.exp(scores - scores.max())
-    p /= p.sum()
-    order = np.argsort(-p, kind="stable") if config.top_k or config.top_p < 1 else np.empty(0, int)
-    if config.top_k:
-        p[order[config.top_k :]] = 0
-        p /= p.sum()
-    if config.top_p < 1:
-        enough = np.searchsorted(np.cumsum(p[order]), config.top_p) + 1
-        p[order[enough:]] = 0
-        p /= p.sum()
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    if config.top_k or config.top_p < 1:
+        order = np.argsort(-logits.astype(np.float32), axis=-1, kind="stable")
+        ranked = np.take_along_axis(p, order, axis=-1)
+        if config.top_k:
+            ranked[..., config.top_k :] = 0
+            ranked /= ranked.sum(axis=-1, keepdims=True)
+        if config.top_p < 1:
+            reached = np.cumsum(ranked, axis=-1) >= config.top_p
+            ranked[..., 1:][reached[..., :-1]] = 0
+            ranked /= ranked.sum(axis=-1, keepdims=True)
+        np.put_along_axis(p, order, ranked, axis=-1)
     return p

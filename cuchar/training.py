@@ -22,10 +22,11 @@ from cuchar.corpus import Corpus
 from cuchar.engines.base import Engine, State
 from cuchar.errors import DivergedError
 from cuchar.evaluation import stream_losses
+from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import Parameters, initialise
 from cuchar.run_folder import RunFolder
-from cuchar.sampling import SampleConfig, sample_ids
+from cuchar.sampling import SampleConfig
 
 SUMMARY_STEPS = 1000
 
@@ -115,7 +116,6 @@ class Trainer:
         self.state: State
         self.total_steps = total_steps(len(training), config)
         self.batches = np.random.default_rng([config.seed, 1])
-        self.sampler = np.random.default_rng([config.seed, 2])
         if checkpoint is None:
             self.parameters = initialise(engine.model, config.seed)
             self.adam = Adam(self.parameters.flat.size)
@@ -126,7 +126,6 @@ class Trainer:
             self.parameters, self.adam, self.state = checkpoint.parameters, checkpoint.adam, checkpoint.state
             self.position = Position.from_json(checkpoint.run["position"])
             self.batches.bit_generator.state = checkpoint.run["generators"]["batches"]
-            self.sampler.bit_generator.state = checkpoint.run["generators"]["sampler"]
             self.adam.scaling = LossScaling(**checkpoint.run.get("loss_scaling", {}))
             folder.truncate(checkpoint.run["lengths"])
         self.windows = self._cut()
@@ -278,13 +277,14 @@ class Trainer:
         return loss
 
     def _sample(self) -> None:
-        config, nothing = self.config, np.empty(0, int)
+        """The stream that has the step's number."""
+        config, step, nothing = self.config, self.position.step, np.empty(0, int)
         law = SampleConfig(length=config.sample_length, temperature=config.temperature)
         self._fetch()
         weights = self.engine.fold(self.parameters)
-        ids = sample_ids(self.engine, weights, len(self.vocabulary), law, self.sampler, nothing, nothing)
-        text = self.vocabulary.decode(np.fromiter(ids, int))
-        block = f"--- step {self.position.step} ---\n".encode() + text + b"\n\n"
+        blocks = generate(self.engine, weights, law, config.seed, range(step, step + 1), nothing, nothing)
+        text = self.vocabulary.decode(np.concatenate([ids[:, 0] for ids, _ in blocks]))
+        block = f"--- step {step} ---\n".encode() + text + b"\n\n"
         self.folder.append(self.folder.samples, block)
         self.listener.sample(block)
 
@@ -297,10 +297,7 @@ class Trainer:
             **self.facts,
             "train": self.config.to_json(),
             "position": asdict(self.position),
-            "generators": {
-                "batches": self.batches.bit_generator.state,
-                "sampler": self.sampler.bit_generator.state,
-            },
+            "generators": {"batches": self.batches.bit_generator.state},
             **({"loss_scaling": asdict(self.adam.scaling)} if self.config.precision == "fp16" else {}),
             "lengths": self.folder.lengths(),
             "best": None if math.isinf(self.best) else self.best,

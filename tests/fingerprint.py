@@ -18,6 +18,7 @@ from cuchar.engines.base import State
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.device import Limits
 from cuchar.parameters import initialise
+from cuchar.sampling import SampleConfig
 
 H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # with few multiprocessors, for few splits of N
 FEW = Limits(90, 6, 232_448)
@@ -48,9 +49,9 @@ WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers
 
 
 def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize=None, schedule="forward") -> str:
-    """Digest of the loss scaling, losses, norms, parameters, moments, state, scores and logits after two steps of training."""
+    """Digest of the loss scaling, losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
     if sys.argv[2] == "small large vocabulary" or "persistent" in sys.argv[2]:
-        plan.ONE_PASS_VOCABULARY = V - 1  # the resident regime's limit, too
+        plan.ONE_PASS_VOCABULARY = plan.WARP_VOCABULARY = V - 1  # the resident regime's limit, too
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if L > 1 and "without" not in sys.argv[2] else 0.0
     options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
@@ -70,8 +71,16 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)
     logits, _ = engine.forward(weights, inputs, state)
+    draws = []
+    laws = ({"law": "exp"}, {"top_k": V - 2, "top_p": 0.9, "temperature": 0.8}, {"temperature": 1e-4})
+    for options in laws:
+        law, begin = SampleConfig(**options), inputs[-1]
+        sampler = engine.sampler(weights, law, (5 << 32) | 7, range(2, 2 + B), begin, state, 1 << 32)
+        draws += [sampler.make(T), sampler.make(1)]
+        left = sampler._tape.get_state()
+        draws += [left.h, left.c]
     digest = hashlib.sha256(repr(adam.scaling).encode())
-    for array in (*results, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits):
+    for array in (*results, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits, *draws):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

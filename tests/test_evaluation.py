@@ -5,7 +5,12 @@ import pytest
 from conftest import TEXT
 
 import cuchar
+from cuchar import evaluation
+from cuchar.config import ModelConfig
+from cuchar.engines.base import State
+from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OptionError, TextError
+from cuchar.evaluation import chunk_losses
 
 
 def one_by_one(model, text, window):
@@ -55,3 +60,92 @@ def test_too_short_and_unknown_texts(trained):
     assert model.score("tÉhe", unknown="skip") == model.score("the")
     with pytest.raises(OptionError, match="--window: expected at least 1, found 0"):
         model.score("the", window=0)
+
+
+# --- chunks side by side
+
+
+class Echo(NumpyEngine):
+    """Every character's loss is the character; a state is the sum of what came since zero."""
+
+    def __init__(self):
+        super().__init__(ModelConfig(2, 1, 1), np.float64)
+        self.entered = []
+
+    def forward(self, weights, inputs, state):
+        return None, State(state.h + inputs.sum(axis=0)[None, :, None], state.c)
+
+    def losses(self, weights, inputs, targets, state):
+        assert inputs.shape[1] <= evaluation.CHUNKS
+        self.entered += zip(inputs[0], state.h[0, :, 0], strict=True)
+        return targets.astype(float), self.forward(weights, inputs, state)[1]
+
+
+@pytest.mark.parametrize("length", [2, 3, 20, 21, 22, 23, 41, 50, 91, 92, 122, 123, 181, 182, 270, 271, 274, 999, 4321])
+def test_chunks_score_every_character_once_and_in_order(length, monkeypatch):
+    """From the state that the 20 characters before a chunk leave; the first from zero."""
+    monkeypatch.setattr(evaluation, "CHUNKS", 3)
+    monkeypatch.setattr(evaluation, "CHUNK", 30)
+    monkeypatch.setattr(evaluation, "WARM_UP", 20)
+    monkeypatch.setattr(evaluation, "CHUNK_STEPS", 7)
+    engine, ids = Echo(), np.random.default_rng(0).integers(1, 1 << 40, length)  # every sum is another
+    assert np.concatenate(list(chunk_losses(engine, None, ids))).tolist() == ids[1:].tolist()
+    sums, place = np.cumsum([0, *ids]), {character: at for at, character in enumerate(ids)}
+    for character, state in engine.entered:
+        at = place[character]
+        if at < length - 1:  # the last character, which is nobody's input, fills up the last chunk
+            begun = [start for start in range(max(0, at - 29), at + 1) if (at - start) % 7 == 0]
+            assert state in [sums[at] - sums[max(0, start - 20)] for start in begun if start >= 20 or start == 0]
+    assert [at for at, state in engine.entered if state == 0] == [ids[0]]
+
+
+@pytest.mark.parametrize("length", [300, 16_400, 20_011])
+def test_chunks_lose_what_the_warm_up_does_not_remember(trained, length):
+    """After 256 characters a state of the fox's model is what it would be after all of them, but for rounding."""
+    model = cuchar.load(trained)
+    ids = model.vocabulary.encode(model.vocabulary.codes_of((TEXT * 12)[:length]))
+    exact, chunked = (np.concatenate(list(model.losses(ids, chunked=chunked))) for chunked in (False, True))
+    np.testing.assert_allclose(chunked, exact, rtol=2e-5, atol=2e-6)
+
+
+def test_a_shorter_warm_up_is_worse(trained, monkeypatch):
+    model = cuchar.load(trained)
+    ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))
+    exact, errors = np.concatenate(list(model.losses(ids))), []
+    for warm_up in (1, 4, 16, 64):
+        monkeypatch.setattr(evaluation, "WARM_UP", warm_up)
+        errors.append(np.abs(np.concatenate(list(model.losses(ids, chunked=True))) - exact).mean())
+    assert errors == sorted(errors, reverse=True) and errors[0] > 100 * errors[-1]
+
+
+def test_eval_scores_a_long_text_in_chunks_and_says_so(cli, fails, trained, text, tmp_path, monkeypatch):
+    monkeypatch.setattr("cuchar.reports.LONG_TEXT", len(TEXT) - 1)
+    model, tables = cuchar.load(trained), {}
+    ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))
+    for options in ((), ("--exact",)):
+        result = cli("eval", trained, text, "--per-char", tmp_path / "out.tsv", *options)
+        expected = "" if options else (
+            "scored in chunks of at most 4,096 characters, each after the 256 before it, which warm its state; "
+            "--exact reads one stream\n"
+        )  # fmt: skip
+        assert (result.status, result.stderr) == (0, expected)
+        tables[options] = (tmp_path / "out.tsv").read_text()
+        losses = np.concatenate(list(model.losses(ids, chunked=not options)))
+        rows = tables[options].splitlines()[1:]
+        assert [row.split("\t")[2] for row in rows] == [f"{nats:.6f}" for nats in losses]
+    monkeypatch.setattr("cuchar.reports.LONG_TEXT", len(TEXT))
+    result = cli("eval", trained, text, "--per-char", tmp_path / "out.tsv")
+    assert result.stderr == "" and (tmp_path / "out.tsv").read_text() == tables["--exact",]
+    assert "--window: expected it or --exact, found both" in fails(2, "eval", trained, text, "--exact", "--window", 8)
+
+
+def test_one_stream_is_read_as_ever(trained):
+    """Bit by bit the losses of carrying the state from block to block."""
+    model = cuchar.load(trained)
+    ids, state = model.vocabulary.encode(model.vocabulary.codes_of(TEXT)), model.engine.zero_state(1)
+    expected, weights = [], model.engine.fold(model.parameters)
+    for start in range(0, len(ids) - 1, 256):
+        inputs, targets = ids[:-1][start : start + 256, None], ids[1:][start : start + 256, None]
+        losses, state = model.engine.losses(weights, inputs, targets, state)
+        expected.append(losses[:, 0])
+    assert np.array_equal(np.concatenate(list(model.losses(ids))), np.concatenate(expected))

@@ -20,7 +20,7 @@ OF_EACH_FILE = 2
 RESIDENT, FP16 = ("cluster", "block"), ("stepwise fp16", "stepwise fp16 overflow")
 JUDGES = {  # of each file: the workloads that run it, one of which must notice
     **dict.fromkeys(
-        "block_sum.cuh four.cuh lstm_backward.cuh lstm_forward.cuh lstm_resident.cu matvec.cuh philox.cuh "
+        "block_sum.cuh four.cuh lstm_backward.cuh lstm_forward.cuh lstm_resident.cu lstm_sample.cu matvec.cuh philox.cuh "
         "real.cuh shape.cuh wavefront.cuh windows.cu".split(), RESIDENT
     ),
     "weight_gradients.cu": (*RESIDENT, "block without dropout"),
@@ -32,6 +32,8 @@ JUDGES = {  # of each file: the workloads that run it, one of which must notice
     **dict.fromkeys(["adam.cu", "gradient_norm.cu"], (*RESIDENT, *FP16)),
     "softmax.cu": ("large vocabulary", "stepwise fp16"),
     "tensor_gemm.cu": ("stepwise tf32", *FP16),
+    "draw.cuh": (*RESIDENT, "large vocabulary"),
+    "draw.cu": ("stepwise", "large vocabulary"),
 }  # fmt: skip
 NO_SIGNS = {"hardware.cuh", "step.cuh"}  # the emulator has its own of the first; declarations only in the second
 HARMLESS = [  # signs that may be either, as what they lead to is not used
@@ -42,6 +44,7 @@ HARMLESS = [  # signs that may be either, as what they lead to is not used
     "end - begin + GROUPS - 1",  # fronts at which no stage works
     "(L > 1 ? L - 1 : 1)", "layer + 1, step, column",  # channels that nobody uses; those of other parity are the same
     "THREADS_OF_BLOCK - 1) / THREADS_OF_BLOCK", "SUM_COLUMNS - 1) / SUM_COLUMNS",  # trips and tiles that nobody asks for
+    "bit = bits - 1", "bits = 32 - __clz(V - 1)",  # bits that no key has
 ]  # fmt: skip
 
 
@@ -68,7 +71,7 @@ def digest(folder: Path, workload: str) -> str:
     command = [sys.executable, ROOT / "tests/fingerprint.py", folder, workload]
     env = environment() | {"XDG_CACHE_HOME": str(folder.parent / "cache")}
     try:
-        run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+        run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
     except subprocess.TimeoutExpired:
         return "failed: endless"
     return run.stdout if run.returncode == 0 else f"failed: {run.returncode} {run.stderr[-200:]}"

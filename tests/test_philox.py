@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cuchar.philox import dropout_mask, philox4x32
+from cuchar.philox import dropout_mask, philox4x32, uniforms
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,31 @@ def test_seed_step_and_layer_each_change_the_mask():
     for i in range(4):
         for j in range(i):
             assert 32 < np.sum(masks[i] != masks[j]) < 96
+
+
+def test_a_draw_is_made_of_words_of_its_counter():
+    seed, position, stream = (5 << 32) | 7, (3 << 32) | 11, (2 << 32) | 13
+    found = uniforms(seed, range(stream, stream + 2), range(position, position + 3))
+    for k in range(3):
+        for s in range(2):
+            high, low, _, _ = philox4x32((11 + k, 3 | 1 << 31, 13 + s, 2), (7, 5))
+            assert found[k, s] * 2**53 == (int(high) << 21) + (int(low) >> 12) * 2 + 1
+
+
+def test_no_draw_takes_the_words_of_a_mask():
+    """Whatever layer, element and step: the counter's second word is below 2^31 for a mask and not for a draw."""
+    words = [philox4x32((0, second, 0, 0), (0, 0))[0] for second in (*range(8), 1 << 31, (1 << 31) + 1)]
+    assert uniforms(0, range(1), range(1))[0, 0] * 2**32 // 1 == words[8] and len({int(word) for word in words}) == 10
+    assert uniforms(0, range(1), range(1 << 32, (1 << 32) + 1))[0, 0] * 2**32 // 1 == words[9]
+
+
+def test_draws_are_uniform_and_never_0_or_1(monkeypatch):
+    """The least and the largest that words can make, and the means of parts of many."""
+    for word, expected in ((0, 2.0**-53), (2**32 - 1, 1 - 2.0**-53)):
+        with monkeypatch.context() as patch:
+            patch.setattr("cuchar.philox.philox4x32", lambda *_, word=word: [np.array(word, np.uint64)] * 4)
+            assert uniforms(0, range(1), range(1)) == expected
+    found = uniforms(0, range(1000), range(100))
+    for part in (found, found[:10], found[:, :100], found[::2], found[:, 1::2]):
+        assert abs(part.mean() - 0.5) < 5 * np.sqrt(1 / 12 / part.size)
+    assert len(np.unique(found)) == found.size

@@ -6,14 +6,17 @@ import pytest
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.plan import (
+    OneBlock,
     Persistent,
     Resident,
     Stepwise,
     bytes_needed,
+    draw_warps,
     expect_memory,
     make_plan,
     one_pass_head,
     persistent_plan,
+    sample_plan,
 )
 from cuchar.errors import DeviceError
 
@@ -71,6 +74,30 @@ def test_tensor_cores_hold_16_bit_weights_of_larger_models_but_none_in_one_block
         assert isinstance(make_plan(model, 32, 32, np.float32, H100, precision), Persistent)
         found = make_plan(wide, 32, 32, np.float32, H100, precision)
         assert isinstance(found, Stepwise if precision == "tf32" else Persistent), found
+
+
+@pytest.mark.parametrize(
+    "V,H,L,threads",
+    [
+        (84, 64, 2, 384), (84, 96, 1, 192), (84, 97, 1, None), (84, 63, 2, None), (84, 32, 4, 448), (84, 16, 8, 480),
+        (84, 80, 2, None), (512, 64, 2, 384), (513, 16, 1, None), (2, 1, 1, 32),
+    ],
+)  # fmt: skip
+def test_sampling_is_resident_where_one_block_holds_the_model(V, H, L, threads):
+    found = sample_plan(ModelConfig(V, H, L), "f4", H100)
+    assert isinstance(found, Stepwise if threads is None else OneBlock)
+    assert threads is None or found.threads == threads
+
+
+def test_sampling_is_resident_as_far_as_shared_memory_goes():
+    def last_taken(H, limits):
+        return max(V for V in range(2, 514) if isinstance(sample_plan(ModelConfig(V, H, 1), "f4", limits), OneBlock))
+
+    assert last_taken(64, T4) == 192 and last_taken(64, V100) == 320 and last_taken(64, A100) == 512
+
+
+def test_one_warp_draws_from_few_characters_and_eight_from_many():
+    assert [draw_warps(ModelConfig(V, 1, 1)) for V in (2, 512, 513, 65_536)] == [1, 1, 8, 8]
 
 
 def test_float64_weights_take_two_registers_each():

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from statistics_of_draws import LAWS, chance_of_more
 
 import cuchar
 from cuchar.errors import TextError
+from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, draw, probabilities
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
@@ -40,16 +42,54 @@ def test_exp_law_bears_large_logits():
     ]
 
 
-@pytest.mark.parametrize("law", ["softmax", "exp"])
-def test_draws_have_the_probabilities_frequencies(law):
-    config, generator, count = SampleConfig(law=law, top_k=3), np.random.default_rng(0), 20_000
-    p = probabilities(LOGITS, config)
-    found = np.bincount([draw(LOGITS, config, generator) for _ in range(count)], minlength=4) / count
-    assert np.all(np.abs(found - p) <= 4.5 * np.sqrt(p * (1 - p) / count))
+@pytest.mark.parametrize("options", LAWS)
+def test_draws_have_the_probabilities_frequencies(options):
+    config, draws = SampleConfig(**options), uniforms(1, range(1000), range(100)).reshape(-1)
+    logits = np.random.default_rng(2).normal(0, 0.8, 11).astype(np.float32)
+    found = np.bincount(draw(np.tile(logits, (draws.size, 1)), config, draws), minlength=11)
+    assert chance_of_more(found, draws.size * probabilities(logits, config)) > 1e-6
+
+
+def test_chance_is_that_of_tables():
+    """The 95th percentile of chi-square with two degrees of freedom is 5.991, with ten 18.307."""
+    for freedom, percentile in ((2, 5.991), (10, 18.307)):
+        expected = np.ones(freedom + 1)
+        found = expected + np.array([np.sqrt(percentile / 2), -np.sqrt(percentile / 2), *[0] * (freedom - 1)])
+        assert chance_of_more(found, expected) == pytest.approx(0.05, rel=1e-3)
+    assert chance_of_more(np.array([10, 0, 1]), np.array([11.0, 0, 0])) == 0
+
+
+def test_every_row_is_drawn_by_itself():
+    generator = np.random.default_rng(0)
+    logits, chances = generator.normal(size=(40, 9)), uniforms(0, range(40), range(1))[0]
+    for options in ({}, {"law": "exp"}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 5, "top_p": 0.5}, {"argmax": True}):
+        config = SampleConfig(**options)
+        alone = [int(draw(logits[s : s + 1], config, chances[s : s + 1])[0]) for s in range(40)]
+        assert draw(logits, config, chances).tolist() == alone and len(set(alone)) > 3
+
+
+def test_likelier_is_the_larger_float32_then_the_lower_id():
+    close = np.array([1.0, 1.0 + 1e-12, 0.5, 1.0])
+    assert np.flatnonzero(probabilities(close, SampleConfig(top_k=2))).tolist() == [0, 1]
+    assert np.flatnonzero(probabilities(np.array([-0.0, 0.0, -1.0]), SampleConfig(top_k=1))).tolist() == [0]
+
+
+@pytest.mark.parametrize("options", [{}, {"law": "exp"}])
+def test_any_temperature_above_0_will_do(options):
+    for temperature in (1e-320, 1e-30, 1e30, 1e308):
+        p = probabilities(np.array([3.0, 2.0, 3.0]), SampleConfig(temperature=temperature, **options))
+        assert p.tolist() == ([1 / 3] * 3 if temperature > 1 or (options and temperature < 1) else [0.5, 0, 0.5])
+
+
+def test_logits_that_are_not_finite_give_no_character():
+    logits = np.array([[0, np.nan, 1], [0, 1, 2], [np.inf, 0, 0], [0, 0, -np.inf]], np.float32)
+    for config in (SampleConfig(), SampleConfig(argmax=True), SampleConfig(law="exp", top_k=2)):
+        assert (draw(logits, config, np.full(4, 0.5)) < 0).tolist() == [True, False, True, True]
 
 
 def test_argmax_is_the_first_likeliest():
-    assert draw(np.array([0, 2, 2, 1]), SampleConfig(argmax=True), np.random.default_rng(0)) == 1
+    logits = np.array([[0, 2, 2, 1], [1, 0, 0, 1]])
+    assert draw(logits, SampleConfig(argmax=True), np.array([0.9, 0.1])).tolist() == [1, 0]
 
 
 def test_sample_is_what_the_model_says_character_by_character(trained):
@@ -57,10 +97,10 @@ def test_sample_is_what_the_model_says_character_by_character(trained):
     config = SampleConfig(temperature=0.7)
     text = model.sample(40, prime="the ", seed=5, temperature=0.7)
     ids = model.vocabulary.encode(model.vocabulary.codes_of("the " + text))
-    weights, generator = model.engine.fold(model.parameters), np.random.default_rng(5)
+    weights, chances = model.engine.fold(model.parameters), uniforms(5, range(1), range(40))
     for at in range(4, 44):
         logits, _ = model.engine.forward(weights, ids[:at, None], model.engine.zero_state(1))
-        assert draw(logits[-1, 0], config, generator) == ids[at]
+        assert draw(logits[-1], config, chances[at - 4]) == ids[at]
 
 
 def test_seed_repeats_and_no_seed_does_not(trained):

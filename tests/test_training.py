@@ -11,7 +11,7 @@ from conftest import TEXT
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows, split_validation
-from cuchar.checkpoint import read_checkpoint
+from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
 from cuchar.engines.host_learner import HostLearner
@@ -104,6 +104,23 @@ def test_resumed_run_ends_as_the_uninterrupted_one(discipline, how, text, tmp_pa
             start_run([text], config, out=out)
         resume_run(out)
         assert contents(out) == expected, step
+
+
+def test_a_checkpoint_that_kept_a_generator_of_samples_still_resumes(text, tmp_path):
+    """As those of before samples were streams by their step."""
+    config = replace(SMALL, max_steps=13)
+    start_run([text], config, out=tmp_path / "whole")
+    start_run([text], replace(config, max_steps=9), out=tmp_path / "old")
+    last = tmp_path / "old/last.safetensors"
+    checkpoint = read_checkpoint(last)
+    assert checkpoint.run["generators"].keys() == {"batches"}
+    checkpoint.run["generators"]["sampler"] = np.random.default_rng([config.seed, 2]).bit_generator.state
+    write_checkpoint(last, checkpoint)
+    resume_run(tmp_path / "old", options={"max_steps": 13})
+    old, whole = ((tmp_path / folder / "samples.txt").read_bytes() for folder in ("old", "whole"))
+    assert old == whole and old.count(b"--- step") == 1
+    found, expected = (read_checkpoint(tmp_path / folder).parameters.flat for folder in ("old", "whole"))
+    assert found.tobytes() == expected.tobytes()
 
 
 class AwayLearner(HostLearner):

@@ -1,4 +1,4 @@
-"""One training step and one evaluation in each regime, small: what compute-sanitizer watches."""
+"""One training step, one evaluation and a few draws in each regime, small: what compute-sanitizer watches."""
 
 import numpy as np
 
@@ -8,8 +8,9 @@ from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines import device_learner
 from cuchar.engines.cuda_engine import CudaEngine
-from cuchar.engines.plan import LEAST_CAPABILITY, make_plan
+from cuchar.engines.plan import LEAST_CAPABILITY, make_plan, sample_plan
 from cuchar.parameters import initialise
+from cuchar.sampling import SampleConfig
 
 REGIMES = [  # V, H, L, B, T, precision
     (84, 64, 2, 4, 6, "fp32"), (84, 64, 1, 4, 6, "fp32"), (84, 81, 2, 7, 4, "fp32"), (600, 24, 2, 3, 4, "fp32"),
@@ -31,6 +32,9 @@ if __name__ == "__main__":
         losses, norms = learner.train(0, 1, [1e-3, 1e-3])
         learner.fetch()
         scores, _ = engine.losses(engine.fold(parameters), *windows[2], state)
+        for law in (SampleConfig(law="exp"), SampleConfig(top_k=9, top_p=0.9)):
+            sampler = engine.sampler(engine.fold(parameters), law, 1, range(B), windows[2][0][-1], state, 0)
+            print(sample_plan(model, np.float32, device.limits), sampler.make(3)[-1], flush=True)
         print(
             make_plan(model, T, B, np.float32, device.limits, precision),
             precision,

@@ -1,4 +1,4 @@
-"""Time of a training step: cuchar's, beside PyTorch's on the same GPU, taking turns.
+"""Time of a training step: cuchar's, beside PyTorch's on the same GPU, taking turns. And of sampling, cuchar's alone.
 
 cuchar's is the wall clock around `learner.train`: told, done, losses read. PyTorch's is that of as
 many steps, and one wait for the device at their end.
@@ -23,8 +23,9 @@ from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.device_learner import MOST_WINDOWS
-from cuchar.engines.plan import LEAST_CAPABILITY, make_plan
+from cuchar.engines.plan import LEAST_CAPABILITY, make_plan, sample_plan
 from cuchar.parameters import initialise
+from cuchar.sampling import SampleConfig
 
 ROUNDS = 1 if dry_run() else 5
 PREDICTION = ROOT / "benchmarks/results/prediction-h100.json"  # of benchmarks/predict.py
@@ -64,6 +65,7 @@ TINY = [
     Configuration(9, 260, 2, 2, 2, 4, 2),
     Configuration(9, 8, 1, 2, 2, 4, 0, "fp16"),
 ]
+STREAMS, SAMPLED = ([1, 3], 2) if dry_run() else ([1, 128, 4096], 256)  # characters a call
 
 
 class Ours:
@@ -124,6 +126,8 @@ def run_stage(report: Report) -> None:
     ]
     for sizes in configurations:
         measure_kernels(report, device, sizes)
+        if sizes.precision == "fp32":
+            measure_sampling(report, device, sizes)
     peer = Peer()
     report.fact("peer", peer.facts)
     if "absent" in peer.facts:
@@ -144,6 +148,27 @@ def measure_kernels(report: Report, device: Any, sizes: Configuration) -> None:
     total = sum(launches[name] * us for name, us in timed.items()) / 1e3
     times = {"us a launch": timed, "sum of all launches, ms": total}
     report.add(f"kernels: {sizes.name}", True, times, launches=launches)
+
+
+def measure_sampling(report: Report, device: Any, sizes: Configuration) -> None:
+    """Medians over calls of SAMPLED characters of so many streams, after a call that does not count."""
+    model = ModelConfig(sizes.V, sizes.H, sizes.L)
+    engine, times = CudaEngine(model, device), {}
+    weights = engine.fold(initialise(model, 0))
+    for streams in STREAMS:
+        ids, state = np.zeros(streams, int), engine.zero_state(streams)
+        sampler = engine.sampler(weights, SampleConfig(), 0, range(streams), ids, state, 0)
+        seconds = []
+        for _ in range(ROUNDS + 1):
+            began = perf_counter()
+            sampler.make(SAMPLED)
+            seconds.append(perf_counter() - began)
+        middle = median(seconds[1:])
+        times[f"{streams} streams"] = {
+            "us a character of each": middle / SAMPLED * 1e6, "chars_per_s": streams * SAMPLED / middle,
+        }  # fmt: skip
+    plan = sample_plan(model, np.float32, device.limits)
+    report.add(f"sampling: V{sizes.V} H{sizes.H} L{sizes.L}", True, times, plan=str(plan), streams=STREAMS)
 
 
 def measure(report: Report, device: Any, peer: Peer | None, sizes: Configuration, predicted: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.parameters import Parameters
+from cuchar.sampling import SampleConfig
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ class Learner(Protocol):
         """
 
 
+class Sampler(Protocol):
+    """Streams of characters in the making; their state lives on the engine's device between calls."""
+
+    def make(self, count: int) -> np.ndarray:
+        """The next `count` characters of all S streams, ids [count, S]; -1 where logits were not finite.
+
+        The same whether they are made in one call or in several.
+        """
+
+
 class Engine(Protocol):
     """Whole-sequence operations; `weights` is what `fold` made of the parameters."""
 
@@ -107,4 +118,22 @@ class Engine(Protocol):
         """Training that begins with these, or goes on with them: `windows` are the present epoch's.
 
         `config` gives batch, carry_state, dropout, seed, clip and weight_decay.
+        """
+
+    def sampler(
+        self,
+        weights: Any,
+        config: SampleConfig,
+        seed: int,
+        streams: range,
+        ids: np.ndarray,
+        state: State,
+        position: int,
+    ) -> Sampler:
+        """Streams that go on after characters `ids` [S], which `state` has not seen yet.
+
+        Args:
+            config: its length and stop are not looked at.
+            streams: the S streams' numbers; position: of the first character to come, in its stream.
+                Draws depend on these and on the seed (philox.uniforms).
         """

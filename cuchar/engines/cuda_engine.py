@@ -1,6 +1,6 @@
 """`Engine` by the kernels of kernels/, on a GPU or on the emulator."""
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -12,10 +12,12 @@ from cuchar.engines.base import Dropout, State
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.device_learner import DeviceLearner
+from cuchar.engines.device_sampler import DeviceSampler, ResidentSteps, StepwiseSteps
 from cuchar.engines.launches import Launches, launches
-from cuchar.engines.plan import expect_tensor_cores, make_plan
+from cuchar.engines.plan import OneBlock, expect_tensor_cores, make_plan, sample_plan
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters
+from cuchar.sampling import SampleConfig
 
 
 class CudaEngine:
@@ -113,3 +115,22 @@ class CudaEngine:
     ) -> DeviceLearner:
         kernels = self.launches_for(config.steps, config.batch, config.dropout > 0)
         return DeviceLearner(self.device, kernels, config, parameters, adam, state, windows)
+
+    def sampler(
+        self,
+        weights: Weights,
+        config: SampleConfig,
+        seed: int,
+        streams: range,
+        ids: np.ndarray,
+        state: State,
+        position: int,
+    ) -> DeviceSampler:
+        return DeviceSampler(self.device, self._sample_steps, weights, config, seed, streams, ids, state, position)
+
+    @cached_property
+    def _sample_steps(self) -> ResidentSteps | StepwiseSteps:
+        plan = sample_plan(self.model, self.dtype, self.device.limits)
+        if isinstance(plan, OneBlock):
+            return ResidentSteps(self.device, self.model, self.dtype, plan)
+        return StepwiseSteps(self.device, self.model, self.dtype)

@@ -16,9 +16,11 @@ from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import Dropout, State
 from cuchar.engines.host_learner import HostLearner
+from cuchar.engines.host_sampler import HostSampler
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters
 from cuchar.philox import dropout_mask
+from cuchar.sampling import SampleConfig
 
 I, F, G, O = range(4)  # noqa: E741  gate order
 
@@ -114,6 +116,18 @@ class NumpyEngine:
         self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
     ) -> HostLearner:
         return HostLearner(self, config, parameters, adam, state, windows)
+
+    def sampler(
+        self,
+        weights: FoldedWeights,
+        config: SampleConfig,
+        seed: int,
+        streams: range,
+        ids: np.ndarray,
+        state: State,
+        position: int,
+    ) -> HostSampler:
+        return HostSampler(self, weights, config, seed, streams, ids, state, position)
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
         """The factors of every layer's output but the last one's, feature-major."""
@@ -237,7 +251,7 @@ class NumpyEngine:
         np.matmul(rows.reshape(len(rows), -1), columns.reshape(len(columns), -1).T, out=out)
 
     def _state_after(self, tape: Tape) -> State:
-        h, c = (np.ascontiguousarray(array[:, -1].transpose(0, 2, 1)) for array in (tape.h, tape.c))
+        h, c = (array[:, -1].transpose(0, 2, 1).copy() for array in (tape.h, tape.c))
         return State(h, c)
 
 

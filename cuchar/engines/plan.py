@@ -17,6 +17,7 @@ from cuchar.errors import DeviceError
 from cuchar.parameters import parameter_count
 
 ONE_PASS_VOCABULARY = 512  # characters whose logits stay in a warp's registers
+WARP_VOCABULARY = 512  # characters among which one warp draws
 STATIC_SHARED_BYTES = 48 << 10
 # Registers of a thread beside its weights, as compiled without a spill on every architecture
 # (benchmarks/registers.py): for H a multiple of 16, when every thread has a unit, and for any other.
@@ -111,6 +112,14 @@ class Stepwise:
     """Launches a step."""
 
 
+@dataclass(frozen=True)
+class OneBlock:
+    """Sampling with a stream a block, many characters a launch."""
+
+    threads: int
+    shared_bytes: int
+
+
 Plan = Resident | Persistent | Stepwise
 
 
@@ -138,6 +147,26 @@ def expect_tensor_cores(precision: str, dtype: np.dtype, name: str, limits: Limi
         raise DeviceError(f"--precision {precision}: expected float32 parameters, found {dtype}")
 
 
+def sample_plan(model: ModelConfig, dtype: np.typing.DTypeLike, limits: Limits) -> OneBlock | Stepwise:
+    """The kernels that draw from this model on a device: kernels/lstm_sample.cu where one block holds it."""
+    H, L, V = model.hidden, model.layers, model.vocabulary_size
+    itemsize = np.dtype(dtype).itemsize
+    group, slice_ = group_and_slice(H)
+    threads = group * (2 * L - 1)
+    characters, row = 32 * ceil_div(V, 32), padded(4 * ceil_div(H, 4))
+    numbers = 4 * L * padded(slice_) + (L + 2) * group + characters * (row + 1)
+    shared = numbers * itemsize + 8 * characters + 16
+    registers = itemsize // 4 * 4 * slice_ + beside_weights(H, limits)
+    if V <= ONE_PASS_VOCABULARY and fits_a_block(limits, threads, registers, shared):
+        return OneBlock(threads, shared)
+    return Stepwise()
+
+
+def draw_warps(model: ModelConfig) -> int:
+    """Of a block of kernels/draw.cu: one as long as its trips over the vocabulary cost less than a block's barriers."""
+    return 1 if model.vocabulary_size <= WARP_VOCABULARY else 8
+
+
 def one_pass_head(model: ModelConfig, itemsize: int) -> bool:
     """Whether kernels/head.cu takes the vocabulary; else it is a GEMM and kernels/softmax.cu."""
     rows = 32 * ceil_div(model.vocabulary_size, 32) + 32
@@ -147,23 +176,16 @@ def one_pass_head(model: ModelConfig, itemsize: int) -> bool:
 def resident_plan(model: ModelConfig, T: int, B: int, itemsize: int, limits: Limits) -> Resident | None:
     H, L, V = model.hidden, model.layers, model.vocabulary_size
     words = itemsize // 4
-    group, slice_ = 32 * ceil_div(H, 16), 4 * ceil_div(ceil_div(H, 2), 4)
+    group, slice_ = group_and_slice(H)
     if V > ONE_PASS_VOCABULARY:
         return None
-    beside = (BESIDE_WEIGHTS_PARTIAL if H % 16 else BESIDE_WEIGHTS) + BESIDE_ON_VOLTA * (limits.capability < 75)
-    registers = words * max(4 * slice_, 4 * ceil_div(V, 32)) + beside
+    registers = words * max(4 * slice_, 4 * ceil_div(V, 32)) + beside_weights(H, limits)
     candidates = [1] + [2] * (limits.has_clusters and L == 2)
     fitting = []
     for cluster in candidates:
         threads = group * (2 if cluster == 2 else 2 * L - 1)
         shared = shared_bytes(model, cluster, itemsize)
-        held = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT) * 8 * ceil_div(registers, 8)
-        if (
-            registers <= MOST_REGISTERS
-            and threads <= MOST_THREADS
-            and held <= limits.registers
-            and shared <= limits.shared_bytes
-        ):
+        if fits_a_block(limits, threads, registers, shared):
             waves = ceil_div(B * cluster, limits.multiprocessors)
             fitting.append((waves / (CLUSTER_SPEED if cluster == 2 else 1), cluster, threads, shared))
     if not fitting:
@@ -172,6 +194,24 @@ def resident_plan(model: ModelConfig, T: int, B: int, itemsize: int, limits: Lim
     products, characters = gradient_tiles(model)
     splits = max(1, min(T * B // 32, limits.multiprocessors // products))
     return Resident(cluster, threads, shared, products + characters, splits)
+
+
+def group_and_slice(hidden: int) -> tuple[int, int]:
+    """Threads that hold a matrix, and the part of a vector that each reads: kernels/matvec.cuh."""
+    return 32 * ceil_div(hidden, 16), 4 * ceil_div(ceil_div(hidden, 2), 4)
+
+
+def beside_weights(hidden: int, limits: Limits) -> int:
+    """Registers of a thread."""
+    partial = BESIDE_WEIGHTS_PARTIAL if hidden % 16 else BESIDE_WEIGHTS
+    return partial + BESIDE_ON_VOLTA * (limits.capability < 75)
+
+
+def fits_a_block(limits: Limits, threads: int, registers: int, shared: int) -> bool:
+    """Whether a multiprocessor takes a block of so many threads, registers of each, and bytes."""
+    held = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT) * 8 * ceil_div(registers, 8)
+    enough = held <= limits.registers and shared <= limits.shared_bytes
+    return enough and registers <= MOST_REGISTERS and threads <= MOST_THREADS
 
 
 def persistent_plan(
@@ -189,9 +229,7 @@ def persistent_plan(
         units = backward.outputs * ceil_div(ceil_div(H, each), backward.outputs)
         blocks = groups * stages * ceil_div(H, units)
         threads = 32 * forward.warps * 4 * units // forward.outputs, 32 * backward.warps * units // backward.outputs
-        if max(threads) > MOST_THREADS or not (
-            _held(forward, H, threads[0], limits) and _held(backward, H, threads[1], limits)
-        ):
+        if not (_held(forward, H, threads[0], limits) and _held(backward, H, threads[1], limits)):
             continue
         for parts in range(1, min(ceil_div(B, groups), MOST_PARTS) + 1):
             rows = ceil_div(B, groups * parts)
@@ -217,15 +255,13 @@ def persistent_plan(
 def _held(tile: Tile, H: int, threads: int, limits: Limits) -> bool:
     """Whether a multiprocessor's registers hold the weights of a block, and what else its threads need."""
     beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 16 * (limits.capability < 80) + 24 * (threads > 384)
-    registers = tile.registers + beside
-    held = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT) * 8 * ceil_div(registers, 8)
-    return registers <= MOST_REGISTERS and held <= limits.registers
+    return fits_a_block(limits, threads, tile.registers + beside, 0)
 
 
 def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
     """Of a block of kernels/lstm_resident.cu: struct Shared."""
     H, L, V = model.hidden, model.layers, model.vocabulary_size
-    group, slice_ = 32 * ceil_div(H, 16), 4 * ceil_div(ceil_div(H, 2), 4)
+    group, slice_ = group_and_slice(H)
     window, channels = (32, 1) if cluster == 2 else (2, max(1, L - 1))
     exchange = (L * 2 * 8 * padded(slice_) + channels * window * 2 * group) * itemsize + 8 * window
     each, warps = (2, 2 * group // 32) if cluster == 2 else (3, (2 * L - 1) * group // 32)

@@ -8,8 +8,11 @@ from benchmarks.gpu_stages.reference import train
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
-from cuchar.evaluation import Score, stream_losses, window_losses
-from cuchar.sampling import SampleConfig, sample_ids
+from cuchar.engines.plan import draw_warps
+from cuchar.evaluation import Score, chunk_losses, stream_losses, window_losses
+from cuchar.generation import generate
+from cuchar.philox import uniforms
+from cuchar.sampling import SampleConfig, draw
 
 V = 50
 
@@ -30,21 +33,68 @@ def engines(trained, device):
 def test_scores_agree(trained, engines):
     ids, parameters = trained
     ids = ids[:100] if dry_run() else ids
-    streams, windows = [], []
+    streams, windows, chunks = [], [], []
     for engine in engines:
         weights = engine.fold(parameters)
         streams.append(np.concatenate(list(stream_losses(engine, weights, ids[: len(ids) // 3 * 3].reshape(3, -1))), 1))
         windows.append(np.concatenate(list(window_losses(engine, weights, ids, 32))))
-    for ours, numpys in (streams, windows):
+        chunks.append(np.concatenate(list(chunk_losses(engine, weights, ids))))
+    for ours, numpys in (streams, windows, chunks):
         assert Score.of(ours).nats_per_char == pytest.approx(Score.of(numpys).nats_per_char, rel=1e-5)
         np.testing.assert_allclose(ours, numpys, rtol=1e-3, atol=1e-4)
 
 
-def test_samples_agree(trained, engines):
+LAWS = [
+    {}, {"temperature": 0.5}, {"law": "exp"}, {"top_k": 5}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.9}, {"argmax": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prime", [[], [3, 1, 4, 1, 5]], ids=len)
+@pytest.mark.parametrize("options", LAWS, ids=str)
+def test_streams_agree(trained, engines, options, prime):
+    """But where rounding of logits decides: a stream that differs is another from there on."""
     _, parameters = trained
-    nothing, law = np.empty(0, int), SampleConfig(length=20 if dry_run() else 300)
+    law, count = SampleConfig(length=6 if dry_run() else 100, **options), 3 if dry_run() else 200
     ours, numpys = (
-        list(sample_ids(engine, engine.fold(parameters), V, law, np.random.default_rng(4), nothing, nothing))
+        np.concatenate(
+            [
+                ids
+                for ids, _ in generate(
+                    engine, engine.fold(parameters), law, 4, range(count), np.array(prime, int), np.empty(0, int)
+                )
+            ]
+        )
         for engine in engines
     )
-    assert ours == numpys
+    assert ours.shape == (law.length, count) and (ours == numpys).all(axis=0).mean() >= 0.98
+
+
+def test_calls_of_any_length_make_the_same(trained, engines):
+    _, parameters = trained
+    engine, law, streams = engines[0], SampleConfig(top_p=0.95), range(5 if dry_run() else 300)
+    found = []
+    for counts in ((9,), (1, 5, 3)):
+        state, ids = engine.zero_state(len(streams)), np.arange(len(streams)) % V
+        sampler = engine.sampler(engine.fold(parameters), law, 7, streams, ids, state, 0)
+        found.append(np.concatenate([sampler.make(count) for count in counts]))
+    assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize("size", [2, 84, 600] if dry_run() else [2, 84, 600, 5000, 65_536])
+@pytest.mark.parametrize("options", LAWS, ids=str)
+def test_draws_of_the_same_logits_are_numpys(device, options, size):
+    """By kernels/draw.cu alone, of numbers of which many are equal; exponentials may differ in their last bit."""
+    S, config = 8 if dry_run() or size > 5000 else 1000, SampleConfig(**options)
+    logits = np.round(np.random.default_rng(size).normal(0, 2, (S, size)), 1).astype(np.float32)
+    warps = draw_warps(ModelConfig(size, 1, 1))
+    kernel = device.kernels("draw.cu", {"WARPS": warps})["draw_ids"]
+    on_device, p = device.empty(logits.shape, np.float32), device.empty(logits.shape, np.float64)
+    ids, made = device.empty((S,), np.int32), device.empty((S,), np.int32)
+    device.write(on_device, logits)
+    kernel(
+        S, 32 * warps, on_device, p, ids, made, np.int32(size), np.int32(config.law == "exp"),
+        np.int32(1 if config.argmax else config.top_k), np.float64(config.coldness), np.float64(config.top_p),
+        np.uint64(1), np.uint64(2), np.uint64(3),
+    )  # fmt: skip
+    expected = draw(logits, config, uniforms(1, range(2, 2 + S), range(3, 4))[0])
+    assert np.array_equal(device.read(made), expected) and np.array_equal(device.read(ids), expected)

@@ -1,0 +1,87 @@
+"""Characters out of a model: many streams at once, in blocks, until each has ended."""
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cuchar.engines.base import Engine, Sampler, State
+from cuchar.errors import DivergedError
+from cuchar.philox import uniforms
+from cuchar.sampling import SampleConfig, expect_seed
+
+PRIME_BLOCK = 256
+BLOCK_SECONDS = 0.1  # so that a reader sees text come
+BLOCK_IDS = 1 << 20  # of all streams together, at most
+GROWTH = 4  # from a block to the next, at most: the first one's time is no measure
+
+
+def generate(
+    engine: Engine,
+    weights: Any,
+    config: SampleConfig,
+    seed: int,
+    streams: range,
+    prime: np.ndarray,
+    stop: np.ndarray,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What follows `prime` in each stream; without one, its first character is any, as in the notebook.
+
+    Args:
+        weights: what `engine.fold` made.
+        streams: their numbers. A stream is a function of the seed and its number, not of those beside it.
+        prime, stop: ids; either may be empty.
+    Yields:
+        ids [k, S], and how many of the k are each stream's [S]: fewer than k once it has ended.
+    Raises:
+        OptionError: a seed out of range.
+        DivergedError: logits that are not finite.
+    """
+    expect_seed(seed)
+    running = np.ones(len(streams), bool)
+    tail = np.full((max(0, len(stop) - 1), len(streams)), -1)
+    for ids in _blocks(engine, weights, config, seed, streams, prime):
+        if ids.min() < 0:
+            raise DivergedError("expected finite logits to draw from, found others: the model's weights are too large")
+        taken = np.where(running, len(ids), 0)
+        if len(stop):
+            rows = np.concatenate([tail, ids])
+            hits = np.logical_and.reduce([rows[i : i + len(ids)] == character for i, character in enumerate(stop)])
+            ended = running & hits.any(axis=0)
+            taken[ended] = hits.argmax(axis=0)[ended] + 1
+            running &= ~ended
+            tail = rows[len(ids) :]
+        yield ids, taken
+        if not running.any():
+            return
+
+
+def _blocks(
+    engine: Engine, weights: Any, config: SampleConfig, seed: int, streams: range, prime: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Blocks [k, S] of `length` characters in all."""
+    if len(prime):
+        made, before = 0, np.full(len(streams), prime[-1])
+    else:
+        first = uniforms(seed, streams, range(1)) * engine.model.vocabulary_size
+        made, before = 1, first[0].astype(np.int64)
+        yield before[None]
+    state = engine.zero_state(1)
+    for start in range(0, len(prime) - 1, PRIME_BLOCK):
+        _, state = engine.forward(weights, prime[start : min(start + PRIME_BLOCK, len(prime) - 1), None], state)
+    state = State(*(np.repeat(array, len(streams), axis=1) for array in (state.h, state.c)))
+    sampler, count = engine.sampler(weights, config, seed, streams, before, state, made), 1
+    while made < config.length or not config.length:
+        count = min(count, config.length - made) if config.length else count
+        ids, count = _timed_block(sampler, count, len(streams))
+        made += len(ids)
+        yield ids
+
+
+def _timed_block(sampler: Sampler, count: int, streams: int) -> tuple[np.ndarray, int]:
+    """A block of `count`, and how many the next one should have."""
+    began = perf_counter()
+    ids = sampler.make(count)
+    fitting = int(BLOCK_SECONDS * count / (perf_counter() - began))
+    return ids, max(1, min(fitting, GROWTH * count, BLOCK_IDS // streams))
