@@ -16,6 +16,7 @@ LATENCY = {  # clocks until a scoreboard clears; the first prefix that fits
 }  # fmt: skip
 CLOCKS = {  # that an instruction keeps its unit busy, and which; the first prefix that fits
     "FFMA": ("fma", 1), "FADD": ("fma", 1), "FMUL": ("fma", 1), "IMAD": ("fma", 2), "MUFU": ("mufu", 8),
+    "HMMA": ("tensor", 6),
     "DFMA": ("double", 2), "DADD": ("double", 2), "DMUL": ("double", 2), "DSETP": ("double", 2),
     "BAR": ("control", 1), "BRA": ("control", 1), "BSSY": ("control", 1), "BSYNC": ("control", 1),
     "EXIT": ("control", 1), "NOP": ("control", 1), "WARPSYNC": ("control", 1), "S2R": ("control", 1), "": ("alu", 2),
@@ -109,3 +110,9 @@ class Multiprocessor:
         if all(warp.at_barrier for warp in there):
             for warp in waiting:
                 warp.at_barrier, warp.ready = False, clock + BARRIER
+
+
+def per_pass(blocks: list[list[list[Instruction]]], few: int = 4, many: int = 12) -> float:
+    """Clocks of one more pass of the warps of some blocks through their traces, in the long run."""
+    clocks = [Multiprocessor([[trace * times for trace in block] for block in blocks]).run() for times in (few, many)]
+    return (clocks[1] - clocks[0]) / (many - few)

@@ -3,7 +3,7 @@
     python benchmarks/predict.py [--out benchmarks/results/prediction-h100.json]
 
 Configuration (a): V84 H64 L2 B32 T32, float32, by the resident kernels; with a cluster of two a row (what plan.py
-takes) and with one block a row. A prediction, to be confronted with a measurement.
+takes) and with one block a row; then (b), (c) and (d), as predict_large.py says. A prediction, to be confronted with a measurement.
 
 The kernels are compiled for sm_90 with source lines and disassembled (nvidia-cuda-nvdisasm). A phase of a kernel is
 the instructions of its source lines in their order, loops repeated as often as the algorithm says. `Multiprocessor`
@@ -34,8 +34,9 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import predict_large
 import registers
-from multiprocessor import Multiprocessor
+from multiprocessor import Multiprocessor, per_pass
 from sass import Code, Instruction, disassemble, repeated, select, source_lines, within
 
 from cuchar.config import ModelConfig
@@ -63,12 +64,6 @@ class Phase:
     @property
     def microseconds(self) -> float:
         return self.clocks * self.times / HERTZ * 1e6
-
-
-def per_pass(block: list[list[Instruction]], few: int = 4, many: int = 12) -> float:
-    """Clocks of one more pass through the traces, in the long run."""
-    clocks = [Multiprocessor([[trace * times for trace in block]]).run() for times in (few, many)]
-    return (clocks[1] - clocks[0]) / (many - few)
 
 
 def recurrence(code: Code, file: str, cluster: int) -> tuple[int, int]:
@@ -111,7 +106,7 @@ def recurrence(code: Code, file: str, cluster: int) -> tuple[int, int]:
     else:
         blocks = [[start] * warps + [middle] * warps, [end] * warps + [idle] * warps]
     steps = sum(i.opcode.startswith("BAR.SYNC") for i in idle)  # of the loop, unrolled
-    return max(map(len, (start, middle, end))) // steps, round(max(per_pass(block) for block in blocks) / steps)
+    return max(map(len, (start, middle, end))) // steps, round(max(per_pass([block]) for block in blocks) / steps)
 
 
 def lstm_step(plan: Resident) -> list[Phase]:
@@ -241,6 +236,7 @@ def result() -> dict:
         "floor_us": FLOOR,
         "goal_us": GOAL,
         "forms": forms,
+        "larger": predict_large.results(),
     }
 
 
@@ -258,6 +254,14 @@ def main() -> None:
                 f"{row['kernel'] + ', ' + row['phase']:58}{numbers[0]:>13}{numbers[1]:>8}{numbers[2]:>6}{row['us']:>7}"
             )
         print(f"{'a step, estimate':58}{content['us_a_step']:>34}   floor {FLOOR}, goal {GOAL}")
+    for content in found["larger"]:
+        print(f"\n{content['configuration']}, {content['regime']}")
+        for part in content["parts"]:
+            detail = ", ".join(f"{name} {part[name]}" for name in part if name not in ("kernel", "us"))
+            print(f"  {part['kernel'] + (': ' if detail else '') + detail:100}{part['us']:>9}")
+        print(
+            f"  {'a step, estimate':100}{content['us_a_step']:>9}   floor {content['floor_us']}, goal {content['goal_us']}"
+        )
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 

@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
     const int layer = (corner.stage + 1) / 2, first_unit = corner.block * UNITS;
     const int first_row = threadIdx.x / UNITS, mine = threadIdx.x % UNITS, unit = first_unit + mine;
     const long long BH = static_cast<long long>(B) * H, index = progress->now.index;
-    const Flags flags = {flag_words, reinterpret_cast<unsigned*>(&progress->now.stopped)};
+    const Flags flags = {flag_words, reinterpret_cast<unsigned*>(&progress->now.stopped), BLOCKS * FORWARD_THREADS / 32};
     const bool has_table = layer == 0, has_bias = has_table || !corner.recurrent;
     inputs += index * T * B;
 
@@ -149,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1) persistent_bac
     const int layer = L - 1 - corner.stage / 2, first_unit = corner.block * UNITS;
     const int first_row = threadIdx.x / UNITS, mine = threadIdx.x % UNITS, unit = first_unit + mine;
     const long long BH = static_cast<long long>(B) * H;
-    const Flags flags = {flag_words, reinterpret_cast<unsigned*>(&progress->now.stopped)};
+    const Flags flags = {flag_words, reinterpret_cast<unsigned*>(&progress->now.stopped), BLOCKS * BACKWARD_THREADS / 32};
 
     Backward matrix;
     const real* weights = parameters + (corner.recurrent ? weight_hh_at(layer) : weight_ih_at(layer));

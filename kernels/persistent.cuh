@@ -7,7 +7,7 @@
  * take turns: while the results of one travel, the block works on the next. Item i is part i % PARTS of step i / PARTS.
  *
  * What a step makes goes to that step's place on the tape, and nobody writes there before everybody has read: no
- * buffer is used twice in a launch. A flag for each stage and part counts the blocks that are done with a step, and
+ * buffer is used twice in a launch. A flag for each stage and part counts the warps that are done with a step, and
  * only grows; begin_window zeroes it. All blocks run at once (a cooperative launch), and every wait is bounded.
  */
 #pragma once
@@ -51,31 +51,33 @@ struct Item {
 };
 __device__ __forceinline__ Item item(const Corner& corner, int i, int B) {
     const int part = corner.group * PARTS + i % PARTS;
-    const int first = static_cast<long long>(B) * part / (GROUPS * PARTS);
-    const int end = static_cast<long long>(B) * (part + 1) / (GROUPS * PARTS);
+    const int first = static_cast<unsigned>(B) * part / (GROUPS * PARTS);
+    const int end = static_cast<unsigned>(B) * (part + 1) / (GROUPS * PARTS);
     return {i / PARTS, part, first, end - first};
 }
 
 /* flags [STAGES][GROUPS * PARTS], of one direction; *stopped, Place's, is more than 1 once a block has waited too long. */
 struct Flags {
     unsigned *flags, *stopped;
+    unsigned warps;  // of a stage and group
 
     __device__ __forceinline__ unsigned* of(int stage, int part) const { return flags + FLAG * (stage * GROUPS * PARTS + part); }
-    /* Until what `at` needs is there: the step before of its own stage, this step of the stage before. A projection
-     * needs no step before, but without that wait a block that is ahead would be counted for one that is behind.
+    /* For a warp: until what `at` needs is there, the step before of its own stage, this step of the stage before. A
+     * projection needs no step before, but without that wait a warp that is ahead would be counted for one that is behind.
      */
     __device__ __forceinline__ bool wait(const Corner& corner, const Item& at) const {
         bool came = true;
-        if (threadIdx.x == 0) {
-            if (at.step) came = wait_flag(of(corner.stage, at.part), BLOCKS * at.step, stopped);
-            if (corner.stage) came = came && wait_flag(of(corner.stage - 1, at.part), BLOCKS * (at.step + 1), stopped);
+        if (threadIdx.x % 32 == 0) {
+            if (at.step) came = wait_flag(of(corner.stage, at.part), warps * at.step, stopped);
+            if (corner.stage) came = came && wait_flag(of(corner.stage - 1, at.part), warps * (at.step + 1), stopped);
         }
-        return __syncthreads_and(came);
+        __syncwarp();
+        return came;
     }
-    /* All that the block has written for `at` is there for others. */
+    /* All that the warp has written for `at` is there for others. */
     __device__ __forceinline__ void signal(const Corner& corner, const Item& at) const {
-        __syncthreads();
-        if (threadIdx.x == 0) add_release(of(corner.stage, at.part), 1);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) add_release(of(corner.stage, at.part), 1);
     }
     __device__ __forceinline__ void fail() const {
         if (threadIdx.x == 0) add_release(stopped, 2);
@@ -101,19 +103,23 @@ __device__ __forceinline__ void fetch_rows(real* to, const real* from, long long
     }
 }
 
-/* fetch(item, buffer), which waits for what the item needs, then work(item, buffer), for every item. */
+/* fetch(item, buffer), which waits for what the item needs, then work(item, buffer), for every item. Warps wait and
+ * signal by themselves, and meet where the rows have come and, in work, where the sums have. What a thread fetches beside
+ * the rows it reads itself, so that one warp may fetch while another still ends the item before.
+ */
 template <class Fetch, class Work>
 __device__ __forceinline__ void run(const Corner& corner, const Flags& flags, int T, int B, Fetch fetch, Work work) {
     const auto begin = [&](int i) {
-        if (i < T * PARTS && !fetch(item(corner, i, B), i % BUFFERS)) return false;
+        const bool came = i >= T * PARTS || fetch(item(corner, i, B), i % BUFFERS);
         commit_copies();
-        return true;
+        return came;
     };
-    if (gridDim.x != GROUPS * STAGES * BLOCKS || (AHEAD && !begin(0))) return flags.fail();
+    bool came = gridDim.x == GROUPS * STAGES * BLOCKS;
+    if (AHEAD) came = begin(0) && came;
     for (int i = 0; i < T * PARTS; ++i) {
-        if (!begin(i + AHEAD)) return flags.fail();
+        came = begin(i + AHEAD) && came;
         wait_copies<AHEAD>();
-        __syncthreads();
+        if (!__syncthreads_and(came)) return flags.fail();
         const Item at = item(corner, i, B);
         work(at, i % BUFFERS);
         flags.signal(corner, at);
