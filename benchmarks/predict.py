@@ -40,8 +40,9 @@ from multiprocessor import Multiprocessor, per_pass
 from sass import Code, Instruction, disassemble, repeated, select, source_lines, within
 
 from cuchar.config import ModelConfig
+from cuchar.engines.fitting import ceil_div
 from cuchar.engines.kernel_loader import kernel_folder
-from cuchar.engines.plan import Resident, ceil_div, make_plan, norm_blocks
+from cuchar.engines.plan import Resident, make_plan, norm_blocks
 from cuchar.parameters import parameter_count
 
 HERTZ, LAUNCH_SECONDS = 1.755e9, 1.3e-6

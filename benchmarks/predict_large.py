@@ -22,7 +22,9 @@ from multiprocessor import per_pass
 from sass import Code, Instruction, disassemble
 
 from cuchar.config import ModelConfig
-from cuchar.engines.plan import Persistent, ceil_div, make_plan
+from cuchar.engines.fitting import ceil_div
+from cuchar.engines.persistent_plan import Persistent
+from cuchar.engines.plan import make_plan
 from cuchar.parameters import parameter_count
 
 HERTZ, CAPABILITY = 1.755e9, 90

@@ -27,10 +27,10 @@ from pathlib import Path
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.kernel_loader import join, kernel_folder, kernel_names
+from cuchar.engines.persistent_plan import Persistent
 from cuchar.engines.plan import (
     LEAST_CAPABILITY,
     OneBlock,
-    Persistent,
     Resident,
     draw_warps,
     make_plan,

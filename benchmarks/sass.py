@@ -15,8 +15,8 @@ from pathlib import Path
 
 import registers
 
+from cuchar.engines.fitting import ceil_div
 from cuchar.engines.kernel_loader import join, kernel_folder
-from cuchar.engines.plan import ceil_div
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ struct __align__(16) SharedBackward {
 };
 #ifdef SHARED_FORWARD
 static_assert(sizeof(SharedForward) == SHARED_FORWARD && sizeof(SharedBackward) == SHARED_BACKWARD,
-              "plan.py and lstm_persistent.cu differ on shared memory");
+              "persistent_plan.py and lstm_persistent.cu differ on shared memory");
 #endif
 
 /* The factor of an element of this step. A call, as its registers are needed for weights otherwise. */

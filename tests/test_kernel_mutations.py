@@ -12,7 +12,8 @@ from conftest import ROOT, environment
 from fingerprint import WORKLOADS
 
 from cuchar.config import ModelConfig
-from cuchar.engines.plan import Persistent, Resident, Stepwise, make_plan
+from cuchar.engines.persistent_plan import Persistent
+from cuchar.engines.plan import Resident, Stepwise, make_plan
 
 KERNELS = ROOT / "kernels"
 SIGN = re.compile(r"(?<=[\w)\]] )([+-])(?==? )")  # a binary one, and not in a comment

@@ -19,7 +19,8 @@ from cuchar.engines.base import Dropout
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.device import Limits
 from cuchar.engines.numpy_engine import NumpyEngine
-from cuchar.engines.plan import Persistent, make_plan
+from cuchar.engines.persistent_plan import Persistent
+from cuchar.engines.plan import make_plan
 from cuchar.errors import DeviceError
 from cuchar.parameters import Parameters
 

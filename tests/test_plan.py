@@ -5,19 +5,9 @@ import pytest
 
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
-from cuchar.engines.plan import (
-    OneBlock,
-    Persistent,
-    Resident,
-    Stepwise,
-    bytes_needed,
-    draw_warps,
-    expect_memory,
-    make_plan,
-    one_pass_head,
-    persistent_plan,
-    sample_plan,
-)
+from cuchar.engines.memory import bytes_needed, expect_memory
+from cuchar.engines.persistent_plan import Persistent, persistent_plan
+from cuchar.engines.plan import OneBlock, Resident, Stepwise, draw_warps, make_plan, one_pass_head, sample_plan
 from cuchar.errors import DeviceError
 
 H100, A100, V100 = Limits(90, 132, 232_448), Limits(80, 108, 166_912), Limits(70, 80, 98_304)

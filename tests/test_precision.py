@@ -13,7 +13,8 @@ from cuchar.engines.base import Dropout
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.device import Limits
 from cuchar.engines.numpy_engine import NumpyEngine
-from cuchar.engines.plan import Persistent, Stepwise, make_plan
+from cuchar.engines.persistent_plan import Persistent
+from cuchar.engines.plan import Stepwise, make_plan
 from cuchar.parameters import Parameters
 
 EPS = float(np.finfo(np.float32).eps)

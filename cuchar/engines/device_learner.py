@@ -14,8 +14,10 @@ from cuchar.engines.arguments import Mask
 from cuchar.engines.base import State
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
+from cuchar.engines.fitting import ceil_div
 from cuchar.engines.launches import Launches
-from cuchar.engines.plan import bytes_needed, ceil_div, expect_memory, norm_blocks
+from cuchar.engines.memory import bytes_needed, expect_memory
+from cuchar.engines.plan import norm_blocks
 from cuchar.parameters import Parameters
 
 MOST_WINDOWS, WINDOW_BYTES = 128, 64 << 20  # of a chunk

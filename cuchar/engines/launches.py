@@ -12,7 +12,9 @@ from cuchar.config import ModelConfig
 from cuchar.engines.arguments import NULL, Mask, i32, i64, real_macro, shape_macros
 from cuchar.engines.buffers import Backward, Tape, Weights
 from cuchar.engines.device import Device
-from cuchar.engines.plan import Persistent, Plan, Resident, ceil_div, norm_blocks, one_pass_head
+from cuchar.engines.fitting import ceil_div
+from cuchar.engines.persistent_plan import Persistent
+from cuchar.engines.plan import Plan, Resident, norm_blocks, one_pass_head
 from cuchar.engines.recurrences import PersistentRecurrence, Recurrence, StepwiseRecurrence
 from cuchar.engines.tensor_gemm import gemm_of
 from cuchar.parameters import parameter_count

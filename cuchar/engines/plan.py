@@ -3,8 +3,8 @@
 resident: every recurrent weight in the registers of one block, or of a cluster of two, a batch
 row each; a whole window in one launch. persistent: every recurrent weight in the registers of the whole
 chip, a launch forward and one backward. stepwise: a GEMM and a pointwise kernel a step, for
-anything. The formulas for threads and shared memory are those of kernels/wavefront.cuh, persistent.cuh,
-lstm_resident.cu and lstm_persistent.cu; the last two check them when they are compiled.
+anything. The formulas for threads and shared memory are those of kernels/wavefront.cuh and
+kernels/lstm_resident.cu, which checks the latter when it is compiled.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ import numpy as np
 
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
+from cuchar.engines.fitting import ceil_div, fits_a_block, padded
+from cuchar.engines.persistent_plan import Persistent, persistent_plan
 from cuchar.errors import DeviceError
-from cuchar.parameters import parameter_count
 
 ONE_PASS_VOCABULARY = 512  # characters whose logits stay in a warp's registers
 WARP_VOCABULARY = 512  # characters among which one warp draws
@@ -22,15 +23,8 @@ STATIC_SHARED_BYTES = 48 << 10
 # Registers of a thread beside its weights, as compiled without a spill on every architecture
 # (benchmarks/registers.py): for H a multiple of 16, when every thread has a unit, and for any other.
 BESIDE_WEIGHTS, BESIDE_WEIGHTS_PARTIAL, BESIDE_ON_VOLTA = 40, 88, 16
-REGISTER_UNIT = 128  # threads: four parts of a multiprocessor have a quarter of its registers and of a block's warps
-MOST_REGISTERS, MOST_THREADS = 255, 1024
 CLUSTER_SPEED = 1.4  # of a cluster of two over one block, a row: an estimate from instruction counts
 LEAST_CAPABILITY = {"fp32": 70, "tf32": 80, "bf16": 80, "fp16": 75}  # that has tensor cores for it
-# Clocks of the persistent regime, estimates: of a pair of rows for each weight of a thread, of a fragment, of a part
-# beside its products,
-# of results on their way to other blocks, of a first row on its way to shared memory; and bytes of rows a clock.
-PAIR_CLOCKS, FRAGMENT_CLOCKS, PART_CLOCKS, TRAVEL_CLOCKS, FETCH_CLOCKS, FETCH_BYTES = 2.4, 32, 800, 1500, 600, 64
-FLAG_WORDS, MOST_PARTS = 32, 64
 SUM_COLUMNS, NORM_BLOCKS = 256, 1024  # kernels/sums.cuh; blocks whose sums of squares Adam adds
 
 
@@ -46,65 +40,6 @@ class Resident:
     shared_bytes: int
     tiles: int
     splits: int
-
-
-@dataclass(frozen=True)
-class Tile:
-    """kernels/tile.cuh: a warp's part of a matrix. `warps` share its outputs, a `row` of inputs takes so many numbers.
-
-    pair_clocks: that a warp's product with `at_once` rows takes of its quarter of a multiprocessor, an estimate.
-    """
-
-    warps: int
-    outputs: int
-    row: int
-    at_once: int
-    registers: int
-    clocks: float
-
-
-def ffma_tile(inputs: int, lanes: int, itemsize: int) -> Tile:
-    """struct Tile."""
-    warps = ceil_div(inputs, lanes * (128 // itemsize))
-    slice_ = 4 * ceil_div(ceil_div(inputs, lanes * warps), 4)
-    return Tile(warps, 128 // lanes, warps * lanes * padded(slice_), 2, itemsize * slice_, 4 * slice_ * PAIR_CLOCKS)
-
-
-def tensor_tile(inputs: int, precision: str) -> Tile:
-    """struct TensorTile."""
-    per_word = 1 if precision == "tf32" else 2
-    warps = ceil_div(inputs, 256 * per_word)
-    each = ceil_div(inputs, warps * 8 * per_word)
-    row = 32 * ceil_div(warps * each * 8 * per_word, 32) + 4 * per_word
-    return Tile(warps, 16, row, 8, 4 * each, each * FRAGMENT_CLOCKS)
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Of a block."""
-
-    threads: int
-    shared_bytes: int
-
-
-@dataclass(frozen=True)
-class Persistent:
-    """`groups` of batch rows, each on `stages` times `ceil(H / units)` blocks, `parts` of at most `rows` rows in turns."""
-
-    groups: int
-    units: int
-    parts: int
-    rows: int
-    blocks: int
-    flags: int
-    forward: Launch
-    backward: Launch
-
-    @property
-    def macros(self) -> dict[str, int]:
-        """kernels/persistent.cuh's."""
-        sizes = {"GROUPS": self.groups, "UNITS": self.units, "PARTS": self.parts, "ROWS": self.rows}
-        return sizes | {"SHARED_FORWARD": self.forward.shared_bytes, "SHARED_BACKWARD": self.backward.shared_bytes}
 
 
 @dataclass(frozen=True)
@@ -207,57 +142,6 @@ def beside_weights(hidden: int, limits: Limits) -> int:
     return partial + BESIDE_ON_VOLTA * (limits.capability < 75)
 
 
-def fits_a_block(limits: Limits, threads: int, registers: int, shared: int) -> bool:
-    """Whether a multiprocessor takes a block of so many threads, registers of each, and bytes."""
-    held = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT) * 8 * ceil_div(registers, 8)
-    enough = held <= limits.registers and shared <= limits.shared_bytes
-    return enough and registers <= MOST_REGISTERS and threads <= MOST_THREADS
-
-
-def persistent_plan(
-    model: ModelConfig, B: int, itemsize: int, limits: Limits, precision: str = "fp32"
-) -> Persistent | None:
-    """The division of batch and units that takes the fewest clocks; no more blocks than multiprocessors."""
-    H, stages = model.hidden, 2 * model.layers - 1
-    if precision == "fp32":
-        forward, backward = ffma_tile(H, 8, itemsize), ffma_tile(4 * H, 16, itemsize)
-    else:
-        forward, backward = tensor_tile(H, precision), tensor_tile(4 * H, precision)
-    best: tuple[float, Persistent] | None = None
-    for groups in range(1, min(B, limits.multiprocessors // stages) + 1):
-        each = limits.multiprocessors // (groups * stages)  # blocks of a stage, at most
-        units = backward.outputs * ceil_div(ceil_div(H, each), backward.outputs)
-        blocks = groups * stages * ceil_div(H, units)
-        threads = 32 * forward.warps * 4 * units // forward.outputs, 32 * backward.warps * units // backward.outputs
-        if not (_held(forward, H, threads[0], limits) and _held(backward, H, threads[1], limits)):
-            continue
-        for parts in range(1, min(ceil_div(B, groups), MOST_PARTS) + 1):
-            rows = ceil_div(B, groups * parts)
-            ahead, products = parts > 2, ceil_div(rows, forward.at_once)
-            room, shared, clocks = products * forward.at_once, [], 0.0
-            for tile, count, outputs, inputs, numbers, more in (
-                (forward, threads[0], 4 * units, H, 5, 0),
-                (backward, threads[1], units, 4 * H, 7, parts * rows * units),
-            ):
-                held = (1 + ahead) * (room * tile.row + numbers * rows * units) + tile.warps * room * outputs + more
-                shared.append(16 * ceil_div(itemsize * held, 16))
-                of_part = PART_CLOCKS + products * ceil_div(count, REGISTER_UNIT) * tile.clocks
-                if not ahead:
-                    of_part += FETCH_CLOCKS + rows * inputs * itemsize / FETCH_BYTES
-                clocks += parts * of_part + (TRAVEL_CLOCKS if parts == 1 else 0)
-            if max(shared) <= limits.shared_bytes and (best is None or clocks < best[0]):
-                launches = (Launch(count, bytes) for count, bytes in zip(threads, shared, strict=True))
-                flags = 2 * stages * groups * parts * FLAG_WORDS
-                best = clocks, Persistent(groups, units, parts, rows, blocks, flags, *launches)
-    return best[1] if best else None
-
-
-def _held(tile: Tile, H: int, threads: int, limits: Limits) -> bool:
-    """Whether a multiprocessor's registers hold the weights of a block, and what else its threads need."""
-    beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 16 * (limits.capability < 80) + 24 * (threads > 384)
-    return fits_a_block(limits, threads, tile.registers + beside, 0)
-
-
 def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
     """Of a block of kernels/lstm_resident.cu: struct Shared."""
     H, L, V = model.hidden, model.layers, model.vocabulary_size
@@ -268,11 +152,6 @@ def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
     characters, row = 32 * ceil_div(V, 32), padded(4 * ceil_div(H, 4))
     head, fetched = each * warps * (row + characters), L * 4 * 6 * group
     return 16 * ceil_div(exchange, 16) + (characters * row + max(head, fetched)) * itemsize
-
-
-def padded(numbers: int) -> int:
-    """The distance of rows of so many numbers, a multiple of 4, such that they start in different banks."""
-    return numbers + (0 if numbers // 4 % 2 else 4)
 
 
 def gradient_tiles(model: ModelConfig) -> tuple[int, int]:
@@ -288,42 +167,3 @@ def gradient_tiles(model: ModelConfig) -> tuple[int, int]:
 def norm_blocks(parameters: int) -> int:
     """Blocks of gradient_norm that square gradients; one more does the loss."""
     return min(ceil_div(parameters, 256), NORM_BLOCKS)
-
-
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def bytes_needed(
-    model: ModelConfig,
-    T: int,
-    B: int,
-    dtype: np.typing.DTypeLike,
-    splits: int,
-    dropout: bool,
-    flags: int,
-    windows: int,
-    corpus: int,
-) -> int:
-    """Device memory of training: weights, gradients, moments, the tape, `windows` cut windows and the corpus's bytes."""
-    H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
-    N = T * B
-    numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
-    numbers += (L - 1) * N * H * dropout + (splits * P if splits > 1 else 0)
-    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 4 * flags + 24
-
-
-def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:
-    """
-    Args:
-        needed: bytes for `batch` rows; smallest: for one.
-    Raises:
-        DeviceError: too little is free; says which batch would fit.
-    """
-    if needed <= free:
-        return
-    fits = 1 + (batch - 1) * (free - smallest) // (needed - smallest) if batch > 1 and free >= smallest else 0
-    hint = f"--batch {fits} would fit" if fits else "not even --batch 1 fits"
-    raise DeviceError(
-        f"--batch {batch}: expected {needed / 2**20:,.0f} MiB of device memory, found {free / 2**20:,.0f} free; {hint}"
-    )

@@ -13,7 +13,8 @@ from cuchar.config import ModelConfig
 from cuchar.engines.arguments import NULL, Mask, i32, i64, real_macro, shape_macros
 from cuchar.engines.buffers import Backward, Tape, Weights
 from cuchar.engines.device import Device
-from cuchar.engines.plan import Persistent, ceil_div
+from cuchar.engines.fitting import ceil_div
+from cuchar.engines.persistent_plan import Persistent
 
 
 class StepwiseRecurrence:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.engines.device import Device
-from cuchar.engines.plan import ceil_div
+from cuchar.engines.fitting import ceil_div
 from cuchar.errors import ShapeError
 
 TILES = (128, 64)

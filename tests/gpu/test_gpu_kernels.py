@@ -8,7 +8,8 @@ from benchmarks.gpu_stages.reference import accuracy, outcome
 from cuchar.config import ModelConfig
 from cuchar.engines.base import Dropout
 from cuchar.engines.cuda_engine import CudaEngine
-from cuchar.engines.plan import Persistent, Resident, Stepwise, make_plan
+from cuchar.engines.persistent_plan import Persistent
+from cuchar.engines.plan import Resident, Stepwise, make_plan
 
 RESIDENT = [  # V, H, L, B, T
     (84, 64, 2, 32, 32),  # the notebook's; clusters of two from compute capability 9.0 on
