@@ -1,7 +1,8 @@
 """A multiprocessor of an H100 that runs machine code a clock at a time, as far as published figures go.
 
 Warps go through their instructions in order and wait for stall counts, scoreboards, units and barriers; a scheduler
-issues one instruction a clock. Figures: KERNELS.md's, and estimates marked (e). What is not here: see predict.py.
+issues one instruction a clock. Figures: arXiv 2402.13499 and 2501.12084, and estimates
+marked (e). What is not here: see predict.py.
 """
 
 from dataclasses import dataclass, field

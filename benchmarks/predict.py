@@ -9,7 +9,8 @@ The kernels are compiled for sm_90 with source lines and disassembled (nvidia-cu
 the instructions of its source lines in their order, loops repeated as often as the algorithm says. `Multiprocessor`
 runs the warps of an SM through them in order, a clock at a time: a warp waits for its stall counts and scoreboards
 (both from the code's control bits), a scheduler issues one instruction a clock, units are busy as in CLOCKS, and
-barriers wait for the slowest warp. Assumed, all from published figures (KERNELS.md) unless marked (e), an estimate:
+barriers wait for the slowest warp. Assumed, all from published figures (arXiv 2402.13499,
+2501.12084) unless marked (e), an estimate:
 
 - 1.755 GHz; shared memory 29 clocks, SHFL 23, L2 263, DSMEM 180, block barrier 20, MUFU 8 clocks a warp;
   dependent FFMA 4 clocks (a stall count). A cluster barrier costs an L2 round trip. MUFU's result after 18 clocks (e),
@@ -47,7 +48,7 @@ from cuchar.parameters import parameter_count
 
 HERTZ, LAUNCH_SECONDS = 1.755e9, 1.3e-6
 MODEL, T, B, CAPABILITY = ModelConfig(84, 64, 2), 32, 32, 90
-FLOOR, GOAL = 18, 40  # us a step: ANCHORS.md
+FLOOR, GOAL = 18, 40  # us a step: what latency leaves, by estimate; what is aimed at
 HITS = 23
 CLUSTER_BARRIER, DSMEM = 263, 180
 

@@ -3,7 +3,7 @@
 The recurrence of the persistent regime is run clock by clock from its machine code, as predict.py says: an item (a part of
 the rows, a step) is the kernel's outer loop, its product and its copies repeated as often as the sizes say. Everything
 around it, and the stepwise regime, is arithmetic over operations, bytes and launches. Assumed, from published figures
-(KERNELS.md) unless marked (e), an estimate:
+(arXiv 2402.13499, 2501.12084) unless marked (e), an estimate:
 
 - L2 gives 3942 B a clock to all SMs together. Rows of h (forward) and of da (backward) are read by every block of
   their stage: `traffic`. With three or more parts that is hidden behind the products, as far as those take longer.

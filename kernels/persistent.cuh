@@ -6,8 +6,7 @@
  * part of the matrix in registers for the whole sequence. A group's rows are PARTS parts of at most ROWS, which
  * take turns: while the results of one travel, the block works on the next. Item i is part i % PARTS of step i / PARTS.
  *
- * What a step makes goes to that step's place on the tape, and nobody writes there before everybody has read: no
- * buffer is used twice in a launch. A flag for each stage and part counts the warps that are done with a step, and
+ * What a step makes goes to that step's own place on the tape, so that no step waits for readers of another. A flag for each stage and part counts the warps that are done with a step, and
  * only grows; begin_window zeroes it. All blocks run at once (a cooperative launch), and every wait is bounded.
  */
 #pragma once
@@ -38,7 +37,6 @@ constexpr int BUFFERS = 1 + AHEAD;
 struct Corner {
     int block, stage, group;
     bool recurrent;
-    __device__ __forceinline__ int first_unit() const { return block * UNITS; }
 };
 __device__ __forceinline__ Corner my_corner() {
     const int number = blockIdx.x, stage = number / BLOCKS % STAGES;

@@ -39,9 +39,19 @@ def test_the_committed_prediction_is_of_these_kernels(predicted):
     committed, found = json.loads(COMMITTED.read_text()), predicted[1]
     advice = f"run python benchmarks/predict.py --out {COMMITTED.name} in benchmarks/results and commit it"
     assert committed["compiler"] == f"NVRTC {registers.nvrtc_version()}", advice
-    totals = {form: content["us_a_step"] for form, content in committed["forms"].items()}
-    now = {form: content["us_a_step"] for form, content in found["forms"].items()}
+    totals, now = ({form: content["us_a_step"] for form, content in of["forms"].items()} for of in (committed, found))
     assert now == pytest.approx(totals, rel=0.01), advice
+    totals, now = ({of["configuration"]: of["us_a_step"] for of in all_["larger"]} for all_ in (committed, found))
+    assert len(now) == 5 and now == pytest.approx(totals, rel=0.01), advice
+
+
+def test_larger_configurations_add_up_and_count_what_blocks_read_of_each_other(predicted):
+    for of in predicted[1]["larger"]:
+        assert of["us_a_step"] >= sum(part["us"] for part in of["parts"]) - 0.5
+        traffic = [part["traffic_mb_a_step"] for part in of["parts"] if "traffic_mb_a_step" in part]
+        assert len(traffic) == (2 if of["regime"] == "persistent" else 0)
+        if traffic:
+            assert traffic[1] == pytest.approx(4 * traffic[0], rel=0.02)  # da is four times as wide as h
 
 
 def instruction(opcode, stall=1, sets=7, waits=0):

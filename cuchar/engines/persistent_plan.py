@@ -111,6 +111,10 @@ def persistent_plan(
 
 
 def _held(tile: Tile, H: int, threads: int, limits: Limits) -> bool:
-    """Whether a multiprocessor's registers hold the weights of a block, and what else its threads need."""
+    """Whether a multiprocessor's registers hold the weights of a block, and what else its threads need.
+
+    That is what compiles without a spill on every architecture (benchmarks/registers.py): rows that are not aligned, long
+    ones, copies through registers and the few registers of a large block each take more.
+    """
     beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 16 * (limits.capability < 80) + 24 * (threads > 384)
     return fits_a_block(limits, threads, tile.registers + beside, 0)
