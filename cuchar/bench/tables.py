@@ -1,0 +1,162 @@
+"""Results as tables, for a person."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cuchar.bench.configurations import Configuration
+from cuchar.bench.contender import OURS, PEERS
+from cuchar.bench.results import Change
+from cuchar.bench.sweep import ALLOWANCE
+from cuchar.bench.turns import LEAD_IN
+
+SPINS = 1 / LEAD_IN  # of a processor, while others have their turn: more than their lead-in can make good
+
+
+@contextmanager
+def status() -> Iterator[Any]:
+    """A line on a terminal's standard error that says what is done now: call it with the text."""
+    with Console(stderr=True).status("") as shown:
+        yield shown.update
+
+
+def print_results(results: dict[str, Any]) -> None:
+    console = Console()
+    for entry in results["configurations"]:
+        _print_training(console, entry)
+        if "sampling" in entry:
+            _print_sampling(console, entry["sampling"])
+        if "profile" in entry:
+            _print_profile(console, entry)
+    if "configurations" in results:
+        _say(console, f"cuchar --help: {results['help_s']:.2f} s")
+    _print_heading(console, results)
+
+
+def _print_heading(console: Console, results: dict[str, Any]) -> None:
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    _say(console, f"{results['device']}, {results['threads']} threads; {versions}; {results['date']}")
+
+
+def _print_training(console: Console, entry: dict[str, Any]) -> None:
+    """A column a contender."""
+    sizes, ceilings, on_gpu = Configuration(**entry["configuration"]), entry["ceilings"], entry["ours"]["device_ms"]
+    names, contenders = zip(*_contenders(entry), strict=True)
+    table = Table("", *names, title=f"{sizes.name}: {sizes.sizes} {sizes.precision}")
+
+    def row(what: str, shown: Callable[[dict[str, Any]], str]) -> None:
+        table.add_row(what, *map(shown, contenders))
+
+    def of_ceiling(count: str, unit: str) -> Callable[[dict[str, Any]], str]:
+        rates = {id(one): entry[count] / one["ms"] * 1e3 for one in contenders}
+        return lambda one: f"{rates[id(one)] / 1e9:,.1f} ({rates[id(one)] / ceilings[unit]:.0%})"
+
+    row("ms a step", lambda one: f"{one['ms']:.4g}")
+    row("  quartiles", lambda one: f"{one['low']:.4g} to {one['high']:.4g}")
+    if on_gpu:
+        row("  by the GPU's clock", lambda one: f"{one['device_ms']:.4g}")
+    row("characters a second", lambda one: f"{one['chars_per_s']:,.0f}")
+    limits = {
+        unit: f"{ceilings[unit] / 1e9:,.0f} that {ceilings['by']} reaches" for unit in ("flops_per_s", "bytes_per_s")
+    }
+    row(f"GFLOP/s, of {limits['flops_per_s']}", of_ceiling("flops", "flops_per_s"))
+    row(f"GB/s, of {limits['bytes_per_s']}", of_ceiling("bytes", "bytes_per_s"))
+    row("memory", lambda one: _mib(one["host_bytes"]))
+    if on_gpu:
+        row("  of the GPU", lambda one: _mib(one["device_bytes"]))
+    row("first step done after", lambda one: f"{one['first_step_s']:.2f} s")
+    if entry["peers"]:
+        row("time / cuchar's", lambda one: _interval(one.get("ratio")))
+    console.print(table)
+    for peer, reason in entry["absent"].items():
+        _say(console, f"not there: {PEERS[peer]} ({reason})")
+    for peer, note in entry["notes"].items():
+        _say(console, f"{PEERS[peer]}: {note}")
+    for name, found in _contenders(entry):
+        if entry["peers"] and found["idle_cpu"] > SPINS:
+            _say(console, f"{name} took {found['idle_cpu']:.0%} of a processor while others had their turn")
+
+
+def _print_sampling(console: Console, drawings: list[dict[str, Any]]) -> None:
+    table = Table("streams", "", "µs/character of each", "chars/s", "time / cuchar's", title="drawing")
+    for drawing in drawings:
+        for name, found in _contenders(drawing):
+            table.add_row(
+                f"{drawing['streams']:,}", name, f"{found['ms'] * 1e3:,.4g}", f"{found['chars_per_s']:,.0f}",
+                _interval(found.get("ratio")),
+            )  # fmt: skip
+    console.print(table)
+
+
+def _print_profile(console: Console, entry: dict[str, Any]) -> None:
+    table = Table("part of a step", "times", "µs each", "ms", "of the step", title="profile")
+    for part, found in entry["profile"].items():
+        each = found.get("us")
+        ms = None if each is None else found["launches"] * each / 1e3
+        shown = ("", "", "") if ms is None else (f"{each:,.4g}", f"{ms:.4g}", f"{ms / entry['ours']['ms']:.0%}")
+        table.add_row(part, str(found["launches"]), *shown)
+    console.print(table)
+
+
+def print_sweep(results: dict[str, Any]) -> None:
+    console, sweep = Console(), results["sweep"]
+    base = Configuration(**sweep["base"])
+    table = Table(
+        sweep["along"], "ms/step", "grew by", "arithmetic", "memory", "grew by", "held", "peers' time / cuchar's"
+    )
+    table.title = f"{base.name}: {base.sizes} {base.precision}, along {sweep['along']}"
+    grown: list[dict[str, Any]] = [{}, *sweep["growth"]]
+    for point, growth in zip(sweep["points"], grown, strict=True):
+        ratios = "  ".join(f"{PEERS[peer]} {_interval(found['ratio'])}" for peer, found in point["peers"].items())
+        factors = [_interval(growth["time"]), *(f"{growth[name]:.2f}" for name in ("flops", "memory", "bytes_held"))]
+        time, arithmetic, memory, held = factors if growth else [""] * 4
+        table.add_row(
+            str(point["size"]),
+            f"{point['ours']['ms']:.4g}",
+            time,
+            arithmetic,
+            _mib(point["memory"]),
+            memory,
+            held,
+            ratios,
+        )
+    console.print(table)
+    for what, name in (("time", "time_no_faster"), ("memory", "memory_no_faster")):
+        faster = [f"{growth['from']} to {growth['to']}" for growth in sweep["growth"] if not growth[name]]
+        verdict = f"grew faster from {', '.join(faster)}" if faster else "grew no faster"
+        _say(console, f"{what} {verdict} than the arithmetic, within {ALLOWANCE - 1:.0%}")
+    for peer, reason in sweep["points"][0]["absent"].items():
+        _say(console, f"not there: {PEERS[peer]} ({reason})")
+    _print_heading(console, results)
+
+
+def print_changes(changes: Sequence[Change], since: str) -> None:
+    console = Console()
+    table = Table("", "", "ms before", "ms now", "time / cuchar's before", "now", "", title=f"since {since}")
+    for change in changes:
+        ratios = ["" if ratio is None else f"{ratio:.2f}" for ratio in (change.old_ratio, change.new_ratio)]
+        name = OURS if change.peer is None else PEERS[change.peer]
+        times = f"{change.old_ms:.4g}", f"{change.new_ms:.4g}"
+        table.add_row(change.configuration, name, *times, *ratios, "REGRESSED" if change.regressed else "")
+    console.print(table)
+
+
+def _contenders(entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield OURS, entry["ours"]
+    for peer, found in entry["peers"].items():
+        yield PEERS[peer], found
+
+
+def _interval(ratio: dict[str, float] | None) -> str:
+    return "" if ratio is None else f"{ratio['value']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _mib(count: int | None) -> str:
+    return "" if count is None else f"{count / 2**20:,.0f} MiB"

@@ -1,0 +1,130 @@
+"""One contender in a process of its own: python -m cuchar.bench.worker CONTENDER DEVICE THREADS, started by processes.py.
+
+A line of JSON in, a line out, and nothing done in between, so that whoever's turn it is has the machine. The first line
+says who answers, or why nobody does.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from time import perf_counter, process_time
+from typing import IO, Any
+
+from cuchar.bench.configurations import Configuration
+from cuchar.bench.contender import OURS, Burst
+from cuchar.bench.machine import forget_peak, gpu_facts, peak_bytes, processor
+from cuchar.errors import CucharError
+
+Make = Callable[[Configuration], Any]
+
+
+def main() -> None:
+    contender, device, threads = sys.argv[1:]
+    channel = own_stdout()
+    for answer in answers(contender, device, int(threads)):
+        print(json.dumps(answer), file=channel, flush=True)
+
+
+def answers(contender: str, device: str, threads: int) -> Iterator[dict[str, Any]]:
+    """One for the contender itself, then one a question; an error is an answer too."""
+    try:
+        facts, make = our_maker(device) if contender == OURS else torch_maker(contender, device, threads)
+        forget_peak()
+        yield facts
+        work = Work(make)
+        for line in sys.stdin:
+            question = json.loads(line)
+            yield getattr(work, question.pop("do"))(**question)
+    except CucharError as error:
+        yield {"error": str(error), "kind": type(error).__name__}
+    except Exception as error:  # a peer that this PyTorch cannot do is for the other process to list
+        if contender == OURS:
+            raise
+        yield {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", "kind": "DeviceError"}
+
+
+class Work:
+    """What may be asked of a contender."""
+
+    def __init__(self, make: Make):
+        self._make, self._basis = make, peak_bytes()
+        self._contender: Any = None
+        self._cpu, self._clock = process_time(), perf_counter()
+
+    def prepare(self, sizes: dict[str, Any]) -> dict[str, Any]:
+        self._contender = None  # two do not have to fit
+        self._contender = self._make(Configuration(**sizes))
+        return {"notes": self._contender.notes() if hasattr(self._contender, "notes") else ""}
+
+    def train(self, steps: int) -> dict[str, Any]:
+        return self._burst(lambda: self._contender.train(steps))
+
+    def draw(self, streams: int, characters: int) -> dict[str, Any]:
+        return self._burst(lambda: self._contender.draw(streams, characters))
+
+    def _burst(self, turn: Callable[[], Burst]) -> dict[str, Any]:
+        idle = (process_time() - self._cpu) / max(perf_counter() - self._clock, 1e-9)
+        burst = replace(turn(), idle_cpu=idle)
+        self._cpu, self._clock = process_time(), perf_counter()
+        return asdict(burst)
+
+    def memory(self) -> dict[str, int | None]:
+        """Bytes at most: on the host beyond what the imports took, and on the GPU."""
+        return {"host_bytes": peak_bytes() - self._basis, "device_bytes": self._contender.device_bytes()}
+
+    def profile(self) -> dict[str, Any]:
+        return self._contender.profile()
+
+    def ceilings(self) -> dict[str, Any]:
+        from cuchar.bench.ceilings import ceilings
+
+        contender = self._contender
+        return ceilings(getattr(contender.engine, "device", None), contender.sizes.precision)
+
+
+def our_maker(option: str) -> tuple[dict[str, Any], Make]:
+    from cuchar.bench.ours import Ours
+    from cuchar.config import ModelConfig
+    from cuchar.engines import choose_engine
+
+    def choose(model: ModelConfig, precision: str) -> Any:
+        return choose_engine(option, model, precision=precision)[0]
+
+    engine = choose(ModelConfig(2, 1, 1), "fp32")
+    device = getattr(engine, "device", None)
+    if device is None:
+        facts = {"device": processor(), "kind": "cpu"}
+    elif getattr(device, "_stream", None) is None:
+        facts = {"device": device.name, "kind": "emulate"}
+    else:
+        facts = {"device": device.name, "kind": f"cuda:{device.number}", **gpu_facts(device)}
+    return facts, lambda sizes: Ours(choose(sizes.model, sizes.precision), sizes)
+
+
+def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, Any], Make]:
+    try:
+        import torch
+    except ImportError:
+        return {"absent": "PyTorch is not installed"}, lambda sizes: None
+    if device != "cpu" and not torch.cuda.is_available():
+        return {"absent": f"PyTorch {torch.__version__} finds no GPU"}, lambda sizes: None
+    torch.set_num_threads(threads)
+    from cuchar.bench.torch_peer import TorchPeer
+
+    facts = {"torch": torch.__version__}
+    if device != "cpu":
+        facts |= {"torch_cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+    return facts, lambda sizes: TorchPeer(contender, device, sizes)
+
+
+def own_stdout() -> IO[str]:
+    """Standard output, for answers alone: whatever a library prints goes to standard error."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+if __name__ == "__main__":
+    main()
