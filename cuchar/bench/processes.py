@@ -46,22 +46,22 @@ class Worker:
 
     def prepare(self, sizes: Configuration) -> str:
         """Make it ready for these sizes; what there is to say of it."""
-        return self._ask(do="prepare", sizes=sizes.to_json())["notes"]
+        return self._ask(what="prepare", sizes=sizes.to_json())["notes"]
 
     def train(self, steps: int) -> Burst:
-        return Burst(**self._ask(do="train", steps=steps))
+        return Burst(**self._ask(what="train", steps=steps))
 
     def draw(self, streams: int, characters: int) -> Burst:
-        return Burst(**self._ask(do="draw", streams=streams, characters=characters))
+        return Burst(**self._ask(what="draw", streams=streams, characters=characters))
 
     def memory(self) -> dict[str, int | None]:
-        return self._ask(do="memory")
+        return self._ask(what="memory")
 
     def profile(self) -> dict[str, Any]:
-        return self._ask(do="profile")
+        return self._ask(what="profile")
 
     def ceilings(self) -> dict[str, Any]:
-        return self._ask(do="ceilings")
+        return self._ask(what="ceilings")
 
     @property
     def age(self) -> float:

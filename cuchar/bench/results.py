@@ -53,14 +53,14 @@ def peers_of(results: dict[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Change:
-    """Of a configuration, beside a peer or (None) alone; times in ms, ratios peer's time / ours."""
+    """Of a configuration's training step: ours (no `peer`) or a peer's; ratios its time / ours, as turns.Ratio."""
 
     configuration: str
     peer: str | None
     old_ms: float
     new_ms: float
-    old_ratio: float | None = None
-    new_ratio: float | None = None
+    old_ratio: dict[str, float] | None = None
+    new_ratio: dict[str, float] | None = None
     regressed: bool = False
 
 
@@ -86,11 +86,8 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
         for peer in entry["peers"]:
             if peer in past["peers"]:
                 was, now = past["peers"][peer], entry["peers"][peer]
-                ratios, worse = (
-                    (was["ratio"]["value"], now["ratio"]["value"]),
-                    now["ratio"]["high"] < was["ratio"]["low"],
-                )
-                changes.append(Change(name, peer, was["ms"], now["ms"], *ratios, worse))
+                worse = now["ratio"]["high"] < was["ratio"]["low"]
+                changes.append(Change(name, peer, was["ms"], now["ms"], was["ratio"], now["ratio"], worse))
     if not changes:
         raise ResultError("--compare: expected a configuration that the old results have too, found none")
     return changes

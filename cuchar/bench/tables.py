@@ -104,25 +104,22 @@ def _print_profile(console: Console, entry: dict[str, Any]) -> None:
 def print_sweep(results: dict[str, Any]) -> None:
     console, sweep = Console(), results["sweep"]
     base = Configuration(**sweep["base"])
-    table = Table(
-        sweep["along"], "ms/step", "grew by", "arithmetic", "memory", "grew by", "held", "peers' time / cuchar's"
-    )
+    points, growth = sweep["points"], sweep["growth"]
+    table = Table(sweep["along"], *(str(point["size"]) for point in points))
     table.title = f"{base.name}: {base.sizes} {base.precision}, along {sweep['along']}"
-    grown: list[dict[str, Any]] = [{}, *sweep["growth"]]
-    for point, growth in zip(sweep["points"], grown, strict=True):
-        ratios = "  ".join(f"{PEERS[peer]} {_interval(found['ratio'])}" for peer, found in point["peers"].items())
-        factors = [_interval(growth["time"]), *(f"{growth[name]:.2f}" for name in ("flops", "memory", "bytes_held"))]
-        time, arithmetic, memory, held = factors if growth else [""] * 4
+    table.add_row("ms a step", *(f"{point['ours']['ms']:.4g}" for point in points))
+    table.add_row("  grew by", "", *(f"{one['time']['value']:.2f}" for one in growth))
+    table.add_row("  95 % interval", "", *(_bounds(one["time"]) for one in growth))
+    table.add_row("arithmetic grew by", "", *(f"{one['flops']:.2f}" for one in growth))
+    table.add_row("memory", *(_mib(point["memory"]) for point in points))
+    table.add_row("  grew by", "", *(f"{one['memory']:.2f}" for one in growth))
+    table.add_row("what it must hold grew by", "", *(f"{one['bytes_held']:.2f}" for one in growth))
+    for peer in points[0]["peers"]:
+        ratios = [point["peers"].get(peer, {}).get("ratio") for point in points]
         table.add_row(
-            str(point["size"]),
-            f"{point['ours']['ms']:.4g}",
-            time,
-            arithmetic,
-            _mib(point["memory"]),
-            memory,
-            held,
-            ratios,
+            f"{PEERS[peer]}: time / cuchar's", *("" if one is None else f"{one['value']:.2f}" for one in ratios)
         )
+        table.add_row("  95 % interval", *("" if one is None else _bounds(one) for one in ratios))
     console.print(table)
     for what, name in (("time", "time_no_faster"), ("memory", "memory_no_faster")):
         faster = [f"{growth['from']} to {growth['to']}" for growth in sweep["growth"] if not growth[name]]
@@ -137,7 +134,7 @@ def print_changes(changes: Sequence[Change], since: str) -> None:
     console = Console()
     table = Table("", "", "ms before", "ms now", "time / cuchar's before", "now", "", title=f"since {since}")
     for change in changes:
-        ratios = ["" if ratio is None else f"{ratio:.2f}" for ratio in (change.old_ratio, change.new_ratio)]
+        ratios = map(_interval, (change.old_ratio, change.new_ratio))
         name = OURS if change.peer is None else PEERS[change.peer]
         times = f"{change.old_ms:.4g}", f"{change.new_ms:.4g}"
         table.add_row(change.configuration, name, *times, *ratios, "REGRESSED" if change.regressed else "")
@@ -151,7 +148,11 @@ def _contenders(entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _interval(ratio: dict[str, float] | None) -> str:
-    return "" if ratio is None else f"{ratio['value']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
+    return "" if ratio is None else f"{ratio['value']:.2f} ({_bounds(ratio)})"
+
+
+def _bounds(ratio: dict[str, float]) -> str:
+    return f"{ratio['low']:.2f}-{ratio['high']:.2f}"
 
 
 def _say(console: Console, line: str) -> None:

@@ -73,8 +73,9 @@ class TorchPeer:
             self._head.bias.copy_(torch.from_numpy(parameters["head.bias"]))
 
     def _forward(self, window: torch.Tensor) -> torch.Tensor:
-        h = functional.embedding(window[:-1], self._one_hot)
-        for lstm in self._lstms:
+        first, *others = self._lstms
+        h, _ = first(functional.embedding(window[:-1], self._one_hot))
+        for lstm in others:  # not the first: torch.compile leaves a loop alone in which there is something it cannot do
             h, _ = lstm(h)
         return functional.cross_entropy(self._head(h).reshape(-1, self.sizes.V), window[1:].reshape(-1))
 
@@ -191,5 +192,7 @@ class TorchPeer:
             return ""
         from torch._dynamo.utils import counters
 
-        breaks = [str(reason).splitlines()[0] for reason in counters["graph_break"]]
-        return f"graph breaks: {'; '.join(breaks)}" if breaks else ""
+        reasons = {
+            str(reason).splitlines()[0] for kind in ("graph_break", "unimplemented") for reason in counters[kind]
+        }
+        return f"not compiled: {'; '.join(sorted(reasons))}" if reasons else ""

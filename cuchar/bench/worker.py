@@ -1,21 +1,22 @@
 """One contender in a process of its own: python -m cuchar.bench.worker CONTENDER DEVICE THREADS, started by processes.py.
 
 A line of JSON in, a line out, and nothing done in between, so that whoever's turn it is has the machine. The first line
-says who answers, or why nobody does.
+out says who answers, or why nobody does.
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from time import perf_counter, process_time
 from typing import IO, Any
 
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Burst
 from cuchar.bench.machine import forget_peak, gpu_facts, peak_bytes, processor
-from cuchar.errors import CucharError
+from cuchar.errors import CucharError, DeviceError
 
 Make = Callable[[Configuration], Any]
 
@@ -23,35 +24,46 @@ Make = Callable[[Configuration], Any]
 def main() -> None:
     contender, device, threads = sys.argv[1:]
     channel = own_stdout()
-    for answer in answers(contender, device, int(threads)):
-        print(json.dumps(answer), file=channel, flush=True)
+
+    def tell(answer: Callable[[], dict[str, Any]]) -> None:
+        print(json.dumps(answered(answer, contender != OURS)), file=channel, flush=True)
+
+    work = Work()
+    tell(lambda: work.start(contender, device, int(threads)))
+    for line in sys.stdin:
+        tell(partial(work.do, **json.loads(line)))
 
 
-def answers(contender: str, device: str, threads: int) -> Iterator[dict[str, Any]]:
-    """One for the contender itself, then one a question; an error is an answer too."""
+def answered(answer: Callable[[], dict[str, Any]], is_peer: bool) -> dict[str, Any]:
+    """The answer, or the error in its place: any error of a peer's, which may be PyTorch's."""
     try:
-        facts, make = our_maker(device) if contender == OURS else torch_maker(contender, device, threads)
-        forget_peak()
-        yield facts
-        work = Work(make)
-        for line in sys.stdin:
-            question = json.loads(line)
-            yield getattr(work, question.pop("do"))(**question)
+        return answer()
     except CucharError as error:
-        yield {"error": str(error), "kind": type(error).__name__}
-    except Exception as error:  # a peer that this PyTorch cannot do is for the other process to list
-        if contender == OURS:
+        return {"error": str(error), "kind": type(error).__name__}
+    except MemoryError:
+        return {"error": "expected enough memory, found too little", "kind": "DeviceError"}
+    except Exception as error:
+        if not is_peer:
             raise
-        yield {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", "kind": "DeviceError"}
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", "kind": "DeviceError"}
 
 
 class Work:
     """What may be asked of a contender."""
 
-    def __init__(self, make: Make):
-        self._make, self._basis = make, peak_bytes()
+    def __init__(self) -> None:
         self._contender: Any = None
-        self._cpu, self._clock = process_time(), perf_counter()
+        self._make: Make
+        self._basis, self._cpu, self._clock = 0, 0.0, 0.0
+
+    def start(self, contender: str, device: str, threads: int) -> dict[str, Any]:
+        facts, self._make = our_maker(device) if contender == OURS else torch_maker(contender, device, threads)
+        forget_peak()
+        self._basis, self._cpu, self._clock = peak_bytes(), process_time(), perf_counter()
+        return facts
+
+    def do(self, what: str, **arguments: Any) -> dict[str, Any]:
+        return getattr(self, what)(**arguments)
 
     def prepare(self, sizes: dict[str, Any]) -> dict[str, Any]:
         self._contender = None  # two do not have to fit
@@ -107,14 +119,15 @@ def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, An
     try:
         import torch
     except ImportError:
-        return {"absent": "PyTorch is not installed"}, lambda sizes: None
+        raise DeviceError("PyTorch is not installed") from None
     if device != "cpu" and not torch.cuda.is_available():
-        return {"absent": f"PyTorch {torch.__version__} finds no GPU"}, lambda sizes: None
+        raise DeviceError(f"PyTorch {torch.__version__} finds no GPU")
     torch.set_num_threads(threads)
     from cuchar.bench.torch_peer import TorchPeer
 
     facts = {"torch": torch.__version__}
     if device != "cpu":
+        torch.cuda.set_device(device)
         facts |= {"torch_cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
     return facts, lambda sizes: TorchPeer(contender, device, sizes)
 
