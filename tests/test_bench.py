@@ -86,7 +86,8 @@ def test_windows_start_again_after_the_last():
 
 
 def test_host_profile_adds_up():
-    parts = Ours(NumpyEngine(NAMED["a"].model), NAMED["a"]).profile()
+    sizes = Configuration("", 20, 24, 2, 8, 10)
+    parts = Ours(NumpyEngine(sizes.model), sizes).profile()
     assert list(parts) == ["forward", "backward", "Adam"] and all(part["launches"] == 1 for part in parts.values())
     assert parts["forward"]["us"] > parts["Adam"]["us"] > 0 and parts["backward"]["us"] > 0
 

@@ -46,7 +46,8 @@ def test_figures(bench):
     for contender in (ours, peer):
         assert 0 <= contender["host_bytes"] < 1 << 28 and 0.05 < contender["first_step_s"] < 30
     assert list(entry["absent"]) == ["graph", "stacked", "compile"] and entry["absent"]["graph"] == "needs a GPU"
-    assert entry["notes"] == {"eager": "a fake"} and result["versions"]["torch"] == "fake"
+    assert entry["notes"] == {"cuchar": entry["notes"]["cuchar"], "eager": "a fake"} and entry["notes"]["cuchar"]
+    assert result["versions"]["torch"] == "fake"
     assert result["threads"] == len(os.sched_getaffinity(0)) and 0.02 < result["help_s"] < 10
     assert {"cuchar", "python", "numpy", "system"} <= set(result["versions"])
 

@@ -68,6 +68,9 @@ class Ours:
         weights, ids = self.engine.fold(self._parameters), np.zeros(streams, np.int64)
         return self.engine.sampler(weights, SampleConfig(), 0, range(streams), ids, self.engine.zero_state(streams), 0)
 
+    def notes(self) -> str:
+        return self.engine.name
+
     def device_bytes(self) -> int | None:
         return device_bytes(getattr(self.engine, "device", None))
 

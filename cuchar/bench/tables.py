@@ -73,8 +73,8 @@ def _print_training(console: Console, entry: dict[str, Any]) -> None:
     console.print(table)
     for peer, reason in entry["absent"].items():
         _say(console, f"not there: {PEERS[peer]} ({reason})")
-    for peer, note in entry["notes"].items():
-        _say(console, f"{PEERS[peer]}: {note}")
+    for contender, note in entry["notes"].items():
+        _say(console, f"{PEERS.get(contender, OURS)}: {note}")
     for name, found in _contenders(entry):
         if entry["peers"] and found["idle_cpu"] > SPINS:
             _say(console, f"{name} took {found['idle_cpu']:.0%} of a processor while others had their turn")

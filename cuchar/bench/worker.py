@@ -68,7 +68,7 @@ class Work:
     def prepare(self, sizes: dict[str, Any]) -> dict[str, Any]:
         self._contender = None  # two do not have to fit
         self._contender = self._make(Configuration(**sizes))
-        return {"notes": self._contender.notes() if hasattr(self._contender, "notes") else ""}
+        return {"notes": self._contender.notes()}
 
     def train(self, steps: int) -> dict[str, Any]:
         return self._burst(lambda: self._contender.train(steps))
