@@ -22,7 +22,7 @@ class Model:
     Args:
         path: a checkpoint file or a run folder (its best checkpoint, else its last).
         device: auto | cpu | cuda | cuda:N.
-        precision: fp32 | tf32 | bf16 | fp16; on the NumPy engine fp32 alone.
+        precision: fp32 | tf32 | bf16 | fp16; without a GPU fp32 alone.
     Raises:
         CheckpointError: no checkpoint there, or a damaged one.
         DeviceError: a device that is not there.

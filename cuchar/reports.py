@@ -18,6 +18,8 @@ from cuchar.checkpoint import checkpoint_file, read_checkpoint, write_file
 from cuchar.config import ModelConfig
 from cuchar.corpus import read_codes
 from cuchar.engines import choose_engine
+from cuchar.engines.cpu_kernels import load, thread_count
+from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
 from cuchar.model import Model
 
@@ -69,15 +71,25 @@ def print_score(score: Score, as_json: bool) -> None:
 
 
 def print_machine() -> None:
-    """CuPy, driver, GPU, and the engine that `--device auto` takes."""
+    """CuPy, driver, GPU, and the engines that `--device cpu` and `--device auto` take."""
     engine, reason = choose_engine("auto", ModelConfig(2, 1, 1))
     table = _plain_table()
     table.add_row("cuchar", cuchar.__version__)
     table.add_row("Python, NumPy", f"{platform.python_version()}, {np.__version__}")
     for name, value in _cuda().items():
         table.add_row(name, value)
+    table.add_row("--device cpu", _processors())
     table.add_row("--device auto", f"{engine.name}: {reason}")
     Console().print(table)
+
+
+def _processors() -> str:
+    """Which of the two engines for them it is, and why."""
+    try:
+        library = load(np.dtype(np.float32))
+    except DeviceError as error:
+        return f"NumPy: for C++ {error}"
+    return f"C++: {library.instructions().decode()}, {thread_count()} threads"
 
 
 def _cuda() -> dict[str, str]:

@@ -1,7 +1,7 @@
 /* dropout.cu: out = in * mask, for [T,B,H] of one layer's output (forward) or of its gradient (backward).
  * One thread per element. Reference: cuchar/philox.py, dropout_mask
  */
-#include "philox.cuh"
+#include "dropout.cuh"
 #include "step.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) apply_dropout(

@@ -11,7 +11,7 @@
  */
 #pragma once
 
-#include "philox.cuh"
+#include "dropout.cuh"
 #include "step.cuh"
 #include "tile.cuh"
 

@@ -1,10 +1,9 @@
 /* philox.cuh: random numbers that are a function of a counter and a key, and of nothing else: dropout's of
  * (seed, step, layer, element), a draw's of (seed, stream, position). No layer has the bit that a draw's counter has.
+ * Plain C++ but for the functions' attributes and __umulhi, which recurrence_cpu.cpp defines for itself.
  * Source: Salmon, Moraes, Dror, Shaw 2011 (Philox4x32-10). Reference: cuchar/philox.py
  */
 #pragma once
-
-#include "real.cuh"
 
 struct Words {
     unsigned w0, w1, w2, w3;
@@ -22,22 +21,6 @@ __device__ __forceinline__ Words philox(Words c, unsigned long long seed) {
         k1 += 0xBB67AE85u;
     }
     return c;
-}
-
-struct Dropout {
-    unsigned long long seed, step;
-    unsigned threshold;  // dropped where a word is below it: probability * 2^32
-    real scale;          // 1 / (1 - probability)
-};
-
-/* The factor of `element` of layer `layer`'s output, counted in [T,B,H]: 0 or scale. */
-__device__ __forceinline__ real dropout_factor(const Dropout& dropout, int layer, unsigned long long element) {
-    const Words words = philox(
-        {static_cast<unsigned>(element / 4), static_cast<unsigned>(layer), static_cast<unsigned>(dropout.step),
-         static_cast<unsigned>(dropout.step >> 32)}, dropout.seed);
-    const unsigned choice = element % 4;
-    const unsigned word = choice < 2 ? (choice ? words.w1 : words.w0) : (choice == 2 ? words.w2 : words.w3);
-    return word >= dropout.threshold ? dropout.scale : real(0);
 }
 
 /* In (0, 1), never 0 or 1: an odd multiple of 2^-53, for character `position` of a stream. */

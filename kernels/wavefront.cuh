@@ -9,8 +9,8 @@
  */
 #pragma once
 
+#include "dropout.cuh"
 #include "matvec.cuh"
-#include "philox.cuh"
 
 #ifndef CLUSTER
 #define CLUSTER 1

@@ -11,6 +11,7 @@ from conftest import TEXT
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.corpus import read_raw
+from cuchar.engines.cpu_kernels import load
 from cuchar.errors import TextError
 
 SMALL = "--hidden 7 --layers 1 --steps 6 --batch 3 --max-steps 4".split()
@@ -123,7 +124,7 @@ def test_samples_go_to_standard_output_and_the_folder(cli, text, tmp_path):
     result = cli("train", text, *SMALL, "--sample-every", 2, "--sample-length", 9, "--temperature", 0.5, "--out", out)
     assert result.stdout == (out / "samples.txt").read_bytes()
     assert re.fullmatch(r"--- step 2 ---\n[\w\n ]{9}\n\n--- step 4 ---\n[\w\n ]{9}\n\n", result.stdout.decode())
-    assert "engine: NumPy (" in result.stderr and "step 4/4  epoch 0  loss " in result.stderr
+    assert "engine: C++ (" in result.stderr and "step 4/4  epoch 0  loss " in result.stderr
     assert cli("train", text, *SMALL, "--sample-every", 0, "--out", tmp_path / "quiet").stdout == b""
 
 
@@ -311,7 +312,7 @@ def test_eval_mistakes(cli, fails, trained, text, tmp_path):
 
 def test_a_precision_that_the_device_has_not(cli, fails, trained, text, tmp_path):
     out, few = tmp_path / "run", ("--steps", 3, "--batch", 2, "--hidden", 4)
-    expected = "--precision bf16: expected a GPU's tensor cores, found the NumPy engine (asked for); --precision fp32"
+    expected = "--precision bf16: expected a GPU's tensor cores, found none (asked for); --precision fp32"
     chosen = ("--device", "cpu", "--precision", "bf16")
     assert expected in fails(1, "train", text, *chosen, "--out", out) and not out.exists()
     assert expected in fails(1, "eval", trained, text, *chosen)
@@ -344,6 +345,17 @@ def test_info_describes_the_machine(cli):
     shown = cli("info").stdout.decode()
     for name in ("cuchar", "NumPy", "CuPy", "CUDA driver", "GPU", "--device auto"):
         assert name in shown
+    assert re.search(r"--device cpu +C\+\+: [\w -]+, [1-9]\d* threads", shown)
+
+
+def test_without_a_compiler_numpy_trains_and_info_says_why(cli, text, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    load.cache_clear()
+    why = "for C++ expected a C++20 compiler, found no no-such-compiler; install g++ 12 or set CXX"
+    result = cli("train", text, *SMALL, "--out", tmp_path / "run")
+    assert f"; {why})\n" in result.stderr and result.stderr.startswith("engine: NumPy (")
+    assert f"--device cpu NumPy: {why}" in " ".join(cli("info").stdout.decode().split())
+    assert cli("train", "--resume", tmp_path / "run", "--max-steps", 5).status == 0
 
 
 def test_export_writes_the_file(cli, fails, trained, tmp_path):
@@ -452,10 +464,10 @@ def test_cuda_without_a_driver_is_refused_clearly_and_leaves_no_folder(
 ):
     monkeypatch.setattr("cuchar.engines.DRIVERS", ())
     line = fails(1, "train", text, "--device", "cuda", "--out", tmp_path / "run")
-    assert "--device cuda: expected an NVIDIA GPU and its driver, found none; --device cpu runs on NumPy" in line
+    assert "--device cuda: expected an NVIDIA GPU and its driver, found none; --device cpu needs none" in line
     assert not (tmp_path / "run").exists()
     assert "--device cuda:1: expected an NVIDIA GPU" in fails(1, "sample", trained, "--device", "cuda:1")
-    assert b"NumPy: no NVIDIA driver found" in cli("info").stdout
+    assert b"C++: no NVIDIA driver found" in cli("info").stdout
 
 
 def test_folder_that_holds_a_run_is_refused(fails, run, text):

@@ -37,9 +37,9 @@ CLUSTERS, ONE_BLOCK, NO_REGISTERS = (
 )  # fmt: skip
 
 
-def problem(V, H, L, B, T):
+def problem(V, H, L, B, T, *seed):
     """A float64 model off its initial point whose numbers are float32's, with inputs, targets and a state."""
-    model, generator = ModelConfig(V, H, L), np.random.default_rng([V, H, L, B, T])
+    model, generator = ModelConfig(V, H, L), np.random.default_rng([V, H, L, B, T, *seed])
     parameters = initialise(model, 1, np.float64)
     parameters.flat += generator.normal(0, 0.1, parameters.flat.size)
     parameters.flat[:] = parameters.flat.astype(np.float32)

@@ -659,14 +659,10 @@ def test_without_a_compiler(monkeypatch):
         return str(caught.value)
 
     monkeypatch.setenv("CXX", "no-such-compiler -O2")
-    assert message() == (
-        "expected a C++20 compiler for --device emulate, found no no-such-compiler -O2; install g++ 12 or set CXX"
-    )
+    assert message() == ("expected a C++20 compiler, found no no-such-compiler -O2; install g++ 12 or set CXX")
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", os.devnull)
-    assert message() == (
-        "expected a C++20 compiler for --device emulate, found no c++, g++, clang++; install g++ 12 or set CXX"
-    )
+    assert message() == ("expected a C++20 compiler, found no c++, g++, clang++; install g++ 12 or set CXX")
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):

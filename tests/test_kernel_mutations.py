@@ -21,7 +21,7 @@ OF_EACH_FILE = 2
 RESIDENT, FP16 = ("cluster", "block"), ("stepwise fp16", "stepwise fp16 overflow")
 JUDGES = {  # of each file: the workloads that run it, one of which must notice
     **dict.fromkeys(
-        "block_sum.cuh four.cuh lstm_backward.cuh lstm_forward.cuh lstm_resident.cu lstm_sample.cu matvec.cuh philox.cuh "
+        "block_sum.cuh dropout.cuh four.cuh lstm_backward.cuh lstm_forward.cuh lstm_resident.cu lstm_sample.cu matvec.cuh philox.cuh "
         "real.cuh shape.cuh wavefront.cuh windows.cu".split(), RESIDENT
     ),
     "weight_gradients.cu": (*RESIDENT, "block without dropout"),

@@ -179,7 +179,7 @@ def test_bar_in_a_terminal(text, tmp_path):
     lines = ["".join(cell.data for _, cell in sorted(line.items())).rstrip() for line in screen.history.top]
     lines += [line.rstrip() for line in screen.display]
     assert not any(bar.search(line) for line in lines)  # the bar cleans up after itself
-    assert "engine: NumPy" in lines[0]
+    assert "engine: C++" in lines[0]
     shown, sampled = "\n".join(lines), (tmp_path / "run/samples.txt").read_text()
     for block in sampled.split("\n\n"):
         for line in filter(None, block.split("\n")):

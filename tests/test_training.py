@@ -14,7 +14,7 @@ from cuchar.batches import Windows, split_validation
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
-from cuchar.engines.host_learner import HostLearner
+from cuchar.engines.cpu_engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import CheckpointError, DivergedError, RunError, TextError
 from cuchar.interrupts import Interrupted
@@ -123,7 +123,7 @@ def test_a_checkpoint_that_kept_a_generator_of_samples_still_resumes(text, tmp_p
     assert found.tobytes() == expected.tobytes()
 
 
-class AwayLearner(HostLearner):
+class AwayLearner(CpuLearner):
     """As on a device: seven steps a call, on copies; what is at home is rubbish until it is fetched, once."""
 
     chunk = 7
@@ -158,7 +158,7 @@ def many_steps_a_call(monkeypatch):
         return AwayLearner(self, *arguments)
 
     monkeypatch.setattr(AwayLearner, "calls", [])
-    monkeypatch.setattr(NumpyEngine, "learner", learner)
+    monkeypatch.setattr(CpuEngine, "learner", learner)
 
 
 @pytest.mark.parametrize("discipline", DISCIPLINES)
@@ -243,14 +243,14 @@ def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path)
 
 
 def test_carried_state_flows_through_an_epoch_and_is_reset_at_the_next(text, tmp_path, monkeypatch):
-    states, original = [], NumpyEngine.loss_and_gradients
+    states, original = [], CpuEngine.loss_and_gradients
 
     def recording(self, parameters, inputs, targets, state, *rest):
         loss, after = original(self, parameters, inputs, targets, state, *rest)
         states.append((state, after))
         return loss, after
 
-    monkeypatch.setattr(NumpyEngine, "loss_and_gradients", recording)
+    monkeypatch.setattr(CpuEngine, "loss_and_gradients", recording)
     start_run([text], replace(SMALL, carry_state=True, epochs=2), out=tmp_path / "run")
     half = len(states) // 2
     for index in range(1, len(states)):
@@ -268,7 +268,7 @@ def test_log_lines_are_means_since_the_line_before(text, tmp_path):
     assert [line["step"] for line in lines] == [6, 12, 18, 20]
     for line, start in zip(lines, (0, 6, 12, 18), strict=True):
         assert line["loss"] == pytest.approx(np.mean(losses[start : line["step"]]), rel=1e-12)
-        assert line["chars_per_s"] > 0 and line["elapsed_s"] > 0
+        assert line["chars_per_s"] > 0 and line["elapsed_s"] >= 0
         assert list(line) == ["step", "epoch", "loss", "lr", "grad_norm", "chars_per_s", "elapsed_s"]
 
 
@@ -315,7 +315,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(many, text, tmp_pat
     if many:
         many_steps_a_call(monkeypatch)
     interrupt_after(monkeypatch, 13, None)
-    original = NumpyEngine.loss_and_gradients
+    original = CpuEngine.loss_and_gradients
 
     def failing(self, *arguments):
         loss, state = original(self, *arguments)
@@ -323,7 +323,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(many, text, tmp_pat
         return (float("nan") if failing.calls == 13 else loss), state
 
     failing.calls = 0
-    monkeypatch.setattr(NumpyEngine, "loss_and_gradients", failing)
+    monkeypatch.setattr(CpuEngine, "loss_and_gradients", failing)
     with pytest.raises(
         DivergedError,
         match=r"stopped at step 13: expected the loss to be finite, found nan; .*last.safetensors keeps step 10",
@@ -339,13 +339,14 @@ def test_exploding_parameters_are_never_saved(text, tmp_path):
     assert not (tmp_path / "run/last.safetensors").exists()
 
 
+@pytest.mark.parametrize("engine_of", [NumpyEngine, CpuEngine])
 @pytest.mark.parametrize("broken", ["loss", "norm"])
-def test_learner_stops_at_the_first_step_that_is_not_finite(broken, monkeypatch):
+def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, monkeypatch):
     """Five steps are asked for and the third fails: two are done, as if no more had been asked for."""
     config = TrainConfig(hidden=5, steps=4, batch=3, carry_state=True)
     model, rates = ModelConfig(6, config.hidden, config.layers), [0.1, 0.2, 0.3, 0.4, 0.5]
     windows = Windows(np.arange(90) % 6, config.batch, config.steps, config.steps)
-    original, calls = NumpyEngine.loss_and_gradients, []
+    original, calls = engine_of.loss_and_gradients, []
 
     def failing(self, *arguments):
         loss, state = original(self, *arguments)
@@ -355,7 +356,7 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, monkeypatch)
         return (float("inf") if len(calls) == 3 and broken == "loss" else loss), state
 
     def train(asked):
-        engine, parameters = NumpyEngine(model), initialise(model, 1)
+        engine, parameters = engine_of(model), initialise(model, 1)
         adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
         learner = engine.learner(config, parameters, adam, state, windows)
         losses, norms = learner.train(1, 1, asked)
@@ -363,7 +364,7 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, monkeypatch)
         return losses, norms, [parameters.flat, adam.m, adam.v, after.h, after.c]
 
     losses, norms, arrays = train(rates[:2])
-    monkeypatch.setattr(NumpyEngine, "loss_and_gradients", failing)
+    monkeypatch.setattr(engine_of, "loss_and_gradients", failing)
     stopped_losses, stopped_norms, stopped = train(rates)
     assert len(calls) == 3 and stopped_losses.dtype == stopped_norms.dtype == np.float64
     assert np.array_equal(stopped_losses[:2], losses) and np.array_equal(stopped_norms[:2], norms)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cuchar.config import PRECISIONS, ModelConfig
 from cuchar.engines.base import Engine
+from cuchar.engines.cpu_engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError, OptionError
 
@@ -28,23 +29,26 @@ def choose_engine(
     if precision not in PRECISIONS:
         raise OptionError(f"--precision: expected {' | '.join(PRECISIONS)}, found {precision}")
 
-    def numpy_engine(reason: str) -> tuple[Engine, str]:
+    def on_processors(reason: str) -> tuple[Engine, str]:
         if precision != "fp32":
             raise DeviceError(
-                f"--precision {precision}: expected a GPU's tensor cores, found the NumPy engine ({reason}); "
-                "--precision fp32 runs on it, --device emulate runs the tensor cores' kernels"
+                f"--precision {precision}: expected a GPU's tensor cores, found none ({reason}); "
+                "--precision fp32 runs here, --device emulate runs the tensor cores' kernels"
             )
-        return NumpyEngine(model, dtype), reason
+        try:
+            return CpuEngine(model, dtype, _say_compiling), reason
+        except DeviceError as error:
+            return NumpyEngine(model, dtype), f"{reason}; for C++ {error}"
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|emulate", device):
         raise OptionError(f"--device: expected {DEVICES}, found {device}")
     if device == "cpu":
-        return numpy_engine("asked for")
+        return on_processors("asked for")
     if device != "emulate" and not _has_driver():
         if device == "auto":
-            return numpy_engine("no NVIDIA driver found")
+            return on_processors("no NVIDIA driver found")
         raise DeviceError(
-            f"--device {device}: expected an NVIDIA GPU and its driver, found none; --device cpu runs on NumPy"
+            f"--device {device}: expected an NVIDIA GPU and its driver, found none; --device cpu needs none"
         )
     from cuchar.engines.cuda_engine import CudaEngine  # CuPy and the emulator are slow to import
     from cuchar.engines.device import CudaDevice
@@ -58,7 +62,7 @@ def choose_engine(
     except DeviceError as error:
         if device != "auto":
             raise
-        return numpy_engine(str(error))
+        return on_processors(str(error))
     return CudaEngine(model, chosen, dtype, precision), "the fastest here" if device == "auto" else "asked for"
 
 
@@ -75,4 +79,4 @@ def _has_driver() -> bool:
 
 @lru_cache(maxsize=1)  # once a process
 def _say_compiling() -> None:
-    print("compiling the kernels for a model of this shape; the next run finds them compiled", file=sys.stderr)
+    print("compiling the kernels; the next run finds them compiled", file=sys.stderr)

@@ -49,13 +49,18 @@ class HostLearner:
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, step: int, rate: float) -> tuple[float, float]:
         """Forward, backward, Adam: one window. Where the loss is not finite, there is no norm (NaN)."""
-        config, flat, gradients = self.config, self.parameters.flat, self.gradients
+        config = self.config
         state = self.state if config.carry_state else self.engine.zero_state(config.batch)
         dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
-        loss, after = self.engine.loss_and_gradients(self.parameters, inputs, targets, state, gradients, dropout)
+        loss, after = self.engine.loss_and_gradients(self.parameters, inputs, targets, state, self.gradients, dropout)
         if not math.isfinite(loss):
             return loss, math.nan
-        norm = self.adam.update(flat, gradients.flat, step, rate, config.clip, config.weight_decay)
+        norm = self._update(step, rate)
         if math.isfinite(norm):
             self.state = after
         return loss, norm
+
+    def _update(self, step: int, rate: float) -> float:
+        """The norm before clipping; where it is not finite, nothing was changed."""
+        config = self.config
+        return self.adam.update(self.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay)

@@ -1,0 +1,236 @@
+"""What the NumPy engine does, in C++: kernels/recurrence_cpu.cpp does a whole window in one call."""
+
+import ctypes
+import math
+from collections.abc import Callable
+from ctypes import byref
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from cuchar.adam import BETA1, BETA2, EPSILON, Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.base import Dropout, State
+from cuchar.engines.cpu_kernels import Law, Task, Update, load, thread_count
+from cuchar.engines.fitting import ceil_div
+from cuchar.engines.host_learner import HostLearner
+from cuchar.errors import ShapeError
+from cuchar.parameters import Parameters, parameter_count
+from cuchar.sampling import SampleConfig
+
+PRODUCTS_A_THREAD = 500_000  # what is less is done before another thread has woken up
+
+
+@dataclass(frozen=True)
+class FoldedWeights:
+    """Panels, as kernels/cpu_layout.hpp lays them out."""
+
+    flat: np.ndarray
+
+
+def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """Zeros, from the beginning of a cache line on."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+class Tape:
+    """A window's arrays, [T, B], and the task that points to them; made once and written over by every window."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        T: int,
+        B: int,
+        dtype: np.dtype,
+        lanes: int,
+        way_back: bool = False,
+        dropout: bool = False,
+    ):
+        V, H, L = model.vocabulary_size, model.hidden, model.layers
+        columns, characters = ceil_div(H, lanes) * lanes, ceil_div(V, lanes) * lanes
+        self._model = model
+        self.inputs, self.targets = np.empty((T, B), np.int32), np.empty((T, B), np.int32)
+        self.h = aligned((L, T + 1, B, columns), dtype)
+        self.c = aligned((L, T + 1, B, columns), dtype)
+        self.logits = aligned((T, B, characters), dtype)
+        self.losses = np.empty((T, B), dtype)
+        products = T * B * parameter_count(model)
+        self.task = Task(V, H, L, T, B, max(1, min(thread_count(), products // PRODUCTS_A_THREAD)))
+        self.task.point(inputs=self.inputs, h=self.h, c=self.c, logits=self.logits, losses=self.losses)
+        self._back: dict[str, np.ndarray] = {}
+        if way_back:
+            self._back["gates"] = aligned((L, T, B, 4, columns), dtype)
+            self._back["dc"] = aligned((B, columns), dtype)
+            self._back["token_sums"] = aligned((min(V, T * B), 4, columns), dtype)
+        if dropout:
+            self._back["masks"] = aligned((L - 1, T, B, columns), dtype)
+            self._back["dropped"] = aligned((L - 1, T, B, columns), dtype)
+        self.task.point(**self._back)
+
+    def begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> None:
+        """
+        Raises:
+            ShapeError: a shape that is not the window's, or an id that is not the vocabulary's.
+        """
+        _, _, B, _ = self.h.shape
+        L, H, V = self._model.layers, self._model.hidden, self._model.vocabulary_size
+        if state.h.shape != (L, B, H):
+            raise ShapeError(f"state: expected {(L, B, H)}, found {state.h.shape}")
+        self.h[:, 0, :, :H], self.c[:, 0, :, :H] = state.h, state.c
+        for name, ids, into in (("inputs", inputs, self.inputs), ("targets", targets, self.targets)):
+            if ids is None:
+                continue
+            if ids.shape != into.shape:
+                raise ShapeError(f"{name}: expected {into.shape}, found {ids.shape}")
+            into[...] = ids
+            if into.view(np.uint32).max() >= V:
+                raise ShapeError(f"{name}: expected ids from 0 to {V - 1}, found {into.min()} to {into.max()}")
+        self.task.point(targets=None if targets is None else self.targets)
+
+    def state(self) -> State:
+        """What leaves the window."""
+        H = self._model.hidden
+        return State(self.h[:, -1, :, :H].copy(), self.c[:, -1, :, :H].copy())
+
+
+class CpuEngine:
+    """`cuchar.engines.base.Engine` on all processors, float32 or float64.
+
+    Raises:
+        DeviceError: no C++ compiler.
+    """
+
+    name = "C++"
+
+    def __init__(
+        self, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32, notice: Callable[[], None] = lambda: None
+    ):
+        self.model, self.dtype = model, np.dtype(dtype)
+        self.library = load(self.dtype, notice)
+        self._lanes = self.library.lanes()
+        self._tape = lru_cache(maxsize=2)(
+            lambda *options: Tape(model, options[0], options[1], self.dtype, self._lanes, *options[2:])
+        )
+        self._own: FoldedWeights | None = None  # of training
+
+    def zero_state(self, batch: int) -> State:
+        shape = (self.model.layers, batch, self.model.hidden)
+        return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
+
+    def fold(self, parameters: Parameters) -> FoldedWeights:
+        weights, task = self._empty_weights(), self._sizes()
+        task.point(parameters=parameters.flat, weights=weights.flat)
+        self.library.fold_weights(byref(task))
+        return weights
+
+    def forward(self, weights: FoldedWeights, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        tape = self._forward(weights, inputs, None, state)
+        return tape.logits[..., : self.model.vocabulary_size], tape.state()
+
+    def losses(
+        self, weights: FoldedWeights, inputs: np.ndarray, targets: np.ndarray, state: State
+    ) -> tuple[np.ndarray, State]:
+        tape = self._forward(weights, inputs, targets, state)
+        return tape.losses.copy(), tape.state()
+
+    def loss_and_gradients(
+        self,
+        parameters: Parameters,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        state: State,
+        gradients: Parameters,
+        dropout: Dropout | None = None,
+    ) -> tuple[float, State]:
+        self._own = self._own or self._empty_weights()
+        tape = self._tape(*inputs.shape, True, dropout is not None)
+        tape.begin(inputs, targets, state)
+        task = tape.task
+        task.point(parameters=parameters.flat, weights=self._own.flat, gradients=gradients.flat)
+        if dropout:
+            task.dropout, task.seed, task.step = dropout.probability, dropout.seed, dropout.step
+        self.library.run_window(byref(task))
+        return float(np.mean(tape.losses, dtype=np.float64)), tape.state()
+
+    def learner(
+        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
+    ) -> "CpuLearner":
+        return CpuLearner(self, config, parameters, adam, state, windows)
+
+    def sampler(
+        self,
+        weights: FoldedWeights,
+        config: SampleConfig,
+        seed: int,
+        streams: range,
+        ids: np.ndarray,
+        state: State,
+        position: int,
+    ) -> "CpuSampler":
+        tape = Tape(self.model, 1, len(streams), self.dtype, self._lanes)
+        tape.begin(ids[None], None, state)
+        tape.task.point(weights=weights.flat)
+        return CpuSampler(self.library, tape, weights, config, seed, streams, position)
+
+    def _forward(self, weights: FoldedWeights, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
+        tape = self._tape(*inputs.shape)
+        tape.begin(inputs, targets, state)
+        tape.task.point(weights=weights.flat)
+        self.library.run_forward(byref(tape.task))
+        return tape
+
+    def _sizes(self) -> Task:
+        model = self.model
+        return Task(model.vocabulary_size, model.hidden, model.layers, 1, 1, thread_count())
+
+    def _empty_weights(self) -> FoldedWeights:
+        return FoldedWeights(aligned((self.library.weights_size(byref(self._sizes())),), self.dtype))
+
+
+class CpuLearner(HostLearner):
+    """Adam in C++ too."""
+
+    engine: CpuEngine
+
+    def _update(self, step: int, rate: float) -> float:
+        config, adam = self.config, self.adam
+        size = adam.m.size
+        update = Update(
+            size=size, threads=max(1, min(thread_count(), size // PRODUCTS_A_THREAD)), beta1=BETA1, beta2=BETA2,
+            epsilon=EPSILON, step_size=rate / (1 - BETA1**step), root=math.sqrt(1 - BETA2**step),
+            decay=1 - rate * config.weight_decay, clip=config.clip,
+        )  # fmt: skip
+        update.point(parameters=self.parameters.flat, gradients=self.gradients.flat, m=adam.m, v=adam.v)
+        return self.engine.library.update(byref(update))
+
+
+class CpuSampler:
+    """`cuchar.engines.base.Sampler`: a block of characters a call."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        tape: Tape,
+        weights: FoldedWeights,
+        config: SampleConfig,
+        seed: int,
+        streams: range,
+        position: int,
+    ):
+        self._library, self._tape, self._weights = library, tape, weights
+        self._law = Law(config.law == "exp", config.argmax, config.top_k, config.coldness, config.top_p)
+        self._seed, self._streams, self._position = seed, streams, position
+
+    def make(self, count: int) -> np.ndarray:
+        made = np.empty((count, len(self._streams)), np.int32)
+        self._library.sample(
+            byref(self._tape.task), byref(self._law), ctypes.c_uint64(self._seed), ctypes.c_uint64(self._streams.start),
+            ctypes.c_uint64(self._position), ctypes.c_long(count), self._tape.inputs.ctypes, made.ctypes,
+        )  # fmt: skip
+        self._position += count
+        return made

@@ -1,0 +1,234 @@
+"""The C++ engine against the float64 NumPy engine and against central differences, on every width of vectors."""
+
+import multiprocessing
+import platform
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from central_differences import expect_gradients_of_central_differences
+from conftest import ROOT, environment
+from statistics_of_draws import LAWS
+from test_cuda_engine import EPS, SHAPES, Recording, as_type, everything, magnitudes, problem
+from test_kernel_mutations import KERNELS, chosen, mutant
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.emulator import sanitizer_environment
+from cuchar.engines import cpu_engine, cpu_kernels
+from cuchar.engines.base import Dropout, State
+from cuchar.engines.cpu_engine import CpuEngine
+from cuchar.engines.numpy_engine import NumpyEngine
+from cuchar.errors import ShapeError
+from cuchar.generation import generate
+from cuchar.parameters import Parameters, initialise
+from cuchar.sampling import SampleConfig
+
+WIDTHS = {"x86_64": ["-march=x86-64-v3", "-march=x86-64"]}.get(platform.machine(), [])  # besides the machine's own
+
+
+def threads(monkeypatch, count):
+    """As if the machine had so many processors, all of use even for the smallest of windows."""
+    monkeypatch.setattr(cpu_engine, "thread_count", lambda: count)
+    monkeypatch.setattr(cpu_engine, "PRODUCTS_A_THREAD", 1)
+
+
+def narrower(monkeypatch, flag):
+    """As on a machine with other instructions."""
+    monkeypatch.setattr(cpu_kernels, "FLAGS", [*cpu_kernels.FLAGS, flag])
+    cpu_kernels.load.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def own_instructions_afterwards():
+    yield
+    cpu_kernels.load.cache_clear()
+
+
+def expect_accuracy(shape, monkeypatch):
+    """Every result's error within the bound of the arithmetic, and the same bits with any number of threads.
+
+    Where H is 1, a tensor has so few numbers that NumPy's error may happen to be none: several problems then count as one.
+    """
+    V, H, L, B, T = shape
+    dropout = Dropout(0.4, (3 << 32) | 5, (7 << 32) | 9) if L > 1 and (V + H + L + B + T) % 2 else None
+    squares: dict[str, np.ndarray] = {}
+    for seed in range(16 if H == 1 else 1):
+        model, parameters, inputs, targets, state = problem(*shape, seed)
+        reference = Recording(model, np.float64)
+        reference.loss_and_gradients(parameters, inputs, targets, state, Parameters(model, np.float64), dropout)
+        terms = magnitudes(reference, inputs, dropout)
+        exact = everything(reference, parameters, state, inputs, targets, dropout)
+        single = (*as_type(parameters, state, np.float32), inputs, targets, dropout)
+        numpys, runs = everything(NumpyEngine(model), *single), []
+        for count in (1, 2, 5):
+            threads(monkeypatch, count)
+            runs.append(everything(CpuEngine(model), *single))
+        for name, ours in runs[0].items():
+            assert all(np.array_equal(ours, run[name]) for run in runs), f"{name} depends on the number of threads"
+            found = (ours - exact[name], numpys[name] - exact[name], terms.get(name, exact[name]))
+            squares[name] = squares.get(name, 0) + np.array([np.sum(values**2) for values in found])
+    for name, (error, numpys_error, size) in {name: np.sqrt(values) for name, values in squares.items()}.items():
+        assert error <= 2 * numpys_error + 4 * EPS * size, name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_result_is_as_accurate_as_numpys(shape, monkeypatch):
+    expect_accuracy(shape, monkeypatch)
+
+
+@pytest.mark.parametrize("flag", WIDTHS)
+@pytest.mark.parametrize("shape", SHAPES[::4])
+def test_with_other_instructions_too(shape, flag, monkeypatch):
+    narrower(monkeypatch, flag)
+    expect_accuracy(shape, monkeypatch)
+
+
+@pytest.mark.parametrize("flag", ["-march=native", *WIDTHS])
+@pytest.mark.parametrize("shape", [(5, 4, 2, 3, 3), (5, 3, 1, 2, 4), (4, 3, 3, 2, 3), (2, 17, 1, 7, 2)])
+def test_gradients_are_those_of_central_differences(shape, flag, monkeypatch):
+    narrower(monkeypatch, flag)
+    model, parameters, inputs, targets, state = problem(*shape)
+    dropout = Dropout(0.4, 3, 9) if model.layers > 1 else None
+    expect_gradients_of_central_differences(CpuEngine(model, np.float64), parameters, inputs, targets, state, dropout)
+
+
+def test_float64_is_numpys_to_its_last_digits(monkeypatch):
+    threads(monkeypatch, 2)
+    model, parameters, inputs, targets, state = problem(20, 33, 2, 5, 40)
+    dropout = Dropout(0.3, 1, 2)
+    exact = everything(NumpyEngine(model, np.float64), parameters, state, inputs, targets, dropout)
+    ours = everything(CpuEngine(model, np.float64), parameters, state, inputs, targets, dropout)
+    for name, expected in exact.items():
+        assert np.linalg.norm(ours[name] - expected) <= 20 * np.finfo(float).eps * np.linalg.norm(expected), name
+
+
+def test_twenty_steps_of_training_are_numpys():
+    """Adam too, with clipping and decay; the state goes on; float64."""
+    model = ModelConfig(30, 40, 2)
+    config = TrainConfig(
+        hidden=40, layers=2, steps=9, batch=6, carry_state=True, dropout=0.2, clip=0.5, weight_decay=0.1
+    )
+    ids = np.random.default_rng(0).integers(30, size=6 * 200)
+
+    def train(engine):
+        parameters = initialise(model, 0, np.float64)
+        adam = Adam(parameters.flat.size, np.float64)
+        learner = engine.learner(config, parameters, adam, engine.zero_state(6), Windows(ids, 6, 9, 9))
+        losses, norms = learner.train(0, 1, [0.01] * 20)
+        state = learner.fetch()
+        return losses, norms, parameters.flat, adam.m, adam.v, state.h, state.c
+
+    for ours, numpys in zip(train(CpuEngine(model, np.float64)), train(NumpyEngine(model, np.float64)), strict=True):
+        np.testing.assert_allclose(ours, numpys, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("where", ["weights", "logits"])
+def test_what_is_not_finite_shows(where):
+    """NaN passes through exp and tanh, and no number hides it."""
+    model, parameters, inputs, targets, state = problem(20, 9, 2, 3, 4)
+    parameters["lstm.weight_hh_l0" if where == "weights" else "head.bias"][3] = np.nan
+    single, state = as_type(parameters, state, np.float32)
+    loss, _ = CpuEngine(model).loss_and_gradients(single, inputs, targets, state, Parameters(model))
+    assert np.isnan(loss)
+
+
+@pytest.mark.parametrize("options", [*LAWS, {"argmax": True}, {"top_k": 200}, {"top_k": 1}, {"top_p": 1e-9}])
+def test_draws_are_numpys(options):
+    """100 streams of 30 characters, in blocks of two sizes; float64, so that rounding decides no draw."""
+    model = ModelConfig(84, 33, 2)
+    parameters = initialise(model, 1, np.float64)
+    parameters.flat *= 3
+    parameters["head.weight"][7] = parameters["head.weight"][5]  # two characters that are as likely
+    law, nothing = SampleConfig(length=30, **options), np.empty(0, int)
+
+    def streams(engine):
+        blocks = generate(engine, engine.fold(parameters), law, 5, range(3, 103), np.array([1, 0, 1]), nothing)
+        return np.concatenate([ids for ids, _ in blocks])
+
+    assert np.array_equal(streams(CpuEngine(model, np.float64)), streams(NumpyEngine(model, np.float64)))
+
+
+def test_a_stream_without_finite_logits_has_no_characters():
+    model = ModelConfig(5, 3, 1)
+    parameters = initialise(model, 1)
+    parameters["head.bias"][2] = np.inf
+    engine = CpuEngine(model)
+    sampler = engine.sampler(
+        engine.fold(parameters), SampleConfig(), 0, range(2), np.array([0, 1]), engine.zero_state(2), 0
+    )
+    assert (sampler.make(3) == -1).all()
+
+
+def test_wrong_shapes_and_ids_are_named():
+    model, parameters, inputs, targets, state = problem(5, 3, 1, 2, 4)
+    engine = CpuEngine(model, np.float64)
+    weights = engine.fold(parameters)
+    with pytest.raises(ShapeError, match=r"state: expected \(1, 1, 3\), found \(1, 2, 3\)"):
+        engine.forward(weights, inputs[:, :1], state)
+    with pytest.raises(ShapeError, match=r"targets: expected \(4, 2\), found \(4, 1\)"):
+        engine.losses(weights, inputs, targets[:, :1], state)
+    for wrong in (5, -1):
+        inputs[3, 1] = wrong
+        with pytest.raises(ShapeError, match="inputs: expected ids from 0 to 4, found"):
+            engine.forward(weights, inputs, state)
+
+
+def digest_of_window(seed):
+    """A window on two threads."""
+    model, parameters, inputs, targets, state = problem(84, 64, 2, 8, 33)
+    single, state = as_type(parameters, state, np.float32)
+    gradients = Parameters(model)
+    CpuEngine(model).loss_and_gradients(single, inputs, targets, state, gradients)
+    return gradients.flat.tobytes()
+
+
+def test_a_forked_process_and_python_threads_have_threads_of_their_own(monkeypatch):
+    threads(monkeypatch, 2)
+    expected = digest_of_window(0)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(digest_of_window, (0,)).get(timeout=60) == expected
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(digest_of_window, range(12))) == {expected}
+
+
+def fingerprint(folder, *flags, **more):
+    """What tests/cpu_fingerprint.py says of the kernels in a folder."""
+    command = [sys.executable, ROOT / "tests/cpu_fingerprint.py", folder, *flags]
+    return subprocess.run(command, capture_output=True, text=True, env=environment() | more, timeout=300)
+
+
+@pytest.mark.parametrize("sanitize", ["address", "undefined", "thread"])
+def test_clean_under_sanitizers(sanitize):
+    flags = ("-O1", "-g", f"-fsanitize={sanitize}", "-fno-sanitize-recover=all")
+    run = fingerprint(KERNELS, *flags, **sanitizer_environment(sanitize), OPENBLAS_NUM_THREADS="1")
+    assert run.returncode == 0 and len(run.stdout) == 65, run.stderr[:3000]
+
+
+FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(path.name for path in KERNELS.glob("cpu_*.hpp"))
+HARMLESS = [  # signs that may be either, as what they lead to is not used, or used for speed alone
+]
+
+
+def survivors(pick, tmp_path):
+    """Where a changed sign went unnoticed."""
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    original = fingerprint(shutil.copytree(KERNELS, tmp_path / "unchanged"), "-O1", **cache)
+    assert original.returncode == 0, original.stderr
+
+    def survives(job):
+        number, file, site = job
+        run = fingerprint(mutant(file, site, tmp_path / f"{number}"), "-O1", **cache)
+        return f"{file}:{site[0] + 1}:{site[1] + 1}" if run.stdout == original.stdout else None
+
+    jobs = [(file, site) for file in FILES for site in pick(KERNELS / file)]
+    with ThreadPoolExecutor(2) as pool:
+        return [found for found in pool.map(survives, [(n, *job) for n, job in enumerate(jobs)]) if found]
+
+
+def test_no_changed_sign_goes_unnoticed(tmp_path):
+    assert survivors(chosen, tmp_path) == []
