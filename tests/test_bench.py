@@ -85,11 +85,12 @@ def test_windows_start_again_after_the_last():
     assert ours.train(WINDOWS + 3).seconds > 0 and ours._done == WINDOWS + 3
 
 
-def test_host_profile_adds_up():
+def test_host_profile_has_the_parts():
     sizes = Configuration("", 20, 24, 2, 8, 10)
     parts = Ours(NumpyEngine(sizes.model), sizes).profile()
-    assert list(parts) == ["forward", "backward", "Adam"] and all(part["launches"] == 1 for part in parts.values())
-    assert parts["forward"]["us"] > parts["Adam"]["us"] > 0 and parts["backward"]["us"] > 0
+    assert list(parts) == ["forward", "backward", "Adam and the rest"]
+    assert parts["forward"]["us"] > 0 and parts["backward"]["us"] > 0
+    assert all(part["launches"] == 1 for part in parts.values())
 
 
 def made_up(seconds_a_step, log=None, name=None):

@@ -15,10 +15,10 @@ from benchmarks.gpu_stages.device import ROOT, device_under_test, dry_run
 from benchmarks.gpu_stages.report import Report
 from cuchar.bench.configurations import NAMED, Configuration
 from cuchar.bench.contender import OURS, PEERS, QUICK, Turn, reason_against
-from cuchar.bench.machine import thread_count
 from cuchar.bench.ours import Ours, profile_kernels
 from cuchar.bench.processes import Worker
 from cuchar.bench.turns import ratio, take_turns
+from cuchar.engines.cpu_kernels import thread_count
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.plan import LEAST_CAPABILITY, make_plan, sample_plan
 from cuchar.errors import CucharError

@@ -9,7 +9,7 @@ import numpy as np
 
 from cuchar.bench.device_clock import elapsed_ms
 
-ROUNDS = 5
+ROUNDS = 12
 HOST_SIZE, GPU_SIZE = 2048, 8192  # of square matrices
 HOST_BYTES, GPU_BYTES = 256 << 20, 1 << 30
 

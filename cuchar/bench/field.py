@@ -5,8 +5,8 @@ from typing import Any
 
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, PEERS, Choice, reason_against
-from cuchar.bench.machine import thread_count
 from cuchar.bench.processes import Worker
+from cuchar.engines.cpu_kernels import thread_count
 from cuchar.errors import CucharError, DeviceError
 
 FIRST_STEPS = 4  # whose losses show that a peer does the same work: same weights, batches, loss and Adam

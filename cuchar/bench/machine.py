@@ -1,6 +1,5 @@
 """The machine, in words and in bytes: what stands beside every published figure."""
 
-import os
 import platform
 import re
 import sys
@@ -20,11 +19,6 @@ def processor() -> str:
     names = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", names.read_text(), re.M) if names.is_file() else None
     return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def thread_count() -> int:
-    """Processors that this process may use: `taskset -c 0 cuchar bench` is one."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:
