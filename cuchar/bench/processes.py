@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -70,13 +72,12 @@ class Worker:
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.kill()  # it has nothing to lose, and may be in the middle of something
+        with suppress(ProcessLookupError):  # nobody is left
+            os.killpg(self._process.pid, signal.SIGKILL)  # it has nothing to lose, and torch.compile starts others
         self._process.wait(END_S)
         for pipe in (self._process.stdin, self._process.stdout):
-            try:
+            with suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                continue
 
     def __enter__(self) -> Self:
         return self

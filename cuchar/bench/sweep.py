@@ -62,7 +62,7 @@ def sweep(
         held = memory["host_bytes"] if memory["device_bytes"] is None else memory["device_bytes"]
         points.append(
             {
-                "size": getattr(field.sizes, SIZES[along]), "configuration": field.sizes.to_json(), "absent": field.absent,
+                "size": getattr(field.sizes, SIZES[along]), "configuration": field.sizes.to_json(), "absent": field.absent, "notes": field.notes,
                 "flops": flops(field.sizes), "bytes_held": bytes_held(field.sizes), "memory": held,
                 **side_by_side(own, field.sizes.B * field.sizes.T),
             }

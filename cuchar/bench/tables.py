@@ -50,9 +50,10 @@ def _print_training(console: Console, entry: dict[str, Any]) -> None:
     def row(what: str, shown: Callable[[dict[str, Any]], str]) -> None:
         table.add_row(what, *map(shown, contenders))
 
-    def of_ceiling(count: str, unit: str) -> Callable[[dict[str, Any]], str]:
-        rates = {id(one): entry[count] / one["ms"] * 1e3 for one in contenders}
-        return lambda one: f"{rates[id(one)] / 1e9:,.1f} ({rates[id(one)] / ceilings[unit]:.0%})"
+    def of_limit(count: str, unit: str) -> Callable[[dict[str, Any]], str]:
+        return lambda one: (
+            f"{entry[count] / one['ms'] / 1e6:,.1f} ({entry[count] / one['ms'] * 1e3 / ceilings[unit]:.0%})"
+        )
 
     row("ms a step", lambda one: f"{one['ms']:.4g}")
     row("  quartiles", lambda one: f"{one['low']:.4g} to {one['high']:.4g}")
@@ -62,8 +63,8 @@ def _print_training(console: Console, entry: dict[str, Any]) -> None:
     limits = {
         unit: f"{ceilings[unit] / 1e9:,.0f} that {ceilings['by']} reaches" for unit in ("flops_per_s", "bytes_per_s")
     }
-    row(f"GFLOP/s, of {limits['flops_per_s']}", of_ceiling("flops", "flops_per_s"))
-    row(f"GB/s, of {limits['bytes_per_s']}", of_ceiling("bytes", "bytes_per_s"))
+    row(f"GFLOP/s, of {limits['flops_per_s']}", of_limit("flops", "flops_per_s"))
+    row(f"GB/s, of {limits['bytes_per_s']}", of_limit("bytes", "bytes_per_s"))
     row("memory", lambda one: _mib(one["host_bytes"]))
     if on_gpu:
         row("  of the GPU", lambda one: _mib(one["device_bytes"]))
@@ -71,10 +72,7 @@ def _print_training(console: Console, entry: dict[str, Any]) -> None:
     if entry["peers"]:
         row("time / cuchar's", lambda one: _interval(one.get("ratio")))
     console.print(table)
-    for peer, reason in entry["absent"].items():
-        _say(console, f"not there: {PEERS[peer]} ({reason})")
-    for contender, note in entry["notes"].items():
-        _say(console, f"{PEERS.get(contender, OURS)}: {note}")
+    _say_who(console, entry)
     for name, found in _contenders(entry):
         if entry["peers"] and found["idle_cpu"] > SPINS:
             _say(console, f"{name} took {found['idle_cpu']:.0%} of a processor while others had their turn")
@@ -121,12 +119,14 @@ def print_sweep(results: dict[str, Any]) -> None:
         )
         table.add_row("  95 % interval", *("" if one is None else _bounds(one) for one in ratios))
     console.print(table)
-    for what, name in (("time", "time_no_faster"), ("memory", "memory_no_faster")):
-        faster = [f"{growth['from']} to {growth['to']}" for growth in sweep["growth"] if not growth[name]]
-        verdict = f"grew faster from {', '.join(faster)}" if faster else "grew no faster"
-        _say(console, f"{what} {verdict} than the arithmetic, within {ALLOWANCE - 1:.0%}")
-    for peer, reason in sweep["points"][0]["absent"].items():
-        _say(console, f"not there: {PEERS[peer]} ({reason})")
+    for what, name, measure in (
+        ("time", "time_no_faster", "the arithmetic"),
+        ("memory", "memory_no_faster", "what it must hold"),
+    ):
+        faster = [f"{one['from']} to {one['to']}" for one in growth if not one[name]]
+        verdict = f"grew faster than {measure} from {', '.join(faster)}" if faster else f"grew no faster than {measure}"
+        _say(console, f"{what} {verdict} (within {ALLOWANCE - 1:.0%})")
+    _say_who(console, points[0])
     _print_heading(console, results)
 
 
@@ -145,6 +145,14 @@ def _contenders(entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield OURS, entry["ours"]
     for peer, found in entry["peers"].items():
         yield PEERS[peer], found
+
+
+def _say_who(console: Console, entry: dict[str, Any]) -> None:
+    """What there is to say of contenders, and of those that are not there."""
+    for contender, note in entry["notes"].items():
+        _say(console, f"{PEERS.get(contender, OURS)}: {note}")
+    for peer, reason in entry["absent"].items():
+        _say(console, f"not there: {PEERS[peer]} ({reason})")
 
 
 def _interval(ratio: dict[str, float] | None) -> str:

@@ -92,8 +92,9 @@ class Work:
     def ceilings(self) -> dict[str, Any]:
         from cuchar.bench.ceilings import ceilings
 
-        contender = self._contender
-        return ceilings(getattr(contender.engine, "device", None), contender.sizes.precision)
+        device, precision = getattr(self._contender.engine, "device", None), self._contender.sizes.precision
+        self._contender = None  # so that there is memory for it
+        return ceilings(device, precision)
 
 
 def our_maker(option: str) -> tuple[dict[str, Any], Make]:
@@ -140,4 +141,7 @@ def own_stdout() -> IO[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # whoever asked has gone
+        os._exit(1)
