@@ -20,6 +20,7 @@ def bench(cli, monkeypatch):
     monkeypatch.setattr(processes, "COMMAND", [sys.executable, str(Path(__file__).with_name("fake_contenders.py"))])
     monkeypatch.setattr(run, "HELP_RUNS", 1)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(run, "load_average", lambda: 0.1)
 
     def run_bench(*options, wrong=None):
         if wrong:
@@ -65,6 +66,12 @@ def test_table(bench):
     for line in ("not there: torch.compile (takes a while to prepare: --peer compile)", "PyTorch eager: a fake"):
         assert line in shown.splitlines()
     assert shown.splitlines()[-1].endswith("+00:00") and "numpy" in shown.splitlines()[-1]
+
+
+def test_a_busy_machine_is_no_secret(bench, monkeypatch):
+    monkeypatch.setattr(run, "load_average", lambda: 3.2)
+    lines = bench("--peer", "none").stdout.decode().splitlines()
+    assert lines[-1] == "others had work for 3.2 processors: not the figures of a quiet machine"
 
 
 def test_no_peer(bench):

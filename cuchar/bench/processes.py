@@ -72,7 +72,7 @@ class Worker:
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        with suppress(ProcessLookupError):  # nobody is left
+        if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)  # it has nothing to lose, and torch.compile starts others
         self._process.wait(END_S)
         for pipe in (self._process.stdin, self._process.stdout):

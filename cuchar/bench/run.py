@@ -1,5 +1,6 @@
 """A whole benchmark: every configuration, ours and its peers by turns, and what else one wants to know of them."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -42,7 +43,7 @@ def bench(
     Returns:
         what a result file holds.
     """
-    entries, facts = [], dict[str, Any]()
+    entries, facts, load = [], dict[str, Any](), load_average()
     for sizes in configurations:
         with ExitStack() as stack:
             notice(f"{sizes.name}: starting")
@@ -58,15 +59,20 @@ def bench(
             notice(f"{sizes.name}: measuring what the machine can do")
             entries.append({**entry, "ceilings": field.workers[OURS].ceilings()})
             facts |= field.facts
-    return {**heading(facts), "help_s": help_seconds(), "configurations": entries}
+    return {**heading(facts, load), "help_s": help_seconds(), "configurations": entries}
 
 
-def heading(facts: dict[str, Any]) -> dict[str, Any]:
-    """What every result begins with: when, on what, with which versions."""
+def load_average() -> float:
+    """How many processes had work to do in the minute before."""
+    return os.getloadavg()[0]
+
+
+def heading(facts: dict[str, Any], load: float) -> dict[str, Any]:
+    """What every result begins with: when, on what, with which versions, and how busy the machine was before."""
     of_the_run = ("device", "kind")
     return {
         "format": FORMAT, "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **{name: facts[name] for name in of_the_run}, "threads": thread_count(),
+        **{name: facts[name] for name in of_the_run}, "threads": thread_count(), "load_before": load,
         "versions": {**versions(), **{name: fact for name, fact in facts.items() if name not in of_the_run}},
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from cuchar.bench.arithmetic import bytes_held, flops
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Choice
 from cuchar.bench.field import Field
-from cuchar.bench.run import heading, side_by_side
+from cuchar.bench.run import heading, load_average, side_by_side
 from cuchar.bench.turns import Timing, ratio, take_turns
 from cuchar.errors import OptionError
 
@@ -43,7 +43,7 @@ def sweep(
     Returns:
         a heading, then `sweep`: points, growth from each to the next, and whether time and memory grew no faster.
     """
-    fields: list[Field] = []
+    fields, load = list[Field](), load_average()
     with ExitStack() as stack:
         for sizes in configurations_along(along, base):
             notice(f"{sizes.name}: starting")
@@ -70,7 +70,7 @@ def sweep(
     own_timings = [timings[number, OURS] for number in range(len(fields))]
     steps = [growth(*pair) for pair in pairwise(zip(points, own_timings, strict=True))]
     return {
-        **heading(fields[0].facts),
+        **heading(fields[0].facts, load),
         "sweep": {"along": along, "base": base.to_json(), "points": points, "growth": steps},
     }
 

@@ -13,6 +13,7 @@ from cuchar.bench.results import Change
 from cuchar.bench.sweep import ALLOWANCE
 from cuchar.bench.turns import LEAD_IN
 
+BUSY = 0.5  # processes that had work in the minute before
 SPINS = 1 / LEAD_IN  # of a processor, while others have their turn: more than their lead-in can make good
 
 
@@ -39,6 +40,10 @@ def print_results(results: dict[str, Any]) -> None:
 def _print_heading(console: Console, results: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     _say(console, f"{results['device']}, {results['threads']} threads; {versions}; {results['date']}")
+    if results["load_before"] > BUSY:
+        _say(
+            console, f"others had work for {results['load_before']:.1f} processors: not the figures of a quiet machine"
+        )
 
 
 def _print_training(console: Console, entry: dict[str, Any]) -> None:
