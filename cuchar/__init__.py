@@ -16,6 +16,7 @@ from cuchar.config import TrainConfig
 from cuchar.errors import CucharError
 from cuchar.evaluation import Score
 from cuchar.model import Model
+from cuchar.presets import with_preset
 from cuchar.runs import start_run
 from cuchar.training import Listener
 
@@ -29,6 +30,7 @@ def train(
     val: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
+    preset: str | None = None,
     listener: Listener | None = None,
     **options: Any,
 ) -> Model:
@@ -38,13 +40,15 @@ def train(
         texts: a file, a folder, or several of them.
         val: a text to validate on after every epoch.
         out: the run folder, `runs/<text>-<time>` by default.
+        preset: notebook | char-rnn | torch-rnn, whose options hold where none are given.
         listener: told of every step (`cuchar.training.Listener`); silent by default.
         options: fields of `cuchar.config.TrainConfig`: hidden, layers, steps, batch, lr, ...
     Raises:
         CucharError: a user's mistake, in one line.
     """
     paths = [texts] if isinstance(texts, str | Path) else texts
-    run = start_run(paths, TrainConfig(**options), val=val, out=out, device=device, listener=listener)
+    config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
+    run = start_run(paths, config, val=val, out=out, device=device, listener=listener)
     return load(run, device=device)
 
 

@@ -27,6 +27,7 @@ Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: 
 def train(
     context: typer.Context,
     texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", help="Text files or folders.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn.", show_default="notebook")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
     steps: Annotated[int, typer.Option(help="Characters a window.")] = DEFAULT.steps,
@@ -58,20 +59,22 @@ def train(
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
 ) -> None:  # fmt: skip
     """Train a model on TEXT; every run has a folder of its own."""
+    from cuchar.presets import with_preset
     from cuchar.runs import resume_run, start_run
     from cuchar.terminal import terminal_listener
 
     chosen = {**context.params, "bytes": bytes_}
     fields = [name for name in chosen if name in TrainConfig.__dataclass_fields__]
+    given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
     if resume is None:
         if not texts:
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
-        config = TrainConfig(**{name: chosen[name] for name in fields})
+        config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
         start_run(texts, config, val=val, out=out, device=device, listener=terminal_listener())
         return
-    if out is not None:
-        raise OptionError(f"--out: expected --resume {resume} alone, which names the folder, found both")
-    given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
+    for name, value in (("--out", out), ("--preset", preset)):
+        if value is not None:
+            raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
     TrainConfig(**_alone(given))
     resume_run(resume, texts=texts or (), val=val, options=given, device=device, listener=terminal_listener())
 

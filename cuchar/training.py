@@ -21,7 +21,7 @@ from cuchar.config import TrainConfig, learning_rate
 from cuchar.corpus import Corpus
 from cuchar.engines.base import Engine, State
 from cuchar.errors import DivergedError
-from cuchar.evaluation import stream_losses
+from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import Parameters, initialise
@@ -270,9 +270,12 @@ class Trainer:
         if self.validation is None:
             return None
         self._fetch()
-        weights = self.engine.fold(self.parameters)
-        blocks = list(stream_losses(self.engine, weights, self.validation))
-        loss = float(np.concatenate(blocks, axis=1).mean(dtype=np.float64))
+        weights, rows = self.engine.fold(self.parameters), self.validation
+        if len(rows) == 1 and rows.size > LONG_TEXT:
+            losses = np.concatenate(list(chunk_losses(self.engine, weights, rows[0])))
+        else:
+            losses = np.concatenate(list(stream_losses(self.engine, weights, rows)), axis=1)
+        loss = float(losses.mean(dtype=np.float64))
         self.listener.note(f"step {self.position.step}: validation loss {loss:.4f}")
         return loss
 

@@ -507,3 +507,31 @@ def test_divergence_is_one_line(cli, text, tmp_path):
     result = cli("train", text, *SMALL, "--lr", "1e38", "--save-every", 1, "--out", tmp_path / "run")
     assert result.status == 1 and "Traceback" not in result.stderr
     assert re.search(r"cuchar: training stopped at step 1: expected a parameter to be finite", result.stderr)
+
+
+def test_a_preset_gives_what_is_not_given(cli, text, tmp_path):
+    def options(*arguments):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        result = cli(
+            "train", text, "--hidden", 5, "--steps", 6, "--batch", 3, "--max-steps", 2, *arguments, "--out", out
+        )
+        assert result.status == 0, result.stderr
+        return json.loads((out / "config.json").read_text())["train"]
+
+    found = options("--preset", "char-rnn")
+    expected = {"hidden": 5, "steps": 6, "batch": 3, "layers": 2, "lr": 0.002, "clip": 5.0, "carry_state": True}
+    expected |= {"schedule": "step", "decay": 0.97, "val_fraction": 0.05, "val_split": "streams", "epochs": 50}
+    assert expected.items() <= found.items()
+    assert options("--preset", "notebook") == options()
+    other = options("--preset", "torch-rnn", "--schedule", "cosine", "--lr", 0.5)
+    assert (other["schedule"], other["decay"], other["lr"], other["val_fraction"]) == ("cosine", None, 0.5, 0.1)
+    validated = options("--preset", "char-rnn", "--val", text)
+    assert (validated["val_fraction"], validated["val_split"]) == (0.0, "tail")
+    assert options("--preset", "char-rnn", "--val-fraction", 0)["val_split"] == "tail"
+
+
+def test_a_preset_that_is_none_or_of_no_use(fails, trained, text, tmp_path):
+    line = fails(2, "train", text, "--preset", "gpt", "--out", tmp_path / "run")
+    assert "--preset: expected notebook | char-rnn | torch-rnn, found gpt" in line
+    line = fails(2, "train", "--resume", trained, "--preset", "char-rnn")
+    assert f"--preset: expected --resume {trained} alone, which has its own, found both" in line

@@ -20,7 +20,7 @@ from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.emulator import sanitizer_environment
 from cuchar.engines import cpu_engine, cpu_kernels
-from cuchar.engines.base import Dropout, State
+from cuchar.engines.base import Dropout
 from cuchar.engines.cpu_engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import ShapeError
@@ -209,7 +209,9 @@ def test_clean_under_sanitizers(sanitize):
     assert run.returncode == 0 and len(run.stdout) == 65, run.stderr[:3000]
 
 
-FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(path.name for path in KERNELS.glob("cpu_*.hpp"))
+FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(
+    path.name for path in KERNELS.glob("cpu_*.hpp")
+)
 HARMLESS = [  # signs that may be either, as what they lead to is not used, or used for speed alone
 ]
 

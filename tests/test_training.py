@@ -296,6 +296,16 @@ def test_validation_loss_is_the_models_score_and_best_is_the_best(split, text, t
     assert np.mean(scores) == pytest.approx(measured[best], rel=1e-5)
 
 
+def test_a_long_validation_text_is_scored_in_chunks(text, tmp_path, monkeypatch):
+    monkeypatch.setattr("cuchar.training.LONG_TEXT", 1000)
+    text.write_text(TEXT * 2)
+    start_run([text], replace(SMALL, epochs=1, val_fraction=0.4), out=tmp_path / "run")
+    measured = metrics(tmp_path / "run")[-1]["val_loss"]
+    model, ids = Model(tmp_path / "run"), load_corpus([text]).ids[-1408:]
+    chunks, stream = (np.concatenate(list(model.losses(ids, chunked=chunked))).mean() for chunked in (True, False))
+    assert measured == pytest.approx(chunks, rel=1e-6) and measured != pytest.approx(stream, rel=1e-3)
+
+
 def test_validation_text_of_its_own(text, tmp_path):
     (tmp_path / "val.txt").write_text("the lazy dog jumps")
     start_run([text], replace(SMALL, epochs=1), val=tmp_path / "val.txt", out=tmp_path / "run")

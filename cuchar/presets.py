@@ -1,0 +1,38 @@
+"""Options that belong together: what `--preset` takes for those that are not given."""
+
+from typing import Any
+
+from cuchar.errors import OptionError
+
+CHAR_RNN = {
+    "hidden": 128, "layers": 2, "steps": 50, "batch": 50, "epochs": 50, "lr": 0.002, "clip": 5.0,
+    "carry_state": True, "schedule": "step",
+}  # fmt: skip
+PRESETS: dict[str, dict[str, Any]] = {
+    "notebook": {},
+    # char-rnn's and torch-rnn's own, with Adam and a decay at every epoch; the one decays from epoch 10 on, the other
+    # halves every fifth epoch.
+    "char-rnn": {**CHAR_RNN, "decay": 0.97, "val_fraction": 0.05, "val_split": "streams"},
+    "torch-rnn": {**CHAR_RNN, "decay": 0.87, "val_fraction": 0.1},
+}
+
+
+def with_preset(name: str | None, given: dict[str, Any], own_validation: bool = False) -> dict[str, Any]:
+    """Fields of `cuchar.config.TrainConfig`: those given, and the preset's others.
+
+    Args:
+        own_validation: there is another text to validate on, so no part of this one is needed.
+    Raises:
+        OptionError: no preset of that name.
+    """
+    if name is None:
+        return given
+    if name not in PRESETS:
+        raise OptionError(f"--preset: expected {' | '.join(PRESETS)}, found {name}")
+    options = dict(PRESETS[name])
+    if "schedule" in given:
+        options.pop("decay", None)
+    if own_validation or given.get("val_fraction") == 0:
+        options.pop("val_fraction", None)
+        options.pop("val_split", None)
+    return options | given
