@@ -20,7 +20,7 @@ parity: $(VENV)/peers
 	$(BIN)/python -m pytest -q tests/peers
 
 peers: parity
-	$(BIN)/cuchar bench --device cpu --peer torch
+	$(BIN)/cuchar bench a --device cpu --peer eager
 
 # Everything that needs a GPU, straight from the checkout with $(PYTHON) as it is. STAGE="tests speed" runs these alone.
 gpu:

@@ -181,21 +181,31 @@ def export(
 
 @app.command()
 def bench(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="a | b | c | d | 2x128 | 2x256 | 2x512 | 3x512 | torch-rnn, the last four; else the sizes below, which are a's.", show_default=False)] = None,
     device: Device = "auto",
-    precision: Precision = DEFAULT.precision,
-    peer: Annotated[str | None, typer.Option(help="Take turns with: torch.")] = None,
-    hidden: Annotated[int, typer.Option()] = DEFAULT.hidden,
-    layers: Annotated[int, typer.Option()] = DEFAULT.layers,
-    steps: Annotated[int, typer.Option()] = DEFAULT.steps,
-    batch: Annotated[int, typer.Option()] = DEFAULT.batch,
+    precision: Annotated[str | None, typer.Option(help="Of matrix products, on a GPU: fp32 | tf32 | bf16 | fp16.", show_default="the configuration's")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="eager | graph | stacked | compile, or all that there are, or none; may be repeated.", show_default="those that are quick to prepare")] = None,
+    hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
+    layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
+    steps: Annotated[int, typer.Option(help="Characters a window.")] = DEFAULT.steps,
+    batch: Annotated[int, typer.Option(help="Windows a training step.")] = DEFAULT.batch,
+    sweep: Annotated[str | None, typer.Option(metavar="SIZE", help="Scaling along hidden | batch | steps | layers.")] = None,
+    sampling: Annotated[bool, typer.Option("--sampling", help="Draw characters too: 1, 64 and 4096 streams.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="What a step is made of, too.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
-    """Time a training step, beside a peer in the same run."""
-    from cuchar.bench import bench as measure
-    from cuchar.reports import print_bench
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the results there, in <device>-<date>.json.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Bars against the peers.")] = None,
+    compare: Annotated[Path | None, typer.Option(metavar="OLD.json", help="Time what it has, again; exit status 1 if a ratio to a peer has become worse.")] = None,
+) -> int:  # fmt: skip
+    """Time a training step, in turns with PyTorch's."""
+    from cuchar.bench.command import Request, run_request
 
-    TrainConfig(hidden=hidden, layers=layers, steps=steps, batch=batch, precision=precision)
-    print_bench(measure(device, peer, hidden, layers, steps, batch, precision), json)
+    given = [name for name in ("hidden", "layers", "steps", "batch") if _was_given(context, name)]
+    sizes = {"H": hidden, "L": layers, "T": steps, "B": batch} if given else None
+    return run_request(
+        Request(names or [], sizes, precision, device, peer or [], sweep, sampling, profile, json, out, plot, compare)
+    )
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -40,3 +40,7 @@ class ShapeError(CucharError):
 
 class DivergedError(CucharError):
     """A loss or gradient that is no longer a finite number."""
+
+
+class ResultError(CucharError):
+    """A benchmark's results that cannot be read or compared."""

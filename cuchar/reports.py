@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -161,21 +160,3 @@ def _describe(characters: list[str]) -> str:
 
 def _plain_table() -> Table:
     return Table.grid(padding=(0, 2))
-
-
-def print_bench(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result))
-        return
-    sizes = ", ".join(f"{name} {value}" for name, value in result["configuration"].items())
-    table = Table("", "ms/step", "steps/s", "chars/s", title=f"{sizes}; {result['threads']} threads")
-    for timing in result["timings"]:
-        table.add_row(
-            timing["name"],
-            f"{timing['ms_per_step']:.2f}",
-            f"{timing['steps_per_s']:.1f}",
-            f"{timing['chars_per_s']:,.0f}",
-        )
-    Console().print(table)
-    if result["ratio"] is not None:
-        print(f"{result['timings'][1]['name']}'s time / cuchar's: {result['ratio']:.2f}")

@@ -275,7 +275,7 @@ def test_sample_mistakes(fails, trained, tmp_path):
     assert "found nothing there" in fails(1, "sample", tmp_path / "no")
 
 
-# --- eval, info, export, bench
+# --- eval, info, export
 
 
 def test_eval_prints_text_and_json(cli, trained, text, tmp_path):
@@ -366,26 +366,6 @@ def test_export_writes_the_file(cli, fails, trained, tmp_path):
     assert result.status == 0 and result.stdout == b"" and f"wrote {out}" in result.stderr
     assert load_file(out)["lstm.bias_ih_l1"].shape == (48,)
     assert "No such file or directory" in fails(1, "export", trained, tmp_path / "no/out.safetensors")
-
-
-def test_bench_times_a_step(cli, fails):
-    options = "--hidden 4 --layers 1 --steps 3 --batch 2".split()
-    result = json.loads(cli("bench", "--device", "cpu", "--json", *options).stdout)
-    assert result["configuration"] == {
-        "vocabulary": 84,
-        "hidden": 4,
-        "layers": 1,
-        "steps": 3,
-        "batch": 2,
-        "precision": "fp32",
-    }
-    (timing,) = result["timings"]
-    assert timing["steps_per_s"] == pytest.approx(1000 / timing["ms_per_step"])
-    assert timing["chars_per_s"] == pytest.approx(6000 / timing["ms_per_step"])
-    assert 0.01 < timing["ms_per_step"] < 50 and result["ratio"] is None
-    assert "ms/step" in cli("bench", "--device", "cpu", *options).stdout.decode()
-    assert "--peer: expected torch, found keras" in fails(2, "bench", "--peer", "keras")
-    assert "--hidden: expected" in fails(2, "bench", "--hidden", 0)
 
 
 # --- mistakes in training

@@ -338,7 +338,8 @@ def test_reduced_precision_is_of_float32_and_of_a_gpu(install, monkeypatch):
 def test_make_gpu_describes_the_gpu_and_times_by_events(install, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.delenv("CUCHAR_GPU_DRY_RUN", raising=False)
-    from benchmarks.gpu_stages.device import describe, elapsed_ms
+    from benchmarks.gpu_stages.device import describe
+    from cuchar.bench.device_clock import elapsed_ms
 
     fake = install()
     found, expected = describe(), {"device": "Stand-in H100", "compute_capability": "9.0", "multiprocessors": "132"}

@@ -1,6 +1,6 @@
 """What one training step launches, and how long each kernel of it takes on the device.
 
-A kernel is captured REPEATS times in a row and the replay timed with events: the time a launch
+A kernel is captured `repeats` times in a row and the replay timed with events: the time a launch
 costs in a graph, its share of the gap between two kernels included. A GEMM of the stepwise regime
 cannot be captured; its launches are made in a row instead, so that a small one costs the host's
 time to launch it.
@@ -11,9 +11,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.gpu_stages.device import dry_run, elapsed_ms
-
-REPEATS, ROUNDS = (2, 1) if dry_run() else (64, 5)
+from cuchar.bench.device_clock import elapsed_ms
 
 
 class Recorder:
@@ -50,7 +48,9 @@ class Recorder:
         function(*arguments, **options)
 
 
-def kernel_times(recorder: Recorder, train: Callable[[int], None], windows: int) -> dict[str, dict[str, Any]]:
+def kernel_times(
+    recorder: Recorder, train: Callable[[int], Any], windows: int, repeats: int = 64, rounds: int = 5
+) -> dict[str, dict[str, Any]]:
     """
     Args:
         train: does so many training steps on the recorder.
@@ -69,11 +69,11 @@ def kernel_times(recorder: Recorder, train: Callable[[int], None], windows: int)
         train(1)  # places, ids and gradients as they are in training, whatever the last kernel's repeats have left
 
         def repeat(launch: Callable[[], None] = launch) -> None:
-            for _ in range(REPEATS):
+            for _ in range(repeats):
                 launch()
 
         work = repeat if name.startswith("gemm") else recorder.capture(repeat)
-        times = [elapsed_ms(recorder, work) for _ in range(ROUNDS + 1)][1:]
-        timed = {} if None in times else {"us": median(times) / REPEATS * 1e3}
-        found[name] = {"launches": len(alike), **timed}
+        times = [elapsed_ms(recorder, work) for _ in range(rounds + 1)][1:]
+        timed = [time for time in times if time is not None]
+        found[name] = {"launches": len(alike), **({"us": median(timed) / repeats * 1e3} if timed else {})}
     return found

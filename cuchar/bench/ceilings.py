@@ -1,0 +1,57 @@
+"""What this very machine can do: the fastest large matrix product and the fastest large copy that were seen."""
+
+import os
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cuchar.bench.device_clock import elapsed_ms
+
+ROUNDS = 12
+HOST_SIZE, GPU_SIZE = 2048, 8192  # of square matrices
+HOST_BYTES, GPU_BYTES = 256 << 20, 1 << 30
+
+
+def ceilings(device: Any, precision: str) -> dict[str, float | str]:
+    """
+    Args:
+        device: an engine's, or None for the host.
+        precision: of the product's operands. On a GPU bf16 is measured as fp16, whose tensor cores are as fast.
+    Returns:
+        flops_per_s, bytes_per_s (read and written), and `by`, what measured them.
+    """
+    arrays: Any = np
+    kind: type = np.float32
+    if device is None or getattr(device, "_stream", None) is None:
+        size, room, library = HOST_SIZE, HOST_BYTES, "NumPy"
+    else:
+        import cupy
+
+        arrays, size, room, library = cupy, GPU_SIZE, GPU_BYTES, "CuPy"
+        os.environ["CUPY_TF32"] = str(int(precision == "tf32"))  # CuPy looks at it when it multiplies
+        kind = np.float16 if precision in ("fp16", "bf16") else np.float32
+
+    def measured() -> tuple[float, float]:
+        a, out = arrays.ones((size, size), kind), arrays.empty((size, size), kind)
+        product = best(device, lambda: arrays.matmul(a, a, out=out))
+        source, target = arrays.ones(room // 8, np.float32), arrays.empty(room // 8, np.float32)
+        return product, best(device, lambda: arrays.copyto(target, source))
+
+    if arrays is np:
+        product, copy = measured()
+    else:
+        with device._current():
+            product, copy = measured()
+    return {"flops_per_s": 2 * size**3 / product, "bytes_per_s": room / copy, "by": library}
+
+
+def best(device: Any, work: Callable[[], Any]) -> float:
+    """Seconds, the least of ROUNDS after one that does not count; by events on a GPU."""
+    found = []
+    for _ in range(ROUNDS + 1):
+        began = perf_counter()
+        ms = elapsed_ms(device, work)
+        found.append(perf_counter() - began if ms is None else ms / 1e3)
+    return min(found[1:])

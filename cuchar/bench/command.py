@@ -1,0 +1,112 @@
+"""What `cuchar bench` was asked for: checked, done, shown."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cuchar.bench.configurations import NAMED, Configuration, named
+from cuchar.bench.contender import Choice
+from cuchar.bench.plot import expect_plottable, plot_results
+from cuchar.bench.results import compare, configurations_of, peers_of, read_results, write_results
+from cuchar.bench.run import bench
+from cuchar.bench.sweep import configurations_along, sweep
+from cuchar.bench.tables import print_changes, print_results, print_sweep, status
+from cuchar.config import PRECISIONS
+from cuchar.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line's options; `sizes` are H, L, T and B where one of them was given."""
+
+    names: Sequence[str]
+    sizes: dict[str, int] | None
+    precision: str | None
+    device: str
+    peers: Sequence[str]
+    sweep: str | None
+    sampling: bool
+    profile: bool
+    json: bool
+    out: Path | None
+    plot: Path | None
+    compare: Path | None
+
+    def configurations(self) -> list[Configuration]:
+        """
+        Raises:
+            OptionError: options that contradict each other, or are out of range.
+        """
+        if self.precision not in (None, *PRECISIONS):
+            raise OptionError(f"--precision: expected {' | '.join(PRECISIONS)}, found {self.precision}")
+        if self.sizes:
+            found = [replace(NAMED["a"], name="own", precision=self.precision or "fp32", **self.sizes)]
+        else:
+            found = named(list(self.names) or ["a"], self.precision)
+        for sizes in found if self.sweep is None else configurations_along(self.sweep, found[0]):
+            sizes.train  # noqa: B018 - its sizes are checked
+        return found
+
+    def check(self) -> None:
+        """
+        Raises:
+            CucharError: options that contradict each other; a plot that cannot be made.
+        """
+        if self.names and self.sizes:
+            raise OptionError("NAME: expected it or --hidden, --layers, --steps and --batch, found both")
+        if self.sweep is not None:
+            if len(self.names) > 1:
+                raise OptionError(f"--sweep: expected one NAME to begin with, found {' '.join(self.names)}")
+            for option in ("sampling", "profile", "plot", "compare"):
+                if getattr(self, option):
+                    raise OptionError(f"--sweep: expected it without --{option}, found both")
+        if self.plot is not None:
+            expect_plottable(self.plot)
+
+
+def run_request(request: Request) -> int:
+    """The exit status: 1 if something has become slower than `compare` has it.
+
+    Raises:
+        CucharError: a mistake in the request, or what the engine has to say.
+    """
+    request.check()
+    configurations, choice = request.configurations(), Choice.of(request.peers)
+    if request.sweep is not None:
+        with status() as notice:
+            results = sweep(request.sweep, configurations[0], request.device, choice, notice)
+        _show(request, results)
+        return 0
+    old = None if request.compare is None else read_results(request.compare)
+    if old is not None:
+        if not request.names and not request.sizes:
+            configurations = configurations_of(old)
+        if not request.peers:
+            choice = Choice(peers_of(old), must=True)
+    with status() as notice:
+        results = bench(
+            configurations, request.device, choice, sampling=request.sampling, profile=request.profile, notice=notice
+        )
+    changes = [] if old is None else compare(old, results)
+    if request.json and changes:
+        results["changes"] = [asdict(change) for change in changes]
+    _show(request, results)
+    if request.plot is not None:
+        plot_results(results, request.plot)
+    if changes and not request.json:
+        print_changes(changes, str(request.compare))
+    return int(any(change.regressed for change in changes))
+
+
+def _show(request: Request, results: dict[str, Any]) -> None:
+    if request.json:
+        print(json.dumps(results))
+    elif "sweep" in results:
+        print_sweep(results)
+    else:
+        print_results(results)
+    if request.out is not None:
+        print(f"wrote {write_results(request.out, results)}", file=sys.stderr)

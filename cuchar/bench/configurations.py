@@ -1,0 +1,79 @@
+"""What is timed: sizes of a model and its windows, some of which have names."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.errors import OptionError
+
+WINDOWS = 1000  # windows of one character's stride, over and over
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """V characters, H units in each of L layers, B windows of T steps; `precision` of matrix products."""
+
+    name: str
+    V: int
+    H: int
+    L: int
+    B: int
+    T: int
+    precision: str = "fp32"
+
+    @property
+    def model(self) -> ModelConfig:
+        return ModelConfig(self.V, self.H, self.L)
+
+    @property
+    def train(self) -> TrainConfig:
+        """
+        Raises:
+            OptionError: sizes that cannot be trained.
+        """
+        return TrainConfig(hidden=self.H, layers=self.L, steps=self.T, batch=self.B, stride=1, precision=self.precision)
+
+    @property
+    def sizes(self) -> str:
+        return f"V{self.V} H{self.H} L{self.L} B{self.B} T{self.T}"
+
+    def ids(self) -> np.ndarray:
+        """Random characters, [B * (T + WINDOWS)]: the same for whoever trains this configuration."""
+        dtype = np.uint8 if self.V <= 256 else np.uint16
+        return np.random.default_rng(0).integers(self.V, size=self.B * (self.T + WINDOWS), dtype=dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+NAMED = {
+    one.name: one
+    for one in (
+        Configuration("a", 84, 64, 2, 32, 32),  # the 2017 notebook's
+        Configuration("b", 68, 512, 2, 50, 50),
+        Configuration("c", 68, 1024, 2, 128, 128, "bf16"),
+        Configuration("d", 68, 2048, 1, 128, 256, "bf16"),
+        Configuration("2x128", 68, 128, 2, 50, 50),
+        Configuration("2x256", 68, 256, 2, 50, 50),
+        Configuration("2x512", 68, 512, 2, 50, 50),
+        Configuration("3x512", 68, 512, 3, 50, 50),
+    )
+}
+GROUPS = {"torch-rnn": ("2x128", "2x256", "2x512", "3x512")}  # its README's grid
+
+
+def named(names: list[str], precision: str | None) -> list[Configuration]:
+    """Configurations by name, each once; `precision` instead of their own, where it is given.
+
+    Raises:
+        OptionError: no such name.
+    """
+    found: dict[str, Configuration] = {}
+    for name in names:
+        if name not in NAMED and name not in GROUPS:
+            raise OptionError(f"NAME: expected {' | '.join([*NAMED, *GROUPS])}, found {name}")
+        for one in GROUPS.get(name, (name,)):
+            found[one] = replace(NAMED[one], precision=precision or NAMED[one].precision)
+    return list(found.values())

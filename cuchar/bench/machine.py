@@ -1,0 +1,77 @@
+"""The machine, in words and in bytes: what stands beside every published figure."""
+
+import platform
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cuchar
+
+STATUS, FORGET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def processor() -> str:
+    """The CPU's name."""
+    names = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", names.read_text(), re.M) if names.is_file() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    return {
+        "cuchar": cuchar.__version__, "python": platform.python_version(), "numpy": np.__version__,
+        "system": platform.platform(),
+    }  # fmt: skip
+
+
+def gpu_facts(device: Any) -> dict[str, str]:
+    """A GPU's size, and what drives it.
+
+    Args:
+        device: a CudaDevice.
+    """
+    import cupy
+
+    runtime, limits = cupy.cuda.runtime, device.limits
+    return {
+        "compute_capability": f"{limits.capability // 10}.{limits.capability % 10}",
+        "multiprocessors": str(limits.multiprocessors),
+        "memory_mib": str(runtime.memGetInfo()[1] >> 20),
+        "driver": _driver(),
+        "driver_cuda": _cuda_version(runtime.driverGetVersion()),
+        "cuda_runtime": _cuda_version(runtime.runtimeGetVersion()),
+        "nvrtc": ".".join(map(str, cupy.cuda.nvrtc.getVersion())),
+        "cupy": cupy.__version__,
+    }
+
+
+def forget_peak() -> None:
+    """Let `peak_bytes` begin with what this process holds now, where the system can (Linux)."""
+    with suppress(OSError):
+        FORGET_PEAK.write_text("5")
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held."""
+    if STATUS.is_file():  # ru_maxrss would count what the process that started this one held
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(), re.M)
+        if found:
+            return int(found[1]) << 10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
+
+
+def _driver() -> str:
+    """Of the kernel module, such as 550.54.15."""
+    version = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", version.read_text()) if version.is_file() else None
+    return found[0] if found else "unknown"
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -1,0 +1,50 @@
+"""Results as bars."""
+
+from pathlib import Path
+from typing import Any
+
+from cuchar.bench.contender import PEERS
+from cuchar.errors import DeviceError, OptionError
+
+
+def expect_plottable(file: Path) -> None:
+    """
+    Raises:
+        DeviceError: matplotlib is not installed.
+        OptionError: a kind of file that it does not write.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError:
+        raise DeviceError("--plot: expected matplotlib, found none; pip install 'cuchar[plots]'") from None
+    kinds = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if file.suffix[1:].lower() not in kinds:
+        raise OptionError(f"--plot: expected a file that ends with one of {', '.join(kinds)}, found {file}")
+
+
+def plot_results(results: dict[str, Any], file: Path) -> None:
+    """Every peer's time as a multiple of cuchar's, with its interval, a group of bars a configuration."""
+    from matplotlib.figure import Figure
+
+    entries = results["configurations"]
+    peers = [peer for peer in PEERS if any(peer in entry["peers"] for entry in entries)]
+    figure = Figure(figsize=(max(6, 1.6 * len(entries)), 4.5), layout="constrained")
+    axes, width = figure.subplots(), 0.8 / max(1, len(peers))
+    for number, peer in enumerate(peers):
+        there = [(at, entry["peers"][peer]["ratio"]) for at, entry in enumerate(entries) if peer in entry["peers"]]
+        bars = axes.bar(
+            [at + (number - (len(peers) - 1) / 2) * width for at, _ in there],
+            [ratio["value"] for _, ratio in there], width, label=PEERS[peer], capsize=3,
+            yerr=[[ratio["value"] - ratio["low"] for _, ratio in there], [ratio["high"] - ratio["value"] for _, ratio in there]],
+        )  # fmt: skip
+        axes.bar_label(bars, fmt="%.2f")
+    axes.axhline(1, color="black", linewidth=1, label="cuchar")
+    labels = [f"{entry['configuration']['name']}\n{entry['ours']['ms']:.3g} ms" for entry in entries]
+    axes.set_xticks(range(len(entries)), labels)
+    axes.set_ylabel("time of a training step / cuchar's")
+    axes.set_title(
+        f"{results['device']}, {results['threads']} threads, cuchar {results['versions']['cuchar']}, {results['date'][:10]}",
+        fontsize=9,
+    )
+    axes.legend()
+    figure.savefig(file)

@@ -1,0 +1,97 @@
+"""Results in files, and what changed since an older one."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuchar.bench.configurations import Configuration
+from cuchar.bench.run import FORMAT
+from cuchar.checkpoint import write_file
+from cuchar.errors import ResultError
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> Path:
+    """<device>-<date>.json in `folder`, which is made; a second one of the same day replaces the first."""
+    device = re.sub(r"[^a-z0-9]+", "-", results["device"].lower()).strip("-")
+    what = f"-{results['sweep']['along']}" if "sweep" in results else ""
+    file = folder / f"{device}-{results['date'][:10]}{what}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(file, (json.dumps(results, indent=1) + "\n").encode())
+    return file
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """
+    Raises:
+        ResultError: not a result file that this version can compare with.
+    """
+    try:
+        results = json.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no JSON"
+        raise ResultError(f"{file}: expected a result of cuchar bench, found: {reason}") from None
+    found = results.get("format") if isinstance(results, dict) else None
+    if found != FORMAT or "configurations" not in results:
+        raise ResultError(
+            f"{file}: expected configurations that cuchar bench has timed, in format {FORMAT}, found "
+            f"{'a sweep' if found == FORMAT else f'format {found}'}"
+        )
+    return results
+
+
+def configurations_of(results: dict[str, Any]) -> list[Configuration]:
+    return [Configuration(**entry["configuration"]) for entry in results["configurations"]]
+
+
+def peers_of(results: dict[str, Any]) -> tuple[str, ...]:
+    """Those that every configuration of it had."""
+    each = [entry["peers"] for entry in results["configurations"]]
+    return tuple(peer for peer in each[0] if all(peer in peers for peers in each)) if each else ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """Of a configuration's training step: ours (no `peer`) or a peer's; ratios its time / ours, as turns.Ratio."""
+
+    configuration: str
+    peer: str | None
+    old_ms: float
+    new_ms: float
+    old_ratio: dict[str, float] | None = None
+    new_ratio: dict[str, float] | None = None
+    regressed: bool = False
+
+
+def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+    """What both have: ours alone, then beside each peer.
+
+    A ratio has regressed when its interval lies below the old one's: by itself a time may be the machine's, but a peer
+    in turns had the same machine.
+
+    Raises:
+        ResultError: of another machine, or with nothing in common.
+    """
+    if (old["device"], old["threads"]) != (new["device"], new["threads"]):
+        there, here = (f"{results['device']}, {results['threads']} threads" for results in (old, new))
+        raise ResultError(f"--compare: expected results of this machine ({here}), found {there}")
+    before = {_key(entry): entry for entry in old["configurations"]}
+    changes = []
+    for entry in new["configurations"]:
+        if _key(entry) not in before:
+            continue
+        past, name = before[_key(entry)], entry["configuration"]["name"]
+        changes.append(Change(name, None, past["ours"]["ms"], entry["ours"]["ms"]))
+        for peer in entry["peers"]:
+            if peer in past["peers"]:
+                was, now = past["peers"][peer], entry["peers"][peer]
+                worse = now["ratio"]["high"] < was["ratio"]["low"]
+                changes.append(Change(name, peer, was["ms"], now["ms"], was["ratio"], now["ratio"], worse))
+    if not changes:
+        raise ResultError("--compare: expected a configuration that the old results have too, found none")
+    return changes
+
+
+def _key(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(value for name, value in entry["configuration"].items() if name != "name")

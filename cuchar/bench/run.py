@@ -1,0 +1,119 @@
+"""A whole benchmark: every configuration, ours and its peers by turns, and what else one wants to know of them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from cuchar.bench.arithmetic import bytes_moved, flops
+from cuchar.bench.configurations import Configuration
+from cuchar.bench.contender import DRAWING, OURS, Choice
+from cuchar.bench.field import Field
+from cuchar.bench.machine import versions
+from cuchar.bench.turns import Timing, ratio, take_turns
+from cuchar.engines.cpu_kernels import thread_count
+
+FORMAT = 1  # of a result file
+STREAMS, SAMPLING_ROUNDS = (1, 64, 4096), 7
+HELP = [sys.executable, "-c", "from cuchar.cli import main; main()", "--help"]
+HELP_RUNS = 5
+
+
+def bench(
+    configurations: Iterable[Configuration],
+    device: str,
+    choice: Choice,
+    *,
+    sampling: bool = False,
+    profile: bool = False,
+    notice: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """
+    Args:
+        device, choice: as Field has them.
+        sampling, profile: draws too; the parts of a step too.
+        notice: called with what is done now.
+    Returns:
+        what a result file holds.
+    """
+    entries, facts, load = [], dict[str, Any](), load_average()
+    for sizes in configurations:
+        with ExitStack() as stack:
+            notice(f"{sizes.name}: starting")
+            field = Field(stack, sizes, device, choice)
+            notice(f"{sizes.name}: timing {', '.join(field.workers)}")
+            entry = {"configuration": sizes.to_json(), "absent": field.absent, "notes": field.notes, **training(field)}
+            if sampling:
+                notice(f"{sizes.name}: drawing")
+                entry["sampling"] = [drawing(field, streams) for streams in STREAMS]
+            if profile:
+                notice(f"{sizes.name}: profiling")
+                entry["profile"] = field.workers[OURS].profile()
+            notice(f"{sizes.name}: measuring what the machine can do")
+            entries.append({**entry, "ceilings": field.workers[OURS].ceilings()})
+            facts |= field.facts
+    return {**heading(facts, load), "help_s": help_seconds(), "configurations": entries}
+
+
+def load_average() -> float:
+    """How many processes had work to do in the minute before."""
+    return os.getloadavg()[0]
+
+
+def heading(facts: dict[str, Any], load: float) -> dict[str, Any]:
+    """What every result begins with: when, on what, with which versions, and how busy the machine was before."""
+    of_the_run = ("device", "kind")
+    return {
+        "format": FORMAT, "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{name: facts[name] for name in of_the_run}, "threads": thread_count(), "load_before": load,
+        "versions": {**versions(), **{name: fact for name, fact in facts.items() if name not in of_the_run}},
+    }  # fmt: skip
+
+
+def training(field: Field) -> dict[str, Any]:
+    timings = take_turns({name: worker.train for name, worker in field.workers.items()})
+    found = side_by_side(timings, field.sizes.B * field.sizes.T)
+    for name, worker in field.workers.items():
+        own = found["ours"] if name == OURS else found["peers"][name]
+        own |= {"first_step_s": field.first_step_s[name], **worker.memory()}
+    return {"flops": flops(field.sizes), "bytes": bytes_moved(field.sizes), **found}
+
+
+def drawing(field: Field, streams: int) -> dict[str, Any]:
+    """A step draws one more character of every stream."""
+    workers = {name: field.workers[name] for name in (OURS, *DRAWING) if name in field.workers}
+    turns = {name: partial(worker.draw, streams) for name, worker in workers.items()}
+    return {"streams": streams, **side_by_side(take_turns(turns, SAMPLING_ROUNDS), streams)}
+
+
+def side_by_side(timings: dict[str, Timing], characters: int) -> dict[str, Any]:
+    """
+    Args:
+        timings: ours among them.
+        characters: of a step.
+    """
+    own = timings[OURS]
+    found = {name: {**asdict(timing), "chars_per_s": characters / timing.ms * 1e3} for name, timing in timings.items()}
+    peers = {
+        name: {**values, "ratio": asdict(ratio(timings[name].rounds, own.rounds))}
+        for name, values in found.items()
+        if name != OURS
+    }
+    return {"ours": found[OURS], "peers": peers}
+
+
+def help_seconds() -> float:
+    """How long `cuchar --help` takes."""
+    seconds = []
+    for _ in range(HELP_RUNS):
+        began = perf_counter()
+        subprocess.run(HELP, stdout=subprocess.DEVNULL, check=True)
+        seconds.append(perf_counter() - began)
+    return median(seconds)

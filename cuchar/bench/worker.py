@@ -1,0 +1,147 @@
+"""One contender in a process of its own: python -m cuchar.bench.worker CONTENDER DEVICE THREADS, started by processes.py.
+
+A line of JSON in, a line out, and nothing done in between, so that whoever's turn it is has the machine. The first line
+out says who answers, or why nobody does.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from time import perf_counter, process_time
+from typing import IO, Any
+
+from cuchar.bench.configurations import Configuration
+from cuchar.bench.contender import OURS, Burst
+from cuchar.bench.machine import forget_peak, gpu_facts, peak_bytes, processor
+from cuchar.errors import CucharError, DeviceError
+
+Make = Callable[[Configuration], Any]
+
+
+def main() -> None:
+    contender, device, threads = sys.argv[1:]
+    channel = own_stdout()
+
+    def tell(answer: Callable[[], dict[str, Any]]) -> None:
+        print(json.dumps(answered(answer, contender != OURS)), file=channel, flush=True)
+
+    work = Work()
+    tell(lambda: work.start(contender, device, int(threads)))
+    for line in sys.stdin:
+        tell(partial(work.do, **json.loads(line)))
+
+
+def answered(answer: Callable[[], dict[str, Any]], is_peer: bool) -> dict[str, Any]:
+    """The answer, or the error in its place: any error of a peer's, which may be PyTorch's."""
+    try:
+        return answer()
+    except CucharError as error:
+        return {"error": str(error), "kind": type(error).__name__}
+    except MemoryError:
+        return {"error": "expected enough memory, found too little", "kind": "DeviceError"}
+    except Exception as error:
+        if not is_peer:
+            raise
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", "kind": "DeviceError"}
+
+
+class Work:
+    """What may be asked of a contender."""
+
+    def __init__(self) -> None:
+        self._contender: Any = None
+        self._make: Make
+        self._basis, self._cpu, self._clock = 0, 0.0, 0.0
+
+    def start(self, contender: str, device: str, threads: int) -> dict[str, Any]:
+        facts, self._make = our_maker(device) if contender == OURS else torch_maker(contender, device, threads)
+        forget_peak()
+        self._basis, self._cpu, self._clock = peak_bytes(), process_time(), perf_counter()
+        return facts
+
+    def do(self, what: str, **arguments: Any) -> dict[str, Any]:
+        return getattr(self, what)(**arguments)
+
+    def prepare(self, sizes: dict[str, Any]) -> dict[str, Any]:
+        self._contender = None  # two do not have to fit
+        self._contender = self._make(Configuration(**sizes))
+        return {"notes": self._contender.notes()}
+
+    def train(self, steps: int) -> dict[str, Any]:
+        return self._burst(lambda: self._contender.train(steps))
+
+    def draw(self, streams: int, characters: int) -> dict[str, Any]:
+        return self._burst(lambda: self._contender.draw(streams, characters))
+
+    def _burst(self, turn: Callable[[], Burst]) -> dict[str, Any]:
+        idle = (process_time() - self._cpu) / max(perf_counter() - self._clock, 1e-9)
+        burst = replace(turn(), idle_cpu=idle)
+        self._cpu, self._clock = process_time(), perf_counter()
+        return asdict(burst)
+
+    def memory(self) -> dict[str, int | None]:
+        """Bytes at most: on the host beyond what the imports took, and on the GPU."""
+        return {"host_bytes": peak_bytes() - self._basis, "device_bytes": self._contender.device_bytes()}
+
+    def profile(self) -> dict[str, Any]:
+        return self._contender.profile()
+
+    def ceilings(self) -> dict[str, Any]:
+        from cuchar.bench.ceilings import ceilings
+
+        device, precision = getattr(self._contender.engine, "device", None), self._contender.sizes.precision
+        self._contender = None  # so that there is memory for it
+        return ceilings(device, precision)
+
+
+def our_maker(option: str) -> tuple[dict[str, Any], Make]:
+    from cuchar.bench.ours import Ours
+    from cuchar.config import ModelConfig
+    from cuchar.engines import choose_engine
+
+    def choose(model: ModelConfig, precision: str) -> Any:
+        return choose_engine(option, model, precision=precision)[0]
+
+    engine = choose(ModelConfig(2, 1, 1), "fp32")
+    device = getattr(engine, "device", None)
+    if device is None:
+        facts = {"device": processor(), "kind": "cpu"}
+    elif getattr(device, "_stream", None) is None:
+        facts = {"device": device.name, "kind": "emulate"}
+    else:
+        facts = {"device": device.name, "kind": f"cuda:{device.number}", **gpu_facts(device)}
+    return facts, lambda sizes: Ours(choose(sizes.model, sizes.precision), sizes)
+
+
+def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, Any], Make]:
+    try:
+        import torch
+    except ImportError:
+        raise DeviceError("PyTorch is not installed") from None
+    if device != "cpu" and not torch.cuda.is_available():
+        raise DeviceError(f"PyTorch {torch.__version__} finds no GPU")
+    torch.set_num_threads(threads)
+    from cuchar.bench.torch_peer import TorchPeer
+
+    facts = {"torch": torch.__version__}
+    if device != "cpu":
+        torch.cuda.set_device(device)
+        facts |= {"torch_cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+    return facts, lambda sizes: TorchPeer(contender, device, sizes)
+
+
+def own_stdout() -> IO[str]:
+    """Standard output, for answers alone: whatever a library prints goes to standard error."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BrokenPipeError:  # whoever asked has gone
+        os._exit(1)

@@ -1,0 +1,74 @@
+"""The benchmark's PyTorch contenders do cuchar's work."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+import torch
+
+from cuchar.bench.configurations import Configuration
+from cuchar.bench.ours import Ours
+from cuchar.bench.torch_peer import TorchPeer
+from cuchar.engines.numpy_engine import NumpyEngine
+
+ROOT = Path(__file__).parent.parent.parent
+SIZES = Configuration("small", 9, 16, 2, 3, 5)
+
+
+def losses(contender):
+    return [contender.train(1).loss for _ in range(20)]
+
+
+@pytest.mark.parametrize(
+    "kind,precision,bound",
+    [("eager", "fp32", 1e-5), ("eager", "bf16", 2**-8), ("eager", "fp16", 2**-11), ("stacked", "fp16", 2**-11)],
+)
+def test_twenty_steps_of_the_same_losses(kind, precision, bound, monkeypatch):
+    """Of operands rounded by `bound`, losses are a mean; in fp32 an order of summation. CUDA graphs are left out."""
+    monkeypatch.setattr(TorchPeer, "_captured", lambda self, step: step)
+    sizes = Configuration("small", SIZES.V, SIZES.H, SIZES.L, SIZES.B, SIZES.T, precision)
+    peer = TorchPeer(kind, "cpu", sizes)
+    exact = losses(Ours(NumpyEngine(SIZES.model), SIZES))
+    assert losses(peer) == pytest.approx(exact, rel=bound)
+    assert len(set(exact)) == 20
+
+
+def test_draws_are_characters_and_the_state_moves_on():
+    peer = TorchPeer("eager", "cpu", SIZES)
+    torch.manual_seed(0)
+    step, ids = peer._drawing(1000)
+    drawn = []
+    for _ in range(4):
+        step()
+        drawn.append(ids.clone())
+    counts = torch.bincount(torch.cat(drawn), minlength=9)
+    assert len(counts) == 9 and counts.min() > 200  # of 4000; an untrained model is close to even
+    assert peer.draw(1000, 3).seconds > 0
+
+
+def test_bench_with_pytorch():
+    command = [
+        sys.executable,
+        "-c",
+        "from cuchar.cli import main; main()",
+        "bench",
+        "--device",
+        "cpu",
+        "--peer",
+        "eager",
+    ]
+    options = "--hidden 8 --layers 1 --steps 4 --batch 3 --sampling --json".split()
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    (entry,) = result["configurations"]
+    peer = entry["peers"]["eager"]
+    assert result["versions"]["torch"] == torch.__version__
+    pairs = [its / own for its, own in zip(peer["rounds"], entry["ours"]["rounds"], strict=True)]
+    assert peer["ratio"]["value"] == pytest.approx(median(pairs))
+    assert min(pairs) <= peer["ratio"]["low"] <= peer["ratio"]["value"] <= peer["ratio"]["high"] <= max(pairs)
+    assert [drawing["streams"] for drawing in entry["sampling"]] == [1, 64, 4096]
+    assert all(drawing["peers"]["eager"]["chars_per_s"] > 0 for drawing in entry["sampling"])
