@@ -21,6 +21,23 @@ int lanes() { return LANES; }
 
 long weights_size(const Task* task) { return Layout(*task).size(); }
 
+/* `trips` times the multiplications and additions of a tile in registers, on each of the threads: no product is faster.
+ * Returns how many operations that were.
+ */
+double multiply_add(long threads, long trips) {
+    std::vector<Lanes> kept(threads);
+    Team::run(threads, [&](int thread, Team&) {
+        constexpr int SUMS = ROWS * WIDTH;
+        Lanes sum[SUMS], factor = Lanes{} + real(0.5);
+        for (int i = 0; i < SUMS; ++i) sum[i] = Lanes{} + real(thread + i);  // others, or the compiler makes one of them
+        for (long trip = 0; trip < trips; ++trip)
+#pragma GCC unroll 32
+            for (int i = 0; i < SUMS; ++i) sum[i] = sum[i] * factor + factor;
+        for (int i = 0; i < SUMS; ++i) kept[thread] += sum[i];
+    });
+    return 2.0 * ROWS * WIDTH * LANES * trips * threads;
+}
+
 /* From parameters to weights, but for what back-propagation alone needs. */
 void fold_weights(const Task* task) {
     Team::run(task->threads, [&](int thread, Team&) { fold(*task, thread, false); });

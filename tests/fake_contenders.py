@@ -14,7 +14,7 @@ from cuchar.errors import DeviceError
 
 WRONG = os.environ.get("CUCHAR_FAKE_PEER")
 OURS_S, PEER_S = 0.002, 0.003
-ceilings.HOST_SIZE, ceilings.HOST_BYTES = 64, 1 << 16
+ceilings.HOST_SIZE, ceilings.HOST_BYTES, ceilings.TRIPS = 64, 1 << 16, 1 << 10
 true_train, true_draw = Ours.train, Ours.draw
 
 

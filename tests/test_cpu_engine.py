@@ -1,5 +1,6 @@
 """The C++ engine against the float64 NumPy engine and against central differences, on every width of vectors."""
 
+import ctypes
 import multiprocessing
 import platform
 import shutil
@@ -237,3 +238,10 @@ def survivors(pick, tmp_path):
 
 def test_no_changed_sign_goes_unnoticed(tmp_path):
     assert survivors(chosen, tmp_path) == []
+
+
+def test_operations_are_counted():
+    """As many as the lanes of a tile: nothing is left out, or the rate is above what the clock can give."""
+    library = CpuEngine(ModelConfig(2, 1, 1)).library
+    tile = library.multiply_add(ctypes.c_long(1), ctypes.c_long(1))
+    assert tile % (2 * library.lanes()) == 0 and library.multiply_add(ctypes.c_long(3), ctypes.c_long(10)) == 30 * tile

@@ -329,9 +329,7 @@ def test_reduced_precision_is_of_float32_and_of_a_gpu(install, monkeypatch):
     with pytest.raises(DeviceError, match="--precision bf16: expected float32 parameters, found float64"):
         choose_engine("cuda", ModelConfig(5, 3, 1), np.float64, "bf16")
     monkeypatch.setattr("cuchar.engines._has_driver", lambda: False)
-    with pytest.raises(
-        DeviceError, match=r"found the NumPy engine \(no NVIDIA driver found\); --precision fp32 runs on it"
-    ):
+    with pytest.raises(DeviceError, match=r"found none \(no NVIDIA driver found\); --precision fp32 runs here"):
         choose_engine("auto", ModelConfig(5, 3, 1), precision="bf16")
 
 

@@ -92,9 +92,9 @@ class Work:
     def ceilings(self) -> dict[str, Any]:
         from cuchar.bench.ceilings import ceilings
 
-        device, precision = getattr(self._contender.engine, "device", None), self._contender.sizes.precision
+        engine, precision = self._contender.engine, self._contender.sizes.precision
         self._contender = None  # so that there is memory for it
-        return ceilings(device, precision)
+        return ceilings(engine, precision)
 
 
 def our_maker(option: str) -> tuple[dict[str, Any], Make]:

@@ -68,7 +68,7 @@ def load(dtype: np.dtype, notice: Callable[[], None] = lambda: None) -> ctypes.C
         str(build(join("recurrence_cpu.cpp", {"REAL": REAL[dtype.char]}), FLAGS, "cpu", notice=notice))
     )
     library.weights_size.restype, library.update.restype = ctypes.c_long, ctypes.c_double
-    library.instructions.restype = ctypes.c_char_p
+    library.instructions.restype, library.multiply_add.restype = ctypes.c_char_p, ctypes.c_double
     return library
 
 
