@@ -1,16 +1,32 @@
 """The host's C++ compiler, and a cache of what it made."""
 
+import ctypes
 import hashlib
 import os
+import platform
 import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from cuchar.errors import DeviceError
+
+NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"  # all that the processor has
+
+
+def load(library: Path) -> ctypes.CDLL:
+    """
+    Raises:
+        DeviceError: it cannot be loaded: a file that was cut off, say.
+    """
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise DeviceError(f"expected to load {library}, found: {error}; remove it") from None
 
 
 def build(
@@ -36,12 +52,12 @@ def build(
     flags = ["-fPIC", "-shared", "-pthread", *flags]
     included = [path.read_text("utf-8") for path in sorted(headers.glob("*.[hc]*"))] if headers else []
     whole = "\0".join([_identity(), *flags, *map(str, libraries), *included, source])
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "cuchar", folder)
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "cuchar", folder)
     library = cached / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.so"
-    if library.exists():
-        return library
-    notice()
     try:
+        if library.exists():
+            return library
+        notice()
         cached.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(suffix=".so", dir=cached)
     except OSError as error:
@@ -55,6 +71,7 @@ def build(
         if made.returncode:
             lines = made.stderr.splitlines() or [f"exit status {made.returncode}"]
             raise DeviceError(next((line for line in lines if "error" in line), lines[-1]))
+        os.chmod(unfinished, 0o755)  # mkstemp's are for one user alone
         os.replace(unfinished, library)  # at once, for who else may be looking
     finally:
         Path(unfinished).unlink(missing_ok=True)
@@ -65,15 +82,16 @@ def compiler() -> list[str]:
     """CXX, or the first of the usual names that is there."""
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     for candidate in candidates:
-        command = shlex.split(candidate)
-        if shutil.which(command[0]):
-            return command
+        with suppress(ValueError):  # a quotation mark that is not closed
+            command = shlex.split(candidate)
+            if command and shutil.which(command[0]):
+                return command
     raise DeviceError(f"expected a C++20 compiler, found no {', '.join(candidates)}; install g++ 12 or set CXX")
 
 
 @cache
 def _identity_of(command: str) -> str:
-    return run([*shlex.split(command), "-march=native", "-dM", "-E", "-x", "c++", "-"], "").stdout
+    return run([*shlex.split(command), NATIVE, "-dM", "-E", "-x", "c++", "-"], "").stdout
 
 
 def _identity() -> str:

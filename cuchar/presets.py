@@ -4,16 +4,16 @@ from typing import Any
 
 from cuchar.errors import OptionError
 
-CHAR_RNN = {
+SHARED = {
     "hidden": 128, "layers": 2, "steps": 50, "batch": 50, "epochs": 50, "lr": 0.002, "clip": 5.0,
     "carry_state": True, "schedule": "step",
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
     "notebook": {},
-    # char-rnn's and torch-rnn's own, with Adam and a decay at every epoch; the one decays from epoch 10 on, the other
-    # halves every fifth epoch.
-    "char-rnn": {**CHAR_RNN, "decay": 0.97, "val_fraction": 0.05, "val_split": "streams"},
-    "torch-rnn": {**CHAR_RNN, "decay": 0.87, "val_fraction": 0.1},
+    # These programs' own, but for Adam and a decay at every epoch: the originals decay from epoch 10 on, or halve every
+    # fifth epoch.
+    "char-rnn": {**SHARED, "decay": 0.97, "val_fraction": 0.05, "val_split": "streams"},
+    "torch-rnn": {**SHARED, "decay": 0.87, "val_fraction": 0.1},
 }
 
 

@@ -101,7 +101,8 @@ def resume_run(
         if checkpoint and checkpoint.parameters.model != model:
             found = asdict(checkpoint.parameters.model)
             raise RunError(f"{folder.last}: expected the run's model {asdict(model)}, found {found}")
-        engine, reason = choose_engine(device, model, precision=config.precision)
+        dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
+        engine, reason = choose_engine(device, model, dtype, config.precision)
         facts = {key: stored[key] for key in ("sha256", "characters", "val_sha256")}
         facts |= {"texts": [str(Path(text).resolve()) for text in texts] or stored["texts"]}
         facts |= {"val": None if val is None else str(Path(val).resolve())}

@@ -28,7 +28,9 @@ extern "C" __global__ void __launch_bounds__(256) adam(
     const real raw = gradients[p], m_before = m[p], v_before = v[p], before = parameters[p];  // all on their way at once
     double sum = 0;
     for (int block = threadIdx.x; block < count; block += 256) sum += squares[block];
-    const double norm = sqrt(block_sum(sum, scratch));
+    sum = block_sum(sum, scratch);
+    const real rounded = sum;  // infinite where v would be, too
+    const double norm = isfinite(rounded) ? sqrt(sum) : static_cast<double>(rounded);
     const bool changes = !now.stopped && isfinite(norm) && isfinite(loss);
     if (blockIdx.x == 0 && threadIdx.x == 0) {
         const bool passed_over = SCALED && !now.stopped && !isfinite(norm) && isfinite(loss) && scaling->scale > 1;

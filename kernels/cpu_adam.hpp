@@ -1,12 +1,14 @@
 /* cpu_adam.hpp: global norm, clipping and Adam over flat buffers.
  *   m = b1*m + (1-b1)*g    v = b2*v + (1-b2)*g*g    p = decay*p - step_size * m / (sqrt(v)/root + eps)
  * step_size = lr / (1 - b1^step)    root = sqrt(1 - b2^step)    decay = 1 - lr * weight decay
- * The norm is a sum over blocks of numbers, in order. Where it is not finite, nothing is changed.
+ * The norm is a sum over blocks of numbers, in order. It is infinite where its square is too large for `real`, since v
+ * would be, too. Where it is not finite, nothing is changed.
  * Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; Pascanu et al. 2013. Reference: cuchar/adam.py
  */
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "cpu_layout.hpp"
@@ -35,7 +37,7 @@ inline double adam(const Update& update) {
         team.meet();
         double sum = 0;
         for (const double square : squares) sum += square;
-        const double found = std::sqrt(sum);
+        const double found = std::sqrt(sum > std::numeric_limits<real>::max() ? HUGE_VAL : sum);
         if (thread == 0) norm = found;
         if (!std::isfinite(found)) return;
         const real scale = update.clip && found > update.clip ? update.clip / found : 1;
@@ -43,8 +45,7 @@ inline double adam(const Update& update) {
         const real step_size = update.step_size, root = update.root, decay = update.decay, epsilon = update.epsilon;
         real *__restrict p = update.parameters, *__restrict m = update.m, *__restrict v = update.v;
         const real* __restrict gradients = update.gradients;
-        const Share numbers(update.size, thread, update.threads);
-        for (long i = numbers.begin; i < numbers.end; ++i) {
+        for (long i = blocks.begin * NUMBERS; i < std::min(update.size, blocks.end * NUMBERS); ++i) {
             const real g = gradients[i] * scale;
             m[i] = m[i] * beta1 + g * new1;
             v[i] = v[i] * beta2 + g * g * new2;

@@ -79,7 +79,7 @@ inline Power power(Lanes x) {
     return result;
 }
 
-/* e^x for x <= 0; 0 is as near as it gets to e^-87 or e^-700. */
+/* e^x for x <= 0; from -87 (-700) down it stays what it is there. */
 inline Lanes exp_of_negative(Lanes x) {
     constexpr real LEAST = SINGLE ? -87 : -700;
     const Power e = power(clamp(x, LEAST, 0));

@@ -4,7 +4,7 @@
 #include "cpu_product.hpp"
 #include "cpu_team.hpp"
 
-/* One window, or a part of one: cuchar/engines/cpu_engine.py, Task. Arrays are C-contiguous. */
+/* One window, or a part of one: cuchar/engines/cpu_kernels.py, Task, and cpu_engine.py, Tape. Arrays are C-contiguous. */
 struct Task {
     long V, H, L, T, B, threads;
     const real* parameters;         // flat, in the order of parameters.py

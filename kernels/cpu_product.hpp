@@ -82,7 +82,7 @@ inline void pack_transposed(real* panel, long K, long width, Row row) {
 /* Panel `number` of a matrix [K, columns], row-major. */
 inline void pack(real* panel, const real* from, long K, long columns, Panels panels, long number) {
     const long first = number * panels.width * LANES, width = panels.width * LANES;
-    const long found = std::max(0L, std::min(width, columns - first));
+    const long found = std::min(width, columns - first);
     for (long k = 0; k < K; ++k, panel += width) {
         std::copy_n(from + k * columns + first, found, panel);
         std::fill(panel + found, panel + width, real(0));

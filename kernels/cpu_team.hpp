@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include <unistd.h>
+#include <pthread.h>
 
 class Team {
    public:
@@ -19,11 +19,10 @@ class Team {
 
     /* work(thread, team) for thread = 0..size-1 at the same time; returns when all of them are done. */
     static void run(int size, const Work& work) {
-        static std::mutex one_at_a_time;
-        static Team* team = nullptr;  // for as long as the process lives
-        static pid_t process = 0;
+        static const int registered = pthread_atfork([] { one_at_a_time.lock(); }, [] { one_at_a_time.unlock(); }, after_fork);
+        (void)registered;
         const std::lock_guard lock(one_at_a_time);
-        if (process != getpid()) team = new Team, process = getpid();  // a fork takes no threads along
+        if (!team) team = new Team;
         team->start(size, work);
     }
 
@@ -40,11 +39,22 @@ class Team {
     using Count = std::atomic<unsigned>;
     static constexpr int AWAKE = 4000;  // looks before it sleeps
 
+    static inline std::mutex one_at_a_time;
+    static inline Team* team = nullptr;  // for as long as the process lives
+
+    /* In the new process, which has none of the threads. */
+    static void after_fork() {
+        team = nullptr;
+        one_at_a_time.unlock();
+    }
+
     static void wait(const Count& count, unsigned old) {
         for (int look = 0; look < AWAKE; ++look) {
             if (count.load(std::memory_order_acquire) != old) return;
 #if defined(__x86_64__)
             __builtin_ia32_pause();
+#elif defined(__aarch64__)
+            asm volatile("yield");
 #endif
         }
         count.wait(old, std::memory_order_acquire);
@@ -53,8 +63,9 @@ class Team {
     void start(unsigned count, const Work& what) {
         size = count, work = &what;
         while (orders.size() + 1 < size) {
-            orders.push_back(std::make_unique<Count>(0));
-            std::thread(&Team::serve, this, static_cast<int>(orders.size()), orders.back().get()).detach();
+            auto order = std::make_unique<Count>(0);
+            std::thread(&Team::serve, this, static_cast<int>(orders.size() + 1), order.get()).detach();
+            orders.push_back(std::move(order));
         }
         for (unsigned other = 1; other < size; ++other) {
             orders[other - 1]->fetch_add(1, std::memory_order_release);

@@ -1,6 +1,6 @@
 /* philox.cuh: random numbers that are a function of a counter and a key, and of nothing else: dropout's of
  * (seed, step, layer, element), a draw's of (seed, stream, position). No layer has the bit that a draw's counter has.
- * Plain C++ but for the functions' attributes and __umulhi, which recurrence_cpu.cpp defines for itself.
+ * Plain C++ but for the functions' attributes and __umulhi, which cpu_forward.hpp defines for itself.
  * Source: Salmon, Moraes, Dror, Shaw 2011 (Philox4x32-10). Reference: cuchar/philox.py
  */
 #pragma once

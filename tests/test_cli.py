@@ -11,7 +11,7 @@ from conftest import TEXT
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.corpus import read_raw
-from cuchar.engines.cpu_kernels import load
+from cuchar.engines import cpu_kernels
 from cuchar.errors import TextError
 
 SMALL = "--hidden 7 --layers 1 --steps 6 --batch 3 --max-steps 4".split()
@@ -350,7 +350,7 @@ def test_info_describes_the_machine(cli):
 
 def test_without_a_compiler_numpy_trains_and_info_says_why(cli, text, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    load.cache_clear()
+    monkeypatch.setattr(cpu_kernels, "loaded", {})
     why = "for C++ expected a C++20 compiler, found no no-such-compiler; install g++ 12 or set CXX"
     result = cli("train", text, *SMALL, "--out", tmp_path / "run")
     assert f"; {why})\n" in result.stderr and result.stderr.startswith("engine: NumPy (")

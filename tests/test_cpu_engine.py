@@ -6,6 +6,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,11 +22,11 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.emulator import sanitizer_environment
-from cuchar.engines import cpu_engine, cpu_kernels
+from cuchar.engines import choose_engine, cpu_engine, cpu_kernels
 from cuchar.engines.base import Dropout
 from cuchar.engines.cpu_engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
-from cuchar.errors import ShapeError
+from cuchar.errors import DeviceError, ShapeError
 from cuchar.generation import generate
 from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
@@ -41,13 +43,7 @@ def threads(monkeypatch, count):
 def narrower(monkeypatch, flag):
     """As on a machine with other instructions."""
     monkeypatch.setattr(cpu_kernels, "FLAGS", [*cpu_kernels.FLAGS, flag])
-    cpu_kernels.load.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def own_instructions_afterwards():
-    yield
-    cpu_kernels.load.cache_clear()
+    monkeypatch.setattr(cpu_kernels, "loaded", {})
 
 
 def expect_accuracy(shape, monkeypatch):
@@ -138,9 +134,12 @@ def test_what_is_not_finite_shows(where):
     assert np.isnan(loss)
 
 
-@pytest.mark.parametrize("options", [*LAWS, {"argmax": True}, {"top_k": 200}, {"top_k": 1}, {"top_p": 1e-9}])
-def test_draws_are_numpys(options):
-    """100 streams of 30 characters, in blocks of two sizes; float64, so that rounding decides no draw."""
+@pytest.mark.parametrize(
+    "options", [*LAWS, {"argmax": True}, {"top_k": 200}, {"top_k": 2**64 + 1}, {"top_k": 1}, {"top_p": 1e-9}]
+)
+def test_draws_are_numpys(options, monkeypatch):
+    """On three threads: 100 streams of 30 characters, in blocks of two sizes; float64, so that rounding decides no draw."""
+    threads(monkeypatch, 3)
     model = ModelConfig(84, 33, 2)
     parameters = initialise(model, 1, np.float64)
     parameters.flat *= 3
@@ -189,12 +188,77 @@ def digest_of_window(seed):
 
 
 def test_a_forked_process_and_python_threads_have_threads_of_their_own(monkeypatch):
+    """Also where a thread is at work while another one forks, and where those of before have fallen asleep."""
     threads(monkeypatch, 2)
     expected = digest_of_window(0)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply_async(digest_of_window, (0,)).get(timeout=60) == expected
+    library = CpuEngine(ModelConfig(2, 1, 1)).library
+    for trips in (1, 1 << 20):
+        busy = threading.Thread(target=lambda trips=trips: library.multiply_add(ctypes.c_long(2), ctypes.c_long(trips)))
+        busy.start()
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.apply_async(digest_of_window, (0,)).get(timeout=60) == expected
+        busy.join()
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(digest_of_window, range(12))) == {expected}
+    time.sleep(0.3)
+    assert digest_of_window(0) == expected
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e25])
+@pytest.mark.parametrize("engine_of", [NumpyEngine, CpuEngine])
+def test_adam_leaves_all_as_it_is_where_the_norm_is_not_finite(engine_of, wrong):
+    """1e25 squared is no float32."""
+    config = TrainConfig(hidden=5, steps=4, batch=3)
+    engine, parameters = engine_of(ModelConfig(6, 5, 2)), initialise(ModelConfig(6, 5, 2), 1)
+    adam, windows = Adam(parameters.flat.size), Windows(np.arange(90) % 6, 3, 4, 4)
+    learner = engine.learner(config, parameters, adam, engine.zero_state(3), windows)
+    learner.train(0, 1, [0.1])
+    before = [array.copy() for array in (parameters.flat, adam.m, adam.v)]
+    learner.gradients.flat[:] = 0
+    learner.gradients.flat[7] = wrong
+    assert not np.isfinite(learner._update(2, 0.1))
+    assert all(np.array_equal(*pair) for pair in zip(before, (parameters.flat, adam.m, adam.v), strict=True))
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5, 1e9])
+def test_adam_has_the_same_bits_on_any_number_of_threads(clip, monkeypatch):
+    size, found = 20_011, []
+    for count in (1, 2, 5, 9):
+        threads(monkeypatch, count)
+        model = ModelConfig(84, 64, 1)
+        engine, parameters = CpuEngine(model), initialise(model, 1)
+        adam, config = Adam(parameters.flat.size), TrainConfig(hidden=64, layers=1, clip=clip, weight_decay=0.1)
+        learner = engine.learner(config, parameters, adam, engine.zero_state(32), None)
+        for step in (1, 2, 3):
+            learner.gradients.flat[:] = np.random.default_rng(step).normal(0, 0.1, parameters.flat.size)
+            norm = learner._update(step, 0.01)
+            assert norm == pytest.approx(np.linalg.norm(learner.gradients.flat.astype(float)), rel=1e-12)
+        found.append(b"".join(array.tobytes() for array in (parameters.flat, adam.m, adam.v)))
+    assert len(set(found)) == 1 and parameters.flat.size > size
+
+
+def test_numbers_of_another_type_are_refused():
+    model, parameters, inputs, targets, state = problem(5, 3, 1, 2, 4)
+    with pytest.raises(ShapeError, match=r"parameters: expected .*float32, found .*float64"):
+        CpuEngine(model).loss_and_gradients(parameters, inputs, targets, state, Parameters(model))
+    with pytest.raises(DeviceError, match="expected float32 or float64, found float16"):
+        CpuEngine(model, np.float16)
+
+
+def test_a_library_that_cannot_be_loaded_is_named_and_numpy_takes_its_place(tmp_path, monkeypatch):
+    def at(folder):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
+        monkeypatch.setattr(cpu_kernels, "loaded", {})
+        return choose_engine("cpu", ModelConfig(2, 1, 1))
+
+    assert at("sound")[0].name == "C++"
+    [sound] = tmp_path.glob("sound/cuchar/cpu/*.so")
+    assert sound.stat().st_mode & 0o777 == 0o755
+    cut = tmp_path / "cut/cuchar/cpu" / sound.name
+    cut.parent.mkdir(parents=True)
+    cut.write_bytes(sound.read_bytes()[:100])
+    engine, reason = at("cut")
+    assert engine.name == "NumPy" and f"expected to load {cut}, found: " in reason
 
 
 def fingerprint(folder, *flags, **more):
@@ -203,9 +267,12 @@ def fingerprint(folder, *flags, **more):
     return subprocess.run(command, capture_output=True, text=True, env=environment() | more, timeout=180)
 
 
-@pytest.mark.parametrize("sanitize", ["address", "undefined", "thread"])
-def test_clean_under_sanitizers(sanitize):
-    flags = ("-O1", "-g", f"-fsanitize={sanitize}", "-fno-sanitize-recover=all")
+@pytest.mark.parametrize(
+    ("sanitize", "width"),
+    [(name, "-march=native") for name in ("address", "undefined", "thread")] + [("address", flag) for flag in WIDTHS],
+)
+def test_clean_under_sanitizers(sanitize, width):
+    flags = ("-O1", "-g", width, f"-fsanitize={sanitize}", "-fno-sanitize-recover=all")
     run = fingerprint(KERNELS, *flags, **sanitizer_environment(sanitize), OPENBLAS_NUM_THREADS="1")
     assert run.returncode == 0 and len(run.stdout) == 65, run.stderr[:3000]
 
@@ -213,8 +280,6 @@ def test_clean_under_sanitizers(sanitize):
 FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(
     path.name for path in KERNELS.glob("cpu_*.hpp")
 )
-HARMLESS = [  # signs that may be either, as what they lead to is not used, or used for speed alone
-]
 
 
 def survivors(pick, tmp_path):

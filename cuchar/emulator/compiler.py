@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from cuchar import host_compiler
 from cuchar.errors import DeviceError
-from cuchar.host_compiler import build, compiler, run
+from cuchar.host_compiler import NATIVE, build, compiler, run
 
 Sanitize = Literal["address", "undefined", "thread"]
 
 HERE = Path(__file__).resolve().parent
 # A frame that is too large would leave its stack, which is the runtime's 64 KiB.
 FLAGS = "-std=c++20 -Wl,-Bsymbolic -fno-gnu-unique -Werror=frame-larger-than=32768".split()
-FAST = "-O2 -march=native -fno-math-errno -fno-trapping-math".split()
+FAST = ["-O2", NATIVE, *"-fno-math-errno -fno-trapping-math".split()]
 CHECKED = "-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all".split()
 PRELOADED = {"address": "libasan.so", "thread": "libtsan.so"}  # these replace malloc, so they must come first
 OPTIONS = {
@@ -40,7 +41,7 @@ def load(source: str, sanitize: Sanitize | None, notice: Callable[[], None] = la
     flags = [*FLAGS, *([*CHECKED, f"-fsanitize={sanitize}"] if sanitize else FAST)]
     runtime_flags = [*FLAGS, "-O2", *([f"-DSANITIZE_{sanitize.upper()}"] if sanitize else [])]
     runtime = build((HERE / "runtime.cpp").read_text("utf-8"), runtime_flags, "emulator", HERE)
-    return ctypes.CDLL(str(build(source, ["-include", "cuda.hpp", *flags], "emulator", HERE, [runtime], notice)))
+    return host_compiler.load(build(source, ["-include", "cuda.hpp", *flags], "emulator", HERE, [runtime], notice))
 
 
 def sanitizer_environment(sanitize: Sanitize) -> dict[str, str]:

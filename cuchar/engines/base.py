@@ -82,7 +82,7 @@ class Sampler(Protocol):
 
 
 class Engine(Protocol):
-    """Whole-sequence operations; `weights` is what `fold` made of the parameters."""
+    """Whole-sequence operations; `weights` is what `fold` made of the parameters. One thread at a time may call them."""
 
     name: str
     model: ModelConfig

@@ -1,10 +1,12 @@
-"""What the NumPy engine does, in C++: kernels/recurrence_cpu.cpp does a whole window in one call."""
+"""What the NumPy engine does, in C++: kernels/recurrence_cpu.cpp does a whole window in one call.
+
+Folded weights are one array: panels, as kernels/cpu_layout.hpp lays them out.
+"""
 
 import ctypes
 import math
 from collections.abc import Callable
 from ctypes import byref
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,13 +23,6 @@ from cuchar.parameters import Parameters, parameter_count
 from cuchar.sampling import SampleConfig
 
 PRODUCTS_A_THREAD = 500_000  # what is less is done before another thread has woken up
-
-
-@dataclass(frozen=True)
-class FoldedWeights:
-    """Panels, as kernels/cpu_layout.hpp lays them out."""
-
-    flat: np.ndarray
 
 
 def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
@@ -59,8 +54,8 @@ class Tape:
         self.c = aligned((L, T + 1, B, columns), dtype)
         self.logits = aligned((T, B, characters), dtype)
         self.losses = np.empty((T, B), dtype)
-        products = T * B * parameter_count(model)
-        self.task = Task(V, H, L, T, B, max(1, min(thread_count(), products // PRODUCTS_A_THREAD)))
+        threads = min(thread_count(), T * B * parameter_count(model) // PRODUCTS_A_THREAD)
+        self.task = Task(V, H, L, T, B, max(1, threads if way_back else min(threads, B)))
         self.task.point(inputs=self.inputs, h=self.h, c=self.c, logits=self.logits, losses=self.losses)
         self._back: dict[str, np.ndarray] = {}
         if way_back:
@@ -79,17 +74,18 @@ class Tape:
         """
         _, _, B, _ = self.h.shape
         L, H, V = self._model.layers, self._model.hidden, self._model.vocabulary_size
-        if state.h.shape != (L, B, H):
-            raise ShapeError(f"state: expected {(L, B, H)}, found {state.h.shape}")
-        self.h[:, 0, :, :H], self.c[:, 0, :, :H] = state.h, state.c
+        for values, into in ((state.h, self.h), (state.c, self.c)):
+            if values.shape != (L, B, H):
+                raise ShapeError(f"state: expected {(L, B, H)}, found {values.shape}")
+            into[:, 0, :, :H] = values
         for name, ids, into in (("inputs", inputs, self.inputs), ("targets", targets, self.targets)):
             if ids is None:
                 continue
             if ids.shape != into.shape:
                 raise ShapeError(f"{name}: expected {into.shape}, found {ids.shape}")
+            if ids.min() < 0 or ids.max() >= V:
+                raise ShapeError(f"{name}: expected ids from 0 to {V - 1}, found {ids.min()} to {ids.max()}")
             into[...] = ids
-            if into.view(np.uint32).max() >= V:
-                raise ShapeError(f"{name}: expected ids from 0 to {V - 1}, found {into.min()} to {into.max()}")
         self.task.point(targets=None if targets is None else self.targets)
 
     def state(self) -> State:
@@ -116,24 +112,25 @@ class CpuEngine:
         self._tape = lru_cache(maxsize=2)(
             lambda *options: Tape(model, options[0], options[1], self.dtype, self._lanes, *options[2:])
         )
-        self._own: FoldedWeights | None = None  # of training
+        self._own: np.ndarray | None = None  # of training
 
     def zero_state(self, batch: int) -> State:
         shape = (self.model.layers, batch, self.model.hidden)
         return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
 
-    def fold(self, parameters: Parameters) -> FoldedWeights:
+    def fold(self, parameters: Parameters) -> np.ndarray:
+        self._expect("parameters", parameters)
         weights, task = self._empty_weights(), self._sizes()
-        task.point(parameters=parameters.flat, weights=weights.flat)
+        task.point(parameters=parameters.flat, weights=weights)
         self.library.fold_weights(byref(task))
         return weights
 
-    def forward(self, weights: FoldedWeights, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+    def forward(self, weights: np.ndarray, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         tape = self._forward(weights, inputs, None, state)
         return tape.logits[..., : self.model.vocabulary_size], tape.state()
 
     def losses(
-        self, weights: FoldedWeights, inputs: np.ndarray, targets: np.ndarray, state: State
+        self, weights: np.ndarray, inputs: np.ndarray, targets: np.ndarray, state: State
     ) -> tuple[np.ndarray, State]:
         tape = self._forward(weights, inputs, targets, state)
         return tape.losses.copy(), tape.state()
@@ -147,11 +144,14 @@ class CpuEngine:
         gradients: Parameters,
         dropout: Dropout | None = None,
     ) -> tuple[float, State]:
-        self._own = self._own or self._empty_weights()
+        self._expect("parameters", parameters)
+        self._expect("gradients", gradients)
+        if self._own is None:
+            self._own = self._empty_weights()
         tape = self._tape(*inputs.shape, True, dropout is not None)
         tape.begin(inputs, targets, state)
         task = tape.task
-        task.point(parameters=parameters.flat, weights=self._own.flat, gradients=gradients.flat)
+        task.point(parameters=parameters.flat, weights=self._own, gradients=gradients.flat)
         if dropout:
             task.dropout, task.seed, task.step = dropout.probability, dropout.seed, dropout.step
         self.library.run_window(byref(task))
@@ -164,7 +164,7 @@ class CpuEngine:
 
     def sampler(
         self,
-        weights: FoldedWeights,
+        weights: np.ndarray,
         config: SampleConfig,
         seed: int,
         streams: range,
@@ -174,22 +174,26 @@ class CpuEngine:
     ) -> "CpuSampler":
         tape = Tape(self.model, 1, len(streams), self.dtype, self._lanes)
         tape.begin(ids[None], None, state)
-        tape.task.point(weights=weights.flat)
+        tape.task.point(weights=weights)
         return CpuSampler(self.library, tape, weights, config, seed, streams, position)
 
-    def _forward(self, weights: FoldedWeights, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
+    def _forward(self, weights: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
         tape = self._tape(*inputs.shape)
         tape.begin(inputs, targets, state)
-        tape.task.point(weights=weights.flat)
+        tape.task.point(weights=weights)
         self.library.run_forward(byref(tape.task))
         return tape
+
+    def _expect(self, name: str, given: Parameters) -> None:
+        if (given.model, given.flat.dtype) != (self.model, self.dtype):
+            raise ShapeError(f"{name}: expected {self.model}, {self.dtype}, found {given.model}, {given.flat.dtype}")
 
     def _sizes(self) -> Task:
         model = self.model
         return Task(model.vocabulary_size, model.hidden, model.layers, 1, 1, thread_count())
 
-    def _empty_weights(self) -> FoldedWeights:
-        return FoldedWeights(aligned((self.library.weights_size(byref(self._sizes())),), self.dtype))
+    def _empty_weights(self) -> np.ndarray:
+        return aligned((self.library.weights_size(byref(self._sizes())),), self.dtype)
 
 
 class CpuLearner(HostLearner):
@@ -216,14 +220,15 @@ class CpuSampler:
         self,
         library: ctypes.CDLL,
         tape: Tape,
-        weights: FoldedWeights,
+        weights: np.ndarray,
         config: SampleConfig,
         seed: int,
         streams: range,
         position: int,
     ):
         self._library, self._tape, self._weights = library, tape, weights
-        self._law = Law(config.law == "exp", config.argmax, config.top_k, config.coldness, config.top_p)
+        top_k = min(config.top_k, tape.task.V)  # which may be any number
+        self._law = Law(config.law == "exp", config.argmax, top_k, config.coldness, config.top_p)
         self._seed, self._streams, self._position = seed, streams, position
 
     def make(self, count: int) -> np.ndarray:

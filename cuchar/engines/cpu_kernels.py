@@ -3,18 +3,20 @@
 import ctypes
 import os
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 
+from cuchar import host_compiler
 from cuchar.engines.kernel_loader import join
-from cuchar.host_compiler import build
+from cuchar.errors import DeviceError
 
-FLAGS = (
-    "-std=c++20 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-unknown-pragmas".split()
-)
+FLAGS = [
+    host_compiler.NATIVE,
+    *"-std=c++20 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-unknown-pragmas".split(),
+]
 REAL = {"f": "float", "d": "double"}
+loaded: dict[np.dtype, ctypes.CDLL] = {}
 
 
 class _Structure(ctypes.Structure):
@@ -57,19 +59,21 @@ class Law(_Structure):
     _fields_: ClassVar = [*_fields(ctypes.c_long, "is_exp argmax top_k"), *_fields(ctypes.c_double, "coldness top_p")]
 
 
-@lru_cache(maxsize=2)
 def load(dtype: np.dtype, notice: Callable[[], None] = lambda: None) -> ctypes.CDLL:
-    """The functions for float32 or float64.
+    """The functions for float32 or float64, which this process keeps.
 
     Raises:
-        DeviceError: no compiler, or one that cannot do it.
+        DeviceError: no compiler, one that cannot do it, or another type.
     """
-    library = ctypes.CDLL(
-        str(build(join("recurrence_cpu.cpp", {"REAL": REAL[dtype.char]}), FLAGS, "cpu", notice=notice))
-    )
-    library.weights_size.restype, library.update.restype = ctypes.c_long, ctypes.c_double
-    library.instructions.restype, library.multiply_add.restype = ctypes.c_char_p, ctypes.c_double
-    return library
+    if dtype not in loaded:
+        if dtype.char not in REAL:
+            raise DeviceError(f"expected float32 or float64, found {dtype}")
+        source = join("recurrence_cpu.cpp", {"REAL": REAL[dtype.char]})
+        library = host_compiler.load(host_compiler.build(source, FLAGS, "cpu", notice=notice))
+        library.weights_size.restype, library.update.restype = ctypes.c_long, ctypes.c_double
+        library.instructions.restype, library.multiply_add.restype = ctypes.c_char_p, ctypes.c_double
+        loaded[dtype] = library
+    return loaded[dtype]
 
 
 def thread_count() -> int:

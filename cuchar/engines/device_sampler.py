@@ -74,8 +74,9 @@ class DeviceSampler:
         self._tape.put(ids[None])
         self._tape.put_state(state)
         self._law = (
-            np.int32(config.law == "exp"), np.int32(1 if config.argmax else config.top_k), np.float64(config.coldness),
-            np.float64(config.top_p), np.uint64(seed), np.uint64(streams.start),
+            np.int32(config.law == "exp"),
+            np.int32(1 if config.argmax else min(config.top_k, weights.model.vocabulary_size)),
+            np.float64(config.coldness), np.float64(config.top_p), np.uint64(seed), np.uint64(streams.start),
         )  # fmt: skip
 
     def make(self, count: int) -> np.ndarray:
