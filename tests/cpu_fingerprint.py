@@ -17,7 +17,7 @@ from cuchar.engines.base import State
 from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
 
-SHAPES = [(70, 50, 3, 13, 5), (5, 3, 1, 1, 3), (130, 33, 2, 5, 40)]  # V, H, L, B, T
+SHAPES = [(70, 50, 3, 13, 5), (5, 3, 1, 1, 3), (130, 70, 2, 5, 40)]  # V, H, L, B, T
 
 
 def results(V: int, H: int, L: int, B: int, T: int) -> list[np.ndarray]:
@@ -36,9 +36,13 @@ def results(V: int, H: int, L: int, B: int, T: int) -> list[np.ndarray]:
     losses, end = engine.losses(weights, inputs, targets, state)
     logits, _ = engine.forward(weights, inputs, state)
     found = [*trained, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits.copy()]
-    for options in ({"law": "exp"}, {"top_k": 4, "top_p": 0.9, "temperature": 0.8}, {"argmax": True}):
+    laws = ({"law": "exp"}, {"top_k": 4, "top_p": 0.6}, {"top_p": 0.4}, {"argmax": True}, {"temperature": 1e-4})
+    for options in laws:
         sampler = engine.sampler(weights, SampleConfig(**options), (5 << 32) | 7, range(2, 2 + B), inputs[-1], state, 9)
-        found += [sampler.make(T), sampler.make(1)]
+        found += [sampler.make(50), sampler.make(1)]
+    parameters["head.bias"][2] = np.inf
+    weights = engine.fold(parameters)
+    found.append(engine.sampler(weights, SampleConfig(), 7, range(B), inputs[-1], state, 9).make(1))
     return found
 
 

@@ -135,7 +135,16 @@ def test_what_is_not_finite_shows(where):
 
 
 @pytest.mark.parametrize(
-    "options", [*LAWS, {"argmax": True}, {"top_k": 200}, {"top_k": 2**64 + 1}, {"top_k": 1}, {"top_p": 1e-9}]
+    "options",
+    [
+        *LAWS,
+        {"argmax": True},
+        {"temperature": 1e-4},
+        {"top_k": 200},
+        {"top_k": 2**64 + 1},
+        {"top_k": 1},
+        {"top_p": 1e-9},
+    ],
 )
 def test_draws_are_numpys(options, monkeypatch):
     """On three threads: 100 streams of 30 characters, in blocks of two sizes; float64, so that rounding decides no draw."""
@@ -282,6 +291,11 @@ FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(
 )
 
 
+HARMLESS = (  # signs that may be either, as what they lead to is not used
+    "real(thread + i)", "factor + factor", "kept[thread] +=", "NUMBERS - 1) / NUMBERS", "return V - 1;",
+)  # fmt: skip
+
+
 def survivors(pick, tmp_path):
     """Where a changed sign went unnoticed."""
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -296,7 +310,13 @@ def survivors(pick, tmp_path):
             return None
         return f"{file}:{site[0] + 1}:{site[1] + 1}" if run.stdout == original.stdout else None
 
-    jobs = [(file, site) for file in FILES for site in pick(KERNELS / file)]
+    lines = {file: (KERNELS / file).read_text().splitlines() for file in FILES}
+    jobs = [
+        (file, site)
+        for file in FILES
+        for site in pick(KERNELS / file)
+        if not any(harmless in lines[file][site[0]] for harmless in HARMLESS)
+    ]
     with ThreadPoolExecutor(2) as pool:
         return [found for found in pool.map(survives, [(n, *job) for n, job in enumerate(jobs)]) if found]
 
