@@ -52,7 +52,8 @@ class Adam:
         Returns:
             the gradients' global norm before clipping. Where it is not finite, nothing was changed.
         """
-        norm = math.sqrt(float(np.dot(gradients, gradients)))
+        with np.errstate(over="ignore"):  # it is infinite then
+            norm = math.sqrt(float(np.dot(gradients, gradients)))
         if not math.isfinite(norm):
             return norm
         if clip and norm > clip:
