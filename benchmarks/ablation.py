@@ -1,6 +1,6 @@
 """What makes a character LSTM better? A run in PyTorch a call, with every ingredient an option.
 
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py TEXT [--hidden 512 ...] [--out benchmarks/results/ablation.json]
+    OMP_NUM_THREADS=1 python benchmarks/ablation.py TEXT [--hidden 512 ...] [--out benchmarks/results/NAME.json]
 
 Trains on the first 90 % of TEXT. cuchar scores the rest as one stream, by chunks: the moving average of the weights
 after each fifth of the run, at the end the weights themselves too. The run is appended to the JSON file: options,
@@ -119,11 +119,8 @@ def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> di
     step, training, averaged = 0, [], []
     for epoch in range(recipe.epochs):
         offset = int(generator.integers(recipe.steps)) if recipe.shift else 0
-        windows, state, losses = (
-            Windows(ids, recipe.batch, recipe.steps, recipe.steps, offset),
-            network.zero_state(),
-            [],
-        )
+        windows = Windows(ids, recipe.batch, recipe.steps, recipe.steps, offset)
+        state, losses = network.zero_state(), []
         for k in range(len(windows)):
             step += 1
             inputs, targets = (torch.from_numpy(window.astype(np.int64)) for window in windows[k])
