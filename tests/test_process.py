@@ -160,8 +160,9 @@ def test_bar_in_a_terminal(text, tmp_path):
     """Step, loss, speed and time left are on the screen while training runs; samples stand whole above it."""
     columns, rows = 100, 40
     environment_ = {**environment(), "TERM": "xterm-256color"}
+    # Long enough for more than three refreshes of the bar on a machine ten times as fast.
     options = (
-        "--hidden 32 --batch 4 --steps 16 --epochs 60 --sample-every 300 --sample-length 30 --log-every 100".split()
+        "--hidden 64 --batch 8 --steps 32 --epochs 240 --sample-every 300 --sample-length 30 --log-every 100".split()
     )
     command = [*CUCHAR, "train", str(text), *options, "--out", str(tmp_path / "run")]
     child = pexpect.spawn(command[0], command[1:], env=environment_, dimensions=(rows, columns), timeout=60)
