@@ -386,7 +386,6 @@ def test_export_writes_the_file(cli, fails, trained, tmp_path):
         ("--lr inf", "--lr: expected a number above 0, found inf"),
         ("--seed -1", "--seed: expected from 0"),
         ("--dropout 1", "--dropout: expected from 0 up to, not including, 1, found 1.0"),
-        ("--dropout 0.5 --layers 1", "--dropout: acts between layers, so it needs --layers 2"),
         ("--clip -1", "--clip: expected at least 0"),
         ("--weight-decay -1", "--weight-decay: expected at least 0"),
         ("--schedule linear", "--schedule: expected constant | step | cosine, found linear"),
