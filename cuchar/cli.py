@@ -27,7 +27,7 @@ Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: 
 def train(
     context: typer.Context,
     texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", help="Text files or folders.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn.", show_default="notebook")] = None,
+    preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn | best.", show_default="notebook")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
     steps: Annotated[int, typer.Option(help="Characters a window.")] = DEFAULT.steps,
