@@ -105,19 +105,21 @@ extern "C" __global__ void __launch_bounds__(GEMM_THREADS) weight_gradients(
     const long long BH = static_cast<long long>(B) * H;
     const int N = T * B, split = blockIdx.x % S;
     const int begin = N / S * split + min(split, N % S), end = begin + N / S + (split < N % S);
-    const auto output = [&](int layer) { return dropped ? dropped + layer * T * BH : h + (layer * (T + 1) + 1) * BH; };
+    const real* outputs = dropped ? dropped : h + BH;  // what layers hand on, [N,H] each
+    const long long output_size = (dropped ? T : T + 1) * BH;
     real* partial = partials + split * PARAMETERS;
     int tile = blockIdx.x / S;
     if (tile < (2 * L - 1) * tiles_of(4 * H)) {  // the two of a layer after each other, W_hh first
         const int number = tile / tiles_of(4 * H) + 1, layer = number / 2;
         const bool recurrent = layer == 0 || number % 2;
-        const Product product = {gates + layer * static_cast<long long>(N) * 4 * H, recurrent ? h + layer * (T + 1) * BH : output(layer - 1),
+        const real* right_rows = recurrent ? h + layer * (T + 1) * BH : outputs + (layer - 1) * output_size;
+        const Product product = {gates + layer * static_cast<long long>(N) * 4 * H, right_rows,
                                  recurrent ? weight_hh_at(layer) : weight_ih_at(layer), recurrent ? bias_at(layer) : -1};
         return tile_product<4 * H>(product, tile % tiles_of(4 * H), begin, end, partial, left, right);
     }
     tile -= (2 * L - 1) * tiles_of(4 * H);
     if (tile < tiles_of(V)) {
-        return tile_product<V>({dlogits, output(L - 1), HEAD_WEIGHT_AT, HEAD_BIAS_AT}, tile, begin, end, partial, left, right);
+        return tile_product<V>({dlogits, outputs + (L - 1) * output_size, HEAD_WEIGHT_AT, HEAD_BIAS_AT}, tile, begin, end, partial, left, right);
     }
     tile -= tiles_of(V);
     constexpr int PARTS = (4 * H + SUM_COLUMNS - 1) / SUM_COLUMNS;
