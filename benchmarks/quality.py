@@ -1,6 +1,7 @@
 """How well do the presets predict held-out text? Both splits that others publish, beside their figures.
 
-    python benchmarks/quality.py TEXT [--preset char-rnn ...] [--device cpu] [--out benchmarks/results/NAME.json]
+    python benchmarks/quality.py TEXT [--preset char-rnn ...] [--split tail] [--device cpu]
+                                 [--out benchmarks/results/NAME.json]
 
 TEXT is tinyshakespeare (1,115,394 characters, github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt) for the
 published figures to mean anything. Every preset is trained twice, in a folder that is thrown away: once without the
@@ -48,6 +49,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("text", type=Path)
     arguments.add_argument("--preset", nargs="+", choices=PRESETS, default=["char-rnn"])
+    arguments.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS))
     arguments.add_argument("--device", default="auto")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
@@ -57,7 +59,7 @@ def main() -> None:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         for preset in options.preset:
-            for split in SPLITS:
+            for split in options.split:
                 found["runs"].append(
                     train(options.text, preset, split, options.device, Path(folder) / f"{preset}-{split}")
                 )

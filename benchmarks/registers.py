@@ -160,15 +160,15 @@ def builds() -> list[Build]:
             continue
         found |= set(_shape_free(capability, "float")) | set(_reduced(capability))
         for model in edge_models(architecture, 4):
-            for dropout in (0, 1) if model.layers > 1 else (0,):
+            for dropout in (0, 1):
                 found |= set(_resident(model, architecture, "float", dropout))
             found |= set(_sampling(model, architecture, "float"))
         for model in persistent_models(architecture, 4):
-            for dropout in (0, 1) if model.layers > 1 else (0,):
+            for dropout in (0, 1):
                 found.add(_persistent(model, architecture, "float", dropout))
         for precision in (name for name, least in LEAST_CAPABILITY.items() if name != "fp32" and capability >= least):
             for model in persistent_models(architecture, 4, precision, (1, 2)):
-                found.add(_persistent(model, architecture, "float", int(model.layers > 1), precision))
+                found.add(_persistent(model, architecture, "float", 1, precision))
         for V, H in ((CHARACTERS, 64), (68, 512), (512, 512)):
             found.add(_head(V, H, capability, "float"))
     hopper = ARCHITECTURES[90]

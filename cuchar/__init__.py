@@ -40,7 +40,7 @@ def train(
         texts: a file, a folder, or several of them.
         val: a text to validate on after every epoch.
         out: the run folder, `runs/<text>-<time>` by default.
-        preset: notebook | char-rnn | torch-rnn, whose options hold where none are given.
+        preset: notebook | char-rnn | torch-rnn | best, whose options hold where none are given.
         listener: told of every step (`cuchar.training.Listener`); silent by default.
         options: fields of `cuchar.config.TrainConfig`: hidden, layers, steps, batch, lr, ...
     Raises:

@@ -27,7 +27,7 @@ Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: 
 def train(
     context: typer.Context,
     texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", help="Text files or folders.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn.", show_default="notebook")] = None,
+    preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn | best.", show_default="notebook")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
     steps: Annotated[int, typer.Option(help="Characters a window.")] = DEFAULT.steps,
@@ -41,7 +41,7 @@ def train(
     precision: Precision = DEFAULT.precision,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<text>-<time>")] = None,
     carry_state: Annotated[bool, typer.Option("--carry-state", help="Windows follow each other, with their state.")] = False,
-    dropout: Annotated[float, typer.Option(help="Between layers.")] = DEFAULT.dropout,
+    dropout: Annotated[float, typer.Option(help="Of each layer's output.")] = DEFAULT.dropout,
     clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 is off.")] = DEFAULT.clip,
     weight_decay: Annotated[float, typer.Option(help="Decoupled, as AdamW's.")] = DEFAULT.weight_decay,
     schedule: Annotated[str, typer.Option(help="Learning rate: constant | step | cosine.")] = DEFAULT.schedule,
@@ -215,7 +215,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 def _alone(given: dict[str, Any]) -> dict[str, Any]:
     """Options whose range can be checked without knowing the run's others."""
-    pairs = {"stride", "dropout", "decay", "val_split"}
+    pairs = {"stride", "decay", "val_split"}
     return {name: value for name, value in given.items() if name not in pairs}
 
 

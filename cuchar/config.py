@@ -83,8 +83,6 @@ class TrainConfig:
             self._expect("decay", 0 < self.decay <= 1, "above 0 and at most 1")
             if self.schedule == "constant":
                 raise OptionError("--decay: expected --schedule step or cosine with it, found constant")
-        if self.dropout and self.layers == 1:
-            raise OptionError("--dropout: acts between layers, so it needs --layers 2 or more, found 1")
         if self.carry_state and self.stride not in (None, self.steps):
             raise OptionError(
                 f"--stride: expected --steps ({self.steps}) with --carry-state, whose windows "

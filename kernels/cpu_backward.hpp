@@ -23,7 +23,7 @@ inline void cell_back(const Task& task, const Layout& at, long layer, long t, lo
             real* const gate = gates + r * 4 * Hp + unit;
             real* const carried = task.dc + (b + r) * Hp + unit;
             const Lanes i = load(gate), f = load(gate + Hp), g = load(gate + 2 * Hp), o = load(gate + 3 * Hp);
-            if (task.masks && layer + 1 < at.L) above[r][p] *= load(task.masks + (layer * N + row + r) * Hp + unit);
+            if (task.masks) above[r][p] *= load(task.masks + (layer * N + row + r) * Hp + unit);
             const Lanes dh = above[r][p] + recurrent[r][p], tanh_c = tanh(load(c + task.B * Hp));
             Lanes dc = dh * o * (1 - tanh_c * tanh_c);
             if (t + 1 < task.T) dc += load(carried);

@@ -21,10 +21,7 @@ inline void cell(const Task& task, const Layout& at, long layer, long t, long b,
     real* const c = task.c + (layer * rows + row) * Hp;
     Lanes sum[R][4] = {};
     const long panel = u * at.H * 4 * LANES;
-    if (layer) {
-        const real* below = task.masks ? task.dropped + ((layer - 1) * task.T * task.B + row) * Hp : h + (task.B - rows) * Hp;
-        multiply<R, 4>(sum, below, Hp, weights + at.inputs_forward(layer) + panel, at.H);
-    }
+    if (layer) multiply<R, 4>(sum, at.output(task, layer - 1) + row * Hp, Hp, weights + at.inputs_forward(layer) + panel, at.H);
     multiply<R, 4>(sum, h, Hp, weights + at.recurrent_forward(layer) + panel, at.H);
     Lanes held[R][4];
 #pragma GCC unroll 8
@@ -92,7 +89,7 @@ template <int R, int P>
 inline void logits_of(const Task& task, const Layout& at, long t, long b, long number, Number<R>, Number<P>) {
     const real* const bias = task.weights + at.head_bias_row() + number * P * LANES;
     const real* const panel = task.weights + at.head_forward() + number * at.H * P * LANES;
-    const real* const h = task.h + (((at.L - 1) * (task.T + 1) + t + 1) * task.B + b) * at.Hp;
+    const real* const h = at.output(task, at.L - 1) + (t * task.B + b) * at.Hp;
     real* const logits = task.logits + (t * task.B + b) * at.Vp + number * P * LANES;
     Lanes sum[R][P] = {};
     multiply<R, P>(sum, h, at.Hp, panel, at.H);
@@ -118,7 +115,7 @@ inline void forward(const Task& task, const Layout& at, Share rows) {
         for (long t = 0; t < task.T; ++t) {
             for (long u = 0; u < at.U; ++u)
                 for_tiles<GATE_ROWS>(rows.begin, rows.end, [&](long b, auto R) { cell(task, at, layer, t, b, u, R); });
-            if (task.masks && layer + 1 < at.L)
+            if (task.masks)
                 for (long b = rows.begin; b < rows.end; ++b) drop(task, at, layer, t * task.B + b);
         }
     for (long t = 0; t < task.T; ++t) head(task, at, t, rows);

@@ -100,11 +100,9 @@ inline void gradients(const Task& task, const Layout& at, int thread) {
             if (layer == 0) {
                 sums_by_character(task, at, task.gradients, gate, units);
             } else {
-                const real* below = task.masks ? task.dropped + (layer - 1) * N * Hp : h + (task.B - rows) * Hp;
-                products(into(at.inputs(layer), H), units, H, da, 4 * Hp, below, Hp, N);
+                products(into(at.inputs(layer), H), units, H, da, 4 * Hp, at.output(task, layer - 1), Hp, N);
             }
         }
-    const real* h = task.h + ((at.L - 1) * rows + task.B) * Hp;
-    products(task.gradients + at.head(), characters, H, task.logits, at.Vp, h, Hp, N);
+    products(task.gradients + at.head(), characters, H, task.logits, at.Vp, at.output(task, at.L - 1), Hp, N);
     sums(task.gradients + at.head_bias(), characters, task.logits, at.Vp, N);
 }

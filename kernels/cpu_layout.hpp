@@ -12,7 +12,7 @@ struct Task {
     const std::int32_t *inputs, *targets;  // [T,B]; targets nullptr: logits only
     real *h, *c;                    // [L,T+1,B,U*LANES]; h[l][t] enters step t
     real* gates;                    // [L,T,B,4,U*LANES]: i,f,g,o, then da; nullptr: no way back
-    real *masks, *dropped;          // [L-1,T,B,U*LANES]: factors of dropout, and h times them; nullptr: none
+    real *masks, *dropped;          // [L,T,B,U*LANES]: factors of dropout, and h times them; nullptr: none
     real* logits;                   // [T,B,vectors(V)*LANES], then dlogits
     real* losses;                   // [T,B]
     real *dc, *token_sums;          // [B,U*LANES]; [min(V, T*B),4,U*LANES]
@@ -28,6 +28,11 @@ struct Layout {
 
     explicit Layout(const Task& task)
         : V(task.V), H(task.H), L(task.L), U(vectors(H)), Hp(U * LANES), Vp(vectors(V) * LANES), units(H), characters(V) {}
+
+    /* [T,B,Hp]: what a layer hands on to the next, or to the head. */
+    const real* output(const Task& task, long layer) const {
+        return task.masks ? task.dropped + layer * task.T * task.B * Hp : task.h + (layer * (task.T + 1) + 1) * task.B * Hp;
+    }
 
     /* In the flat buffer. */
     long inputs(long layer) const { return layer ? 4 * H * (V + H + 1) + (layer - 1) * 4 * H * (2 * H + 1) : 0; }

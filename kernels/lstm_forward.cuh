@@ -81,7 +81,7 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
         h = gate2 * tanh(c);
         look_up(id, t + AHEAD);
         if (keeps) vectors[from + place(unit)] = h;
-        if (DROPOUT && layer < L - 1 && keeps) {
+        if (DROPOUT && keeps) {
             const long long element = (static_cast<long long>(t) * B + sequence.b) * H + unit;
             const real dropped = h * dropout_factor(sequence.dropout, layer, element);
             vectors[from + DROPPED + place(unit)] = dropped;

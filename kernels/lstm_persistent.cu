@@ -5,7 +5,7 @@
  *   da_i = dc*g*i*(1-i)   da_f = dc*c*f*(1-f)   da_g = dc*i*(1-g^2)   da_o = dh'*tanh(c')*o*(1-o)
  *   dh of the step before = W_hh^T da        dh' of the layer below = mask * W_ih^T da
  * parameters [PARAMETERS]; inputs [T,B] of this step (a chunk of them a training step); h, c [L,T+1,B,H], slot 0 in;
- * gates [L,T,B,4,H]: forward leaves them activated, backward da; dropped [L-1,T,B,H]: h' times the mask, with DROPOUT;
+ * gates [L,T,B,4,H]: forward leaves them activated, backward da; dropped [L,T,B,H]: h' times the mask, with DROPOUT;
  * dh [T,B,H] in: gradient of the last layer's h', out: scratch. progress->now.stopped grows by 2 for each block that
  * waited too long. Of a part, a thread has one unit of every so many rows. No sum's order depends on who is first: runs repeat.
  * Source: Gers, Schmidhuber, Cummins 2000. Reference: numpy_engine._forward_layer, _backward_layer
@@ -133,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
             const real f = gate[H] = sigmoid(sum.y + in[1][row][mine]);
             const real next = c[state + BH] = f * in[4][row][mine] + i * g;
             const real o = gate[3 * H] = sigmoid(sum.w + in[3][row][mine]), out = h[state + BH] = o * tanh(next);
-            if (DROPOUT && layer < L - 1) {
+            if (DROPOUT) {
                 const long long element = at.step * BH + static_cast<long long>(at.first + row) * H + unit;
                 dropped[layer * T * BH + element] = out * factor(seed, steps, progress, threshold, scale, layer, element);
             }

@@ -35,11 +35,11 @@ static_assert(sizeof(Shared) == SHARED_BYTES, "plan.py and lstm_resident.cu diff
 #define CLUSTER_DIMS
 #endif
 
-/* Every CLUSTER-th tile of the row's steps: logits, dlogits, dh[n] = W^T dlogits[n]. */
+/* Every CLUSTER-th tile of the row's steps: logits, dlogits, dh[n] = mask * W^T dlogits[n]. */
 __device__ __forceinline__ void row_head(const Sequence& sequence, Shared& shared) {
     const int T = sequence.T, B = sequence.B, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     constexpr int COLUMNS = (H + 31) / 32;  // of a lane
-    const real* h = sequence.h + sequence.state_at(L - 1, 1);
+    const real* h = DROPOUT ? sequence.dropped + sequence.output_at(L - 1, 0) : sequence.h + sequence.state_at(L - 1, 1);
     for (int t = block_rank() * ROWS; t < T; t += CLUSTER * ROWS) {
         __syncthreads();
         const long long step_size = static_cast<long long>(B) * H;
@@ -75,7 +75,10 @@ __device__ __forceinline__ void row_head(const Sequence& sequence, Shared& share
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
                 const int k = lane + 32 * j;
-                if (mine + r < T && k < H) sequence.dh[sequence.output_at(0, mine + r) + k] = dh[r][j];
+                if (mine + r >= T || k >= H) continue;
+                const long long element = sequence.output_at(0, mine + r) + k;
+                if (DROPOUT) dh[r][j] *= dropout_factor(sequence.dropout, L - 1, element);
+                sequence.dh[element] = dh[r][j];
             }
     }
 }

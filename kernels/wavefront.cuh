@@ -34,7 +34,7 @@ struct Sequence {
     real* h;                 // [L,T+1,B,H]: slot t enters step t
     real* c;                 // [L,T+1,B,H]
     real* gates;             // [L,T,B,4,H]: activated; after backward the gradients of the pre-activations
-    real* dropped;           // [L-1,T,B,H]: h' times the mask, with DROPOUT
+    real* dropped;           // [L,T,B,H]: h' times the mask, with DROPOUT
     real* dh;                // [T,B,H]: gradient of the last layer's h'
     real* dlogits;           // [T,B,V]
     real* losses;            // [T,B]

@@ -1,7 +1,7 @@
 /* weight_gradients.cu: every gradient of the resident regime, split over N = T*B, in one launch.
  *   d W [M,H] = sum over n of left[n,M] times right[n,H]     d bias [M] = sum over n of left[n,M]
  *   for a layer: left = da, right = h before the step (W_hh) or the layer's input (W_ih)
- *   for the head: left = dlogits, right = h' of the last layer
+ *   for the head: left = dlogits, right = what the last layer hands on
  *   d W_ih of layer 0, [V,4H]: rows of da added by character
  * partials [S,PARAMETERS]: a split has N/S of the n, the first ones one more; gradient_norm adds the splits in order.
  * A block: one split's tile of TILE x TILE, each half of its threads over half of the n, a thread 8 x 4 of the tile,
@@ -95,7 +95,7 @@ __device__ __forceinline__ void tile_product(
     partial[product.bias_at + m] = sum;
 }
 
-/* gates [L,N,4H]: da; h [L,T+1,B,H]; dropped [L-1,N,H] or null; dlogits [N,V]; inputs [N] of this step. */
+/* gates [L,N,4H]: da; h [L,T+1,B,H]; dropped [L,N,H] or null; dlogits [N,V]; inputs [N] of this step. */
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS) weight_gradients(
     const real* gates, const real* h, const real* dropped, const real* dlogits, const int* inputs,
     const Progress* progress, real* partials, int T, int B, int S) {
@@ -105,21 +105,21 @@ extern "C" __global__ void __launch_bounds__(GEMM_THREADS) weight_gradients(
     const long long BH = static_cast<long long>(B) * H;
     const int N = T * B, split = blockIdx.x % S;
     const int begin = N / S * split + min(split, N % S), end = begin + N / S + (split < N % S);
+    const real* outputs = dropped ? dropped : h + BH;  // what layers hand on, [N,H] each
+    const long long output_size = (dropped ? T : T + 1) * BH;
     real* partial = partials + split * PARAMETERS;
     int tile = blockIdx.x / S;
     if (tile < (2 * L - 1) * tiles_of(4 * H)) {  // the two of a layer after each other, W_hh first
         const int number = tile / tiles_of(4 * H) + 1, layer = number / 2;
         const bool recurrent = layer == 0 || number % 2;
-        const real* hs = h + (recurrent ? layer : layer - 1) * (T + 1) * BH + (recurrent ? 0 : BH);
-        if (!recurrent && dropped) hs = dropped + (layer - 1) * static_cast<long long>(N) * H;
-        const Product product = {gates + layer * static_cast<long long>(N) * 4 * H, hs,
+        const real* right_rows = recurrent ? h + layer * (T + 1) * BH : outputs + (layer - 1) * output_size;
+        const Product product = {gates + layer * static_cast<long long>(N) * 4 * H, right_rows,
                                  recurrent ? weight_hh_at(layer) : weight_ih_at(layer), recurrent ? bias_at(layer) : -1};
         return tile_product<4 * H>(product, tile % tiles_of(4 * H), begin, end, partial, left, right);
     }
     tile -= (2 * L - 1) * tiles_of(4 * H);
     if (tile < tiles_of(V)) {
-        const real* last = h + (L - 1) * (T + 1) * BH + BH;
-        return tile_product<V>({dlogits, last, HEAD_WEIGHT_AT, HEAD_BIAS_AT}, tile, begin, end, partial, left, right);
+        return tile_product<V>({dlogits, outputs + (L - 1) * output_size, HEAD_WEIGHT_AT, HEAD_BIAS_AT}, tile, begin, end, partial, left, right);
     }
     tile -= tiles_of(V);
     constexpr int PARTS = (4 * H + SUM_COLUMNS - 1) / SUM_COLUMNS;

@@ -23,7 +23,7 @@ from cuchar.sampling import SampleConfig
 H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # with few multiprocessors, for few splits of N
 FEW = Limits(90, 6, 232_448)
 STEPWISE = Limits(80, 108, 166_912, registers=0)
-WORKLOADS = {  # V, H, L, B, T, the device; dropout is on where there are layers to drop between, but for "without"
+WORKLOADS = {  # V, H, L, B, T, the device; dropout is on, but for "without"
     "cluster": (40, 64, 2, 3, 67, H100),
     "block": (40, 25, 3, 2, 9, A100),
     "block without dropout": (40, 25, 3, 2, 9, A100),
@@ -53,7 +53,7 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     if sys.argv[2] == "small large vocabulary" or "persistent" in sys.argv[2]:
         plan.ONE_PASS_VOCABULARY = plan.WARP_VOCABULARY = V - 1  # the resident regime's limit, too
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
-    dropout = 0.3 if L > 1 and "without" not in sys.argv[2] else 0.0
+    dropout = 0.3 if "without" not in sys.argv[2] else 0.0
     options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
     config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
     precision = next((name for name in PRECISIONS if name in sys.argv[2]), "fp32")

@@ -77,7 +77,7 @@ class RoundingEngine:
                 gates[layer, t] = i, f, np.tanh(g), o
                 c[layer, t + 1] = f * c[layer, t] + i * gates[layer, t, 2]
                 h[layer, t + 1] = o * np.tanh(c[layer, t + 1])
-        last = seen_h[-1, 1:].reshape(N, H)
+        last = (seen_h[-1, 1:] * masks[-1]).reshape(N, H)
         logits = of("logits", last) @ of("logits", p["head.weight"]).T + p["head.bias"]
         logits -= logits.max(axis=1, keepdims=True)
         exps, place = np.exp(logits), (np.arange(N), targets.reshape(-1))
@@ -94,6 +94,7 @@ class RoundingEngine:
         dh = (of("d logits", dlogits) @ of("d logits", p["head.weight"])).reshape(T, B, H)
         for layer in reversed(range(L)):
             da, R = self.tape["das"][layer], of("d recurrent", p[f"lstm.weight_hh_l{layer}"])
+            dh = dh * masks[layer]
             dc, through = np.zeros((B, H), self.dtype), np.zeros((B, H), self.dtype)
             for t in reversed(range(T)):
                 (i, f, g, o), tanh_c = gates[layer, t], np.tanh(c[layer, t + 1])
@@ -116,7 +117,7 @@ class RoundingEngine:
             if layer:
                 W = p[f"lstm.weight_ih_l{layer}"]
                 gradients[f"lstm.weight_ih_l{layer}"][...] = of("d weights", rows).T @ of("d weights", below[layer])
-                dh = (of("d inputs", rows) @ of("d inputs", W)).reshape(T, B, H) * masks[layer - 1]
+                dh = (of("d inputs", rows) @ of("d inputs", W)).reshape(T, B, H)
             else:
                 sum_columns_by_id(np.ascontiguousarray(rows.T), inputs, gradients["lstm.weight_ih_l0"])
         gradients.flat /= gradients.flat.dtype.type(self.scale)

@@ -386,7 +386,6 @@ def test_export_writes_the_file(cli, fails, trained, tmp_path):
         ("--lr inf", "--lr: expected a number above 0, found inf"),
         ("--seed -1", "--seed: expected from 0"),
         ("--dropout 1", "--dropout: expected from 0 up to, not including, 1, found 1.0"),
-        ("--dropout 0.5 --layers 1", "--dropout: acts between layers, so it needs --layers 2"),
         ("--clip -1", "--clip: expected at least 0"),
         ("--weight-decay -1", "--weight-decay: expected at least 0"),
         ("--schedule linear", "--schedule: expected constant | step | cosine, found linear"),
@@ -532,6 +531,6 @@ def test_a_preset_gives_what_is_not_given(cli, text, tmp_path):
 
 def test_a_preset_that_is_none_or_of_no_use(fails, trained, text, tmp_path):
     line = fails(2, "train", text, "--preset", "gpt", "--out", tmp_path / "run")
-    assert "--preset: expected notebook | char-rnn | torch-rnn, found gpt" in line
+    assert "--preset: expected notebook | char-rnn | torch-rnn | best, found gpt" in line
     line = fails(2, "train", "--resume", trained, "--preset", "char-rnn")
     assert f"--preset: expected --resume {trained} alone, which has its own, found both" in line

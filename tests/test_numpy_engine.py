@@ -50,7 +50,7 @@ def plain_loss(parameters, inputs, targets, state, masks=None):
                 i, f, g, o = sigmoid(a[:H]), sigmoid(a[H : 2 * H]), np.tanh(a[2 * H : 3 * H]), sigmoid(a[3 * H :])
                 end.c[layer, b] = f * end.c[layer, b] + i * g
                 end.h[layer, b] = x = o * np.tanh(end.c[layer, b])
-                if masks is not None and layer < model.layers - 1:
+                if masks is not None:
                     x = x * masks[layer][t, b]
             logits = parameters["head.weight"] @ x + parameters["head.bias"]
             total += np.log(np.sum(np.exp(logits))) - logits[targets[t, b]]
@@ -65,7 +65,7 @@ def test_loss_and_state_are_those_of_the_plain_loop(shape, dropout, carried):
     masks = None
     if dropout:
         _, H, L, B, T = shape
-        masks = [dropout_mask((T, B, H), 0.4, 3, 9, layer, np.float64) for layer in range(L - 1)]
+        masks = [dropout_mask((T, B, H), 0.4, 3, 9, layer, np.float64) for layer in range(L)]
     expected, end = plain_loss(parameters, inputs, targets, state, masks)
     engine = NumpyEngine(model, np.float64)
     loss, after = engine.loss_and_gradients(parameters, inputs, targets, state, Parameters(model, np.float64), dropout)

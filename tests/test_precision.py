@@ -49,7 +49,7 @@ def ratios(precision, shape, devices, reference_precision=None, plain=(), ulps=4
     The bound is twice the error that the same arithmetic has in NumPy's float32, and a few ulp of the sums' terms.
     """
     model, parameters, inputs, targets, state = problem(*shape)
-    dropout = Dropout(0.4, 3, 9) if shape[2] > 1 else None
+    dropout = Dropout(0.4, 3, 9)
     single = (*as_type(parameters, state, np.float32), inputs, targets, dropout)
     ours, *others = (results(CudaEngine(model, device, precision=precision), *single) for device in devices)
     options = {"plain": plain, "followed": {name: ours[name] for name in ("h", "dlogits", "das")}}

@@ -6,8 +6,8 @@ The model, for each layer, with gates in the order i, f, g, o:
     a = W_ih x_t + W_hh h + b      i, f, o = sigmoid(a_i, a_f, a_o)      g = tanh(a_g)
     c' = f*c + i*g                 h' = o*tanh(c')
 
-The first layer's x_t is one-hot, so W_ih x_t is a column of W_ih. Between layers h' is
-multiplied by the dropout mask; the last layer's goes to the head, logits = W h' + b.
+The first layer's x_t is one-hot, so W_ih x_t is a column of W_ih. The next layer's
+x_t is h', in training times the dropout mask; so is what the head reads, logits = W x + b.
 """
 
 from collections.abc import Sequence

@@ -75,7 +75,7 @@ class Tape:
         self.h = device.empty((L, T + 1, B, H), dtype)  # h[l, t] enters step t
         self.c = device.empty((L, T + 1, B, H), dtype)
         self.gates = device.empty((L, T, B, 4 * H), dtype)
-        self.dropped = device.empty(((L - 1) * dropout, T, B, H), dtype)
+        self.dropped = device.empty((L * dropout, T, B, H), dtype)
         self.logits = device.empty((T, B, V), dtype)
         self.losses = device.empty((T, B), dtype)
         self.flags = device.empty((2, flags // 2), np.uint32)  # forward's and backward's
@@ -110,10 +110,10 @@ class Tape:
             for layer, values in enumerate(host):
                 self._device.write(array[layer, self.T], values)
 
-    def below(self, layer: int, dropped: bool) -> Any:
-        """The input [N, H] of a layer above the first."""
-        outputs = self.dropped[layer - 1] if dropped else self.h[layer - 1, 1:]
-        return outputs.reshape(self.N, outputs.shape[-1])
+    def output(self, layer: int, dropped: bool) -> Any:
+        """What a layer hands on to the next, or to the head, [N, H]."""
+        steps = self.dropped[layer] if dropped else self.h[layer, 1:]
+        return steps.reshape(self.N, steps.shape[-1])
 
     def expect_no_wait(self) -> None:
         """

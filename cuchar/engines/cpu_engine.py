@@ -63,8 +63,8 @@ class Tape:
             self._back["dc"] = aligned((B, columns), dtype)
             self._back["token_sums"] = aligned((min(V, T * B), 4, columns), dtype)
         if dropout:
-            self._back["masks"] = aligned((L - 1, T, B, columns), dtype)
-            self._back["dropped"] = aligned((L - 1, T, B, columns), dtype)
+            self._back["masks"] = aligned((L, T, B, columns), dtype)
+            self._back["dropped"] = aligned((L, T, B, columns), dtype)
         self.task.point(**self._back)
 
     def begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> None:

@@ -21,7 +21,7 @@ from cuchar.parameters import parameter_count
 
 
 class Head:
-    """Logits or losses of a tape's last layer; the sums that end every backward pass."""
+    """Logits or losses of what the last layer hands on; the sums that end every backward pass."""
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, precision: str = "fp32"):
         self.model, self.gemm, self._scaled = model, gemm_of(device, precision), precision == "fp16"
@@ -34,17 +34,17 @@ class Head:
             self._kernel = device.kernels("softmax.cu", self.macros)["softmax"]
         self._norm = device.kernels("gradient_norm.cu", self.macros)["gradient_norm"]
 
-    def __call__(self, weights: Weights, tape: Tape, with_targets: bool) -> None:
+    def __call__(self, weights: Weights, tape: Tape, with_targets: bool, dropped: bool = False) -> None:
         """Losses and dlogits with targets, logits without."""
-        N, V, H = tape.N, self.model.vocabulary_size, self.model.hidden
-        weight, bias, h = weights["head.weight"], weights["head.bias"], tape.h[-1, 1:]
+        N, V = tape.N, self.model.vocabulary_size
+        weight, bias, x = weights["head.weight"], weights["head.bias"], tape.output(self.model.layers - 1, dropped)
         targets = tape.targets if with_targets else NULL
         if self.one_pass:
             self._kernel(
-                ceil_div(N, 32), 256, weight, bias, h, targets, tape.progress, tape.logits, tape.losses, i32(N)
+                ceil_div(N, 32), 256, weight, bias, x, targets, tape.progress, tape.logits, tape.losses, i32(N)
             )
         else:
-            self.gemm(h.reshape(N, H), weight, tape.logits.reshape(N, V), tb=True)
+            self.gemm(x, weight, tape.logits.reshape(N, V), tb=True)
             self._kernel(
                 N, 256, tape.logits, bias, targets, tape.progress, self.scaling(tape), tape.losses, i32(N), i32(V)
             )
@@ -132,20 +132,21 @@ class GemmLaunches:
 
     def gradients(self, weights: Weights, tape: Tape, backward: Backward, carry: bool, mask: Mask | None) -> None:
         self.forward(weights, tape, carry, mask)
-        self.head(weights, tape, with_targets=True)
-        N, H, V = tape.N, self.model.hidden, self.model.vocabulary_size
+        dropped = mask is not None
+        self.head(weights, tape, with_targets=True, dropped=dropped)
+        N, H, V, L = tape.N, self.model.hidden, self.model.vocabulary_size, self.model.layers
         gemm, gradients = self.gemm, backward.gradients
         dlogits = tape.logits.reshape(N, V)
-        gemm(dlogits, tape.h[-1, 1:].reshape(N, H), gradients["head.weight"], ta=True)
+        gemm(dlogits, tape.output(L - 1, dropped), gradients["head.weight"], ta=True)
         self._sum(dlogits, gradients["head.bias"])
         gemm(dlogits, weights["head.weight"], backward.dh.reshape(N, H))
         self._recurrence.backward(weights, tape, backward, mask)
-        for layer in range(self.model.layers):
+        for layer in range(L):
             da, into = tape.gates[layer].reshape(N, 4 * H), gradients[f"lstm.weight_ih_l{layer}"]
             gemm(da, tape.h[layer, :-1].reshape(N, H), gradients[f"lstm.weight_hh_l{layer}"], ta=True)
             self._sum(da, gradients[f"lstm.bias_l{layer}"])
             if layer:
-                gemm(da, tape.below(layer, mask is not None), into, ta=True)
+                gemm(da, tape.output(layer - 1, dropped), into, ta=True)
             else:
                 self._sum_by_id(da, tape, into)
         self.head.finish(tape, backward)

@@ -23,7 +23,7 @@ def bytes_needed(
     H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
     N = T * B
     numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
-    numbers += (L - 1) * N * H * dropout + (splits * P if splits > 1 else 0)
+    numbers += L * N * H * dropout + (splits * P if splits > 1 else 0)
     return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 4 * flags + 24
 
 

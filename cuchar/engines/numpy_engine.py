@@ -50,7 +50,7 @@ class Tape:
         self.h = np.empty((L, T + 1, H, B), dtype)  # h[l, t] enters step t
         self.c = np.empty((L, T + 1, H, B), dtype)
         self.tanh_c = np.empty((L, T, H, B), dtype)
-        self.dropped = np.empty((L, T, H, B), dtype)  # layer l's input, where dropout made it differ from h
+        self.dropped = np.empty((L, T, H, B), dtype)  # h after each step, times the mask
         self.logits = np.empty((T, V, B), dtype)
         self.dgates = np.empty((T, 4, H, B), dtype)
         self.dh = np.empty((T, H, B), dtype)
@@ -59,6 +59,10 @@ class Tape:
         self.scratch = np.empty((4, H, B), dtype)
         self.rows = np.empty((max(4 * H, V), T, B), dtype)  # [rows, N] copies for the weight gradients
         self.columns = np.empty((H, T, B), dtype)
+
+    def outputs(self, dropped: bool) -> np.ndarray:
+        """What each layer hands on to the next, or to the head, [L, T, H, B]."""
+        return self.dropped if dropped else self.h[:, 1:]
 
 
 class NumpyEngine:
@@ -130,12 +134,12 @@ class NumpyEngine:
         return HostSampler(self, weights, config, seed, streams, ids, state, position)
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
-        """The factors of every layer's output but the last one's, feature-major."""
+        """The factors of every layer's output, feature-major."""
         p, seed, step = dropout.probability, dropout.seed, dropout.step
         shape = (T, B, self.model.hidden)
         return [
             np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype).transpose(0, 2, 1))
-            for layer in range(self.model.layers - 1)
+            for layer in range(self.model.layers)
         ]
 
     def _forward(
@@ -146,18 +150,18 @@ class NumpyEngine:
             raise ShapeError(f"state: expected {(self.model.layers, B, H)}, found {state.h.shape}")
         tape = self._tape(T, B)
         tape.h[:, 0], tape.c[:, 0] = state.h.transpose(0, 2, 1), state.c.transpose(0, 2, 1)
+        outputs = tape.outputs(masks is not None)
         for layer, folded in enumerate(weights.layers):
             gates = tape.gates[layer].reshape(T, 4 * H, B)
             if layer == 0:
                 np.copyto(gates, folded.inputs[inputs].transpose(0, 2, 1))
             else:
-                below = tape.h[layer - 1, 1:]
-                if masks:
-                    below = np.multiply(below, masks[layer - 1], out=tape.dropped[layer])
-                np.matmul(folded.inputs, below, out=gates)
+                np.matmul(folded.inputs, outputs[layer - 1], out=gates)
                 gates += folded.bias
             self._forward_layer(folded.recurrent, tape, layer)
-        np.matmul(weights.head, tape.h[-1, 1:], out=tape.logits)
+            if masks:
+                np.multiply(tape.h[layer, 1:], masks[layer], out=tape.dropped[layer])
+        np.matmul(weights.head, outputs[-1], out=tape.logits)
         tape.logits += weights.head_bias
         return tape
 
@@ -186,10 +190,13 @@ class NumpyEngine:
     ) -> None:
         """From dlogits, which `cross_entropy` left in `tape.logits`, down to the first layer."""
         dlogits, dh = tape.logits, tape.dh
+        outputs = tape.outputs(masks is not None)
         np.sum(dlogits, axis=(0, 2), out=gradients["head.bias"])
-        self._weight_gradient(dlogits, tape.h[-1, 1:], tape, gradients["head.weight"])
+        self._weight_gradient(dlogits, outputs[-1], tape, gradients["head.weight"])
         np.matmul(parameters["head.weight"].T, dlogits, out=dh)
         for layer in reversed(range(self.model.layers)):
+            if masks:
+                dh *= masks[layer]
             self._backward_layer(parameters[f"lstm.weight_hh_l{layer}"], tape, layer)
             T, _, H, B = tape.dgates.shape
             da = tape.dgates.reshape(T, 4 * H, B)
@@ -199,11 +206,8 @@ class NumpyEngine:
             if layer == 0:
                 sum_columns_by_id(tape.rows[: 4 * H].reshape(4 * H, -1), inputs, into)
             else:
-                below = tape.dropped[layer] if masks else tape.h[layer - 1, 1:]
-                self._weight_gradient(da, below, tape, into)
+                self._weight_gradient(da, outputs[layer - 1], tape, into)
                 np.matmul(parameters[f"lstm.weight_ih_l{layer}"].T, da, out=dh)
-                if masks:
-                    dh *= masks[layer - 1]
 
     def _backward_layer(self, recurrent: np.ndarray, tape: Tape, layer: int) -> None:
         """From dh [T, H, B] to dgates [T, 4, H, B], the gradients of the pre-activations.

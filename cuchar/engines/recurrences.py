@@ -1,7 +1,7 @@
 """The recurrence of the regimes whose other work is GEMMs: step by step, or in one launch on the whole chip.
 
 Both begin with the state in slot 0 of the tape and leave h, c and gates of every step; backward
-turns `Backward.dh`, the gradient of the last layer's output, and the gates into the gradients of the pre-activations.
+turns `Backward.dh`, the gradient of what the head read, and the gates into the gradients of the pre-activations.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,19 @@ from cuchar.engines.fitting import ceil_div
 from cuchar.engines.persistent_plan import Persistent
 
 
+class Dropping:
+    """A layer's output, or the gradient of what it became, times the layer's mask."""
+
+    def __init__(self, device: Device, dtype: np.dtype):
+        self._apply_dropout = device.kernels("dropout.cu", real_macro(dtype))["apply_dropout"]
+
+    def __call__(self, source: Any, out: Any, layer: int, mask: Mask, tape: Tape) -> None:
+        self._apply_dropout(
+            ceil_div(out.size, 256), 256, source, out, i64(out.size), i32(layer), mask.seed, mask.threshold, mask.scale,
+            tape.steps, tape.progress,
+        )  # fmt: skip
+
+
 class StepwiseRecurrence:
     """Layer by layer, a GEMM and a pointwise kernel a step: any size, and the plainest to read."""
 
@@ -27,17 +40,17 @@ class StepwiseRecurrence:
         real = real_macro(dtype)
         cell = device.kernels("cell.cu", real)
         self._cell_forward, self._cell_backward = cell["cell_forward"], cell["cell_backward"]
-        self._apply_dropout = device.kernels("dropout.cu", real)["apply_dropout"] if dropout else None
+        self._drop = Dropping(device, dtype) if dropout else None
 
     def forward(self, weights: Weights, tape: Tape, mask: Mask | None) -> None:
-        T, B, N, H, L = tape.T, tape.B, tape.N, self.model.hidden, self.model.layers
+        T, B, N, H = tape.T, tape.B, tape.N, self.model.hidden
         cells, gemm = ceil_div(B * H, 256), self._gemm
-        for layer in range(L):
+        for layer in range(self.model.layers):
             gates, h, c = tape.gates[layer], tape.h[layer], tape.c[layer]
             recurrent, bias = weights[f"lstm.weight_hh_l{layer}"], weights[f"lstm.bias_l{layer}"]
             inputs = weights[f"lstm.weight_ih_l{layer}"]
             if layer:
-                gemm(tape.below(layer, mask is not None), inputs, gates.reshape(N, 4 * H), tb=True)
+                gemm(tape.output(layer - 1, mask is not None), inputs, gates.reshape(N, 4 * H), tb=True)
             for t in range(T):
                 gemm(h[t], recurrent, gates[t], tb=True, accumulate=layer > 0)
                 table, ids = (NULL, NULL) if layer else (inputs, tape.inputs[0, t])
@@ -45,7 +58,7 @@ class StepwiseRecurrence:
                     cells, 256, gates[t], bias, table, ids, tape.progress, i32(N), c[t], c[t + 1], h[t + 1],
                     i32(B), i32(H),
                 )  # fmt: skip
-            if mask and layer < L - 1:
+            if self._drop and mask:
                 self._drop(h[1:], tape.dropped[layer], layer, mask, tape)
 
     def backward(self, weights: Weights, tape: Tape, backward: Backward, mask: Mask | None) -> None:
@@ -53,6 +66,8 @@ class StepwiseRecurrence:
         gemm, dh = self._gemm, backward.dh
         for layer in reversed(range(self.model.layers)):
             gates, c = tape.gates[layer], tape.c[layer]
+            if self._drop and mask:
+                self._drop(dh, dh, layer, mask, tape)
             for t in reversed(range(T)):
                 self._cell_backward(
                     ceil_div(B * H, 256), 256, gates[t], c[t], c[t + 1], dh[t], backward.dc, i32(t == T - 1),
@@ -62,15 +77,6 @@ class StepwiseRecurrence:
                     gemm(gates[t], weights[f"lstm.weight_hh_l{layer}"], dh[t - 1], accumulate=True)
             if layer:
                 gemm(gates.reshape(N, 4 * H), weights[f"lstm.weight_ih_l{layer}"], dh.reshape(N, H))
-                if mask:
-                    self._drop(dh, dh, layer - 1, mask, tape)
-
-    def _drop(self, source: Any, out: Any, layer: int, mask: Mask, tape: Tape) -> None:
-        assert self._apply_dropout is not None
-        self._apply_dropout(
-            ceil_div(out.size, 256), 256, source, out, i64(out.size), i32(layer), mask.seed, mask.threshold, mask.scale,
-            tape.steps, tape.progress,
-        )  # fmt: skip
 
 
 class PersistentRecurrence:
@@ -79,7 +85,7 @@ class PersistentRecurrence:
     def __init__(
         self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Persistent, dropout: bool, precision: str
     ):
-        self.plan = plan
+        self.plan, self._drop = plan, Dropping(device, dtype) if dropout else None
         macros = {**real_macro(dtype), **shape_macros(model), **plan.macros, "DROPOUT": int(dropout)}
         if precision != "fp32":
             macros["PRECISION"] = precision.capitalize()
@@ -97,6 +103,8 @@ class PersistentRecurrence:
         )  # fmt: skip
 
     def backward(self, weights: Weights, tape: Tape, backward: Backward, mask: Mask | None) -> None:
+        if self._drop and mask:
+            self._drop(backward.dh, backward.dh, len(tape.h) - 1, mask, tape)
         drop = mask or self._no_mask
         self._backward(
             self.plan.blocks, self.plan.backward.threads, weights.flat, tape.c, tape.gates, backward.dh, tape.flags[1],
