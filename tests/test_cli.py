@@ -527,6 +527,10 @@ def test_a_preset_gives_what_is_not_given(cli, text, tmp_path):
     validated = options("--preset", "char-rnn", "--val", text)
     assert (validated["val_fraction"], validated["val_split"]) == (0.0, "tail")
     assert options("--preset", "char-rnn", "--val-fraction", 0)["val_split"] == "tail"
+    best = options("--preset", "best", "--dropout", 0.25)
+    expected = {"layers": 2, "lr": 0.002, "clip": 1.0, "dropout": 0.25, "weight_decay": 0.1, "epochs": 25}
+    expected |= {"carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1, "val_split": "tail"}
+    assert expected.items() <= best.items()
 
 
 def test_a_preset_that_is_none_or_of_no_use(fails, trained, text, tmp_path):
