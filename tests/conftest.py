@@ -1,6 +1,7 @@
 """Shared by all tests: the command line in this process, and a small trained run."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from cuchar.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs, and their children, ignore
 ROOT = Path(__file__).parent.parent
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
 

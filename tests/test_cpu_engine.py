@@ -124,6 +124,22 @@ def test_twenty_steps_of_training_are_numpys():
         np.testing.assert_allclose(ours, numpys, rtol=1e-10, atol=1e-13)
 
 
+def test_no_python_runs_while_ctypes_converts_a_samplers_arguments():
+    """Or Ctrl-C there would become ctypes's ArgumentError."""
+    model, parameters, inputs, _, state = problem(20, 9, 2, 3, 4)
+    engine, given = CpuEngine(model), []
+    single, state = as_type(parameters, state, np.float32)
+    sampler = engine.sampler(engine.fold(single), SampleConfig(), 7, range(3), inputs[-1], state, 0)
+
+    class Library:
+        def sample(self, *arguments):
+            given.extend(arguments)
+
+    sampler._library = Library()
+    sampler.make(5)
+    assert len(given) == 8 and not any(hasattr(argument, "_as_parameter_") for argument in given)
+
+
 @pytest.mark.parametrize("where", ["weights", "logits"])
 def test_what_is_not_finite_shows(where):
     """NaN passes through exp and tanh, and no number hides it."""

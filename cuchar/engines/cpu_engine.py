@@ -233,9 +233,11 @@ class CpuSampler:
 
     def make(self, count: int) -> np.ndarray:
         made = np.empty((count, len(self._streams)), np.int32)
+        # Numbers, not arrays: a Ctrl-C while ctypes asks an array for its pointer would be ctypes's ArgumentError.
+        inputs, out = self._tape.task.inputs, made.ctypes.data
         self._library.sample(
             byref(self._tape.task), byref(self._law), ctypes.c_uint64(self._seed), ctypes.c_uint64(self._streams.start),
-            ctypes.c_uint64(self._position), ctypes.c_long(count), self._tape.inputs.ctypes, made.ctypes,
+            ctypes.c_uint64(self._position), ctypes.c_long(count), ctypes.c_void_p(inputs), ctypes.c_void_p(out),
         )  # fmt: skip
         self._position += count
         return made
