@@ -8,9 +8,7 @@ file is never taken for a good one.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from cuchar.config import ModelConfig
 from cuchar.corpus import Vocabulary
 from cuchar.engines.base import State
 from cuchar.errors import CheckpointError, CucharError
+from cuchar.files import write_file
 from cuchar.parameters import Parameters, parameter_shapes
 
 FORMAT = 1
@@ -48,7 +47,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write to a temporary file beside `path`, fsync, rename: `path` is the old file or the new one.
 
     Raises:
-        CheckpointError: the file could not be written; what was at `path` is still there.
+        OutputError: the file could not be written; what was at `path` is still there.
     """
     tensors = _tensors(checkpoint)
     body = {
@@ -59,31 +58,6 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     body["sha256"] = _digest(tensors, body)
     write_file(path, save(tensors, {KEY: json.dumps(body)}))
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` at once or not at all.
-
-    Raises:
-        CheckpointError: it could not be written; no temporary file is left.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        kept = f"; {path.name} there is the one before" if path.exists() else ""
-        raise CheckpointError(f"{path}: expected to write {len(data):,} bytes, found: {error.strerror}{kept}") from None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

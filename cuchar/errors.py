@@ -23,7 +23,11 @@ class TextError(CucharError):
 
 
 class CheckpointError(CucharError):
-    """A checkpoint that cannot be read, trusted or written."""
+    """A checkpoint that cannot be read or trusted."""
+
+
+class OutputError(CucharError):
+    """A file that cannot be written, or that must not be replaced."""
 
 
 class RunError(CucharError):

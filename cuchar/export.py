@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from cuchar.checkpoint import Checkpoint, write_file
+from cuchar.checkpoint import Checkpoint
+from cuchar.files import write_file
 
 
 def export_pytorch(checkpoint: Checkpoint, path: Path) -> None:
@@ -17,7 +18,7 @@ def export_pytorch(checkpoint: Checkpoint, path: Path) -> None:
     the characters of the same number).
 
     Raises:
-        CheckpointError: the file could not be written.
+        OutputError: the file could not be written.
     """
     tensors = {}
     for name, view in checkpoint.parameters.items():

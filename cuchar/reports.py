@@ -14,13 +14,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 import cuchar
-from cuchar.checkpoint import checkpoint_file, read_checkpoint, write_file
+from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import ModelConfig
 from cuchar.corpus import read_codes
 from cuchar.engines import choose_engine
 from cuchar.engines.cpu_kernels import load, thread_count
 from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
+from cuchar.files import write_file
 from cuchar.model import Model
 
 

@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cuchar.checkpoint import Checkpoint, write_checkpoint, write_file
+from cuchar.checkpoint import Checkpoint, write_checkpoint
 from cuchar.errors import RunError
+from cuchar.files import write_file
 
 FILES = ("config.json", "metrics.jsonl", "samples.txt", "last.safetensors", "best.safetensors")
 CONFIG_KEYS = {"texts", "sha256", "characters", "val", "val_sha256", "train"}

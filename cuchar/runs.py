@@ -15,8 +15,9 @@ from cuchar.corpus import Corpus, load_corpus, read_codes
 from cuchar.engines import choose_engine
 from cuchar.errors import CucharError, OptionError, RunError, TextError
 from cuchar.interrupts import signalled
+from cuchar.position import Position
 from cuchar.run_folder import RunFolder
-from cuchar.training import Listener, Position, Trainer
+from cuchar.training import Listener, Trainer
 
 TOTALS = ("epochs", "max_steps")
 

@@ -7,7 +7,7 @@ checkpoint, so that an interrupted run and an uninterrupted one end with the sam
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,53 +25,11 @@ from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import Parameters, initialise
+from cuchar.position import Mean, Position
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
 
 SUMMARY_STEPS = 1000
-
-
-@dataclass
-class Mean:
-    """A running mean of losses, and the seconds that their training steps took."""
-
-    total: float = 0.0
-    count: int = 0
-    seconds: float = 0.0
-
-    def add(self, loss: float, seconds: float) -> None:
-        self.total += loss
-        self.count += 1
-        self.seconds += seconds
-
-    @property
-    def loss(self) -> float:
-        return self.total / self.count
-
-
-@dataclass
-class Position:
-    """Where a run stands. `epoch` and `window` are the next window's, `step` the last step done, as its rate and norm."""
-
-    step: int = 0
-    epoch: int = 0
-    window: int = 0
-    offset: int = 0
-    elapsed_s: float = 0.0
-    lr: float = 0.0
-    grad_norm: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-    since_line: Mean = field(default_factory=Mean)
-    since_summary: Mean = field(default_factory=Mean)
-    since_epoch: Mean = field(default_factory=Mean)
-
-    def finished(self, config: TrainConfig) -> bool:
-        return self.epoch >= config.epochs or (config.max_steps is not None and self.step >= config.max_steps)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Position":
-        means = {name: Mean(**values[name]) for name in ("since_line", "since_summary", "since_epoch")}
-        return cls(**{**values, **means})
 
 
 class Listener:
@@ -142,7 +100,7 @@ class Trainer:
         Raises:
             Interrupted: after saving, where a signal asked for it.
             DivergedError: a loss, gradient or parameter that is not finite.
-            CheckpointError, RunError: the folder could not be written to.
+            OutputError, RunError: the folder could not be written to.
         """
         self.listener.start(self.position.step, self.total_steps)
         try:

@@ -12,7 +12,7 @@ from cuchar.checkpoint import Checkpoint, _digest, read_checkpoint, write_checkp
 from cuchar.config import ModelConfig
 from cuchar.corpus import Vocabulary
 from cuchar.engines.base import State
-from cuchar.errors import CheckpointError
+from cuchar.errors import CheckpointError, OutputError
 from cuchar.export import export_pytorch
 from cuchar.parameters import initialise
 
@@ -153,7 +153,7 @@ def test_failed_save_keeps_the_one_before(checkpoint, tmp_path, monkeypatch, fai
     else:
         monkeypatch.setattr(os, failing, full)
     checkpoint.parameters.flat[:] = 0
-    with pytest.raises(CheckpointError, match=r"No space left on device; last\.safetensors there is the one before"):
+    with pytest.raises(OutputError, match=r"No space left on device; last\.safetensors there is the one before"):
         write_checkpoint(path, checkpoint)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["last.safetensors"]
 

@@ -16,7 +16,7 @@ from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
 from cuchar.engines.cpu_engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
-from cuchar.errors import CheckpointError, DivergedError, RunError, TextError
+from cuchar.errors import DivergedError, OutputError, RunError, TextError
 from cuchar.interrupts import Interrupted
 from cuchar.model import Model
 from cuchar.parameters import Parameters, initialise
@@ -421,7 +421,7 @@ def test_disk_full_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match="No space left on device"):
+    with pytest.raises(OutputError, match="No space left on device"):
         start_run([text], replace(SMALL, save_every=2, sample_every=0), out=tmp_path / "run")
     monkeypatch.undo()
     saved = read_checkpoint(tmp_path / "run").run["position"]["step"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.run import FORMAT
-from cuchar.checkpoint import write_file
 from cuchar.errors import ResultError
+from cuchar.files import write_file
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> Path:
