@@ -43,9 +43,11 @@ class Checkpoint:
     run: dict[str, Any]
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(path: Path, checkpoint: Checkpoint, folder: int | None = None) -> None:
     """Write to a temporary file beside `path`, fsync, rename: `path` is the old file or the new one.
 
+    Args:
+        folder: a descriptor of the folder that `path` is in; see `write_file`.
     Raises:
         OutputError: the file could not be written; what was at `path` is still there.
     """
@@ -57,7 +59,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "run": checkpoint.run,
     }
     body["sha256"] = _digest(tensors, body)
-    write_file(path, save(tensors, {KEY: json.dumps(body)}))
+    write_file(path, save(tensors, {KEY: json.dumps(body)}), folder)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -50,15 +50,16 @@ def train(
     val: Annotated[Path | None, typer.Option(metavar="TEXT", help="Validate on this text after every epoch.")] = None,
     val_fraction: Annotated[float, typer.Option(help="Validate on this part of TEXT.")] = DEFAULT.val_fraction,
     val_split: Annotated[str, typer.Option(help="That part: tail of the text | tails of its B streams.")] = DEFAULT.val_split,
-    sample_every: Annotated[int, typer.Option(help="Steps between samples; 0 is never.")] = DEFAULT.sample_every,
+    sample_every: Annotated[int, typer.Option(help="Steps between samples, besides those at an epoch's and the run's end; 0 is never.")] = DEFAULT.sample_every,
     sample_length: Annotated[int, typer.Option(help="Characters a sample.")] = DEFAULT.sample_length,
     temperature: Annotated[float, typer.Option(help="Of samples.")] = DEFAULT.temperature,
     log_every: Annotated[int, typer.Option(help="Steps a line of metrics.jsonl.")] = DEFAULT.log_every,
     save_every: Annotated[int, typer.Option(help="Steps between saves.")] = DEFAULT.save_every,
     bytes_: Annotated[bool, typer.Option("--bytes", help="Train on bytes: any file will do.")] = False,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Train a model on TEXT; every run has a folder of its own."""
+    from cuchar.interrupts import Interrupted
     from cuchar.presets import with_preset
     from cuchar.runs import resume_run, start_run
     from cuchar.terminal import terminal_listener
@@ -66,17 +67,23 @@ def train(
     chosen = {**context.params, "bytes": bytes_}
     fields = [name for name in chosen if name in TrainConfig.__dataclass_fields__]
     given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
-    if resume is None:
-        if not texts:
-            raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
-        config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
-        start_run(texts, config, val=val, out=out, device=device, listener=terminal_listener())
-        return
-    for name, value in (("--out", out), ("--preset", preset)):
-        if value is not None:
-            raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
-    TrainConfig(**_alone(given))
-    resume_run(resume, texts=texts or (), val=val, options=given, device=device, listener=terminal_listener())
+    try:
+        if resume is None:
+            if not texts:
+                raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
+            config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
+            start_run(texts, config, val=val, out=out, device=device, listener=terminal_listener())
+        else:
+            for name, value in (("--out", out), ("--preset", preset)):
+                if value is not None:
+                    raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
+            TrainConfig(**_alone(given))
+            listener = terminal_listener()
+            resume_run(resume, texts=texts or (), val=val, options=given, device=device, listener=listener)
+    except Interrupted as interrupted:  # typer would take it for any Ctrl-C
+        print(f"cuchar: stopped by {interrupted}; what was done is saved", file=sys.stderr)
+        return interrupted.exit_status
+    return 0
 
 
 @app.command()
@@ -221,7 +228,6 @@ def _alone(given: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Run a command; every error is one line on standard error and an exit status."""
-    from cuchar.interrupts import Interrupted
     from cuchar.pipes import ReaderGone, silence_stdout
 
     try:
@@ -230,8 +236,6 @@ def main() -> None:
         sys.exit(status)
     except CucharError as error:
         _fail(str(error), error.exit_status)
-    except Interrupted as interrupted:
-        _fail(f"stopped by {interrupted}; what was done is saved", interrupted.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
     except (ReaderGone, BrokenPipeError):

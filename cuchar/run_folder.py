@@ -1,57 +1,75 @@
-"""The folder of a training run: what is in it, who may write to it.
+"""The folder of a training run: what is in it, who may write to it, and what its last checkpoint refers to.
 
-config.json, metrics.jsonl (one object a line), samples.txt, last.safetensors and
-best.safetensors. The folder itself is locked while a training writes to it; the lock
-goes with the process, however it ends.
+config.json, metrics.jsonl (one object a line), samples.txt, last.safetensors and best.safetensors. While a training
+writes to it the folder is held open by its descriptor, and every file in it is reached through that: a folder that
+takes its place meanwhile is never written into. The descriptor also carries the lock, which goes with the process,
+however it ends.
+
+last.safetensors is what a run goes on from. It says how long the logs were when it was written and which best model
+there was. What the folder has beyond that is done again by a resumed run, so `roll_back` undoes it first: the logs are
+cut, and the best model is the one that last.safetensors knows of. It is written after last.safetensors, of which it is
+then a copy. Only the report at a run's end comes later: a better model that it finds leaves its predecessor in
+previous-best.safetensors, since a run that is given more steps makes another report.
 """
 
 import fcntl
 import json
+import math
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from cuchar.checkpoint import Checkpoint, write_checkpoint
-from cuchar.errors import RunError
-from cuchar.files import write_file
+from cuchar.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from cuchar.errors import CheckpointError, RunError
+from cuchar.files import TEMPORARY, write_file
 
-FILES = ("config.json", "metrics.jsonl", "samples.txt", "last.safetensors", "best.safetensors")
+LOGS = ("metrics.jsonl", "samples.txt")
+CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous-best.safetensors")
 CONFIG_KEYS = {"texts", "sha256", "characters", "val", "val_sha256", "train"}
 
 
 class RunFolder:
     """An open, locked run folder; make one with `create` or `reopen`."""
 
-    def __init__(self, path: Path, lock: int):
-        self.path, self._lock = path, lock
-        self.config_file, self.metrics, self.samples, self.last, self.best = (path / name for name in FILES)
+    def __init__(self, path: Path, descriptor: int, made: list[Path]):
+        """Args: made: the folders that were made for it, innermost first."""
+        self.path, self._descriptor, self._made = path, descriptor, made
+        self.config_file = path / "config.json"
+        self.metrics, self.samples = (path / name for name in LOGS)
+        self.last, self.best, self.previous_best = (path / name for name in CHECKPOINTS)
+        self._remove_unfinished_files()
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
         """A new run's folder with its config.json; nothing is left behind if that fails.
 
+        The folder may hold the config.json of a start that was killed before it had anything to show.
+
         Raises:
             RunError: the folder holds a run, is in use, or cannot be made.
         """
-        existed = path.exists()
+        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
+            for made in missing:
+                _sync_folder(made.parent)
         except OSError as error:
             raise RunError(f"{path}: expected to make a run folder, found: {error.strerror}") from None
-        folder = cls(path, _lock_folder(path))
+        folder = cls(path, _open_locked(path), missing)
         try:
-            held = [name for name in FILES if (path / name).exists()]
+            held = folder._results()
             if held:
                 raise RunError(
                     f"{path}: expected a new run folder, found a run in it ({held[0]}); --resume {path} continues it"
                 )
+            if folder._status(folder.config_file):
+                folder.read_config()  # nobody else's
             folder.write_config(config)
         except BaseException:
+            folder._remove_folders()
             folder.close()
-            if not existed:
-                with suppress(OSError):
-                    path.rmdir()
             raise
         return folder
 
@@ -64,11 +82,12 @@ class RunFolder:
         """
         if not (path / "config.json").is_file():
             raise RunError(f"{path}: expected a run folder with a config.json, found none")
-        return cls(path, _lock_folder(path))
+        return cls(path, _open_locked(path), [])
 
     def read_config(self) -> dict[str, Any]:
         try:
-            config = json.loads(self.config_file.read_text("utf-8"))
+            with self._open(self.config_file, os.O_RDONLY) as opened:
+                config = json.loads(opened.read())
         except (OSError, ValueError) as error:
             raise RunError(f"{self.config_file}: expected a run's configuration, found: {error}") from None
         if not isinstance(config, dict) or not config.keys() >= CONFIG_KEYS:
@@ -76,55 +95,183 @@ class RunFolder:
         return config
 
     def write_config(self, config: dict[str, Any]) -> None:
-        write_file(self.config_file, (json.dumps(config, indent=2) + "\n").encode())
+        write_file(self.config_file, (json.dumps(config, indent=2) + "\n").encode(), self._descriptor)
 
-    def append(self, file: Path, data: bytes) -> None:
+    def append(self, log: Path, data: bytes) -> None:
         """Add to metrics.jsonl or samples.txt.
 
         Raises:
-            RunError: it could not be written.
+            RunError: it could not be written, or is no regular file.
         """
         try:
-            with open(file, "ab") as opened:
+            with self._open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as opened:
                 opened.write(data)
         except OSError as error:
-            raise RunError(f"{file}: expected to add {len(data)} bytes, found: {error.strerror}") from None
+            raise RunError(f"{log}: expected to add {len(data)} bytes, found: {error.strerror}") from None
 
     def lengths(self) -> dict[str, int]:
         """Bytes of metrics.jsonl and samples.txt now."""
-        return {file.name: file.stat().st_size if file.exists() else 0 for file in (self.metrics, self.samples)}
+        return {log.name: self._size(log) for log in (self.metrics, self.samples)}
 
-    def truncate(self, lengths: dict[str, int]) -> None:
-        """Cut metrics.jsonl and samples.txt back to what they were at a checkpoint."""
-        for file in (self.metrics, self.samples):
-            if file.exists():
-                os.truncate(file, lengths.get(file.name, 0))
+    def read_last(self) -> Checkpoint | None:
+        """The newest checkpoint; None where the run has come to none yet.
 
-    def save(self, file: Path, checkpoint: Checkpoint) -> None:
+        Raises:
+            CheckpointError: it is damaged.
+            RunError: it is gone, although there is a best one.
+        """
+        if self._status(self.last):
+            return read_checkpoint(self.last)
+        for best in (self.best, self.previous_best):
+            if self._status(best):
+                raise RunError(
+                    f"{self.last}: expected the run's newest checkpoint, found none beside {best.name}; "
+                    f"a copy of {best.name} under its name lets --resume go on from there"
+                )
+        return None
+
+    def roll_back(self, checkpoint: Checkpoint | None) -> float:
+        """Make the folder what it was when `checkpoint`, its last one, was written (None: before all).
+
+        Returns:
+            the best validation loss so far; infinity where there is none, or no best model to go with it.
+        Raises:
+            RunError: a log is shorter than it was then, or is no regular file.
+        """
+        lengths = checkpoint.run["lengths"] if checkpoint else {}
         for log in (self.metrics, self.samples):
-            if log.exists():
-                with open(log, "rb") as opened:
-                    os.fsync(opened.fileno())
-        write_checkpoint(file, checkpoint)
+            length, found = lengths.get(log.name, 0), self._size(log)
+            if found < length:
+                raise RunError(f"{log}: expected the {length:,} bytes that {self.last.name} counts on, found {found:,}")
+            if found > length:
+                with self._open(log, os.O_WRONLY) as opened:
+                    opened.truncate(length)
+        if checkpoint is None or checkpoint.run["best"] is None:
+            self._remove(self.best.name)
+            return math.inf
+        loss = checkpoint.run["best"]
+        if _loss_of(self.best) != loss:
+            if checkpoint.run.get("best_step") == checkpoint.run["position"]["step"]:
+                self.save_best(checkpoint)
+            elif _loss_of(self.previous_best) == loss:
+                self._rename(self.previous_best, self.best)
+        return math.inf if _loss_of(self.best) is None else loss
 
-    def discard(self) -> None:
-        """Take back a `create` after which nothing was trained."""
-        self.config_file.unlink()
-        with suppress(OSError):  # where it holds something else, it was there before
-            self.path.rmdir()
+    def has_report(self, checkpoint: Checkpoint) -> bool:
+        """Whether metrics.jsonl has a whole line more than when `checkpoint` was written."""
+        try:
+            with self._open(self.metrics, os.O_RDONLY) as opened:
+                opened.seek(checkpoint.run["lengths"]["metrics.jsonl"])
+                return opened.read().endswith(b"\n")
+        except OSError:
+            return False
+
+    def save_last(self, checkpoint: Checkpoint) -> None:
+        """Replace last.safetensors; the logs that it counts on are on disk before it is."""
+        self.sync()
+        write_checkpoint(self.last, checkpoint, self._descriptor)
+        self._remove(self.previous_best.name)
+
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        write_checkpoint(self.best, checkpoint, self._descriptor)
+
+    def set_best_aside(self) -> None:
+        """Keep the best model that last.safetensors knows of, before a better one takes its name."""
+        if self._status(self.best):
+            self._rename(self.best, self.previous_best)
+
+    def sync(self) -> None:
+        """The logs are on disk when this returns."""
+        for log in (self.metrics, self.samples):
+            with suppress(FileNotFoundError), self._open(log, os.O_RDONLY) as opened:
+                os.fsync(opened.fileno())
+        os.fsync(self._descriptor)
+
+    def discard_unused(self) -> None:
+        """Take back a `create` after which nothing was logged or saved."""
+        if not self._results():
+            self._remove(self.config_file.name)
+            self._remove_folders()
 
     def close(self) -> None:
-        os.close(self._lock)
+        os.close(self._descriptor)
+
+    def _results(self) -> list[str]:
+        """What a run has left in the folder."""
+        return [name for name in (*LOGS, *CHECKPOINTS) if self._status(self.path / name)]
+
+    def _status(self, file: Path) -> os.stat_result | None:
+        """Of the file itself, not of what a link points to; None where there is none."""
+        try:
+            return os.stat(file.name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _size(self, log: Path) -> int:
+        status = self._status(log)
+        if status is None:
+            return 0
+        _expect_regular(log, status.st_mode)
+        return status.st_size
+
+    def _open(self, file: Path, flags: int) -> BinaryIO:
+        """A regular file of the folder; a link is not followed, and a pipe that nobody writes to is not waited for."""
+        status = self._status(file)
+        if status is not None:
+            _expect_regular(file, status.st_mode)
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+        opened = os.open(file.name, flags, 0o666, dir_fd=self._descriptor)
+        return os.fdopen(opened, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "ab")
+
+    def _rename(self, file: Path, to: Path) -> None:
+        os.rename(file.name, to.name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
+
+    def _remove_unfinished_files(self) -> None:
+        """What a killed process was writing when it ended: the lock says that nobody else is."""
+        for name in os.listdir(self._descriptor):
+            unfinished = TEMPORARY.fullmatch(name)
+            if unfinished and unfinished[1] in ("config.json", *CHECKPOINTS):
+                self._remove(name)
+
+    def _remove_folders(self) -> None:
+        with suppress(OSError):  # one that holds something else by now stays
+            for folder in self._made:
+                folder.rmdir()
 
 
-def _lock_folder(path: Path) -> int:
+def _expect_regular(file: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise RunError(f"{file}: expected a regular file, found {'a link' if stat.S_ISLNK(mode) else 'something else'}")
+
+
+def _loss_of(file: Path) -> float | None:
+    """The validation loss of a best model; None where there is none that can be read."""
     try:
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        return read_checkpoint(file).run["best"]
+    except CheckpointError:
+        return None
+
+
+def _open_locked(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise RunError(f"{path}: expected a folder to write to, found: {error.strerror}") from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(lock)
+        os.close(descriptor)
         raise RunError(f"{path}: expected a folder nobody trains in, found another training at work") from None
-    return lock
+    return descriptor
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,7 +1,9 @@
 """Starting, resuming and loading runs: what `cuchar train` does, for Python too."""
 
+import math
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from time import localtime, strftime
 from typing import Any
@@ -9,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from cuchar.batches import check_length, split_validation
-from cuchar.checkpoint import Checkpoint, read_checkpoint
+from cuchar.checkpoint import Checkpoint
 from cuchar.config import ModelConfig, TrainConfig, option
 from cuchar.corpus import Corpus, load_corpus, read_codes
 from cuchar.engines import choose_engine
-from cuchar.errors import CucharError, OptionError, RunError, TextError
-from cuchar.interrupts import signalled
+from cuchar.errors import OptionError, RunError, TextError
+from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.run_folder import RunFolder
 from cuchar.training import Listener, Trainer
@@ -36,7 +38,7 @@ def start_run(
     Raises:
         CucharError: whatever is wrong with texts, options, device or folder; a failed
             start leaves no folder.
-        Interrupted: SIGINT or SIGTERM, after a save.
+        Interrupted: SIGINT, SIGTERM or SIGHUP, after a save.
     """
     listener = listener or Listener()
     if val is not None and config.val_fraction:
@@ -54,16 +56,13 @@ def start_run(
     }
     folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(facts, config))
     try:
-        try:
-            trainer = Trainer(config, corpus, training, validation, engine, folder, facts, None, np.inf, listener)
-        except CucharError:  # the device is too small, say
-            folder.discard()
-            raise
+        trainer = Trainer(config, corpus, training, validation, engine, folder, facts, None, listener)
         listener.note(f"engine: {engine.name} ({reason})")
         listener.note(f"run folder: {folder.path}")
-        _note_sizes(listener, trainer)
-        with signalled() as asked:
-            trainer.run(asked)
+        _train(trainer, listener)
+    except BaseException:
+        folder.discard_unused()
+        raise
     finally:
         folder.close()
     return folder.path
@@ -92,29 +91,27 @@ def resume_run(
     try:
         stored = folder.read_config()
         config = _merge(path, _stored_config(folder, stored), options or {})
-        checkpoint = read_checkpoint(folder.last) if folder.last.exists() else None
+        checkpoint = folder.read_last()
+        if checkpoint:
+            _expect_same_run(folder, checkpoint, stored)
+            _expect_totals_ahead(config, checkpoint.run["position"])
         corpus = load_corpus(texts or stored["texts"], config.bytes)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
         val = val or stored["val"]
         training, validation, val_sha256 = _parts(corpus, config, val)
         _expect_same_text(path, "validation text", val_sha256, stored["val_sha256"])
+        if checkpoint and _is_over(config, checkpoint, folder):
+            step = checkpoint.run["position"]["step"]
+            listener.note(f"{path} is finished at step {step}; a larger --epochs or --max-steps goes on")
+            return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
-        if checkpoint and checkpoint.parameters.model != model:
-            found = asdict(checkpoint.parameters.model)
-            raise RunError(f"{folder.last}: expected the run's model {asdict(model)}, found {found}")
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
         engine, reason = choose_engine(device, model, dtype, config.precision)
         facts = {key: stored[key] for key in ("sha256", "characters", "val_sha256")}
         facts |= {"texts": [str(Path(text).resolve()) for text in texts] or stored["texts"]}
         facts |= {"val": None if val is None else str(Path(val).resolve())}
-        if checkpoint:
-            _expect_totals_ahead(config, checkpoint.run["position"])
-        best = read_checkpoint(folder.best).run["best"] if checkpoint and folder.best.exists() else np.inf
-        if checkpoint and _is_over(config, checkpoint, folder):
-            step = checkpoint.run["position"]["step"]
-            listener.note(f"{path} is finished at step {step}; a larger --epochs or --max-steps goes on")
-            return path
-        trainer = Trainer(config, corpus, training, validation, engine, folder, facts, checkpoint, best, listener)
+        trainer = Trainer(config, corpus, training, validation, engine, folder, facts, checkpoint, listener)
+        trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(facts, config))
         listener.note(f"engine: {engine.name} ({reason})")
         listener.note(
@@ -122,12 +119,36 @@ def resume_run(
             if checkpoint
             else f"{path} has no checkpoint yet: starting again"
         )
-        _note_sizes(listener, trainer)
-        with signalled() as asked:
-            trainer.run(asked)
+        if checkpoint and checkpoint.run["best"] is not None and math.isinf(trainer.best):
+            listener.note(f"{folder.best} cannot be read; the next validation writes another")
+        _train(trainer, listener)
     finally:
         folder.close()
     return path
+
+
+def _train(trainer: Trainer, listener: Listener) -> None:
+    """Train to the end or to a signal, and say what can be done then."""
+    config, folder = trainer.config, shlex.quote(str(trainer.folder.path))
+    listener.note(
+        f"{len(trainer.training):,} characters, {len(trainer.vocabulary)} distinct; "
+        f"{trainer.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
+    )
+    if config.max_steps is not None and config.max_steps > trainer.total_steps:
+        listener.note(
+            f"--max-steps {config.max_steps:,}: --epochs {config.epochs} ends the run before, "
+            f"after some {trainer.total_steps:,} steps"
+        )
+    with signalled() as asked:
+        try:
+            trainer.run(asked)
+        except Interrupted:
+            listener.note(f"cuchar train --resume {folder} goes on from step {trainer.position.step}")
+            raise
+    best = "" if math.isinf(trainer.best) else f", best validation loss {trainer.best:.4f}"
+    position = trainer.position
+    listener.note(f"{position.step} steps in {position.elapsed_s:.1f} s: loss {trainer.loss:.4f}{best}; {folder}")
+    listener.note(f"cuchar sample {folder} writes with it")
 
 
 def _parts(
@@ -188,6 +209,23 @@ def _expect_same_text(path: Path, what: str, found: str | None, expected: str | 
         )
 
 
+def _expect_same_run(folder: RunFolder, checkpoint: Checkpoint, stored: dict[str, Any]) -> None:
+    """config.json and the checkpoint are of one run: all that decides what is learnt is the same, but for the totals."""
+
+    def decisive(facts: dict[str, Any]) -> dict[str, Any]:
+        options = TrainConfig.from_json(facts["train"]).to_json()
+        return {
+            **{option(name): value for name, value in options.items() if name not in TOTALS},
+            "the text's SHA-256": facts["sha256"],
+            "the validation text's SHA-256": facts["val_sha256"],
+        }
+
+    expected, found = decisive(stored), decisive(checkpoint.run)
+    for name, value in expected.items():
+        if found[name] != value:
+            raise RunError(f"{folder.last}: expected {name} to be config.json's {value}, found {found[name]}")
+
+
 def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
     if config.max_steps is not None and config.max_steps < position["step"]:
         raise RunError(
@@ -198,14 +236,6 @@ def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
 
 
 def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> bool:
-    """Every step is done, and so is the report on the last ones, which comes after the last save."""
+    """Every step is done, and so is the report on those since the last line, which comes after the last save."""
     position = Position.from_json(checkpoint.run["position"])
-    reported = folder.lengths() != checkpoint.run["lengths"] or not position.since_line.count
-    return position.finished(config) and reported
-
-
-def _note_sizes(listener: Listener, trainer: Trainer) -> None:
-    listener.note(
-        f"{len(trainer.training):,} characters, {len(trainer.vocabulary)} distinct; "
-        f"{trainer.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
-    )
+    return position.finished(config) and (not position.since_line.count or folder.has_report(checkpoint))

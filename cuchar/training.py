@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -50,7 +49,7 @@ class Trainer:
         engine: for the corpus's vocabulary and the configuration's sizes.
         training: ids [n]; validation: ids [streams, m], or None.
         facts: JSON values that every checkpoint repeats (texts and their digests).
-        checkpoint: where to go on from; None starts afresh.
+        checkpoint: where to go on from; None starts afresh. The folder must have been rolled back to it before `run`.
     """
 
     def __init__(
@@ -63,15 +62,17 @@ class Trainer:
         folder: RunFolder,
         facts: dict[str, Any],
         checkpoint: Checkpoint | None,
-        best: float,
         listener: Listener,
     ):
         self.config, self.vocabulary, self.engine = config, corpus.vocabulary, engine
         self.training, self.validation = training, validation
-        self.folder, self.facts, self.listener, self.best = folder, facts, listener, best
+        self.folder, self.facts, self.listener = folder, facts, listener
         self.parameters: Parameters
         self.adam: Adam
         self.state: State
+        self.best: float
+        self.best_step: int | None
+        self.loss = math.nan  # of the last line of metrics.jsonl
         self.total_steps = total_steps(len(training), config)
         self.batches = np.random.default_rng([config.seed, 1])
         if checkpoint is None:
@@ -79,13 +80,14 @@ class Trainer:
             self.adam = Adam(self.parameters.flat.size)
             self.state = engine.zero_state(config.batch)
             self.position = Position(offset=self._draw_offset())
-            folder.truncate({})
+            self.best, self.best_step = math.inf, None
         else:
             self.parameters, self.adam, self.state = checkpoint.parameters, checkpoint.adam, checkpoint.state
             self.position = Position.from_json(checkpoint.run["position"])
             self.batches.bit_generator.state = checkpoint.run["generators"]["batches"]
             self.adam.scaling = LossScaling(**checkpoint.run.get("loss_scaling", {}))
-            folder.truncate(checkpoint.run["lengths"])
+            best = checkpoint.run["best"]
+            self.best, self.best_step = math.inf if best is None else best, checkpoint.run.get("best_step")
         self.windows = self._cut()
         self.learner = engine.learner(config, self.parameters, self.adam, self.state, self.windows)
         self.stale = False  # parameters, adam and state are behind the learner's, until `_fetch`
@@ -118,7 +120,7 @@ class Trainer:
             self._after_step(epoch_ended=position.window == len(self.windows))
             signum = signalled()
             if signum is not None and not position.finished(config):
-                self._save(self.folder.last)
+                self._save_last()
                 raise Interrupted(signum)
         self._finish()
 
@@ -159,9 +161,10 @@ class Trainer:
     def _after_step(self, epoch_ended: bool) -> None:
         position, config = self.position, self.config
         step = position.step
+        validation_loss = self._validate() if epoch_ended else None
         if epoch_ended or (step % config.log_every == 0 and not position.finished(config)):
-            self._line(self._validate() if epoch_ended else None)
-        if config.sample_every and step % config.sample_every == 0:
+            self._line(validation_loss)
+        if config.sample_every and (epoch_ended or step % config.sample_every == 0):
             self._sample()
         if step % SUMMARY_STEPS == 0:
             mean = position.since_summary
@@ -176,19 +179,33 @@ class Trainer:
             position.epoch += 1
             position.since_epoch = Mean()
             self._begin_epoch()
+        is_best = self._is_best(validation_loss)
         if epoch_ended or step % config.save_every == 0:
-            self._save(self.folder.last)
+            checkpoint = self._save_last()
+            if is_best:
+                self.folder.save_best(checkpoint)
 
     def _finish(self) -> None:
-        """Save, then report what is left over since the last line.
+        """Save, then report on what is left over since the last line.
 
-        In this order: a run that is given more steps later goes on from before that report,
-        which has a validation loss that a longer run would not have at this step.
+        In this order: a run that is given more steps later goes on from before that report, which has a sample and a
+        validation loss that a longer run would not have at this step. The report's line in metrics.jsonl comes last:
+        it records that the run has ended, with all that belongs to it on disk.
         """
-        if self.saved_step != self.position.step:
-            self._save(self.folder.last)
-        if self.position.since_line.count:
-            self._line(self._validate())
+        position, config = self.position, self.config
+        if self.saved_step != position.step:
+            self._save_last()
+        if not position.since_line.count:
+            return
+        if config.sample_every and position.step % config.sample_every:
+            self._sample()
+        validation_loss = self._validate()
+        if self._is_best(validation_loss):
+            self.folder.set_best_aside()
+            self.folder.save_best(self._checkpoint())
+        self.folder.sync()
+        self._line(validation_loss)
+        self.folder.sync()
 
     def _begin_epoch(self) -> None:
         self.position.window = 0
@@ -217,12 +234,16 @@ class Trainer:
             "chars_per_s": round(mean.count * config.batch * config.steps / mean.seconds),
             "elapsed_s": round(perf_counter() - self.started, 3),
         }
-        position.since_line = Mean()
+        self.loss, position.since_line = mean.loss, Mean()
         self.folder.append(self.folder.metrics, json.dumps(metrics).encode() + b"\n")
         self.listener.line(metrics)
-        if validation_loss is not None and validation_loss < self.best:
-            self.best = validation_loss
-            self._save(self.folder.best)
+
+    def _is_best(self, validation_loss: float | None) -> bool:
+        """Whether this is the best model so far, which it then counts as."""
+        if validation_loss is None or validation_loss >= self.best:
+            return False
+        self.best, self.best_step = validation_loss, self.position.step
+        return True
 
     def _validate(self) -> float | None:
         if self.validation is None:
@@ -249,7 +270,13 @@ class Trainer:
         self.folder.append(self.folder.samples, block)
         self.listener.sample(block)
 
-    def _save(self, file: Path) -> None:
+    def _save_last(self) -> Checkpoint:
+        checkpoint = self._checkpoint()
+        self.folder.save_last(checkpoint)
+        self.saved_step = self.position.step
+        return checkpoint
+
+    def _checkpoint(self) -> Checkpoint:
         self._fetch()
         if not np.isfinite(self.parameters.flat).all():
             self._expect_finite(math.nan, "a parameter", self.position.step)
@@ -262,10 +289,9 @@ class Trainer:
             **({"loss_scaling": asdict(self.adam.scaling)} if self.config.precision == "fp16" else {}),
             "lengths": self.folder.lengths(),
             "best": None if math.isinf(self.best) else self.best,
+            "best_step": self.best_step,
         }
-        self.folder.save(file, Checkpoint(self.parameters, self.vocabulary, self.adam, self.state, run))
-        if file == self.folder.last:
-            self.saved_step = self.position.step
+        return Checkpoint(self.parameters, self.vocabulary, self.adam, self.state, run)
 
     def _expect_finite(self, value: float, what: str, step: int) -> None:
         if math.isfinite(value):

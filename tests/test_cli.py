@@ -57,7 +57,7 @@ def test_defaults_are_the_notebooks():
 def test_run_folder_holds_what_readme_says(run):
     out = run("--val-fraction", 0.1)
     assert sorted(file.name for file in out.iterdir()) == [
-        "best.safetensors", "config.json", "last.safetensors", "metrics.jsonl",
+        "best.safetensors", "config.json", "last.safetensors", "metrics.jsonl", "samples.txt",
     ]  # fmt: skip
     config = json.loads((out / "config.json").read_text())
     assert config["train"]["hidden"] == 7 and config["characters"] == len(TEXT)
@@ -472,7 +472,7 @@ def test_cuda_without_a_driver_is_refused_clearly_and_leaves_no_folder(
 def test_folder_that_holds_a_run_is_refused(fails, run, text):
     out = run()
     before = (out / "metrics.jsonl").read_bytes()
-    assert "expected a new run folder, found a run in it (config.json)" in fails(1, "train", text, "--out", out)
+    assert "expected a new run folder, found a run in it (metrics.jsonl)" in fails(1, "train", text, "--out", out)
     assert (out / "metrics.jsonl").read_bytes() == before
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_training import DISCIPLINES, SMALL, contents, interrupt_after, metrics
+from run_records import contents, interrupt_after, metrics
+from test_training import DISCIPLINES, SMALL
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows

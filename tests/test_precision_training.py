@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT, environment
 from rounding import PRECISIONS
 from rounding_engine import RoundingEngine, train
-from test_training import SMALL, contents, interrupt_after
+from run_records import contents, interrupt_after
+from test_training import SMALL
 
 from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows

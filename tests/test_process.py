@@ -33,7 +33,7 @@ def wait_for_line(run, count=1):
     raise AssertionError("no metrics within 30 s")
 
 
-@pytest.mark.parametrize("signum,status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("signum,status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("carry", [[], ["--carry-state"]])
 def test_signals_save_and_the_resumed_run_is_the_whole_one(text, tmp_path, signum, status, carry):
     options = "--hidden 16 --steps 8 --batch 4 --epochs 30 --log-every 10 --sample-every 50 --sample-length 20".split()
@@ -45,6 +45,7 @@ def test_signals_save_and_the_resumed_run_is_the_whole_one(text, tmp_path, signu
     stderr = process.communicate(timeout=30)[1].decode()
     assert process.returncode == status
     assert f"cuchar: stopped by {signum.name}; what was done is saved" in stderr and "Traceback" not in stderr
+    assert f"\ncuchar train --resume {run} goes on from step " in stderr
     stopped = read_checkpoint(run).run["position"]["step"]
     assert 10 <= stopped < read_checkpoint(whole).run["position"]["step"]
     assert start("train", "--resume", run).wait(60) == 0
@@ -58,6 +59,16 @@ def test_signals_save_and_the_resumed_run_is_the_whole_one(text, tmp_path, signu
         return [{**line, "chars_per_s": 0, "elapsed_s": 0} for line in read]
 
     assert lines(whole) == lines(run)
+
+
+def test_a_hangup_that_nohup_ignores_ends_nothing(text, tmp_path):
+    options = "--hidden 16 --steps 8 --batch 4 --epochs 30 --log-every 10".split()
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    process = start("train", text, *options, "--out", tmp_path / "run", **ignoring)
+    wait_for_line(tmp_path / "run")
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=30)
+    assert process.returncode == 0 and read_checkpoint(tmp_path / "run").run["position"]["epoch"] == 30
 
 
 def test_second_interrupt_ends_at_once(text, tmp_path):
@@ -166,7 +177,7 @@ def test_bar_in_a_terminal(text, tmp_path):
     )
     command = [*CUCHAR, "train", str(text), *options, "--out", str(tmp_path / "run")]
     child = pexpect.spawn(command[0], command[1:], env=environment_, dimensions=(rows, columns), timeout=60)
-    screen = pyte.HistoryScreen(columns, rows, history=1000)
+    screen = pyte.HistoryScreen(columns, rows, history=10_000)
     stream, seen = pyte.ByteStream(screen), set()
     bar = re.compile(r"step (\d+)/(\d+) .* loss \d\.\d{3}  [\d.]+ steps/s  [\d,]+ chars/s  ETA \d:\d\d:\d\d")
     while True:
