@@ -130,6 +130,12 @@ class RunFolder:
                 )
         return None
 
+    def complete_best(self, checkpoint: Checkpoint) -> None:
+        """Write best.safetensors where `checkpoint`, the last one, is the best model too and was not copied yet."""
+        run = checkpoint.run
+        if run.get("best_step") == run["position"]["step"] and _loss_of(self.best) != run["best"]:
+            self.save_best(checkpoint)
+
     def roll_back(self, checkpoint: Checkpoint | None) -> float:
         """Make the folder what it was when `checkpoint`, its last one, was written (None: before all).
 
@@ -150,11 +156,8 @@ class RunFolder:
             self._remove(self.best.name)
             return math.inf
         loss = checkpoint.run["best"]
-        if _loss_of(self.best) != loss:
-            if checkpoint.run.get("best_step") == checkpoint.run["position"]["step"]:
-                self.save_best(checkpoint)
-            elif _loss_of(self.previous_best) == loss:
-                self._rename(self.previous_best, self.best)
+        if _loss_of(self.best) != loss and _loss_of(self.previous_best) == loss:
+            self._rename(self.previous_best, self.best)
         return math.inf if _loss_of(self.best) is None else loss
 
     def has_report(self, checkpoint: Checkpoint) -> bool:

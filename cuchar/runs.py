@@ -100,6 +100,8 @@ def resume_run(
         val = val or stored["val"]
         training, validation, val_sha256 = _parts(corpus, config, val)
         _expect_same_text(path, "validation text", val_sha256, stored["val_sha256"])
+        if checkpoint:
+            folder.complete_best(checkpoint)
         if checkpoint and _is_over(config, checkpoint, folder):
             step = checkpoint.run["position"]["step"]
             listener.note(f"{path} is finished at step {step}; a larger --epochs or --max-steps goes on")

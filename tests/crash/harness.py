@@ -1,0 +1,191 @@
+"""Trainings that are killed again and again, against ones that nobody touches.
+
+python tests/crash/harness.py [KILLS [SEED]]
+
+Every training is a process of its own, forked from this one, and every end of it a real SIGKILL: half of them at a
+moment that a clock picks, a quarter at one of the calls by which the process changes files, a quarter at one of the
+last such calls. A call that writes can also be killed when half of its data is written. What has been killed is
+resumed, perhaps killed once more, and resumed to its end; then all that is in its folder must be what the untouched
+training left, but for times.
+"""
+
+import builtins
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from run_records import contents
+
+from cuchar.config import TrainConfig
+from cuchar.runs import resume_run, start_run
+
+TEXT = "the quick brown fox jumps over the lazy dog\n" * 30
+KILLS_A_RUN = 2
+LAST_CALLS = 40  # of the some 300 of a run: from the last save on
+
+SMALL = TrainConfig(
+    hidden=9, layers=2, steps=7, batch=5, epochs=3, lr=0.01, seed=3,
+    log_every=6, sample_every=8, sample_length=20, save_every=10,
+)  # fmt: skip
+VALIDATED = replace(SMALL, val_fraction=0.1)
+CONFIGURATIONS = {
+    "windows": SMALL,
+    "carried state": replace(SMALL, carry_state=True),
+    "validated at every epoch": replace(VALIDATED, carry_state=True, schedule="step", dropout=0.2),
+    "ends in an epoch's middle": replace(VALIDATED, max_steps=91),
+    "ends between two lines": replace(VALIDATED, max_steps=16, sample_every=5),
+    "streams, cosine, everything": replace(
+        SMALL, stride=3, dropout=0.3, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
+        val_fraction=0.1, val_split="streams", temperature=0.8, epochs=2,
+    ),
+    "short epochs, never saved between": replace(VALIDATED, batch=30, epochs=9, save_every=10_000, sample_every=1),
+    "bytes, saved at every step": replace(VALIDATED, bytes=True, layers=1, epochs=1, save_every=1, log_every=1),
+}  # fmt: skip
+
+
+class Killer:
+    """Kills this process at the `fatal`-th moment at which it could."""
+
+    def __init__(self, fatal: int):
+        self.fatal, self.moments = fatal, 0
+
+    def look(self) -> bool:
+        self.moments += 1
+        return self.moments == self.fatal
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, call: Any) -> Any:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            if self.look():
+                self.kill()
+            result = call(*arguments, **options)
+            if self.look():
+                self.kill()
+            return result
+
+        return watched
+
+    def watch(self) -> None:
+        """All calls by which cuchar changes files."""
+        for name in ("fsync", "replace", "rename", "unlink", "mkdir"):
+            setattr(os, name, self.around(getattr(os, name)))
+        for module, name in ((builtins, "open"), (os, "fdopen")):
+            setattr(module, name, self.opening(getattr(module, name)))
+
+    def opening(self, open_file: Any) -> Any:
+        def opened(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            found = open_file(file, mode, *arguments, **options)
+            return Torn(found, self) if mode in ("wb", "ab") else found
+
+        return opened
+
+
+@dataclass
+class Torn:
+    """A file whose writer may be killed when half of its data is written."""
+
+    file: Any
+    killer: Killer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __enter__(self) -> "Torn":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, data: bytes) -> None:
+        if self.killer.look():
+            self.file.write(data[: len(data) // 2])
+            self.file.flush()
+            self.killer.kill()
+        self.file.write(data)
+
+
+def run_process(text: Path, config: TrainConfig, run: Path, call: int = 0, seconds: float = 0) -> tuple[bool, int]:
+    """Start or resume a run in a process, which is killed at a call or after some seconds.
+
+    Returns:
+        whether it was killed, and the number of moments at which a call of its could have been its last.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            killer = Killer(call)
+            killer.watch()
+            if (run / "config.json").exists():
+                resume_run(run)
+            else:
+                start_run([text], config, out=run)
+            os.write(writing, str(killer.moments).encode())
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+    os.close(writing)
+    if seconds:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    moments = os.read(reading, 20)
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    if status not in (0, signal.SIGKILL):
+        raise SystemExit(f"{run}: expected the training to end or to be killed, found status {status}")
+    return status == signal.SIGKILL, int(moments or 0)
+
+
+def crash(kills: int, seed: int, folder: Path) -> list[str]:
+    """Where a run differs from the one that nobody killed; the folders of such runs stay."""
+    chance, different, done = random.Random(seed), [], 0
+    text = folder / "fox.txt"
+    text.write_text(TEXT)
+    for number, (name, config) in enumerate(CONFIGURATIONS.items()):
+        whole = folder / f"{number}-whole"
+        began = time.monotonic()
+        _, moments = run_process(text, config, whole)
+        took = time.monotonic() - began
+        expected, goal = contents(whole), kills * (number + 1) // len(CONFIGURATIONS)
+        while done < goal:
+            run, aims = folder / f"{number}-{done}", []
+            for _ in range(KILLS_A_RUN):
+                earliest = 1 if chance.random() < 0.5 else max(1, moments - LAST_CALLS)
+                call, seconds = chance.randint(earliest, moments), chance.uniform(0, took)
+                aim = {"call": call} if chance.random() < 0.5 else {"seconds": seconds}
+                killed, _ = run_process(text, config, run, **aim)
+                if killed:
+                    aims.append(aim)
+            killed, _ = run_process(text, config, run)
+            done += len(aims)
+            if killed or contents(run) != expected or names(run) != names(whole):
+                different.append(f"{name}: killed at {aims}: {run}")
+            else:
+                shutil.rmtree(run)
+        print(f"{name}: {done} killed so far, {len(different)} different", flush=True)
+    return different
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+if __name__ == "__main__":
+    asked = [int(number) for number in sys.argv[1:]] or [100]
+    with tempfile.TemporaryDirectory() as scratch:
+        found = crash(asked[0], asked[1] if len(asked) > 1 else 0, Path(scratch))
+        sys.exit("\n".join(found) or 0)
