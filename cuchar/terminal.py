@@ -53,8 +53,8 @@ class PlainListener(TerminalListener):
         rate = (step - self.first_step) / (perf_counter() - self.began)
         lines = self.lines(step, f"{metrics['loss']:.4f}", rate, metrics["chars_per_s"])
         longest = (lines[0][0], f"epoch {metrics['epoch']}  {lines[0][1]}")
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else sys.maxsize
-        self.note("  ".join(longest_that_fits([longest, *lines], columns)).rstrip())
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+        self.note("  ".join(longest_that_fits([longest, *lines], columns or sys.maxsize)).rstrip())
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ class Terminal:
 
     def __init__(self, columns, *arguments, **variables):
         rows = 40
-        self.screen = pyte.HistoryScreen(columns, rows, history=1000)
+        self.screen = pyte.HistoryScreen(columns or 100, rows, history=1000)
         self.stream, self.seen = pyte.ByteStream(self.screen), set()
         inherited = {name: value for name, value in environment().items() if name != "COLUMNS"}
         self.child = pexpect.spawn(
@@ -128,6 +128,7 @@ def test_a_bar_follows_the_terminals_width():
         (60, rf"step 1030/123456  loss 2\.5000  {ETA}"),
         (40, rf"step 1030  loss 2\.5000  {ETA}"),
         (20, r"step 1030"),
+        (0, rf"step 1030/123456  epoch 3  .*  {ETA}"),  # which does not say how wide it is
     ],
 )
 def test_a_dumb_terminal_has_lines(columns, line):
