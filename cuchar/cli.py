@@ -79,18 +79,20 @@ def train(
     chosen = {**context.params, "bytes": bytes_}
     fields = [name for name in chosen if name in TrainConfig.__dataclass_fields__]
     given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
-    reading: dict[str, Any] = {"device": device, "glob": glob, "skip_unreadable": skip_unreadable}
+    reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable}
     if resume is None:
         if not texts:
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
         config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
-        start_run(texts, config, val=val, out=out, **reading, listener=terminal_listener())
+        start_run(texts, config, val=val, out=out, device=device, **reading, listener=terminal_listener())
         return
     for name, value in (("--out", out), ("--preset", preset)):
         if value is not None:
             raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
     TrainConfig(**_alone(given))
-    resume_run(resume, texts=texts or (), val=val, options=given, **reading, listener=terminal_listener())
+    resume_run(
+        resume, texts=texts or (), val=val, options=given, device=device, **reading, listener=terminal_listener()
+    )
 
 
 @app.command()

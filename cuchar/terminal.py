@@ -85,15 +85,16 @@ class BarListener(TerminalListener):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The bar lies between the line's halves, if there is room for one."""
         lines = self.lines(self.done, f"{self.loss:.3f}", self.rate, self.rate * self.chars)
-        if self.done == self.first_step:
-            lines = lines[-1:]  # there is no loss yet
+        if math.isnan(self.loss):
+            lines = lines[-1:]  # the first step is not done yet
         first, second = longest_that_fits(lines, options.max_width)
-        room = options.max_width - len(f"{first}  {second}") - 2
+        room = options.max_width - len(f"{first}    {second}")
+        if room < NARROWEST_BAR:
+            yield Text(f"{first}  {second}".rstrip(), end="")
+            return
         yield Text(f"{first}  ", end="")
-        if room >= NARROWEST_BAR:
-            yield ProgressBar(self.total_steps, self.done, width=room)
-            yield Text("  ", end="")
-        yield Text(second, end="")
+        yield ProgressBar(self.total_steps, self.done, width=room)
+        yield Text(f"  {second}", end="")
 
     def note(self, text: str) -> None:
         self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -106,7 +107,7 @@ class BarListener(TerminalListener):
     def stop(self) -> None:
         """In the bar's place, how far it came."""
         self.bar.stop()
-        if self.done > self.first_step:
+        if not math.isnan(self.loss):
             step, loss = f"step {self.done}", f"loss {self.loss:.4f}"
             after = f"{loss}  {clock(perf_counter() - self.began)}"
             lines = [(f"{step}/{self.total_steps}", after), (step, after), (step, loss), (step, "")]

@@ -99,7 +99,8 @@ LOSS, PACES, ETA = r"loss 1\.250", r"[\d.]+ steps/s  [\d,]+ chars/s", r"ETA \d+:
         (100, rf"step 10\d\d/123456  \S{{25,}} *  {LOSS}  {PACES}  {ETA}", LAST),
         (60, rf"step 10\d\d/123456  \S{{10,}} *  {LOSS}  {ETA}", LAST),
         (40, rf"step 10\d\d  {LOSS}  {ETA}", LAST),
-        (20, r"step 10\d\d  \S{5,}", r"step 1030"),
+        (20, r"step 10\d\d  \S{5,} *", r"step 1030"),
+        (10, r"step 10\d\d", r"step 1030"),
     ],
 )
 def test_a_terminal_has_what_fits_in_one_row(columns, bar, last):
