@@ -30,7 +30,7 @@ class Terminal:
 
     def __init__(self, columns, *arguments, **variables):
         rows = 40
-        self.screen = pyte.HistoryScreen(columns or 100, rows, history=1000)
+        self.screen = pyte.HistoryScreen(columns or 100, rows, history=10_000)
         self.stream, self.seen = pyte.ByteStream(self.screen), set()
         inherited = {name: value for name, value in environment().items() if name != "COLUMNS"}
         self.child = pexpect.spawn(
