@@ -31,6 +31,8 @@ def train(
     out: str | Path | None = None,
     device: str = "auto",
     preset: str | None = None,
+    glob: str | None = None,
+    skip_unreadable: bool = False,
     listener: Listener | None = None,
     **options: Any,
 ) -> Model:
@@ -41,6 +43,8 @@ def train(
         val: a text to validate on after every epoch.
         out: the run folder, `runs/<text>-<time>` by default.
         preset: notebook | char-rnn | torch-rnn | best, whose options hold where none are given.
+        glob: a pattern that the names of files in folders must match, such as "*.txt".
+        skip_unreadable: leave out files that are not text or may not be read, instead of raising.
         listener: told of every step (`cuchar.training.Listener`); silent by default.
         options: fields of `cuchar.config.TrainConfig`: hidden, layers, steps, batch, lr, ...
     Raises:
@@ -48,7 +52,9 @@ def train(
     """
     paths = [texts] if isinstance(texts, str | Path) else texts
     config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
-    run = start_run(paths, config, val=val, out=out, device=device, listener=listener)
+    run = start_run(
+        paths, config, val=val, out=out, device=device, glob=glob, skip_unreadable=skip_unreadable, listener=listener
+    )
     return load(run, device=device)
 
 

@@ -20,6 +20,17 @@ DEFAULT = TrainConfig()
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N | emulate, the CUDA kernels on the CPU.")]
 Precision = Annotated[str, typer.Option(help="Of matrix products, on a GPU: fp32 | tf32 | bf16 | fp16.")]
 CheckpointArgument = Annotated[Path, typer.Argument(help="A checkpoint file or a run folder.")]
+Glob = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Of folders, read the files so named, such as '*.txt'.",
+        show_default="all but hidden ones",
+    ),
+]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out files that are not text or may not be read.")
+]
 Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: error | skip.")]
 
 
@@ -56,6 +67,8 @@ def train(
     log_every: Annotated[int, typer.Option(help="Steps a line of metrics.jsonl.")] = DEFAULT.log_every,
     save_every: Annotated[int, typer.Option(help="Steps between saves.")] = DEFAULT.save_every,
     bytes_: Annotated[bool, typer.Option("--bytes", help="Train on bytes: any file will do.")] = False,
+    glob: Glob = None,
+    skip_unreadable: SkipUnreadable = False,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
 ) -> int:  # fmt: skip
     """Train a model on TEXT; every run has a folder of its own."""
@@ -67,19 +80,20 @@ def train(
     chosen = {**context.params, "bytes": bytes_}
     fields = [name for name in chosen if name in TrainConfig.__dataclass_fields__]
     given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
+    reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable}
     try:
         if resume is None:
             if not texts:
                 raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
             config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
-            start_run(texts, config, val=val, out=out, device=device, listener=terminal_listener())
+            start_run(texts, config, val=val, out=out, device=device, **reading, listener=terminal_listener())
         else:
             for name, value in (("--out", out), ("--preset", preset)):
                 if value is not None:
                     raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
             TrainConfig(**_alone(given))
-            listener = terminal_listener()
-            resume_run(resume, texts=texts or (), val=val, options=given, device=device, listener=listener)
+            listener, texts = terminal_listener(), texts or []
+            resume_run(resume, texts=texts, val=val, options=given, device=device, **reading, listener=listener)
     except Interrupted as interrupted:  # typer would take it for any Ctrl-C
         print(f"cuchar: stopped by {interrupted}; what was done is saved", file=sys.stderr)
         return interrupted.exit_status
@@ -106,7 +120,7 @@ def sample(
     """Write text with a trained model, character by character, to standard output."""
     import secrets
 
-    from cuchar.corpus import read_raw
+    from cuchar.corpus import read_text
     from cuchar.model import Model
     from cuchar.pipes import write_stdout
     from cuchar.sampling import SampleConfig, expect_seed
@@ -121,16 +135,20 @@ def sample(
     if prime and prime_file:
         raise OptionError("--prime: expected it or --prime-file, found both")
     model = Model(checkpoint, device)
-    beginning: str | bytes = read_raw(prime_file) if prime_file else prime
     vocabulary = model.vocabulary
-    known = vocabulary.decode(vocabulary.encode(vocabulary.codes_of(beginning), unknown))
-    vocabulary.encode(vocabulary.codes_of(stop))
+    if prime_file:
+        read = read_text([prime_file], vocabulary.is_bytes)
+        ids = vocabulary.encode(read.codes, unknown, read.place)
+    else:
+        ids = vocabulary.encode(vocabulary.codes_of(prime), unknown, "--prime: position {}".format)
+    known = vocabulary.decode(ids)
+    vocabulary.encode(vocabulary.codes_of(stop), place="--stop: position {}".format, hint="")
     if seed is None:
         seed = secrets.randbits(31)
         if not argmax or not known:
             print(f"--seed {seed}", file=sys.stderr)
     begun = -1
-    for number, text in model.samples(config, count, prime=beginning, seed=seed, unknown=unknown):
+    for number, text in model.samples(config, count, prime=known, seed=seed):
         if number > begun:
             write_stdout((b"\n\n" if number else b"") + known)
             begun = number
@@ -149,6 +167,8 @@ def evaluate(
     exact: Annotated[bool, typer.Option("--exact", help="Read even a long text as one stream, not in chunks side by side.")] = False,
     per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss.")] = None,
     unknown: Unknown = "error",
+    glob: Glob = None,
+    skip_unreadable: SkipUnreadable = False,
 ) -> None:  # fmt: skip
     """Score TEXT: nats and bits per character, perplexity."""
     from cuchar.reports import print_score, score_files
@@ -157,7 +177,8 @@ def evaluate(
         raise OptionError(f"--window: expected at least 1, found {window}")
     if window is not None and exact:
         raise OptionError("--window: expected it or --exact, found both")
-    print_score(score_files(checkpoint, texts, device, window, exact, per_char, unknown, precision), json)
+    score = score_files(checkpoint, texts, device, window, exact, per_char, unknown, precision, glob, skip_unreadable)
+    print_score(score, json)
 
 
 @app.command()

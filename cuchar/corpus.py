@@ -1,12 +1,19 @@
 """Text files become character ids.
 
 A text is read whole, as UTF-8 or as plain bytes, and never altered: line ends stay
-what they are. Its distinct characters, sorted, are the vocabulary.
+what they are. Its distinct characters, sorted, are the vocabulary. Several files are
+joined, and the text remembers where each of them ends, so that any place in it can be
+named as an editor names it.
 """
 
+import errno
 import hashlib
-from collections.abc import Sequence
+import os
+import stat
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +24,8 @@ from cuchar.errors import OptionError, TextError
 
 MAX_VOCABULARY = 65_536
 UNKNOWN = ("error", "skip")
+SKIP_HINT = "; --unknown skip leaves such characters out"
+LINE_END = ord("\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,35 +60,49 @@ class Vocabulary:
         table[self.codes] = np.arange(len(self), dtype=np.int32)
         return table
 
-    def encode(self, codes: np.ndarray, unknown: str = "error") -> np.ndarray:
+    def has(self, codes: np.ndarray) -> np.ndarray:
+        """Which of `codes` are in the vocabulary: [n] of bool."""
+        return self._find(codes) >= 0
+
+    def _find(self, codes: np.ndarray) -> np.ndarray:
+        """Ids of `codes`, [n] int32; -1 for what the vocabulary does not have."""
+        if len(codes) and codes.max() < len(self._ids):
+            return self._ids.take(codes)
+        known = codes < len(self._ids)
+        return np.where(known, self._ids.take(np.where(known, codes, 0)), -1)
+
+    def encode(
+        self,
+        codes: np.ndarray,
+        unknown: str = "error",
+        place: Callable[[int], str] = "position {}".format,
+        hint: str = SKIP_HINT,
+    ) -> np.ndarray:
         """Ids of `codes`, in the vocabulary's dtype.
 
         Args:
             codes: [n] code points or byte values (`codes_of` makes them from text).
             unknown: "error", or "skip" to leave out what the vocabulary does not have.
+            place: names the place of `codes[i]` for an error (`Text.place` where files were read).
+            hint: ends the error with what to do about it.
         Raises:
-            TextError: a character outside the vocabulary, named with its position.
+            TextError: a character outside the vocabulary, named with its place.
         """
         if unknown not in UNKNOWN:
             raise OptionError(f"--unknown: expected {' | '.join(UNKNOWN)}, found {unknown}")
-        if len(codes) and codes.max() < len(self._ids):
-            ids = self._ids.take(codes)
-        else:
-            known = codes < len(self._ids)
-            ids = np.where(known, self._ids.take(np.where(known, codes, 0)), -1)
+        ids = self._find(codes)
         missing = ids < 0
         if missing.any():
             if unknown == "error":
-                where = int(np.argmax(missing))
+                first = int(np.argmax(missing))
                 raise TextError(
-                    f"character {self.describe(int(codes[where]))} at position {where} is not among "
-                    f"the model's {len(self)}; --unknown skip leaves such characters out"
+                    f"{place(first)}: {self.describe(int(codes[first]))} is not among the model's {len(self)}{hint}"
                 )
             ids = ids[~missing]
         return ids.astype(self.dtype)
 
     def describe(self, code: int) -> str:
-        return f"0x{code:02x}" if self.is_bytes else f"{chr(code)!r} (U+{code:04X})"
+        return f"byte 0x{code:02x}" if self.is_bytes else f"character {chr(code)!r} (U+{code:04X})"
 
     def codes_of(self, text: str | bytes) -> np.ndarray:
         """Code points of `text`, or its bytes (UTF-8 for a str) where the model is one of bytes."""
@@ -125,79 +148,196 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, eq=False)
+class Text:
+    """What was read of some files, joined in their order.
+
+    codes: [n] code points, or byte values where `is_bytes`.
+    files, ends: the files, and the place in `codes` where each one ends.
+    sha256: of the bytes of all files, in order.
+    left_out: a line for each file that could not be read, saying why.
+    """
+
+    codes: np.ndarray
+    is_bytes: bool
+    files: tuple[Path, ...]
+    ends: tuple[int, ...]
+    sha256: str
+    left_out: tuple[str, ...]
+
+    def parts(self) -> Iterator[tuple[Path, int, int]]:
+        """Every file, with the place in `codes` where it begins and the one where it ends."""
+        return zip(self.files, (0, *self.ends), self.ends, strict=False)
+
+    def place(self, at: int) -> str:
+        """Where `codes[at]` stands: FILE:LINE:COLUMN, which begin at 1, or for a byte FILE: offset N."""
+        number = bisect_right(self.ends, at)
+        start = self.ends[number - 1] if number else 0
+        if self.is_bytes:
+            return f"{self.files[number]}: offset {at - start}"
+        return f"{self.files[number]}:{_line_and_column(self.codes[start:at])}"
+
+
+@dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text as ids. `sha256` is of the bytes of all its files, in order."""
+    """A text as ids. `sha256`, `files` and `left_out` are its `Text`'s."""
 
     ids: np.ndarray
     vocabulary: Vocabulary
     sha256: str
+    files: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
-def load_corpus(paths: Sequence[str | Path], as_bytes: bool = False) -> Corpus:
-    """Read, and build the vocabulary from what was read.
+def load_corpus(
+    paths: Sequence[str | Path], as_bytes: bool = False, glob: str | None = None, skip_unreadable: bool = False
+) -> Corpus:
+    """Read, and build the vocabulary from what was read; arguments as `read_text`.
 
     Raises:
-        TextError: no file, an unreadable or empty one, invalid UTF-8, an impossible vocabulary.
+        TextError: as `read_text`; an empty text, an impossible vocabulary.
     """
-    codes, digest = read_codes(paths, as_bytes)
-    vocabulary = Vocabulary.of(codes, as_bytes)
-    return Corpus(vocabulary.encode(codes), vocabulary, digest)
-
-
-def read_codes(paths: Sequence[str | Path], as_bytes: bool = False) -> tuple[np.ndarray, str]:
-    """The text of `paths`, joined: code points (or bytes) and the SHA-256 of the raw bytes."""
-    digest, parts = hashlib.sha256(), []
-    for file in text_files(paths):
-        data = read_raw(file)
-        digest.update(data)
-        parts.append(np.frombuffer(data, np.uint8) if as_bytes else code_points(data, str(file)))
-    codes = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if not len(codes):
+    text = read_text(paths, as_bytes, glob, skip_unreadable)
+    if not len(text.codes):
         raise TextError(f"{', '.join(map(str, paths))}: expected text, found an empty file")
-    return codes, digest.hexdigest()
+    vocabulary = Vocabulary.of(text.codes, as_bytes)
+    return Corpus(vocabulary.encode(text.codes), vocabulary, text.sha256, text.files, text.left_out)
 
 
-def text_files(paths: Sequence[str | Path]) -> list[Path]:
-    """`paths` with every folder replaced by the files in it: sorted, at any depth, hidden ones left out."""
+def read_text(
+    paths: Sequence[str | Path], as_bytes: bool = False, glob: str | None = None, skip_unreadable: bool = False
+) -> Text:
+    """The text of files and folders, joined.
+
+    Args:
+        as_bytes: do not decode; any file will do.
+        glob: a pattern that the names of files in folders must match; None takes all.
+        skip_unreadable: leave out files that are not UTF-8 or that may not be read, instead of raising.
+    Raises:
+        TextError: no file, an unreadable one, invalid UTF-8, a run's folder.
+    """
+    digest, files, parts, left_out = hashlib.sha256(), [], [], []
+    candidates = text_files(paths, glob)
+    for file in candidates:
+        try:
+            data = read_raw(file)
+            codes = np.frombuffer(data, np.uint8) if as_bytes else code_points(data, str(file))
+        except TextError as error:
+            if skip_unreadable:
+                left_out.append(str(error))
+                continue
+            hint = "; --skip-unreadable leaves such files out" if len(candidates) > 1 else ""
+            raise TextError(f"{error}{hint}") from None
+        digest.update(data)
+        files.append(file)
+        parts.append(codes)
+    if not files:
+        raise TextError(f"expected a readable text file, found none: {left_out[0]}")
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    codes = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Text(codes, as_bytes, tuple(files), tuple(ends), digest.hexdigest(), tuple(left_out))
+
+
+def left_out_notes(text: Text | Corpus) -> list[str]:
+    """Lines that tell a person which files were left out, and how many."""
+    if not text.left_out:
+        return []
+    count = len(text.left_out)
+    return [f"left out {line}" for line in text.left_out] + [f"left out {count} of {count + len(text.files)} files"]
+
+
+def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Path]:
+    """`paths` with every folder replaced by the files in it.
+
+    Raises:
+        TextError: nothing at a path; a folder that is a run's, or that has no file to read.
+    """
     files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(
-                file
-                for file in path.rglob("*")
-                if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
-            if not inside:
-                raise TextError(f"{path}: expected a folder with text files, found none in it")
-            files += inside
-        else:
-            files.append(path)
+    for given in paths:
+        path = Path(given)
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except (OSError, ValueError) as error:
+            raise _unreadable(given, error) from None
+        files += _files_in(path, glob) if is_folder else [path]
     if not files:
         raise TextError("expected at least one text file, found none")
     return files
 
 
+def _files_in(folder: Path, glob: str | None) -> list[Path]:
+    """The regular files in a folder, sorted, at any depth, whose names match `glob`.
+
+    Hidden files and folders, links to folders (which may form loops) and the folders of runs are left out. What cannot
+    be looked at, a folder too, is among the files: reading it says why.
+    """
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
+        if _is_run(names):
+            if Path(parent) == folder:
+                hint = f"cuchar train --resume {folder} goes on with it"
+                raise TextError(f"{folder}: expected a text, found the folder of a run; {hint}")
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        named = (name for name in names if not name.startswith(".") and (glob is None or fnmatchcase(name, glob)))
+        found.extend(file for name in named if _may_be_text(file := Path(parent, name)))
+    if not found:
+        matching = "" if glob is None else f" whose name matches --glob {glob}"
+        raise TextError(f"{folder}: expected a folder with text files, found none in it{matching}")
+    return sorted(found)
+
+
+def _is_run(names: Sequence[str]) -> bool:
+    """Whether a folder with these files is one that `cuchar train` writes."""
+    return "config.json" in names and ("metrics.jsonl" in names or "last.safetensors" in names)
+
+
+def _may_be_text(file: Path) -> bool:
+    """Not a pipe, a socket or a device, which would be waited for."""
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        return True
+
+
 def read_raw(file: Path) -> bytes:
     try:
         return file.read_bytes()
-    except FileNotFoundError:
-        raise TextError(f"{file}: expected a text file, found no such file") from None
-    except OSError as error:
-        raise TextError(f"{file}: expected a readable file, found: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(path: str | Path, error: OSError | ValueError) -> TextError:
+    """What the system's complaint means, for someone who may have given a text where its path was expected."""
+    name = str(path)
+    missing = isinstance(error, FileNotFoundError)
+    if not isinstance(error, OSError) or error.errno == errno.ENAMETOOLONG or (missing and "\n" in name):
+        return TextError(f"expected the path of a text file, found a text of {len(name):,} characters")
+    if missing:
+        return TextError(f"{name}: expected a text file, found no such file")
+    return TextError(f"{name}: expected a readable file, found: {error.strerror}")
 
 
 def code_points(data: bytes, name: str = "text") -> np.ndarray:
-    """Code points of UTF-8 `data`; an error names the byte where it stops being UTF-8."""
+    """Code points of UTF-8 `data`; an error names the line, column and byte where it stops being UTF-8."""
     if data.isascii():
         return np.frombuffer(data, np.uint8)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
+        before = _points_of(data[: error.start].decode("utf-8"))
         raise TextError(
-            f"{name}: expected UTF-8, found byte 0x{data[error.start]:02x} at offset {error.start} "
-            f"({error.reason}); --bytes trains on any file"
+            f"{name}:{_line_and_column(before)}: expected UTF-8, found byte 0x{data[error.start]:02x} at offset "
+            f"{error.start} ({error.reason}); --bytes trains on any file"
         ) from None
     return _points_of(text)
+
+
+def _line_and_column(before: np.ndarray) -> str:
+    """LINE:COLUMN, which begin at 1, of the character that follows the code points `before` in a file."""
+    line_ends = np.flatnonzero(before == LINE_END)
+    last = int(line_ends[-1]) if len(line_ends) else -1
+    return f"{len(line_ends) + 1}:{len(before) - last}"
 
 
 def _points_of(text: str) -> np.ndarray:

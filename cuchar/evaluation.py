@@ -19,18 +19,22 @@ CHUNK_STEPS = 64  # a call: all chunks' activations stay in a processor's cache
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss of `chars` predicted characters; bits are nats / ln 2, perplexity is e^nats."""
+    """Mean loss of `chars` predicted characters; bits are nats / ln 2, perplexity is e^nats.
+
+    All three are NaN where nothing was predicted. `skipped` characters, which the model does not know, were left out.
+    """
 
     nats_per_char: float
     bits_per_char: float
     perplexity: float
     chars: int
+    skipped: int = 0
 
     @classmethod
-    def of(cls, losses: np.ndarray) -> "Score":
-        """Args: losses: nats, any shape, at least one."""
-        nats = float(losses.mean(dtype=np.float64))
-        return cls(nats, nats / math.log(2), float(np.exp(nats)), losses.size)
+    def of(cls, losses: np.ndarray, skipped: int = 0) -> "Score":
+        """Args: losses: nats, any shape."""
+        nats = float(losses.mean(dtype=np.float64)) if losses.size else math.nan
+        return cls(nats, nats / math.log(2), float(np.exp(nats)), losses.size, skipped)
 
 
 def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -121,5 +121,6 @@ class Model:
         Raises:
             TextError: an unknown character, or fewer than two characters.
         """
-        ids = self.vocabulary.encode(self.vocabulary.codes_of(text), unknown)
-        return Score.of(np.concatenate(list(self.losses(ids, window))))
+        codes = self.vocabulary.codes_of(text)
+        ids = self.vocabulary.encode(codes, unknown)
+        return Score.of(np.concatenate(list(self.losses(ids, window))), len(codes) - len(ids))

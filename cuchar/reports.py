@@ -1,10 +1,12 @@
 """Tables for a person, JSON for a program, on standard output."""
 
 import json
+import math
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -16,13 +18,22 @@ from rich.table import Table
 import cuchar
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import ModelConfig
-from cuchar.corpus import read_codes
+from cuchar.corpus import Text, left_out_notes, read_text
 from cuchar.engines import choose_engine
 from cuchar.engines.cpu_kernels import load, thread_count
 from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
 from cuchar.files import write_file
 from cuchar.model import Model
+
+
+@dataclass(frozen=True)
+class FilesScore:
+    """How well a model predicts files that are read as one text: all of it, and each file's part."""
+
+    total: Score
+    files: list[tuple[Path, Score]]
+    left_out: tuple[str, ...]
 
 
 def score_files(
@@ -34,11 +45,18 @@ def score_files(
     per_char: Path | None,
     unknown: str,
     precision: str = "fp32",
-) -> Score:
-    """Score text files as one text, a long one in chunks unless `exact`; `per_char` gets every character's loss."""
+    glob: str | None = None,
+    skip_unreadable: bool = False,
+) -> FilesScore:
+    """Score text files as one text, a long one in chunks unless `exact`; `per_char` gets every character's loss.
+
+    The first character of a file is predicted from the end of the file before it; that of the first file by nothing.
+    """
     model = Model(checkpoint, device, precision)
-    codes, _ = read_codes(texts, model.vocabulary.is_bytes)
-    ids = model.vocabulary.encode(codes, unknown)
+    text = read_text(texts, model.vocabulary.is_bytes, glob, skip_unreadable)
+    for line in left_out_notes(text):
+        print(line, file=sys.stderr)
+    ids = model.vocabulary.encode(text.codes, unknown, text.place)
     chunked = window is None and not exact and len(ids) > LONG_TEXT
     if chunked:
         print(
@@ -53,22 +71,61 @@ def score_files(
             blocks.append(block)
             bar.advance(task, len(block))
     losses = np.concatenate(blocks)
+    known = model.vocabulary.has(text.codes)
     if per_char is not None:
-        characters = [json.dumps(character) for character in model.vocabulary.characters()]
-        lines = ["position\tcharacter\tnats\n"]
-        lines += [f"{at}\t{characters[ids[at]]}\t{nats:.6f}\n" for at, nats in enumerate(losses, 1)]
-        write_file(per_char, "".join(lines).encode())
-    return Score.of(losses)
+        write_file(per_char, _table_of_losses(text, known, losses))
+    files, before = [], 0  # how many known characters came before a file
+    for file, start, end in text.parts():
+        inside = int(known[start:end].sum())
+        scored = losses[max(0, before - 1) : max(0, before + inside - 1)]
+        files.append((file, Score.of(scored, end - start - inside)))
+        before += inside
+    return FilesScore(Score.of(losses, len(text.codes) - len(ids)), files, text.left_out)
 
 
-def print_score(score: Score, as_json: bool) -> None:
+def _table_of_losses(text: Text, known: np.ndarray, losses: np.ndarray) -> bytes:
+    """A row for every character but the first known one, which nothing predicts; skipped characters have no loss."""
+    table, nats, first = bytearray(b"position\tcharacter\tnats\tfile\n"), iter(losses.tolist()), int(np.argmax(known))
+    for file, start, end in text.parts():
+        name, codes = _quoted(str(file)), text.codes[start:end].tolist()
+        for at, (code, is_known) in enumerate(zip(codes, known[start:end].tolist(), strict=True)):
+            if start + at != first:
+                loss = f"{next(nats):.6f}" if is_known else ""
+                table += f"{at}\t{_quoted(chr(code))}\t{loss}\t{name}\n".encode()
+    return bytes(table)
+
+
+@cache
+def _quoted(value: str) -> str:
+    """A JSON string without a quotation mark in it, which readers of tables would take for its end."""
+    inside = json.dumps(value)[1:-1].replace('\\"', "\\u0022")
+    return f'"{inside}"'
+
+
+def print_score(score: FilesScore, as_json: bool) -> None:
+    total = score.total
     if as_json:
-        print(json.dumps(asdict(score)))
+        files = [{"path": str(file), **_json_values(part)} for file, part in score.files]
+        print(json.dumps({**_json_values(total), "files": files, "left_out": score.left_out}))
         return
-    print(f"nats per character  {score.nats_per_char:.4f}")
-    print(f"bits per character  {score.bits_per_char:.4f}")
-    print(f"perplexity          {score.perplexity:.4f}")
-    print(f"characters scored   {score.chars:,}")
+    print(f"nats per character  {total.nats_per_char:.4f}")
+    print(f"bits per character  {total.bits_per_char:.4f}")
+    print(f"perplexity          {total.perplexity:.4f}")
+    print(f"characters scored   {total.chars:,}")
+    if total.skipped:
+        print(f"characters skipped  {total.skipped:,}")
+    if len(score.files) > 1:
+        print(f"\n{'nats':>8}  {'bits':>8}  {'perplexity':>10}  {'scored':>12}  {'skipped':>9}  file")
+        for file, part in score.files:
+            means = f"{part.nats_per_char:8.4f}  {part.bits_per_char:8.4f}  {part.perplexity:10.4f}"
+            if not part.chars:
+                means = f"{'-':>8}  {'-':>8}  {'-':>10}"
+            print(f"{means}  {part.chars:12,}  {part.skipped:9,}  {file}")
+
+
+def _json_values(score: Score) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in asdict(score).items()}
 
 
 def print_machine() -> None:
@@ -135,7 +192,7 @@ def print_checkpoint(path: Path) -> None:
         ("checkpoint", str(checkpoint_file(path))),
         ("model", f"{model.layers} layers of {model.hidden}, {checkpoint.parameters.flat.size:,} parameters"),
         ("vocabulary", _describe(checkpoint.vocabulary.characters())),
-        ("text", f"{', '.join(run['texts'])} ({run['characters']:,} characters)"),
+        ("text", f"{_first(run['texts'])} ({run['characters']:,} characters)"),
         ("trained", f"{position['step']:,} steps, {position['epoch']} epochs, {position['elapsed_s']:.0f} s"),
         ("options", ", ".join(f"{name}={value}" for name, value in config.items() if value not in (None, False))),
         ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
@@ -157,6 +214,12 @@ def print_checkpoint(path: Path) -> None:
 def _describe(characters: list[str]) -> str:
     shown = json.dumps("".join(characters[:200]), ensure_ascii=False)
     return f"{len(characters)} characters: {shown}{' ...' if len(characters) > 200 else ''}"
+
+
+def _first(texts: list[str]) -> str:
+    """A folder may have had thousands."""
+    more = f" and {len(texts) - 3:,} more" if len(texts) > 3 else ""
+    return f"{', '.join(texts[:3])}{more}"
 
 
 def _plain_table() -> Table:

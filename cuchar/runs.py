@@ -13,7 +13,7 @@ import numpy as np
 from cuchar.batches import check_length, split_validation
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import ModelConfig, TrainConfig, option
-from cuchar.corpus import Corpus, load_corpus, read_codes
+from cuchar.corpus import Corpus, Text, left_out_notes, load_corpus, read_text
 from cuchar.engines import choose_engine
 from cuchar.errors import OptionError, RunError, TextError
 from cuchar.interrupts import Interrupted, signalled
@@ -31,10 +31,14 @@ def start_run(
     val: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
+    glob: str | None = None,
+    skip_unreadable: bool = False,
     listener: Listener | None = None,
 ) -> Path:
     """Train a new model; returns its run folder.
 
+    Args:
+        glob, skip_unreadable: which files of texts and val are read, as `corpus.read_text` has it.
     Raises:
         CucharError: whatever is wrong with texts, options, device or folder; a failed
             start leaves no folder.
@@ -43,22 +47,22 @@ def start_run(
     listener = listener or Listener()
     if val is not None and config.val_fraction:
         raise OptionError("--val: expected it or --val-fraction, found both")
-    corpus = load_corpus(texts, config.bytes)
-    training, validation, val_sha256 = _parts(corpus, config, val)
+    corpus = load_corpus(texts, config.bytes, glob, skip_unreadable)
+    val_text = None if val is None else read_text([val], config.bytes, glob, skip_unreadable)
+    training, validation = _parts(corpus, config, val_text)
     model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
     engine, reason = choose_engine(device, model, precision=config.precision)
     facts = {
-        "texts": [str(Path(text).resolve()) for text in texts],
         "sha256": corpus.sha256,
         "characters": len(corpus.ids),
-        "val": None if val is None else str(Path(val).resolve()),
-        "val_sha256": val_sha256,
+        **_places(corpus, val_text),
     }
     folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(facts, config))
     try:
         trainer = Trainer(config, corpus, training, validation, engine, folder, facts, None, listener)
         listener.note(f"engine: {engine.name} ({reason})")
         listener.note(f"run folder: {folder.path}")
+        _note_left_out(listener, corpus, val_text)
         _train(trainer, listener)
     except BaseException:
         folder.discard_unused()
@@ -75,12 +79,15 @@ def resume_run(
     val: str | Path | None = None,
     options: dict[str, Any] | None = None,
     device: str = "auto",
+    glob: str | None = None,
+    skip_unreadable: bool = False,
     listener: Listener | None = None,
 ) -> Path:
     """Go on with a run where its last checkpoint is; one without a checkpoint starts again.
 
     Args:
-        texts, val: where the texts are now; needed only if they have moved.
+        texts, val: where the texts are now; needed only if they have moved. glob and skip_unreadable are for them:
+            a run remembers the very files that it read.
         options: `TrainConfig` fields given anew. They must equal the run's; only the totals
             `epochs` and `max_steps` may differ, as long as they are not below what is done.
     Raises:
@@ -95,11 +102,13 @@ def resume_run(
         if checkpoint:
             _expect_same_run(folder, checkpoint, stored)
             _expect_totals_ahead(config, checkpoint.run["position"])
-        corpus = load_corpus(texts or stored["texts"], config.bytes)
+        corpus = load_corpus(texts or stored["texts"], config.bytes, glob, skip_unreadable)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
-        val = val or stored["val"]
-        training, validation, val_sha256 = _parts(corpus, config, val)
-        _expect_same_text(path, "validation text", val_sha256, stored["val_sha256"])
+        vals = stored["val"] if val is None else [val]
+        val_text = None if vals is None else read_text(vals, config.bytes, glob, skip_unreadable)
+        training, validation = _parts(corpus, config, val_text)
+        places = _places(corpus, val_text)
+        _expect_same_text(path, "validation text", places["val_sha256"], stored["val_sha256"])
         if checkpoint:
             folder.complete_best(checkpoint)
         if checkpoint and _is_over(config, checkpoint, folder):
@@ -109,9 +118,7 @@ def resume_run(
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
         engine, reason = choose_engine(device, model, dtype, config.precision)
-        facts = {key: stored[key] for key in ("sha256", "characters", "val_sha256")}
-        facts |= {"texts": [str(Path(text).resolve()) for text in texts] or stored["texts"]}
-        facts |= {"val": None if val is None else str(Path(val).resolve())}
+        facts = {"sha256": corpus.sha256, "characters": len(corpus.ids), **places}
         trainer = Trainer(config, corpus, training, validation, engine, folder, facts, checkpoint, listener)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(facts, config))
@@ -121,6 +128,7 @@ def resume_run(
             if checkpoint
             else f"{path} has no checkpoint yet: starting again"
         )
+        _note_left_out(listener, corpus, val_text)
         if checkpoint and checkpoint.run["best"] is not None and math.isinf(trainer.best):
             listener.note(f"{folder.best} cannot be read; the next validation writes another")
         _train(trainer, listener)
@@ -153,23 +161,33 @@ def _train(trainer: Trainer, listener: Listener) -> None:
     listener.note(f"cuchar sample {folder} writes with it")
 
 
-def _parts(
-    corpus: Corpus, config: TrainConfig, val: str | Path | None
-) -> tuple[np.ndarray, np.ndarray | None, str | None]:
-    """Training ids, validation ids [streams, n] or None, the digest of a validation text of its own."""
-    training, validation, digest = corpus.ids, None, None
+def _parts(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Training ids; validation ids [streams, n] or None."""
+    training, validation = corpus.ids, None
     if config.val_fraction:
         training, validation = split_validation(corpus.ids, config)
-    elif val is not None:
-        codes, digest = read_codes([val], config.bytes)
-        try:
-            validation = corpus.vocabulary.encode(codes)[None]
-        except TextError as error:
-            raise TextError(f"--val {val}: {str(error).split(';')[0]}") from None
+    elif val_text is not None:
+        hint = "; the vocabulary is the training text's"
+        validation = corpus.vocabulary.encode(
+            val_text.codes, place=lambda at: f"--val {val_text.place(at)}", hint=hint
+        )[None]
         if validation.shape[1] < 2:
-            raise TextError(f"--val {val}: expected at least 2 characters, found {validation.shape[1]}")
+            raise TextError(f"--val {val_text.files[0]}: expected at least 2 characters, found {validation.shape[1]}")
     check_length(len(training), config)
-    return training, validation, digest
+    return training, validation
+
+
+def _places(corpus: Corpus, val_text: Text | None) -> dict[str, Any]:
+    """Every file that was read, so that a resumed run reads the same ones, whatever a folder holds by then."""
+
+    def names(files: Sequence[Path]) -> list[str]:
+        return [str(file.resolve()) for file in files]
+
+    return {
+        "texts": names(corpus.files),
+        "val": None if val_text is None else names(val_text.files),
+        "val_sha256": None if val_text is None else val_text.sha256,
+    }
 
 
 def _default_folder(texts: Sequence[str | Path]) -> Path:
@@ -241,3 +259,9 @@ def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> 
     """Every step is done, and so is the report on those since the last line, which comes after the last save."""
     position = Position.from_json(checkpoint.run["position"])
     return position.finished(config) and (not position.since_line.count or folder.has_report(checkpoint))
+
+
+def _note_left_out(listener: Listener, *texts: Corpus | Text | None) -> None:
+    for text in texts:
+        for line in left_out_notes(text) if text else ():
+            listener.note(line)

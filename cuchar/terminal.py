@@ -3,21 +3,40 @@
 Both go to standard error; standard output carries samples only.
 """
 
+import math
+import os
 import sys
 from time import perf_counter
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
 from cuchar.pipes import ReaderGone, write_stdout
 from cuchar.training import Listener
 
 REFRESH_S = 0.1
+NARROWEST_BAR = 5
 
 
 class TerminalListener(Listener):
-    """Samples to standard output, for as long as somebody reads them."""
+    """Samples to standard output, for as long as somebody reads them; where training is, and how long it still takes."""
+
+    def start(self, step: int, total_steps: int) -> None:
+        self.first_step, self.total_steps, self.began = step, total_steps, perf_counter()
+
+    def lines(self, step: int, loss: str, rate: float, chars: float) -> list[tuple[str, str]]:
+        """The two halves of a line about `step`, and of ever shorter ones: what matters least is left out first."""
+        of_total, alone, loss = f"step {step}/{self.total_steps}", f"step {step}", f"loss {loss}"
+        without_pace = [(of_total, loss), (alone, loss), (alone, "")]
+        if step == self.first_step:
+            return without_pace
+        left_s = (perf_counter() - self.began) / (step - self.first_step) * max(0, self.total_steps - step)
+        rates, eta = f"{rate:.1f} steps/s  {chars:,.0f} chars/s", f"ETA {clock(left_s)}"
+        with_pace = [(of_total, f"{loss}  {rates}  {eta}"), (of_total, f"{loss}  {eta}"), (alone, f"{loss}  {eta}")]
+        return with_pace + without_pace[1:]
 
     def sample(self, text: bytes) -> None:
         try:
@@ -27,49 +46,55 @@ class TerminalListener(Listener):
 
 
 class PlainListener(TerminalListener):
-    """A line for every line of metrics.jsonl."""
-
-    def start(self, step: int, total_steps: int) -> None:
-        self.first_step, self.total_steps, self.began = step, total_steps, perf_counter()
+    """A line for every line of metrics.jsonl, as much of it as fits where that is a terminal."""
 
     def line(self, metrics: dict[str, Any]) -> None:
         step = metrics["step"]
-        per_step = (perf_counter() - self.began) / max(1, step - self.first_step)
-        remaining = max(0, self.total_steps - step) * per_step
-        self.note(
-            f"step {step}/{self.total_steps}  epoch {metrics['epoch']}  loss {metrics['loss']:.4f}  "
-            f"{1 / per_step:.1f} steps/s  {metrics['chars_per_s']:,} chars/s  ETA {clock(remaining)}"
-        )
+        rate = (step - self.first_step) / (perf_counter() - self.began)
+        lines = self.lines(step, f"{metrics['loss']:.4f}", rate, metrics["chars_per_s"])
+        longest = (lines[0][0], f"epoch {metrics['epoch']}  {lines[0][1]}")
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+        self.note("  ".join(longest_that_fits([longest, *lines], columns or sys.maxsize)).rstrip())
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
 class BarListener(TerminalListener):
-    """A bar with steps/s, chars/s, loss and the time that is left."""
+    """A bar with loss, steps/s, chars/s and the time that is left; of these, what the terminal has room for."""
 
     def __init__(self, console: Console):
-        self.console = console
-        self.bar = Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:.1f} steps/s  {task.fields[chars]:,.0f} chars/s  ETA"),
-            TimeRemainingColumn(),
-            console=console, transient=True, expand=True, redirect_stdout=False, redirect_stderr=False,
+        self.bar = Live(
+            self, console=console, transient=True, refresh_per_second=1 / REFRESH_S,
+            redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
 
     def start(self, step: int, total_steps: int) -> None:
-        self.task = self.bar.add_task("", total=total_steps, completed=step, loss=float("nan"), rate=0.0, chars=0.0)
-        self.shown, self.shown_at = step, perf_counter()
+        super().start(step, total_steps)
+        self.done, self.loss, self.rate, self.chars = step, math.nan, 0.0, 0
+        self.timed, self.timed_at = step, perf_counter()
         self.bar.start()
 
     def step(self, step: int, loss: float, chars: int) -> None:
+        self.done, self.loss, self.chars = step, loss, chars
         now = perf_counter()
-        if now - self.shown_at < REFRESH_S:
+        if now - self.timed_at >= REFRESH_S:
+            self.rate = (step - self.timed) / (now - self.timed_at)
+            self.timed, self.timed_at = step, now
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The bar lies between the line's halves, if there is room for one."""
+        lines = self.lines(self.done, f"{self.loss:.3f}", self.rate, self.rate * self.chars)
+        if math.isnan(self.loss):
+            lines = lines[-1:]  # the first step is not done yet
+        first, second = longest_that_fits(lines, options.max_width)
+        room = options.max_width - len(f"{first}    {second}")
+        if room < NARROWEST_BAR:
+            yield Text(f"{first}  {second}".rstrip(), end="")
             return
-        rate = (step - self.shown) / (now - self.shown_at)
-        self.bar.update(self.task, completed=step, loss=loss, rate=rate, chars=rate * chars)
-        self.shown, self.shown_at = step, now
+        yield Text(f"{first}  ", end="")
+        yield ProgressBar(self.total_steps, self.done, width=room)
+        yield Text(f"  {second}", end="")
 
     def note(self, text: str) -> None:
         self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -80,12 +105,23 @@ class BarListener(TerminalListener):
         self.bar.start()
 
     def stop(self) -> None:
+        """In the bar's place, how far it came."""
         self.bar.stop()
+        if not math.isnan(self.loss):
+            step, loss = f"step {self.done}", f"loss {self.loss:.4f}"
+            after = f"{loss}  {clock(perf_counter() - self.began)}"
+            lines = [(f"{step}/{self.total_steps}", after), (step, after), (step, loss), (step, "")]
+            self.note("  ".join(longest_that_fits(lines, self.bar.console.width)).rstrip())
 
 
 def terminal_listener() -> Listener:
     console = Console(stderr=True)
-    return BarListener(console) if console.is_terminal else PlainListener()
+    return BarListener(console) if console.is_interactive else PlainListener()
+
+
+def longest_that_fits(lines: list[tuple[str, str]], columns: int) -> tuple[str, str]:
+    """The first of ever shorter lines with room for both halves; the shortest is taken in any case."""
+    return next((line for line in lines if len("  ".join(line).rstrip()) <= columns), lines[-1])
 
 
 def clock(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Every option and every mistake, through the command line."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import TEXT
 
+import cuchar
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.corpus import read_raw
@@ -270,7 +272,14 @@ def test_sample_mistakes(fails, trained, tmp_path):
         ("--length many", "many"),
     ):
         assert expected in fails(2, "sample", trained, *words.split())
-    assert "'É' (U+00C9) at position 1" in fails(1, "sample", trained, "--prime", "tÉ")
+    unknown = "character 'É' (U+00C9) is not among the model's 28"
+    assert f"--prime: position 1: {unknown}; --unknown skip" in fails(1, "sample", trained, "--prime", "tÉ")
+    assert fails(1, "sample", trained, "--stop", "tÉ").endswith(f"--stop: position 1: {unknown}\n")
+    prime = tmp_path / "prime.txt"
+    prime.write_text("the\nfÉ")
+    assert f"cuchar: {prime}:2:2: {unknown}; --unknown skip" in fails(1, "sample", trained, "--prime-file", prime)
+    prime.write_bytes(b"the\nfox\xff")
+    assert f"{prime}:2:4: expected UTF-8, found byte 0xff" in fails(1, "sample", trained, "--prime-file", prime)
     assert "expected a text file, found no such file" in fails(1, "sample", trained, "--prime-file", tmp_path / "no")
     assert "found nothing there" in fails(1, "sample", tmp_path / "no")
 
@@ -281,14 +290,16 @@ def test_sample_mistakes(fails, trained, tmp_path):
 def test_eval_prints_text_and_json(cli, trained, text, tmp_path):
     text.write_text(TEXT[:400])
     score = json.loads(cli("eval", trained, text, "--json").stdout)
-    assert list(score) == ["nats_per_char", "bits_per_char", "perplexity", "chars"] and score["chars"] == 399
+    means = ["nats_per_char", "bits_per_char", "perplexity", "chars", "skipped"]
+    assert list(score) == [*means, "files", "left_out"] and (score["chars"], score["skipped"]) == (399, 0)
+    assert score["files"] == [{"path": str(text), **{name: score[name] for name in means}}] and score["left_out"] == []
     assert f"nats per character  {score['nats_per_char']:.4f}\n" in cli("eval", trained, text).stdout.decode()
     windows = json.loads(cli("eval", trained, text, "--json", "--window", 8, "--device", "cpu").stdout)
     assert windows["chars"] == 399 and windows["nats_per_char"] != score["nats_per_char"]
     table = tmp_path / "out.tsv"
     cli("eval", trained, text, "--per-char", table)
     rows = [row.split("\t") for row in table.read_text().splitlines()]
-    assert rows[0] == ["position", "character", "nats"] and len(rows) == 400
+    assert rows[0] == ["position", "character", "nats", "file"] and len(rows) == 400
     assert "".join(json.loads(row[1]) for row in rows[1:]) == TEXT[1:400]
     assert [int(row[0]) for row in rows[1:]] == list(range(1, 400))
     assert np.mean([float(row[2]) for row in rows[1:]]) == pytest.approx(score["nats_per_char"], abs=1e-5)
@@ -296,10 +307,139 @@ def test_eval_prints_text_and_json(cli, trained, text, tmp_path):
     assert both["chars"] == 799
 
 
+def table_of(path) -> list[dict]:
+    """As pandas.read_csv(path, sep="\\t") reads it."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_positions_are_the_files_whatever_was_skipped(cli, trained, tmp_path):
+    """Each row's character is the one that its file has at the row's position; the losses are the known characters'."""
+    folder, table = tmp_path / "te\txts", tmp_path / "out.tsv"
+    folder.mkdir()
+    contents = {"1": "É", "2": "", "3": 'Éthe "fÖx\n\\É', "4": "Ü", "5": "jumps\t☃ over"}
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    whole = "".join(contents.values())
+    for options in ((), ("--window", 3)):
+        command = ("eval", trained, folder, "--unknown", "skip", "--per-char", table, *options)
+        score = json.loads(cli(*command, "--json").stdout)
+        rows = table_of(table)
+        read = [(row["file"], int(row["position"]), json.loads(f'"{row["character"]}"')) for row in rows]
+        every = [
+            (json.dumps(str(folder / name))[1:-1], at, character)
+            for name, content in contents.items()
+            for at, character in enumerate(content)
+        ]
+        assert read == [row for row in every if row[1:] != (1, "t")]  # the first known one is predicted by nothing
+        model = cuchar.load(trained)
+        known = [character for character in whole if character in model.vocabulary.characters()]
+        ids = model.vocabulary.encode(model.vocabulary.codes_of("".join(known)))
+        losses = np.concatenate(list(model.losses(ids, *options[1:])))
+        assert [row["nats"] for row in rows if row["nats"]] == [f"{nats:.6f}" for nats in losses]
+        assert [row[2] for row, line in zip(read, rows, strict=True) if not line["nats"]] == list('ÉÉ"Ö\\ÉÜ\t☃')
+        assert (score["chars"], score["skipped"], len(rows)) == (len(losses), 9, len(losses) + 9)
+
+
+def test_files_have_scores_of_their_own(cli, trained, tmp_path):
+    """Their characters are those of the joined stream, the first of a file predicted from the file before it."""
+    files = [tmp_path / name for name in ("a", "b", "c", "d")]
+    for file, content in zip(files, ("t", "he quick", "É", " brown Éfox"), strict=True):
+        file.write_text(content)
+    command = ("eval", trained, *files, "--unknown", "skip", "--per-char", tmp_path / "out.tsv")
+    score = json.loads(cli(*command, "--json").stdout)
+    assert [file["path"] for file in score["files"]] == list(map(str, files))
+    assert [(file["chars"], file["skipped"]) for file in score["files"]] == [(0, 0), (8, 0), (0, 1), (10, 1)]
+    assert (score["chars"], score["skipped"]) == (18, 2)
+    rows = table_of(tmp_path / "out.tsv")
+    for file in score["files"]:
+        losses = [float(row["nats"]) for row in rows if row["file"] == file["path"] and row["nats"]]
+        assert (file["nats_per_char"] is None) == (not losses)
+        if losses:
+            assert file["nats_per_char"] == pytest.approx(np.mean(losses), abs=1e-6)
+            assert file["bits_per_char"] == file["nats_per_char"] / np.log(2)
+            assert file["perplexity"] == pytest.approx(np.exp(file["nats_per_char"]))
+    joined = cuchar.load(trained).score("the quick brown fox")
+    assert (score["nats_per_char"], score["chars"]) == (joined.nats_per_char, joined.chars)
+    total, table = cli(*command).stdout.decode().split("\n\n")
+    assert total.endswith("characters scored   18\ncharacters skipped  2")
+    shown = [line.split() for line in table.splitlines()]
+    assert shown[0] == ["nats", "bits", "perplexity", "scored", "skipped", "file"]
+    assert shown[1] == ["-", "-", "-", "0", "0", str(files[0])] and shown[3] == ["-", "-", "-", "0", "1", str(files[2])]
+    for line, file in zip((shown[2], shown[4]), (score["files"][1], score["files"][3]), strict=True):
+        assert line[:3] == [f"{file[name]:.4f}" for name in ("nats_per_char", "bits_per_char", "perplexity")]
+        assert line[3:] == [str(file["chars"]), str(file["skipped"]), file["path"]]
+
+
+def test_folders_of_all_sorts_are_trained_on_resumed_and_scored(cli, fails, tmp_path):
+    """A run reads the very files that it began with, though a folder has more by now."""
+    folder, val, out, whole = (tmp_path / name for name in ("texts", "val", "run", "whole"))
+    for place in (folder, val):
+        place.mkdir()
+        (place / "fox.txt").write_text(TEXT)
+        (place / "logo.png").write_bytes(b"\x89PNG")
+        (place / "notes.md").write_text("Ünlike the fox")
+    given = ["train", folder, "--val", val, *SMALL]
+    assert f"{folder}/logo.png:1:1: expected UTF-8" in fails(1, *given, "--out", out) and not out.exists()
+    reading = ["--glob", "*[tg]", "--skip-unreadable"]
+    begun = cli(*given, *reading, "--out", out)
+    assert begun.status == 0 and "notes.md" not in begun.stderr
+    for place in (folder, val):
+        assert f"left out {place}/logo.png:1:1: expected UTF-8, found byte 0x89 at offset 0" in begun.stderr
+    assert begun.stderr.count("left out 1 of 2 files\n") == 2
+    config = json.loads((out / "config.json").read_text())
+    assert (config["texts"], config["val"]) == ([str(folder / "fox.txt")], [str(val / "fox.txt")])
+    assert cli(*given, *reading, "--max-steps", 7, "--out", whole).status == 0
+    for place in (folder, val):
+        (place / "zoo.txt").write_text("another")
+    assert cli("train", "--resume", out, "--max-steps", 7).status == 0
+    assert losses(out) == losses(whole)
+    assert "expected the run's text" in fails(1, "train", folder, "--glob", "*.txt", "--resume", out, "--max-steps", 8)
+    moved = folder.rename(tmp_path / "moved")
+    (moved / "zoo.txt").unlink()
+    assert cli("train", moved, *reading, "--resume", out, "--max-steps", 8).status == 0
+    assert f"{moved}/logo.png:1:1" in fails(1, "eval", out, moved)
+    scored = cli("eval", out, moved, *reading, "--json")
+    assert json.loads(scored.stdout)["chars"] == len(TEXT) - 1 and "left out 1 of 2 files\n" in scored.stderr
+    (left_out,) = json.loads(scored.stdout)["left_out"]
+    assert left_out.startswith(f"{moved}/logo.png:1:1: expected UTF-8, found byte 0x89")
+
+
+def test_info_names_the_first_of_many_texts(cli, run, tmp_path):
+    folder = tmp_path / "t"
+    folder.mkdir()
+    for name in "abcde":
+        (folder / name).write_text(TEXT[:200])
+    shown = " ".join(cli("info", run(text=folder)).stdout.decode().split())
+    assert " and 2 more (1,000 characters) " in shown
+
+
+def test_a_run_is_resumed_and_not_trained_on(fails, trained, text, tmp_path):
+    expected = f"{trained}: expected a text, found the folder of a run; cuchar train --resume {trained} goes on with it"
+    for command in (("train", trained), ("train", text, "--val", trained), ("eval", trained, trained)):
+        assert fails(1, *command) == f"cuchar: {expected}\n"
+
+
+def test_a_text_in_the_place_of_its_path(fails, trained, text):
+    line = "cuchar: expected the path of a text file, found a text of 1,760 characters\n"
+    for command in (
+        ("train", TEXT),
+        ("train", text, "--val", TEXT),
+        ("eval", trained, TEXT),
+        ("sample", trained, "--prime-file", TEXT),
+    ):
+        assert fails(1, *command) == line
+
+
 def test_eval_mistakes(cli, fails, trained, text, tmp_path):
+    text.write_text("the\nthe É")
+    unknown = "character 'É' (U+00C9) is not among the model's 28; --unknown skip leaves such characters out"
+    assert fails(1, "eval", trained, text) == f"cuchar: {text}:2:5: {unknown}\n"
+    (tmp_path / "fine").write_text("the\n")
+    assert fails(1, "eval", trained, tmp_path / "fine", text) == f"cuchar: {text}:2:5: {unknown}\n"
     text.write_text("the É")
-    assert "'É' (U+00C9) at position 4" in fails(1, "eval", trained, text)
-    assert json.loads(cli("eval", trained, text, "--unknown", "skip", "--json").stdout)["chars"] == 3
+    score = json.loads(cli("eval", trained, text, "--unknown", "skip", "--json").stdout)
+    assert (score["chars"], score["skipped"]) == (3, 1)
     assert "--window: expected at least 1, found 0" in fails(2, "eval", trained, text, "--window", 0)
     assert "--unknown: expected error | skip" in fails(2, "eval", trained, text, "--unknown", "x")
     text.write_text("t")
@@ -308,6 +448,16 @@ def test_eval_mistakes(cli, fails, trained, text, tmp_path):
     assert "TEXT" in fails(2, "eval", trained)
     text.write_text("the")
     assert "expected to write" in fails(1, "eval", trained, text, "--per-char", tmp_path / "no/out.tsv")
+
+
+def test_bytes_that_a_model_does_not_know_have_an_offset(cli, fails, run, text, tmp_path):
+    out = run("--bytes")
+    text.write_bytes(b"the\nf\xff\x00x")
+    unknown = "byte 0xff is not among the model's 28; --unknown skip leaves such characters out"
+    assert fails(1, "eval", out, text) == f"cuchar: {text}: offset 5: {unknown}\n"
+    cli("eval", out, text, "--unknown", "skip", "--per-char", tmp_path / "out.tsv")
+    rows = table_of(tmp_path / "out.tsv")
+    assert [row["position"] for row in rows if not row["nats"]] == ["5", "6"] and len(rows) == 7
 
 
 def test_a_precision_that_the_device_has_not(cli, fails, trained, text, tmp_path):

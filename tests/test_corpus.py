@@ -1,5 +1,7 @@
 import hashlib
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuchar.corpus import Vocabulary, load_corpus, read_codes, text_files
+from cuchar.corpus import Vocabulary, left_out_notes, load_corpus, read_text, text_files
 from cuchar.errors import OptionError, TextError
 
 
@@ -67,21 +69,23 @@ def test_files_and_folders_join_in_order(tmp_path):
     assert text_files([tmp_path / "b", tmp_path / "a.txt"]) == [
         tmp_path / "b/1.txt", tmp_path / "b/2.txt", tmp_path / "a.txt",
     ]  # fmt: skip
-    codes, digest = read_codes([tmp_path / "b", tmp_path / "a.txt"])
-    assert bytes(codes.astype(np.uint8)) == b"onetwozero"
-    assert digest == hashlib.sha256(b"onetwozero").hexdigest()
+    text = read_text([tmp_path / "b", tmp_path / "a.txt"])
+    assert bytes(text.codes.astype(np.uint8)) == b"onetwozero"
+    assert text.sha256 == hashlib.sha256(b"onetwozero").hexdigest()
 
 
 def test_ascii_and_wide_files_join(tmp_path):
     (tmp_path / "1").write_text("ab")
     (tmp_path / "2").write_text("é")
-    assert read_codes([tmp_path])[0].tolist() == [97, 98, 233]
+    assert read_text([tmp_path]).codes.tolist() == [97, 98, 233]
 
 
-def test_invalid_utf8_names_file_and_offset(tmp_path):
+def test_invalid_utf8_names_file_line_column_and_offset(tmp_path):
     path = tmp_path / "t.txt"
     path.write_bytes("né".encode() + b"\xff!")
-    with pytest.raises(TextError, match=r"t\.txt: expected UTF-8, found byte 0xff at offset 3"):
+    with pytest.raises(
+        TextError, match=r"t\.txt:1:3: expected UTF-8, found byte 0xff at offset 3 \(invalid start byte\)"
+    ):
         load_corpus([path])
     assert load_corpus([path], as_bytes=True).vocabulary.codes.tolist() == sorted({0x6E, 0xC3, 0xA9, 0xFF, 0x21})
 
@@ -89,7 +93,10 @@ def test_invalid_utf8_names_file_and_offset(tmp_path):
 def test_unknown_characters_are_named_or_skipped():
     vocabulary = Vocabulary.of(np.frombuffer(b"abc", np.uint8))
     codes = vocabulary.codes_of("ab☃c\x00")
-    with pytest.raises(TextError, match=r"'☃' \(U\+2603\) at position 2 is not among the model's 3"):
+    assert vocabulary.has(codes).tolist() == [True, True, False, True, False]
+    with pytest.raises(
+        TextError, match=r"^position 2: character '☃' \(U\+2603\) is not among the model's 3; --unknown"
+    ):
         vocabulary.encode(codes)
     assert vocabulary.encode(codes, "skip").tolist() == [0, 1, 2]
     with pytest.raises(OptionError, match=r"error \| skip"):
@@ -108,3 +115,135 @@ def test_text_survives_encode_and_decode(text):
 def test_bytes_survive_encode_and_decode(data):
     vocabulary = Vocabulary.of(np.frombuffer(data, np.uint8), is_bytes=True)
     assert vocabulary.decode(vocabulary.encode(vocabulary.codes_of(data))) == data
+
+
+# --- places in files
+
+
+def test_every_place_has_the_file_line_and_column_that_an_editor_shows(tmp_path):
+    contents = {"a": "one\r\ntwo\n", "b": "", "c": "é☃\n\n🦊x", "d": "\n", "e": "end"}
+    files = [tmp_path / name for name in contents]
+    for file, content in zip(files, contents.values(), strict=True):
+        file.write_bytes(content.encode())
+    text = read_text(files)
+    expected = [
+        f"{file}:{line}:{column}"
+        for file, content in zip(files, contents.values(), strict=True)
+        for line, characters in enumerate(content.split("\n"), 1)
+        for column in range(1, len(characters) + 2)  # the line's end has a column too
+    ]
+    lines_without_an_end = {
+        f"{tmp_path}/a:3:1",
+        f"{tmp_path}/b:1:1",
+        f"{tmp_path}/c:3:3",
+        f"{tmp_path}/d:2:1",
+        f"{tmp_path}/e:1:4",
+    }
+    assert [text.place(at) for at in range(len(text.codes))] == [p for p in expected if p not in lines_without_an_end]
+    assert [(file.name, end - start) for file, start, end in text.parts()] == [
+        (name, len(content)) for name, content in contents.items()
+    ]
+    as_bytes = read_text(files, as_bytes=True)
+    assert [as_bytes.place(at) for at in (0, 8, 9, 17, 19, 20)] == [
+        f"{files[file]}: offset {offset}" for file, offset in ((0, 0), (0, 8), (2, 0), (2, 8), (2, 10), (2, 11))
+    ]
+
+
+def test_invalid_utf8_is_found_in_the_right_file_and_line(tmp_path):
+    (tmp_path / "a").write_text("fine\n")
+    (tmp_path / "b").write_bytes("é\n☃ü".encode() + b"\xc3(")
+    with pytest.raises(TextError) as raised:
+        read_text([tmp_path])
+    assert str(raised.value) == (
+        f"{tmp_path}/b:2:3: expected UTF-8, found byte 0xc3 at offset 8 (invalid continuation byte); "
+        "--bytes trains on any file; --skip-unreadable leaves such files out"
+    )
+
+
+# --- folders
+
+
+def names(files, folder):
+    return [str(file.relative_to(folder)) for file in files]
+
+
+def test_a_folder_gives_its_regular_files_sorted_and_never_waits(tmp_path):
+    for name in (
+        "b.txt",
+        "a/2.md",
+        "a/1.txt",
+        "a/.secret",
+        ".git/x.txt",
+        "run/config.json",
+        "run/metrics.jsonl",
+        "[z].txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    os.mkfifo(tmp_path / "fifo.txt")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    (tmp_path / "a/link.txt").symlink_to(tmp_path / "b.txt")
+    (tmp_path / "config.json").write_text("{}")  # alone it is not a run's
+    found = ["[z].txt", "a/1.txt", "a/2.md", "a/link.txt", "b.txt", "config.json"]
+    assert names(text_files([tmp_path]), tmp_path) == found
+    matching = text_files([tmp_path, tmp_path / "a/2.md", tmp_path / "a"], "*.txt")  # a file that was named is read
+    assert names(matching, tmp_path) == [
+        "[z].txt", "a/1.txt", "a/link.txt", "b.txt", "a/2.md", "a/1.txt", "a/link.txt",
+    ]  # fmt: skip
+    with pytest.raises(TextError, match=r"found none in it whose name matches --glob \*\.rst$"):
+        text_files([tmp_path], "*.rst")
+
+
+def test_a_runs_folder_is_no_text(trained):
+    with pytest.raises(TextError) as raised:
+        load_corpus([trained])
+    expected = f"{trained}: expected a text, found the folder of a run; cuchar train --resume {trained} goes on with it"
+    assert str(raised.value) == expected
+
+
+def test_what_cannot_be_read_is_an_error_or_left_out(tmp_path, monkeypatch):
+    for name, content in (("a.txt", b"one"), ("b.png", b"\x89PNG"), ("c.txt", b"two"), ("d.txt", b"three")):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "broken").symlink_to("nowhere")
+    (tmp_path / "locked").mkdir()
+    read_bytes, scandir = Path.read_bytes, os.scandir
+
+    def read_some(path):  # root may read anything, so modes would prove nothing
+        if path.name in ("c.txt", "locked"):
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    def list_some(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_some)
+    monkeypatch.setattr(os, "scandir", list_some)
+    with pytest.raises(TextError, match=r"b\.png:1:1: expected UTF-8.*; --skip-unreadable leaves such files out$"):
+        load_corpus([tmp_path])
+    corpus = load_corpus([tmp_path], skip_unreadable=True)
+    assert names(corpus.files, tmp_path) == ["a.txt", "d.txt"] and len(corpus.ids) == 8
+    assert corpus.sha256 == hashlib.sha256(b"onethree").hexdigest()
+    assert list(corpus.left_out) == [
+        f"{tmp_path}/b.png:1:1: expected UTF-8, found byte 0x89 at offset 0 (invalid start byte); --bytes trains on any file",
+        f"{tmp_path}/broken: expected a text file, found no such file",
+        f"{tmp_path}/c.txt: expected a readable file, found: Permission denied",
+        f"{tmp_path}/locked: expected a readable file, found: Permission denied",
+    ]
+    assert left_out_notes(corpus)[-1] == "left out 4 of 6 files"
+    assert load_corpus([tmp_path], as_bytes=True, skip_unreadable=True).ids.size == 12
+    with pytest.raises(TextError, match=r"^expected a readable text file, found none: .*b\.png:1:1: expected UTF-8"):
+        load_corpus([tmp_path / "b.png"], skip_unreadable=True)
+    with pytest.raises(TextError, match=r"nope: expected a text file, found no such file$"):  # a name that was mistyped
+        load_corpus([tmp_path, tmp_path / "nope"], skip_unreadable=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["To be, or not to be: " * 100, "To be,\nor not to be", "be\0", "/".join(["to be"] * 999)]
+)
+def test_a_text_in_the_place_of_its_path(text):
+    for read in (read_text, load_corpus, text_files):
+        with pytest.raises(TextError) as raised:
+            read([text])
+        assert str(raised.value) == f"expected the path of a text file, found a text of {len(text):,} characters"

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,9 +56,10 @@ def test_too_short_and_unknown_texts(trained):
     model = cuchar.load(trained)
     with pytest.raises(TextError, match="at least 2 known characters to score, found 1"):
         model.score("t")
-    with pytest.raises(TextError, match="'É'"):
+    with pytest.raises(TextError, match=r"^position 2: character 'É'"):
         model.score("thÉ")
-    assert model.score("tÉhe", unknown="skip") == model.score("the")
+    assert model.score("the").skipped == 0
+    assert model.score("tÉheÖ", unknown="skip") == replace(model.score("the"), skipped=2)
     with pytest.raises(OptionError, match="--window: expected at least 1, found 0"):
         model.score("the", window=0)
 

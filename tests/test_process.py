@@ -9,8 +9,6 @@ import subprocess
 import sys
 import time
 
-import pexpect
-import pyte
 import pytest
 from conftest import environment
 
@@ -165,37 +163,6 @@ def test_full_standard_output_is_one_line(trained, text, command):
         stderr = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 1
     assert stderr.splitlines() == ["cuchar: standard output: expected to read or write, found: No space left on device"]
-
-
-def test_bar_in_a_terminal(text, tmp_path):
-    """Step, loss, speed and time left are on the screen while training runs; samples stand whole above it."""
-    columns, rows = 100, 40
-    environment_ = {**environment(), "TERM": "xterm-256color"}
-    # Long enough for more than three refreshes of the bar on a machine ten times as fast.
-    options = (
-        "--hidden 64 --batch 8 --steps 32 --epochs 240 --sample-every 300 --sample-length 30 --log-every 100".split()
-    )
-    command = [*CUCHAR, "train", str(text), *options, "--out", str(tmp_path / "run")]
-    child = pexpect.spawn(command[0], command[1:], env=environment_, dimensions=(rows, columns), timeout=60)
-    screen = pyte.HistoryScreen(columns, rows, history=10_000)
-    stream, seen = pyte.ByteStream(screen), set()
-    bar = re.compile(r"step (\d+)/(\d+) .* loss \d\.\d{3}  [\d.]+ steps/s  [\d,]+ chars/s  ETA \d:\d\d:\d\d")
-    while True:
-        try:
-            stream.feed(child.read_nonblocking(4096, timeout=30))
-        except pexpect.EOF:
-            break
-        seen |= {match[1] for line in screen.display if (match := bar.search(line))}
-    child.close()
-    assert child.exitstatus == 0 and len(seen) > 3
-    lines = ["".join(cell.data for _, cell in sorted(line.items())).rstrip() for line in screen.history.top]
-    lines += [line.rstrip() for line in screen.display]
-    assert not any(bar.search(line) for line in lines)  # the bar cleans up after itself
-    assert "engine: C++" in lines[0]
-    shown, sampled = "\n".join(lines), (tmp_path / "run/samples.txt").read_text()
-    for block in sampled.split("\n\n"):
-        for line in filter(None, block.split("\n")):
-            assert line.rstrip() in shown
 
 
 def test_help_is_quick_and_import_takes_no_cupy():

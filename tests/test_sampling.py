@@ -138,6 +138,6 @@ def test_stop_ends_after_the_text_and_only_made_text_counts(trained):
 
 def test_unknown_prime_characters(trained):
     model = cuchar.load(trained)
-    with pytest.raises(TextError, match=r"'É' \(U\+00C9\) at position 1"):
+    with pytest.raises(TextError, match=r"^position 1: character 'É' \(U\+00C9\)"):
         model.sample(5, prime="tÉh")
     assert model.sample(30, prime="tÉh", unknown="skip", seed=3) == model.sample(30, prime="th", seed=3)

@@ -261,7 +261,7 @@ def test_validation_text_of_its_own(text, tmp_path):
     measured = metrics(tmp_path / "run")[-1]["val_loss"]
     assert Model(tmp_path / "run").score("the lazy dog jumps").nats_per_char == pytest.approx(measured, rel=1e-6)
     (tmp_path / "val.txt").write_text("The")
-    with pytest.raises(TextError, match=r"--val .*val\.txt: character 'T'"):
+    with pytest.raises(TextError, match=r"--val .*val\.txt:1:1: character 'T'"):
         start_run([text], SMALL, val=tmp_path / "val.txt", out=tmp_path / "other")
     with pytest.raises(RunError, match="expected the run's validation text"):
         (tmp_path / "val.txt").write_text("the")

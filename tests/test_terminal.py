@@ -1,0 +1,154 @@
+"""What training shows in terminals, wide and narrow, able and dumb."""
+
+import re
+import sys
+
+import pexpect
+import pyte
+import pytest
+from conftest import environment
+
+from cuchar.terminal import terminal_listener
+
+PACE = """
+import time
+from cuchar.terminal import terminal_listener
+
+listener = terminal_listener()
+listener.start(1000, 123456)
+time.sleep(0.15)  # the first step takes its time
+for step in range(1001, 1031):
+    listener.step(step, 1.25, 1024)
+    time.sleep(0.02)
+listener.line({"step": 1030, "epoch": 3, "loss": 2.5, "chars_per_s": 51200})
+listener.stop()
+"""
+
+
+class Terminal:
+    """A Python program in a terminal of its own. `seen` has every row that was ever on the screen, without blank ones."""
+
+    def __init__(self, columns, *arguments, **variables):
+        rows = 40
+        self.screen = pyte.HistoryScreen(columns or 100, rows, history=10_000)
+        self.stream, self.seen = pyte.ByteStream(self.screen), set()
+        inherited = {name: value for name, value in environment().items() if name != "COLUMNS"}
+        self.child = pexpect.spawn(
+            sys.executable, list(map(str, arguments)), dimensions=(rows, columns), timeout=60,
+            env={**inherited, "TERM": "xterm-256color", **variables},
+        )  # fmt: skip
+
+    def read(self):
+        """What comes next; False at the end."""
+        try:
+            self.stream.feed(self.child.read_nonblocking(4096, timeout=30))
+        except pexpect.EOF:
+            self.child.close()
+            assert self.child.exitstatus == 0
+            return False
+        self.seen |= {line.rstrip() for line in self.screen.display} - {""}
+        return True
+
+    def resize(self, columns):
+        self.child.setwinsize(self.screen.lines, columns)
+        self.screen.resize(columns=columns)
+
+    def lines(self):
+        """What is left at the end, above the screen too."""
+        while self.read():
+            pass
+        history = ["".join(cell.data for _, cell in sorted(line.items())) for line in self.screen.history.top]
+        lines = [line.rstrip() for line in history + self.screen.display]
+        return [line for line in lines if line]
+
+
+def test_bar_in_a_terminal(text, tmp_path):
+    """Step, loss, speed and time left are on the screen while training runs; samples stand whole above it."""
+    # Long enough for more than three refreshes of the bar on a machine ten times as fast.
+    options = (
+        "--hidden 64 --batch 8 --steps 32 --epochs 240 --sample-every 300 --sample-length 30 --log-every 100".split()
+    )
+    command = ["-c", "from cuchar.cli import main; main()", "train", text, *options, "--out", tmp_path / "run"]
+    terminal = Terminal(100, *command)
+    lines = terminal.lines()
+    bar = re.compile(r"step (\d+)/(\d+)  .*  loss \d\.\d{3}  [\d.]+ steps/s  [\d,]+ chars/s  ETA \d:\d\d:\d\d")
+    seen = [match for line in terminal.seen if (match := bar.fullmatch(line))]
+    assert len({match[1] for match in seen}) > 3
+    assert not any(bar.search(line) for line in lines)  # the bar cleans up after itself, and leaves one line
+    assert (
+        sum(
+            bool(re.fullmatch(rf"step {seen[0][2]}/{seen[0][2]}  loss \d\.\d{{4}}  0:\d\d:\d\d", line))
+            for line in lines
+        )
+        == 1
+    )
+    assert "engine: C++" in lines[0]
+    shown, sampled = "\n".join(lines), (tmp_path / "run/samples.txt").read_text()
+    for block in sampled.split("\n\n"):
+        for line in filter(None, block.split("\n")):
+            assert line.rstrip() in shown
+
+
+LAST = r"step 1030/123456  loss 1\.2500  0:00:\d\d"
+LOSS, PACES, ETA = r"loss 1\.250", r"[\d.]+ steps/s  [\d,]+ chars/s", r"ETA \d+:\d\d:\d\d"
+
+
+@pytest.mark.parametrize(
+    "columns,bar,last",
+    [
+        (100, rf"step 10\d\d/123456  \S{{25,}} *  {LOSS}  {PACES}  {ETA}", LAST),
+        (60, rf"step 10\d\d/123456  \S{{10,}} *  {LOSS}  {ETA}", LAST),
+        (40, rf"step 10\d\d  {LOSS}  {ETA}", LAST),
+        (20, r"step 10\d\d  \S{5,} *", r"step 1030"),
+        (10, r"step 10\d\d", r"step 1030"),
+    ],
+)
+def test_a_terminal_has_what_fits_in_one_row(columns, bar, last):
+    terminal = Terminal(columns, "-c", PACE)
+    (left,) = terminal.lines()
+    assert re.fullmatch(last, left)
+    drawn = {line for line in terminal.seen if re.fullmatch(bar, line)}
+    others = {re.sub(r"\W+$", "", line) for line in terminal.seen - drawn}
+    assert drawn and others <= {"step 1000", left}  # nothing was wrapped, and nothing cut
+
+
+def test_a_bar_follows_the_terminals_width():
+    terminal = Terminal(100, "-c", PACE)
+    while not any("chars/s" in line for line in terminal.seen):
+        assert terminal.read()
+    terminal.resize(40)
+    terminal.seen.clear()
+    terminal.lines()
+    assert any(re.fullmatch(rf"step 10\d\d  {LOSS}  {ETA}", line) for line in terminal.seen)
+
+
+@pytest.mark.parametrize(
+    "columns,line",
+    [
+        (100, rf"step 1030/123456  epoch 3  loss 2\.5000  [\d.]+ steps/s  51,200 chars/s  {ETA}"),
+        (60, rf"step 1030/123456  loss 2\.5000  {ETA}"),
+        (40, rf"step 1030  loss 2\.5000  {ETA}"),
+        (20, r"step 1030"),
+        (0, rf"step 1030/123456  epoch 3  .*  {ETA}"),  # which does not say how wide it is
+    ],
+)
+def test_a_dumb_terminal_has_lines(columns, line):
+    terminal = Terminal(columns, "-c", PACE, TERM="dumb")
+    (found,) = terminal.lines()
+    assert re.fullmatch(line, found) and terminal.seen == {found}
+
+
+def test_without_colours_there_is_a_bar():
+    terminal = Terminal(60, "-c", PACE, NO_COLOR="1")
+    terminal.lines()
+    assert any(re.fullmatch(rf"step 10\d\d/123456  .*  {LOSS}  {ETA}", line) for line in terminal.seen)
+
+
+def test_a_log_has_whole_lines(capfd):
+    """Though the terminal that training was started from is narrow."""
+    listener = terminal_listener()
+    listener.start(0, 10)
+    listener.line({"step": 5, "epoch": 0, "loss": 2.5, "chars_per_s": 51200})
+    listener.stop()
+    line = r"step 5/10  epoch 0  loss 2\.5000  [\d.]+ steps/s  51,200 chars/s  ETA 0:00:00\n"
+    assert re.fullmatch(line, capfd.readouterr().err)
