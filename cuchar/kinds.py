@@ -56,8 +56,8 @@ class Choice:
     def check(self, value: Any, where: str) -> str:
         if isinstance(value, str) and value in self.words:
             return value
-        found = value if isinstance(value, str) and value.isidentifier() else describe(value)
-        raise Mismatch(where, " | ".join(self.words), found)
+        is_word = isinstance(value, str) and value.isidentifier() and len(value) <= LONGEST_SHOWN
+        raise Mismatch(where, " | ".join(self.words), value if is_word else describe(value))
 
 
 @dataclass(frozen=True)
