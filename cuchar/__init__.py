@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cuchar.config import TrainConfig
+from cuchar.config import TRAIN, TrainConfig, expect_options
 from cuchar.errors import CucharError
 from cuchar.evaluation import Score
 from cuchar.model import Model
@@ -51,6 +51,7 @@ def train(
         CucharError: a user's mistake, in one line.
     """
     paths = [texts] if isinstance(texts, str | Path) else texts
+    expect_options(options, [*TRAIN, "val", "out", "device", "preset", "glob", "skip_unreadable", "listener"])
     config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
     run = start_run(
         paths, config, val=val, out=out, device=device, glob=glob, skip_unreadable=skip_unreadable, listener=listener

@@ -8,6 +8,8 @@ file is never taken for a good one.
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,19 +23,22 @@ from cuchar.adam import Adam
 from cuchar.config import ModelConfig
 from cuchar.corpus import Vocabulary
 from cuchar.engines.base import State
-from cuchar.errors import CheckpointError, CucharError
+from cuchar.errors import CheckpointError
 from cuchar.files import write_file
+from cuchar.kinds import Mismatch, describe
 from cuchar.parameters import Parameters, parameter_shapes
+from cuchar.schema import FORMAT, check_metadata, parse_json
 
-FORMAT = 1
 KEY = "cuchar"
+PREFIXES = ("", "adam.m.", "adam.v.")  # of the parameters' names
+DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 
 
 @dataclass
 class Checkpoint:
     """A model and, to go on with it, the moments, the carried state and the run's position.
 
-    run: JSON values that only training reads: configuration, texts, step, generators, sums.
+    run: JSON values that only training reads: configuration, texts, step, generators, sums (schema.RUN).
     """
 
     parameters: Parameters
@@ -65,37 +70,53 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, folder: int | None = No
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint: a file, or a run folder's best one (its last where there is no best).
 
+    Whoever wrote it need not be trusted. What it says is checked before anything is made of it, from the small to
+    the large: the file's kind, the metadata (schema.py), the tensors' names, types and shapes, and only then, read
+    into arrays whose size the file has paid for, the tensors themselves.
+
     Raises:
-        CheckpointError: missing, damaged, not cuchar's, or with a value that is not finite.
+        CheckpointError: missing, damaged, not cuchar's, too large for this machine, or with a value that cannot be.
     """
     file = checkpoint_file(path)
-    tensors, body = _read(file)
+    _expect_regular(file)
     try:
-        if body["sha256"] != _digest(tensors, {key: body[key] for key in body if key != "sha256"}):
+        with safe_open(file, "np") as opened:
+            metadata = opened.metadata() or {}
+            if KEY not in metadata:
+                raise CheckpointError(
+                    f"{file}: expected a checkpoint made by cuchar train, found another model's safetensors file"
+                )
+            body = parse_json(metadata[KEY], "metadata")
+            model, train = check_metadata(body)
+            dtype = _expect_header(opened, _shapes(model, train.batch))
+            checkpoint = _empty(model, train.batch, dtype, body)
+            tensors = _tensors(checkpoint)
+            for name, tensor in tensors.items():
+                tensor[...] = opened.get_tensor(name)
+        if body.pop("sha256") != _digest(tensors, body):
             raise CheckpointError(f"{file}: expected the contents that were saved, found damaged ones")
-        if body["format"] != FORMAT:
-            raise CheckpointError(f"{file}: expected checkpoint format {FORMAT}, found {body['format']}")
-        model = ModelConfig(**body["model"])
-        _expect_tensors(file, tensors, model)
-        vocabulary, run = Vocabulary.from_json(body["vocabulary"]), body["run"]
-    except CucharError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{file}: expected a checkpoint made by cuchar train, found unreadable metadata ({error!r})"
-        ) from None
-    parameters = Parameters(model, tensors["head.bias"].dtype)
-    adam = Adam(parameters.flat.size, parameters.flat.dtype)
-    for flat, prefix in ((parameters.flat, ""), (adam.m, "adam.m."), (adam.v, "adam.v.")):
-        names = parameter_shapes(model)
-        np.concatenate([tensors[prefix + name].reshape(-1) for name in names], out=flat)
-    return Checkpoint(parameters, vocabulary, adam, State(tensors["state.h"], tensors["state.c"]), run)
+        _expect_values(tensors)
+    except Mismatch as mismatch:
+        raise CheckpointError(f"{file}: {mismatch}") from None
+    except OSError as error:
+        raise CheckpointError(f"{file}: expected a readable file, found: {error.strerror or error}") from None
+    except SafetensorError as error:
+        found = " ".join(str(error).split())
+        raise CheckpointError(f"{file}: expected a whole safetensors file, found damage: {found}") from None
+    return checkpoint
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file that `path` names: itself, or in a run folder best.safetensors, else last.safetensors."""
-    path = Path(path)
-    if not path.is_dir():
+    """The file that `path` names: itself, or in a run folder best.safetensors, else last.safetensors.
+
+    Raises:
+        CheckpointError: nothing is there.
+    """
+    try:
+        path = Path(path)
+    except TypeError:
+        raise CheckpointError(f"expected the name of a checkpoint or a run folder, found {describe(path)}") from None
+    if not stat.S_ISDIR(_stat(path).st_mode):
         return path
     for name in ("best.safetensors", "last.safetensors"):
         if (path / name).exists():
@@ -103,10 +124,79 @@ def checkpoint_file(path: str | Path) -> Path:
     raise CheckpointError(f"{path}: expected a run folder with a checkpoint in it, found none")
 
 
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: expected a checkpoint or a run folder, found nothing there") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: expected a checkpoint or a run folder, found: {error.strerror}") from None
+    except ValueError as error:  # no name that a file can have
+        raise CheckpointError(f"{describe(str(path))}: expected a file's name, found: {error}") from None
+
+
+def _expect_regular(file: Path) -> None:
+    """A file of this machine's memory's size at most; a pipe would be waited for, a device read without end."""
+    found = _stat(file)
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{file}: expected a file, found a folder, a pipe or a device")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if found.st_size > memory:
+        raise CheckpointError(
+            f"{file}: expected at most this machine's {memory / 2**30:,.1f} GiB of memory, "
+            f"found {found.st_size / 2**30:,.1f} GiB"
+        )
+
+
+def _shapes(model: ModelConfig, batch: int) -> dict[str, tuple[int, ...]]:
+    """All of a checkpoint's tensors."""
+    parameters = parameter_shapes(model)
+    shapes = {prefix + name: shape for prefix in PREFIXES for name, shape in parameters.items()}
+    state = (model.layers, batch, model.hidden)
+    return {**shapes, "state.h": state, "state.c": state}
+
+
+def _expect_header(opened: Any, shapes: dict[str, tuple[int, ...]]) -> np.dtype:
+    """These tensors and no others, which would be read and hashed for nothing; all of one type, which is returned."""
+    names, dtypes = set(opened.keys()), set()
+    for name, shape in shapes.items():
+        if name not in names:
+            raise Mismatch(name, f"shape {shape}", "no such tensor")
+        found = opened.get_slice(name)
+        if tuple(found.get_shape()) != shape:
+            raise Mismatch(name, f"shape {shape}", str(tuple(found.get_shape())))
+        dtypes.add(found.get_dtype())
+    if names > shapes.keys():
+        raise Mismatch("tensors", "no others than a checkpoint's", describe(min(names - shapes.keys())))
+    if len(dtypes) > 1 or not dtypes <= DTYPES.keys():
+        raise Mismatch("tensors", "one type, F32 or F64", " and ".join(sorted(dtypes)))
+    return DTYPES[dtypes.pop()]
+
+
+def _empty(model: ModelConfig, batch: int, dtype: np.dtype, body: dict[str, Any]) -> Checkpoint:
+    parameters, state = Parameters(model, dtype), (model.layers, batch, model.hidden)
+    return Checkpoint(
+        parameters,
+        Vocabulary.from_json(body["vocabulary"]),
+        Adam(parameters.flat.size, dtype),
+        State(np.empty(state, dtype), np.empty(state, dtype)),
+        body["run"],
+    )
+
+
+def _expect_values(tensors: Mapping[str, np.ndarray]) -> None:
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise Mismatch(name, "finite numbers", "NaN" if np.isnan(tensor).any() else "infinity")
+        if name.startswith("adam.v.") and tensor.min() < 0:
+            raise Mismatch(name, "means of squares", str(tensor.min()))
+
+
 def _tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """Views of all its arrays, by their names in the file."""
     parameters, adam = checkpoint.parameters, checkpoint.adam
     tensors = {}
-    for prefix, flat in (("", parameters.flat), ("adam.m.", adam.m), ("adam.v.", adam.v)):
+    for prefix, flat in zip(PREFIXES, (parameters.flat, adam.m, adam.v), strict=True):
         start = 0
         for name, shape in parameter_shapes(parameters.model).items():
             size = int(np.prod(shape))
@@ -115,43 +205,6 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     tensors["state.h"] = np.ascontiguousarray(checkpoint.state.h)
     tensors["state.c"] = np.ascontiguousarray(checkpoint.state.c)
     return tensors
-
-
-def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    if not file.exists():
-        raise CheckpointError(f"{file}: expected a checkpoint or a run folder, found nothing there")
-    try:
-        with safe_open(file, "np") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  not a dict
-        body = json.loads(metadata[KEY])
-    except OSError as error:
-        raise CheckpointError(f"{file}: expected a readable file, found: {error.strerror or error}") from None
-    except KeyError:
-        raise CheckpointError(
-            f"{file}: expected a checkpoint made by cuchar train, found another model's safetensors file"
-        ) from None
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
-        found = " ".join(str(error).split())
-        raise CheckpointError(f"{file}: expected a whole safetensors file, found damage: {found}") from None
-    if not isinstance(body, dict):
-        raise CheckpointError(f"{file}: expected a checkpoint made by cuchar train, found other metadata")
-    return tensors, body
-
-
-def _expect_tensors(file: Path, tensors: Mapping[str, np.ndarray], model: ModelConfig) -> None:
-    for name, shape in parameter_shapes(model).items():
-        for full_name in (name, "adam.m." + name, "adam.v." + name):
-            found = tensors.get(full_name)
-            if found is None or found.shape != shape:
-                raise CheckpointError(
-                    f"{file}: {full_name}: expected shape {shape}, "
-                    f"found {'no such tensor' if found is None else found.shape}"
-                )
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            bad = "NaN" if np.isnan(tensor).any() else "infinity"
-            raise CheckpointError(f"{file}: {name}: expected finite numbers, found {bad}")
 
 
 def _digest(tensors: Mapping[str, np.ndarray], body: dict[str, Any]) -> str:

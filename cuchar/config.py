@@ -1,24 +1,66 @@
 """What a model is and how it is trained: frozen, validated, stored in every checkpoint."""
 
+import difflib
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cuchar.errors import OptionError
+from cuchar.kinds import FLAG, Choice, Kind, Mismatch, Optional, Record, integer, number
 
 SCHEDULES = ("constant", "step", "cosine")
 VALIDATION_SPLITS = ("tail", "streams")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DEFAULT_DECAY = {"constant": 1.0, "step": 0.5, "cosine": 0.1}
 
+MODEL: dict[str, Kind] = {
+    "vocabulary_size": integer(1, 65_536), "hidden": integer(1, 65_536), "layers": integer(1, 8),
+}  # fmt: skip
+PART = number("from 0 up to, not including, 1", lambda part: 0 <= part < 1)
+TRAIN: dict[str, Kind] = {
+    "hidden": MODEL["hidden"],
+    "layers": MODEL["layers"],
+    "steps": integer(1),
+    "batch": integer(1),
+    "stride": Optional(integer(1)),
+    "epochs": integer(1),
+    "max_steps": Optional(integer(1)),
+    "lr": number("a number above 0", lambda lr: lr > 0),
+    "seed": integer(0, 2**63 - 1),
+    "carry_state": FLAG,
+    "dropout": PART,
+    "clip": number("at least 0 (0 is off)", lambda clip: clip >= 0),
+    "weight_decay": number("at least 0", lambda decay: decay >= 0),
+    "schedule": Choice(SCHEDULES),
+    "warmup": integer(0),
+    "decay": Optional(number("above 0 and at most 1", lambda decay: 0 < decay <= 1)),
+    "val_fraction": PART,
+    "val_split": Choice(VALIDATION_SPLITS),
+    "sample_every": integer(0),
+    "sample_length": integer(1),
+    "temperature": number("a number above 0", lambda temperature: temperature > 0),
+    "log_every": integer(1),
+    "save_every": integer(1),
+    "bytes": FLAG,
+    "precision": Choice(PRECISIONS),
+}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture: V characters, H hidden units, L layers."""
+    """The architecture: V characters, H hidden units, L layers.
+
+    Raises:
+        OptionError: a size that no engine has.
+    """
 
     vocabulary_size: int
     hidden: int
     layers: int
+
+    def __post_init__(self) -> None:
+        check_options(self, MODEL)
 
 
 @dataclass(frozen=True)
@@ -60,29 +102,9 @@ class TrainConfig:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("hidden", 1, 65_536), ("layers", 1, 8), ("steps", 1, None), ("batch", 1, None),
-            ("stride", 1, None), ("epochs", 1, None), ("max_steps", 1, None), ("seed", 0, 2**63 - 1),
-            ("warmup", 0, None), ("sample_every", 0, None), ("sample_length", 1, None),
-            ("log_every", 1, None), ("save_every", 1, None),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not (low <= value and (high is None or value <= high)):
-                expected = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise OptionError(f"{option(name)}: expected {expected}, found {value}")
-        self._expect("lr", 0 < self.lr < math.inf, "a number above 0")
-        self._expect("temperature", 0 < self.temperature < math.inf, "a number above 0")
-        self._expect("dropout", 0 <= self.dropout < 1, "from 0 up to, not including, 1")
-        self._expect("val_fraction", 0 <= self.val_fraction < 1, "from 0 up to, not including, 1")
-        self._expect("clip", 0 <= self.clip < math.inf, "at least 0 (0 is off)")
-        self._expect("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
-        self._expect("schedule", self.schedule in SCHEDULES, " | ".join(SCHEDULES))
-        self._expect("precision", self.precision in PRECISIONS, " | ".join(PRECISIONS))
-        self._expect("val_split", self.val_split in VALIDATION_SPLITS, " | ".join(VALIDATION_SPLITS))
-        if self.decay is not None:
-            self._expect("decay", 0 < self.decay <= 1, "above 0 and at most 1")
-            if self.schedule == "constant":
-                raise OptionError("--decay: expected --schedule step or cosine with it, found constant")
+        check_options(self, TRAIN)
+        if self.decay is not None and self.schedule == "constant":
+            raise OptionError("--decay: expected --schedule step or cosine with it, found constant")
         if self.carry_state and self.stride not in (None, self.steps):
             raise OptionError(
                 f"--stride: expected --steps ({self.steps}) with --carry-state, whose windows "
@@ -90,10 +112,6 @@ class TrainConfig:
             )
         if self.val_split == "streams" and not self.val_fraction:
             raise OptionError("--val-split streams: expected --val-fraction with it, found none")
-
-    def _expect(self, name: str, valid: bool, expected: str) -> None:
-        if not valid:
-            raise OptionError(f"{option(name)}: expected {expected}, found {getattr(self, name)}")
 
     @property
     def window_stride(self) -> int:
@@ -103,21 +121,51 @@ class TrainConfig:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
-        """
+    def from_json(cls, values: Any) -> "TrainConfig":
+        """What `to_json` gave.
+
         Raises:
-            OptionError: a value that is not an option's, in a file that was edited by hand.
+            OptionError: an option that is missing, unknown or wrong, in a file that was edited by hand.
         """
-        known = {field.name for field in fields(cls)}
         try:
-            return cls(**{name: value for name, value in values.items() if name in known})
-        except (TypeError, AttributeError) as error:
-            raise OptionError(str(error)) from None
+            return cls(**Record(TRAIN).check(values, "train"))
+        except Mismatch as mismatch:
+            raise OptionError(str(mismatch)) from None
 
 
 def option(name: str) -> str:
     """The command line's spelling of a field: `max_steps` is `--max-steps`."""
     return "--" + name.replace("_", "-")
+
+
+def check_option(name: str, kind: Kind, value: Any) -> Any:
+    """`value`, as the kind gives it.
+
+    Raises:
+        OptionError: it is not of the kind.
+    """
+    try:
+        return kind.check(value, option(name))
+    except Mismatch as mismatch:
+        raise OptionError(str(mismatch)) from None
+
+
+def check_options(config: Any, kinds: Mapping[str, Kind]) -> None:
+    """Every field of a frozen dataclass by its kind."""
+    for name, kind in kinds.items():
+        object.__setattr__(config, name, check_option(name, kind, getattr(config, name)))
+
+
+def expect_options(given: Iterable[str], known: Iterable[str]) -> None:
+    """
+    Raises:
+        OptionError: a name that is none of the known ones; says which of them is like it.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise OptionError(f"{option(name)}: expected the name of an option, found none; is it {option(nearest)}?")
 
 
 def learning_rate(config: TrainConfig, step: int, epoch: int, total_steps: int) -> float:

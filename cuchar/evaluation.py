@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from cuchar.config import check_option
 from cuchar.engines.base import Engine
-from cuchar.errors import OptionError, TextError
+from cuchar.errors import TextError
+from cuchar.kinds import integer
 
 BLOCK_STEPS = 256
 BLOCK_WINDOWS = 64
@@ -88,8 +90,7 @@ def window_losses(engine: Engine, weights: Any, ids: np.ndarray, window: int) ->
     Yields:
         blocks of nats in the text's order; joined, [n - 1].
     """
-    if window < 1:
-        raise OptionError(f"--window: expected at least 1, found {window}")
+    window = check_option("window", integer(1), window)
     scores = len(ids) - 1
     whole = scores // window * window
     for start in range(0, whole, window * BLOCK_WINDOWS):

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from cuchar.checkpoint import read_checkpoint
+from cuchar.config import check_option, expect_options
 from cuchar.engines import choose_engine
 from cuchar.evaluation import Score, chunk_losses, expect_scorable, stream_losses, window_losses
 from cuchar.generation import generate
-from cuchar.sampling import SampleConfig, expect_seed
+from cuchar.kinds import TEXT_OR_BYTES, integer
+from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
 
 MOST_STREAMS = 4096  # side by side
 
@@ -43,11 +45,13 @@ class Model:
             seed: repeats a sample; None draws a new one.
             options: temperature, top_k, top_p, argmax, law, stop, as in `SampleConfig`;
                 unknown="skip" leaves out the prime's unknown characters.
+        Raises:
+            OptionError: an argument of another type, outside its range, or of no such name.
         """
         unknown = options.pop("unknown", "error")
+        check_option("length", integer(1, note=" (stream() can be endless)"), length)
+        expect_options(options, [*SAMPLE, "prime", "seed", "unknown"])
         config = SampleConfig(length=length, **options)
-        if not length:
-            raise ValueError("length: expected at least 1, found 0; stream() can be endless")
         return b"".join(self.stream(config, prime=prime, seed=seed, unknown=unknown)).decode("utf-8", "replace")
 
     def stream(
@@ -75,6 +79,7 @@ class Model:
 
         They are made side by side. The first one's pieces come as they are made, the others whole, once all have ended.
         """
+        count = check_option("count", integer(1), count)
         generate_streams = self._generate(config, prime, seed, unknown)
         for first in range(0, count, MOST_STREAMS):
             streams = range(first, min(count, first + MOST_STREAMS))
@@ -91,6 +96,7 @@ class Model:
         self, config: SampleConfig, prime: str | bytes, seed: int | None, unknown: str
     ) -> Callable[[range], Iterator[tuple[np.ndarray, np.ndarray]]]:
         """`generate` for any streams of a sample; complains of the texts at once."""
+        check_option("prime", TEXT_OR_BYTES, prime)
         vocabulary = self.vocabulary
         prime_ids = vocabulary.encode(vocabulary.codes_of(prime), unknown)
         stop_ids = vocabulary.encode(vocabulary.codes_of(config.stop))
@@ -120,7 +126,9 @@ class Model:
             unknown: "error" or "skip", for characters outside the vocabulary.
         Raises:
             TextError: an unknown character, or fewer than two characters.
+            OptionError: an argument of another type, or outside its range.
         """
+        check_option("text", TEXT_OR_BYTES, text)
         codes = self.vocabulary.codes_of(text)
         ids = self.vocabulary.encode(codes, unknown)
         return Score.of(np.concatenate(list(self.losses(ids, window))), len(codes) - len(ids))

@@ -24,10 +24,10 @@ from typing import Any, BinaryIO
 from cuchar.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from cuchar.errors import CheckpointError, RunError
 from cuchar.files import TEMPORARY, write_file
+from cuchar.schema import CONFIG, parse_json
 
 LOGS = ("metrics.jsonl", "samples.txt")
 CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous-best.safetensors")
-CONFIG_KEYS = {"texts", "sha256", "characters", "val", "val_sha256", "train"}
 
 
 class RunFolder:
@@ -85,14 +85,18 @@ class RunFolder:
         return cls(path, _open_locked(path), [])
 
     def read_config(self) -> dict[str, Any]:
+        """
+        Raises:
+            RunError: it cannot be read, or is no run's configuration.
+        """
         try:
             with self._open(self.config_file, os.O_RDONLY) as opened:
-                config = json.loads(opened.read())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.config_file}: expected a run's configuration, found: {error}") from None
-        if not isinstance(config, dict) or not config.keys() >= CONFIG_KEYS:
-            raise RunError(f"{self.config_file}: expected a run's configuration, found another JSON value")
-        return config
+                return CONFIG.check(parse_json(opened.read().decode(), "configuration"), "")
+        except OSError as error:
+            found = error.strerror
+        except ValueError as error:
+            found = str(error)
+        raise RunError(f"{self.config_file}: expected a run's configuration, found a wrong one: {found}")
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_file(self.config_file, (json.dumps(config, indent=2) + "\n").encode(), self._descriptor)

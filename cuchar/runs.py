@@ -104,6 +104,8 @@ def resume_run(
             _expect_totals_ahead(config, checkpoint.run["position"])
         corpus = load_corpus(texts or stored["texts"], config.bytes, glob, skip_unreadable)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
+        if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
+            raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
         vals = stored["val"] if val is None else [val]
         val_text = None if vals is None else read_text(vals, config.bytes, glob, skip_unreadable)
         training, validation = _parts(corpus, config, val_text)

@@ -1,13 +1,23 @@
 """The law of a draw: from logits to probabilities, from a uniform number to a character."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from cuchar.errors import OptionError
+from cuchar.config import check_option, check_options
+from cuchar.kinds import FLAG, TEXT_OR_BYTES, Choice, Kind, integer, number
 
 LAWS = ("softmax", "exp")
+SAMPLE: dict[str, Kind] = {
+    "length": integer(0, note=" (0 is endless)"),
+    "temperature": number("a number above 0 (--argmax is its limit)", lambda temperature: temperature > 0),
+    "top_k": integer(0, note=" (0 is off)"),
+    "top_p": number("above 0 and at most 1", lambda top_p: 0 < top_p <= 1),
+    "argmax": FLAG,
+    "law": Choice(LAWS),
+    "stop": TEXT_OR_BYTES,
+}
+SEED = integer(0, 2**63 - 1)  # a key of Philox
 COLDEST = 1e200  # 1 / temperature at most: any logit times it is a number
 
 
@@ -20,7 +30,7 @@ class SampleConfig:
     stop: generation ends once it has made this text.
 
     Raises:
-        OptionError: a value outside its range.
+        OptionError: a value of another type, or outside its range.
     """
 
     length: int = 500
@@ -29,19 +39,10 @@ class SampleConfig:
     top_p: float = 1.0
     argmax: bool = False
     law: str = "softmax"
-    stop: str = ""
+    stop: str | bytes = ""
 
     def __post_init__(self) -> None:
-        for name, valid, expected in (
-            ("length", self.length >= 0, "at least 0 (0 is endless)"),
-            ("temperature", 0 < self.temperature < math.inf, "a number above 0 (--argmax is its limit)"),
-            ("top-k", self.top_k >= 0, "at least 0 (0 is off)"),
-            ("top-p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("law", self.law in LAWS, " | ".join(LAWS)),
-        ):
-            if not valid:
-                found = getattr(self, name.replace("-", "_"))
-                raise OptionError(f"--{name}: expected {expected}, found {found}")
+        check_options(self, SAMPLE)
 
     @property
     def coldness(self) -> float:
@@ -54,8 +55,7 @@ def expect_seed(seed: int) -> None:
     Raises:
         OptionError: not a key of Philox.
     """
-    if not 0 <= seed < 2**63:
-        raise OptionError(f"--seed: expected from 0 to {2**63 - 1}, found {seed}")
+    check_option("seed", SEED, seed)
 
 
 def draw(logits: np.ndarray, config: SampleConfig, uniform: np.ndarray) -> np.ndarray:

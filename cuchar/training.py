@@ -19,7 +19,7 @@ from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
 from cuchar.corpus import Corpus
 from cuchar.engines.base import Engine, State
-from cuchar.errors import DivergedError
+from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
@@ -89,6 +89,8 @@ class Trainer:
             best = checkpoint.run["best"]
             self.best, self.best_step = math.inf if best is None else best, checkpoint.run.get("best_step")
         self.windows = self._cut()
+        if self.position.window >= len(self.windows):
+            raise RunError(f"{folder.last}: expected one of {len(self.windows)} windows, found {self.position.window}")
         self.learner = engine.learner(config, self.parameters, self.adam, self.state, self.windows)
         self.stale = False  # parameters, adam and state are behind the learner's, until `_fetch`
         self.saved_step = None if checkpoint is None else self.position.step

@@ -1,33 +1,26 @@
+import copy
 import json
 import os
 import resource
-from dataclasses import replace
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import contents, made, signed
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from cuchar.adam import Adam
-from cuchar.checkpoint import Checkpoint, _digest, read_checkpoint, write_checkpoint
+import cuchar
+from cuchar.checkpoint import _shapes, read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig
-from cuchar.corpus import Vocabulary
-from cuchar.engines.base import State
 from cuchar.errors import CheckpointError, OutputError
 from cuchar.export import export_pytorch
-from cuchar.parameters import initialise
 
 
 @pytest.fixture
 def checkpoint():
-    model, generator = ModelConfig(3, 2, 2), np.random.default_rng(0)
-    parameters = initialise(model, 0)
-    adam = Adam(parameters.flat.size)
-    adam.m[:], adam.v[:] = generator.normal(size=(2, adam.m.size))
-    state = State(*generator.normal(size=(2, 2, 4, 2)).astype(np.float32))
-    return Checkpoint(
-        parameters, Vocabulary.of(np.array([97, 98, 233])), adam, state, {"position": {"step": 7}, "x": 0.1}
-    )
+    return made()
 
 
 def test_everything_comes_back(checkpoint, tmp_path):
@@ -63,18 +56,17 @@ def test_no_flipped_byte_passes(checkpoint, tmp_path):
     data = (tmp_path / "c").read_bytes()
     flipped = tmp_path / "flipped"
     for at in range(len(data)):
-        for mask in (0x01, 0x20, 0xFF):
-            changed = bytearray(data)
-            changed[at] ^= mask
-            flipped.write_bytes(changed)
-            try:
-                back = read_checkpoint(flipped)
-            except CheckpointError as error:
-                assert "\n" not in str(error) and str(flipped) in str(error)
-            else:  # only padding and the case of JSON's own spelling may differ
-                assert back.parameters.flat.tobytes() == checkpoint.parameters.flat.tobytes()
-                assert back.adam.m.tobytes() == checkpoint.adam.m.tobytes()
-                assert back.vocabulary == checkpoint.vocabulary and back.run == checkpoint.run
+        changed = bytearray(data)
+        changed[at] ^= (0x01, 0x20, 0xFF)[at % 3]
+        flipped.write_bytes(changed)
+        try:
+            back = read_checkpoint(flipped)
+        except CheckpointError as error:
+            assert "\n" not in str(error) and str(flipped) in str(error)
+        else:  # only padding and the case of JSON's own spelling may differ
+            assert back.parameters.flat.tobytes() == checkpoint.parameters.flat.tobytes()
+            assert back.adam.m.tobytes() == checkpoint.adam.m.tobytes()
+            assert back.vocabulary == checkpoint.vocabulary and back.run == checkpoint.run
 
 
 def test_no_truncation_passes(checkpoint, tmp_path):
@@ -94,32 +86,209 @@ def test_values_that_are_not_finite_are_refused(checkpoint, tmp_path, value, wor
         read_checkpoint(tmp_path / "c")
 
 
-def rewritten(path, change):
-    """The checkpoint at `path` with its tensors and body changed, and a digest that fits."""
-    with safe_open(path, "np") as opened:
-        body = json.loads(opened.metadata()["cuchar"])
-    tensors = load_file(path)
-    del body["sha256"]
-    change(tensors, body)
-    body["sha256"] = _digest(tensors, body)
-    save_file(tensors, path, {"cuchar": json.dumps(body)})
+def put(*path_and_value):
+    """A change of one value of the metadata."""
+    *path, last, value = path_and_value
+
+    def change(tensors, body):
+        for key in path:
+            body = body[key]
+        body[last] = value
+
+    return change
+
+
+def both(*changes):
+    return lambda tensors, body: [change(tensors, body) for change in changes]
+
+
+def characters(text, is_bytes=False):
+    """A vocabulary of so many characters, and the model's size with it."""
+    return both(
+        put("vocabulary", {"bytes": is_bytes, "characters": text}),
+        put("model", "vocabulary_size", len(text)),
+        put("run", "train", "bytes", is_bytes),
+    )
+
+
+def tensor(name, value):
+    return lambda tensors, body: tensors.update({name: np.asarray(value)})
+
+
+def deep(levels):
+    value = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+LAYERS = "metadata.model.layers: expected from 1 to 8, found"
+POSITION = ("run", "position")
 
 
 @pytest.mark.parametrize(
     "change,message",
     [
-        (lambda t, b: t.pop("head.bias"), r"head\.bias: expected shape \(3,\), found no such tensor"),
-        (lambda t, b: t.update({"head.bias": np.zeros(4, np.float32)}), r"expected shape \(3,\), found \(4,\)"),
-        (lambda t, b: b.update(format=2), "expected checkpoint format 1, found 2"),
-        (lambda t, b: b.pop("vocabulary"), "found unreadable metadata"),
-        (lambda t, b: b["model"].update(hidden=3), r"lstm\.weight_ih_l0: expected shape \(12, 3\), found \(8, 3\)"),
+        # the model
+        (put("model", "layers", 0), f"{LAYERS} 0"),
+        (put("model", "layers", 10**9), f"{LAYERS} 1000000000"),
+        (put("model", "layers", True), "metadata.model.layers: expected an integer, found True"),
+        (put("model", "layers", 2.0), "metadata.model.layers: expected an integer, found 2.0"),
+        (put("model", "layers", 10**4000), f"{LAYERS} an integer of 13288 bits"),
+        (put("model", "hidden", -1), "metadata.model.hidden: expected from 1 to 65536, found -1"),
+        (put("model", "hidden", 3), "metadata.model.hidden: expected 2, found 3"),
+        (both(put("model", "hidden", 3), put("run", "train", "hidden", 3)),
+         "lstm.weight_ih_l0: expected shape (12, 3), found (8, 3)"),
+        (both(put("model", "hidden", 65_536), put("run", "train", "hidden", 65_536)),
+         "lstm.weight_ih_l0: expected shape (262144, 3), found (8, 3)"),
+        (put("model", "vocabulary_size", 4), "metadata.model.vocabulary_size: expected 3, found 4"),
+        (lambda t, b: b.pop("vocabulary"), "metadata.vocabulary: expected a value, found none"),
+        (put("model", []), "metadata.model: expected an object, found a list"),
+        (put("format", 2), "metadata.format: expected checkpoint format 1, found 2"),
+        (put("more", 1), "metadata: expected no more than format, model, vocabulary, run, sha256, found 'more'"),
+        (put("model", "layers", deep(900)), "metadata.model.layers: expected an integer, found a list"),
+        # the vocabulary
+        (characters("bab"), "metadata.vocabulary.characters: expected characters in ascending order, found 'bab'"),
+        (characters("abb"), "expected characters in ascending order, found 'abb'"),
+        (characters("a"), "metadata.vocabulary.characters: expected from 2 to 65,536 characters, found 'a'"),
+        (characters("a\ud800"), "metadata.vocabulary.characters: expected no surrogates, found 'a\\ud800'"),
+        (characters("ab\u0100", True), "the last one's number: expected at most 255, found 256"),
+        (put("vocabulary", "bytes", 0), "metadata.vocabulary.bytes: expected true or false, found 0"),
+        (put("vocabulary", "bytes", True), "metadata.vocabulary.bytes: expected False, found True"),
+        (put("vocabulary", "characters", ["a", "b"]), "metadata.vocabulary.characters: expected text, found a list"),
+        # the run
+        (put("run", None), "metadata.run: expected an object, found None"),
+        (put("run", "texts", ["a", 7]), "metadata.run.texts[1]: expected text, found 7"),
+        (put("run", "texts", ["a\0b"]), "metadata.run.texts[0]: expected a file's name, found 'a\\x00b'"),
+        (put("run", "texts", ["\ud800"]), "metadata.run.texts[0]: expected a file's name, found '\\ud800'"),
+        (put("run", "sha256", "0" * 63), "metadata.run.sha256: expected 64 hexadecimal digits, found '000"),
+        (put("run", "characters", 0), "metadata.run.characters: expected at least 2, found 0"),
+        (put("run", "val_sha256", "0" * 64), "metadata.run: val and val_sha256 together: expected True, found False"),
+        (put("run", "best", float("inf")), "metadata: expected JSON, found Infinity in it"),
+        (put("run", "best", float("nan")), "metadata: expected JSON, found NaN in it"),
+        (put("run", "best", "low"), "metadata.run.best: expected a number, found 'low'"),
+        (put("run", "train", "lr", -0.1), "metadata.run.train.lr: expected a number above 0, found -0.1"),
+        (lambda t, b: b["run"]["train"].pop("seed"), "metadata.run.train.seed: expected a value, found none"),
+        (put("run", "train", "decay", 0.5), "metadata.run.train: expected options that agree, found --decay: expected"),
+        (put("run", "lengths", "metrics.jsonl", -1), 'metadata.run.lengths.metrics.jsonl: expected at least 0, found -1'),
+        (put("run", "loss_scaling", {"scale": 1.0, "good_steps": 0}), "metadata.run: loss_scaling: expected False"),
+        (put("run", "train", "precision", "fp16"), "metadata.run: loss_scaling: expected True, found False"),
+        # its position
+        (put(*POSITION, "window", -3), "metadata.run.position.window: expected at least 0, found -3"),
+        (put(*POSITION, "window", 8), "metadata.run.position.window: expected at most 7, found 8"),
+        (put(*POSITION, "step", 2**53 + 1), "metadata.run.position.step: expected at most 9007199254740992, found"),
+        (put(*POSITION, "offset", 5), "metadata.run.position.offset: expected at most 4, found 5"),
+        (put(*POSITION, "epoch", 8), "metadata.run.position.epoch: expected at most 7, found 8"),
+        (put(*POSITION, "history", 0, "loss", None), "run.position.history[0].loss: expected a number, found None"),
+        (put(*POSITION, "history", {}), "metadata.run.position.history: expected a list, found a dict"),
+        (put(*POSITION, "since_line", "count", 8), "run.position.since_line.count: expected at most 7, found 8"),
+        (put(*POSITION, "since_line", "seconds", 0.0), "since_line.seconds: expected at least a nanosecond a step"),
+        (put("run", "generators", "batches", "state", "inc", 2**128), "batches.state.inc: expected from 0 to 3402823"),
+        (put("run", "generators", "batches", "bit_generator", "MT19937"), "expected PCG64, found MT19937"),
+        # the tensors
+        (lambda t, b: t.pop("head.bias"), "head.bias: expected shape (3,), found no such tensor"),
+        (lambda t, b: t.pop("state.c"), "state.c: expected shape (2, 4, 2), found no such tensor"),
+        (tensor("head.bias", np.zeros(4, "f4")), "head.bias: expected shape (3,), found (4,)"),
+        (tensor("state.h", np.zeros((2, 3, 2), "f4")), "state.h: expected shape (2, 4, 2), found (2, 3, 2)"),
+        (lambda t, b: t.update({name: t[name].astype("i1") for name in t}),
+         "tensors: expected one type, F32 or F64, found I8"),
+        (tensor("state.h", np.zeros((2, 4, 2))), "tensors: expected one type, F32 or F64, found F32 and F64"),
+        (tensor("more\nmore", np.zeros(1)), "tensors: expected no others than a checkpoint's, found 'more\\nmore'"),
+        (tensor("adam.v.head.bias", np.full(3, -1, "f4")), "adam.v.head.bias: expected means of squares, found -1.0"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_named_though_it_is_signed(checkpoint, tmp_path, change, message):
+    file = tmp_path / "c"
+    write_checkpoint(file, checkpoint)
+    tensors, body = copy.deepcopy(contents(file))
+    change(tensors, body)
+    file.write_bytes(signed(tensors, body))
+    with pytest.raises(CheckpointError) as refused:
+        read_checkpoint(file)
+    assert str(refused.value).startswith(f"{file}: ") and message in str(refused.value)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < len(str(file)) + 400
+
+
+@pytest.mark.parametrize(
+    "old,new,message",
+    [
+        ('"best": 1.25', '"best": 1e999', "metadata.run.best: expected a finite number, found inf"),
+        ('"best": 1.25', '"best": ' + "[" * 100_000, "metadata: expected JSON of a few levels, found a deeper one"),
+        ('"best": 1.25', '"best": ' + "9" * 5000, "metadata: expected JSON, found Exceeds the limit (4300 digits)"),
+        (
+            '"best": 1.25',
+            f'"best": {" " * (1 << 25)}1',
+            "metadata: expected at most 33,554,432 characters of JSON, found",
+        ),
+        ('"format": 1', '"format": 1, "format": 2', "metadata.format: expected checkpoint format 1, found 2"),
+        ("{", "[", "metadata: expected JSON, found Expecting ',' delimiter"),
     ],
 )
-def test_other_contents_are_named(checkpoint, tmp_path, change, message):
+def test_json_that_is_not_ours_is_named(checkpoint, tmp_path, old, new, message):
     write_checkpoint(tmp_path / "c", checkpoint)
-    rewritten(tmp_path / "c", change)
-    with pytest.raises(CheckpointError, match=message):
+    with safe_open(tmp_path / "c", "np") as opened:
+        text = opened.metadata()["cuchar"]
+    assert old in text
+    save_file(load_file(tmp_path / "c"), tmp_path / "c", {"cuchar": text.replace(old, new, 1)})
+    with pytest.raises(CheckpointError) as refused:
         read_checkpoint(tmp_path / "c")
+    assert message in str(refused.value) and len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"dtype": "f8"}, {"layers": 1}, {"layers": 8, "hidden": 1}, {"precision": "fp16"},
+        {"characters": "\0\x7f\xff", "bytes": True}, {"characters": "\0é\u2028\U0010ffff"}, {"carry_state": True},
+    ],
+)  # fmt: skip
+def test_what_may_be_is_read(tmp_path, options):
+    saved = made(**options)
+    write_checkpoint(tmp_path / "c", saved)
+    back = read_checkpoint(tmp_path / "c")
+    assert back.run == saved.run and back.vocabulary == saved.vocabulary
+    assert back.parameters.flat.dtype == saved.parameters.flat.dtype
+    assert back.parameters.flat.tobytes() == saved.parameters.flat.tobytes()
+    assert len(cuchar.load(tmp_path / "c", device="cpu").sample(3, seed=1).encode()) >= 3
+
+
+def test_the_name_of_a_text_may_be_any_that_a_file_can_have(checkpoint, tmp_path):
+    checkpoint.run["texts"] = [os.fsdecode(b"/texts/caf\xe9\n.txt")]
+    write_checkpoint(tmp_path / "c", checkpoint)
+    assert read_checkpoint(tmp_path / "c").run["texts"] == ["/texts/caf\udce9\n.txt"]
+
+
+def test_only_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "best.safetensors").mkdir()
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(CheckpointError, match="expected a file, found a folder, a pipe or a device"):
+            read_checkpoint(path)
+    with pytest.raises(CheckpointError, match="expected a checkpoint or a run folder, found: File name too long"):
+        read_checkpoint("a long text " * 1000)
+    with pytest.raises(CheckpointError, match=r"'a\\x00b': expected a file's name, found: embedded null byte"):
+        read_checkpoint("a\0b")
+    with pytest.raises(CheckpointError, match="expected the name of a checkpoint or a run folder, found 3"):
+        read_checkpoint(3)
+
+
+def test_a_file_larger_than_memory_is_not_read(checkpoint, tmp_path):
+    """A sparse one whose header is right: 3.1 TB of zeros, in a few KB of a disk."""
+    write_checkpoint(tmp_path / "c", checkpoint)
+    _, body = contents(tmp_path / "c")
+    for sizes in (body["model"], body["run"]["train"]):
+        sizes |= {"hidden": 65_536, "layers": 8}
+    header, end = {"__metadata__": {"cuchar": json.dumps({**body, "sha256": "0" * 64})}}, 0
+    for name, shape in _shapes(ModelConfig(3, 65_536, 8), 4).items():
+        begin, end = end, end + 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    data = json.dumps(header).encode()
+    with open(tmp_path / "sparse", "wb") as file:
+        file.write(struct.pack("<Q", len(data)) + data)
+        file.truncate(8 + len(data) + end)
+    assert Path(tmp_path / "sparse").stat().st_size > 3e12
+    with pytest.raises(CheckpointError, match=r"expected at most this machine's .* GiB of memory, found 2,880\.\d GiB"):
+        read_checkpoint(tmp_path / "sparse")
 
 
 def test_other_files_are_named(checkpoint, tmp_path):
@@ -135,9 +304,10 @@ def test_other_files_are_named(checkpoint, tmp_path):
 
 def test_run_folder_gives_the_best_and_else_the_last(checkpoint, tmp_path):
     write_checkpoint(tmp_path / "last.safetensors", checkpoint)
-    assert read_checkpoint(tmp_path).run["position"]["step"] == 7
-    write_checkpoint(tmp_path / "best.safetensors", replace(checkpoint, run={"position": {"step": 3}}))
-    assert read_checkpoint(tmp_path).run["position"]["step"] == 3
+    assert read_checkpoint(tmp_path).run["best"] == 1.25
+    checkpoint.run["best"] = 0.5
+    write_checkpoint(tmp_path / "best.safetensors", checkpoint)
+    assert read_checkpoint(tmp_path).run["best"] == 0.5
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])

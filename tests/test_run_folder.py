@@ -10,6 +10,7 @@ from run_records import contents, metrics
 
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
+from cuchar.corpus import Vocabulary
 from cuchar.engines.cpu_engine import CpuEngine
 from cuchar.errors import CheckpointError, RunError
 from cuchar.run_folder import RunFolder
@@ -305,7 +306,7 @@ def test_the_folder_of_a_start_that_was_killed_can_be_used(text, tmp_path, monke
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text('{"colour": "blue"}')
-    with pytest.raises(RunError, match=r"config\.json: expected a run's configuration, found another JSON value"):
+    with pytest.raises(RunError, match=r"config\.json: expected a run's configuration, found a wrong one: texts"):
         start_run([text], CONFIG, out=other)
     assert files_of(other) == {"config.json": b'{"colour": "blue"}'}
 
@@ -326,7 +327,7 @@ def test_a_checkpoint_of_another_run_is_refused(run):
         (lambda of: of["train"].update(lr=0.5), r"--lr to be config.json's 0\.01, found 0\.5"),
         (lambda of: of["train"].update(carry_state=False), "--carry-state to be config.json's True, found False"),
         (lambda of: of.update(sha256="0" * 64), f"the text's SHA-256 to be config.json's .*, found {'0' * 64}"),
-        (lambda of: of.update(val_sha256="0" * 64), f"the validation text's SHA-256 .* None, found {'0' * 64}"),
+        (lambda of: of.update(val=["/x"], val_sha256="0" * 64), f"the validation text's SHA-256 .* None, found {'0' * 64}"),
     ):
         edited(run, change)
         before = files_of(run)
@@ -336,6 +337,12 @@ def test_a_checkpoint_of_another_run_is_refused(run):
         (run / "last.safetensors").write_bytes(original)
     edited(run, lambda of: of["train"].update(max_steps=7, epochs=1))
     go_on(run)
+    checkpoint = read_checkpoint(run / "last.safetensors")
+    codes = checkpoint.vocabulary.codes.copy()
+    codes[-1] += 1
+    write_checkpoint(run / "last.safetensors", replace(checkpoint, vocabulary=Vocabulary(codes)))
+    with pytest.raises(RunError, match=r"last\.safetensors: expected the vocabulary of the run's text, found another"):
+        resume_run(run, options={"max_steps": EPOCH + 31})
 
 
 def test_a_damaged_best_model_does_not_stop_the_run(run, tmp_path):

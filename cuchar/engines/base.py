@@ -19,6 +19,7 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
+from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters
 from cuchar.sampling import SampleConfig
 
@@ -38,6 +39,71 @@ class Dropout:
     probability: float
     seed: int
     step: int
+
+
+def expect_window(
+    model: ModelConfig, dtype: np.dtype, inputs: np.ndarray, targets: np.ndarray | None, state: State
+) -> None:
+    """What every engine asks of a window before it computes, since C++ and kernels look at nothing themselves.
+
+    Raises:
+        ShapeError: inputs that are no [T, B] or hold no character, targets or a state that do not fit them, ids that
+            are not the vocabulary's, numbers of another type.
+    """
+    if inputs.ndim != 2 or not inputs.size:
+        raise ShapeError(f"inputs: expected [T, B], found {inputs.shape}")
+    for name, ids in (("inputs", inputs), ("targets", targets)):
+        if ids is not None:
+            if ids.shape != inputs.shape:
+                raise ShapeError(f"{name}: expected {inputs.shape}, found {ids.shape}")
+            expect_ids(name, ids, model)
+    shape = (model.layers, inputs.shape[1], model.hidden)
+    for values in (state.h, state.c):
+        if (values.shape, values.dtype) != (shape, dtype):
+            raise ShapeError(f"state: expected {shape} {dtype}, found {values.shape} {values.dtype}")
+
+
+def expect_streams(model: ModelConfig, dtype: np.dtype, streams: range, ids: np.ndarray, state: State) -> None:
+    """As `expect_window`, of what a sampler begins with.
+
+    Raises:
+        ShapeError: not one id for each stream, or a state that does not fit them.
+    """
+    if ids.shape != (len(streams),):
+        raise ShapeError(f"ids: expected {(len(streams),)}, one for each stream, found {ids.shape}")
+    expect_window(model, dtype, ids[None], None, state)
+
+
+def expect_ids(name: str, ids: np.ndarray, model: ModelConfig) -> None:
+    """
+    Raises:
+        ShapeError: an id that is not the vocabulary's.
+    """
+    if ids.dtype.kind not in "iu":
+        raise ShapeError(f"{name}: expected integers, found {ids.dtype}")
+    if ids.min() < 0 or ids.max() >= model.vocabulary_size:
+        expected = f"ids from 0 to {model.vocabulary_size - 1}"
+        raise ShapeError(f"{name}: expected {expected}, found {ids.min()} to {ids.max()}")
+
+
+def expect_parameters(name: str, given: Parameters, model: ModelConfig, dtype: np.dtype) -> None:
+    """
+    Raises:
+        ShapeError: another model's, or of another type.
+    """
+    if (given.model, given.flat.dtype) != (model, dtype):
+        raise ShapeError(f"{name}: expected {model}, {dtype}, found {given.model}, {given.flat.dtype}")
+
+
+def expect_moments(adam: Adam, parameters: Parameters) -> None:
+    """
+    Raises:
+        ShapeError: moments that are not laid out as the parameters are.
+    """
+    flat = parameters.flat
+    for values in (adam.m, adam.v):
+        if (values.shape, values.dtype) != (flat.shape, flat.dtype):
+            raise ShapeError(f"Adam: expected {flat.shape} {flat.dtype}, found {values.shape} {values.dtype}")
 
 
 class Learner(Protocol):

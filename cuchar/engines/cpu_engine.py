@@ -14,7 +14,7 @@ import numpy as np
 from cuchar.adam import BETA1, BETA2, EPSILON, Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import Dropout, State
+from cuchar.engines.base import Dropout, State, expect_parameters, expect_streams, expect_window
 from cuchar.engines.cpu_kernels import Law, Task, Update, load, thread_count
 from cuchar.engines.fitting import ceil_div
 from cuchar.engines.host_learner import HostLearner
@@ -68,24 +68,12 @@ class Tape:
         self.task.point(**self._back)
 
     def begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> None:
-        """
-        Raises:
-            ShapeError: a shape that is not the window's, or an id that is not the vocabulary's.
-        """
-        _, _, B, _ = self.h.shape
-        L, H, V = self._model.layers, self._model.hidden, self._model.vocabulary_size
-        for values, into in ((state.h, self.h), (state.c, self.c)):
-            if values.shape != (L, B, H):
-                raise ShapeError(f"state: expected {(L, B, H)}, found {values.shape}")
-            into[:, 0, :, :H] = values
-        for name, ids, into in (("inputs", inputs, self.inputs), ("targets", targets, self.targets)):
-            if ids is None:
-                continue
-            if ids.shape != into.shape:
-                raise ShapeError(f"{name}: expected {into.shape}, found {ids.shape}")
-            if ids.min() < 0 or ids.max() >= V:
-                raise ShapeError(f"{name}: expected ids from 0 to {V - 1}, found {ids.min()} to {ids.max()}")
-            into[...] = ids
+        """For what `expect_window` has looked at."""
+        H = self._model.hidden
+        self.h[:, 0, :, :H], self.c[:, 0, :, :H] = state.h, state.c
+        self.inputs[...] = inputs
+        if targets is not None:
+            self.targets[...] = targets
         self.task.point(targets=None if targets is None else self.targets)
 
     def state(self) -> State:
@@ -109,6 +97,7 @@ class CpuEngine:
         self.model, self.dtype = model, np.dtype(dtype)
         self.library = load(self.dtype, notice)
         self._lanes = self.library.lanes()
+        self._weights_shape = (self.library.weights_size(byref(self._sizes())),)
         self._tape = lru_cache(maxsize=2)(
             lambda *options: Tape(model, options[0], options[1], self.dtype, self._lanes, *options[2:])
         )
@@ -119,7 +108,7 @@ class CpuEngine:
         return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
 
     def fold(self, parameters: Parameters) -> np.ndarray:
-        self._expect("parameters", parameters)
+        expect_parameters("parameters", parameters, self.model, self.dtype)
         weights, task = self._empty_weights(), self._sizes()
         task.point(parameters=parameters.flat, weights=weights)
         self.library.fold_weights(byref(task))
@@ -144,8 +133,9 @@ class CpuEngine:
         gradients: Parameters,
         dropout: Dropout | None = None,
     ) -> tuple[float, State]:
-        self._expect("parameters", parameters)
-        self._expect("gradients", gradients)
+        expect_parameters("parameters", parameters, self.model, self.dtype)
+        expect_parameters("gradients", gradients, self.model, self.dtype)
+        expect_window(self.model, self.dtype, inputs, targets, state)
         if self._own is None:
             self._own = self._empty_weights()
         tape = self._tape(*inputs.shape, True, dropout is not None)
@@ -172,28 +162,34 @@ class CpuEngine:
         state: State,
         position: int,
     ) -> "CpuSampler":
+        self._expect_weights(weights)
+        expect_streams(self.model, self.dtype, streams, ids, state)
         tape = Tape(self.model, 1, len(streams), self.dtype, self._lanes)
         tape.begin(ids[None], None, state)
         tape.task.point(weights=weights)
         return CpuSampler(self.library, tape, weights, config, seed, streams, position)
 
     def _forward(self, weights: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
+        self._expect_weights(weights)
+        expect_window(self.model, self.dtype, inputs, targets, state)
         tape = self._tape(*inputs.shape)
         tape.begin(inputs, targets, state)
         tape.task.point(weights=weights)
         self.library.run_forward(byref(tape.task))
         return tape
 
-    def _expect(self, name: str, given: Parameters) -> None:
-        if (given.model, given.flat.dtype) != (self.model, self.dtype):
-            raise ShapeError(f"{name}: expected {self.model}, {self.dtype}, found {given.model}, {given.flat.dtype}")
+    def _expect_weights(self, weights: np.ndarray) -> None:
+        if (weights.shape, weights.dtype) != (self._weights_shape, self.dtype):
+            raise ShapeError(
+                f"weights: expected {self._weights_shape} {self.dtype}, found {weights.shape} {weights.dtype}"
+            )
 
     def _sizes(self) -> Task:
         model = self.model
         return Task(model.vocabulary_size, model.hidden, model.layers, 1, 1, thread_count())
 
     def _empty_weights(self) -> np.ndarray:
-        return aligned((self.library.weights_size(byref(self._sizes())),), self.dtype)
+        return aligned(self._weights_shape, self.dtype)
 
 
 class CpuLearner(HostLearner):

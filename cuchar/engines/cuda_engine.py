@@ -8,14 +8,14 @@ from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.arguments import mask_of
-from cuchar.engines.base import Dropout, State
+from cuchar.engines.base import Dropout, State, expect_parameters, expect_streams, expect_window
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.device_learner import DeviceLearner
 from cuchar.engines.device_sampler import DeviceSampler, ResidentSteps, StepwiseSteps
 from cuchar.engines.launches import Launches, launches
 from cuchar.engines.plan import OneBlock, expect_tensor_cores, make_plan, sample_plan
-from cuchar.errors import ShapeError
+from cuchar.errors import DeviceError
 from cuchar.parameters import Parameters
 from cuchar.sampling import SampleConfig
 
@@ -27,7 +27,7 @@ class CudaEngine:
         dtype: float32, or float64 for gradient checks.
         precision: that matrix products round their operands to, of float32; all else stays float32.
     Raises:
-        DeviceError: the device has no such precision.
+        DeviceError: the device has no such precision, or the kernels no such type.
     """
 
     def __init__(
@@ -38,6 +38,8 @@ class CudaEngine:
         precision: str = "fp32",
     ):
         self.model, self.device, self.dtype, self.precision = model, device, np.dtype(dtype), precision
+        if self.dtype.char not in "fd":
+            raise DeviceError(f"expected float32 or float64, found {self.dtype}")
         expect_tensor_cores(precision, self.dtype, device.name, device.limits)
         self.name = f"CUDA kernels on {device.name}" + (f" in {precision}" if precision != "fp32" else "")
         self._tape = lru_cache(maxsize=2)(
@@ -52,6 +54,7 @@ class CudaEngine:
         return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
 
     def fold(self, parameters: Parameters) -> Weights:
+        expect_parameters("parameters", parameters, self.model, self.dtype)
         return Weights.of(self.device, self.model, parameters.flat, self.dtype)
 
     def forward(self, weights: Weights, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
@@ -73,12 +76,8 @@ class CudaEngine:
         return tape
 
     def _begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State, dropout: Dropout | None) -> Tape:
+        expect_window(self.model, self.dtype, inputs, targets, state)
         T, B = inputs.shape
-        expected = (self.model.layers, B, self.model.hidden)
-        if state.h.shape != expected:
-            raise ShapeError(f"state: expected {expected}, found {state.h.shape}")
-        if targets is not None and targets.shape != (T, B):
-            raise ShapeError(f"targets: expected {(T, B)}, found {targets.shape}")
         tape = self._tape(T, B, dropout is not None)
         order = np.zeros(1, STEP)
         order["number"] = dropout.step if dropout else 0
@@ -98,6 +97,7 @@ class CudaEngine:
         gradients: Parameters,
         dropout: Dropout | None = None,
     ) -> tuple[float, State]:
+        expect_parameters("gradients", gradients, self.model, self.dtype)
         tape = self._begin(inputs, targets, state, dropout)
         kernels = self.launches_for(tape.T, tape.B, dropout is not None)
         backward = Backward(self.device, self.model, tape.T, tape.B, self.dtype, kernels.splits)
@@ -126,6 +126,7 @@ class CudaEngine:
         state: State,
         position: int,
     ) -> DeviceSampler:
+        expect_streams(self.model, self.dtype, streams, ids, state)
         return DeviceSampler(self.device, self._sample_steps, weights, config, seed, streams, ids, state, position)
 
     @cached_property

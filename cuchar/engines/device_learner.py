@@ -11,7 +11,7 @@ from cuchar.adam import BETA1, BETA2, Adam
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
 from cuchar.engines.arguments import Mask
-from cuchar.engines.base import State
+from cuchar.engines.base import State, expect_ids, expect_moments
 from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.fitting import ceil_div
@@ -42,6 +42,7 @@ class DeviceLearner:
         windows: Windows,
     ):
         model, dtype, T, B = parameters.model, parameters.flat.dtype, config.steps, config.batch
+        expect_moments(adam, parameters)
         self._device, self._kernels, self._config = device, kernels, config
         self._host_parameters, self._host_adam = parameters, adam
         most = max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * T * B)))
@@ -71,6 +72,7 @@ class DeviceLearner:
         expect_memory(needed(self._config.batch), self._device.free_bytes(), needed(1), self._config.batch)
 
     def _bring(self, ids: np.ndarray) -> Any:
+        expect_ids("text", ids, self._host_parameters.model)
         corpus = self._device.empty(ids.shape, ids.dtype)
         self._device.write(corpus, ids)
         return corpus

@@ -8,7 +8,7 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
-from cuchar.engines.base import Dropout, Engine, State
+from cuchar.engines.base import Dropout, Engine, State, expect_moments
 from cuchar.parameters import Parameters
 
 
@@ -26,6 +26,7 @@ class HostLearner:
         state: State,
         windows: Windows,
     ):
+        expect_moments(adam, parameters)
         self.engine, self.config = engine, config
         self.parameters, self.adam, self.state, self.windows = parameters, adam, state, windows
         self.gradients = Parameters(engine.model, parameters.flat.dtype)

@@ -14,10 +14,10 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import Dropout, State
+from cuchar.engines.base import Dropout, State, expect_parameters, expect_streams, expect_window
 from cuchar.engines.host_learner import HostLearner
 from cuchar.engines.host_sampler import HostSampler
-from cuchar.errors import ShapeError
+from cuchar.errors import DeviceError, ShapeError
 from cuchar.parameters import Parameters
 from cuchar.philox import dropout_mask
 from cuchar.sampling import SampleConfig
@@ -66,12 +66,18 @@ class Tape:
 
 
 class NumpyEngine:
-    """`cuchar.engines.base.Engine` on NumPy arrays of `dtype`."""
+    """`cuchar.engines.base.Engine` on NumPy arrays of `dtype`.
+
+    Raises:
+        DeviceError: a type that is no floating-point type.
+    """
 
     name = "NumPy"
 
     def __init__(self, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32):
         self.model, self.dtype = model, np.dtype(dtype)
+        if self.dtype.kind != "f":
+            raise DeviceError(f"expected a floating-point type, found {self.dtype}")
         self._scale = np.array([0.5, 0.5, 1, 0.5], self.dtype).reshape(4, 1, 1)
         self._shift = np.array([0.5, 0.5, 0, 0.5], self.dtype).reshape(4, 1, 1)
         self._tape = lru_cache(maxsize=2)(lambda T, B: Tape(model, T, B, self.dtype))
@@ -92,12 +98,14 @@ class NumpyEngine:
         return FoldedWeights(tuple(layers), parameters["head.weight"], parameters["head.bias"][:, None])
 
     def forward(self, weights: FoldedWeights, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        expect_window(self.model, self.dtype, inputs, None, state)
         tape = self._forward(weights, inputs, state, None)
         return tape.logits.transpose(0, 2, 1), self._state_after(tape)
 
     def losses(
         self, weights: FoldedWeights, inputs: np.ndarray, targets: np.ndarray, state: State
     ) -> tuple[np.ndarray, State]:
+        expect_window(self.model, self.dtype, inputs, targets, state)
         tape = self._forward(weights, inputs, state, None)
         return cross_entropy(tape.logits, targets), self._state_after(tape)
 
@@ -110,6 +118,9 @@ class NumpyEngine:
         gradients: Parameters,
         dropout: Dropout | None = None,
     ) -> tuple[float, State]:
+        expect_parameters("parameters", parameters, self.model, self.dtype)
+        expect_parameters("gradients", gradients, self.model, self.dtype)
+        expect_window(self.model, self.dtype, inputs, targets, state)
         masks = self._masks(dropout, *inputs.shape) if dropout else None
         tape = self._forward(self.fold(parameters), inputs, state, masks)
         loss = float(np.mean(cross_entropy(tape.logits, targets), dtype=np.float64))
@@ -131,6 +142,7 @@ class NumpyEngine:
         state: State,
         position: int,
     ) -> HostSampler:
+        expect_streams(self.model, self.dtype, streams, ids, state)
         return HostSampler(self, weights, config, seed, streams, ids, state, position)
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
@@ -146,8 +158,6 @@ class NumpyEngine:
         self, weights: FoldedWeights, inputs: np.ndarray, state: State, masks: list[np.ndarray] | None
     ) -> Tape:
         (T, B), H = inputs.shape, self.model.hidden
-        if state.h.shape != (self.model.layers, B, H):
-            raise ShapeError(f"state: expected {(self.model.layers, B, H)}, found {state.h.shape}")
         tape = self._tape(T, B)
         tape.h[:, 0], tape.c[:, 0] = state.h.transpose(0, 2, 1), state.c.transpose(0, 2, 1)
         outputs = tape.outputs(masks is not None)

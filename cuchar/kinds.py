@@ -1,0 +1,154 @@
+"""What a value that comes from outside must be: a few kinds, said once, for options and for files alike.
+
+A kind has one method, `check(value, where)`, which gives the value or raises `Mismatch`. `where` is what
+the message calls the value: `--hidden`, or its place in a file, `run.position.step`.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+MOST = 2**53  # of what is counted: far beyond any run, and sums and products of two stay numbers everywhere
+LONGEST_SHOWN = 80
+
+
+class Mismatch(ValueError):
+    """A value that is not of its kind; whoever asked turns it into the CucharError that fits."""
+
+    def __init__(self, where: str, expected: str, found: str):
+        super().__init__(f"{where}: expected {expected}, found {found}")
+
+
+class Kind(Protocol):
+    def check(self, value: Any, where: str) -> Any:
+        """The value; a scalar of NumPy's becomes Python's.
+
+        Raises:
+            Mismatch: it is not of this kind.
+        """
+
+
+@dataclass(frozen=True)
+class Value:
+    """Anything that meets the requirements, asked in order: each says in words what its test tests."""
+
+    requirements: tuple[tuple[str, Callable[[Any], bool]], ...]
+
+    def check(self, value: Any, where: str) -> Any:
+        if isinstance(value, np.generic):
+            value = value.item()
+        for expected, meets in self.requirements:
+            if not meets(value):
+                raise Mismatch(where, expected, describe(value))
+        return value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def check(self, value: Any, where: str) -> str:
+        if isinstance(value, str) and value in self.words:
+            return value
+        is_word = isinstance(value, str) and value.isidentifier() and len(value) <= LONGEST_SHOWN
+        raise Mismatch(where, " | ".join(self.words), value if is_word else describe(value))
+
+
+@dataclass(frozen=True)
+class Optional:
+    """None, or a value of the kind."""
+
+    kind: Kind
+
+    def check(self, value: Any, where: str) -> Any:
+        return None if value is None else self.kind.check(value, where)
+
+
+@dataclass(frozen=True)
+class ListOf:
+    kind: Kind
+
+    def check(self, value: Any, where: str) -> list[Any]:
+        if type(value) is not list:
+            raise Mismatch(where, "a list", describe(value))
+        return [self.kind.check(item, f"{where}[{at}]") for at, item in enumerate(value)]
+
+
+@dataclass(frozen=True)
+class OneOrMore:
+    """A list, or as in older files a single value, of which a list is made."""
+
+    kind: Kind
+
+    def check(self, value: Any, where: str) -> list[Any]:
+        if type(value) is list:
+            return ListOf(self.kind).check(value, where)
+        return [self.kind.check(value, where)]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A dict with all of `fields`, any of `optional`, and nothing else."""
+
+    fields: Mapping[str, Kind]
+    optional: Mapping[str, Kind] = field(default_factory=dict)
+
+    def check(self, value: Any, where: str) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise Mismatch(where, "an object", describe(value))
+        kinds = {**self.fields, **{name: kind for name, kind in self.optional.items() if name in value}}
+        for name in kinds:
+            if name not in value:
+                raise Mismatch(f"{where}.{name}".lstrip("."), "a value", "none")
+        checked = {name: kind.check(value[name], f"{where}.{name}".lstrip(".")) for name, kind in kinds.items()}
+        for name in value:
+            if name not in kinds:
+                raise Mismatch(where, f"no more than {', '.join(kinds)}", describe(name))
+        return checked
+
+
+def integer(low: int = 0, high: int | None = None, note: str = "") -> Value:
+    """From `low` to `high`, or to MOST; True and 16.0 are none. `note` is added to what is expected."""
+    is_integer = ("an integer", lambda value: type(value) is int)
+    if high is not None:
+        return Value((is_integer, (f"from {low} to {high}{note}", lambda value: low <= value <= high)))
+    at_least = (f"at least {low}{note}", lambda value: low <= value)
+    return Value((is_integer, at_least, (f"at most {MOST}", lambda value: value <= MOST)))
+
+
+def number(expected: str = "a finite number", meets: Callable[[float], bool] = lambda value: True) -> Value:
+    """A finite number, which an integer is too."""
+    largest = sys.float_info.max
+    return Value(
+        (
+            ("a number", lambda value: type(value) in (int, float)),
+            (expected, lambda value: -largest <= value <= largest and meets(value)),
+        )
+    )
+
+
+def text(*requirements: tuple[str, Callable[[str], bool]]) -> Value:
+    return Value((("text", lambda value: type(value) is str), *requirements))
+
+
+FLAG = Value((("true or false", lambda value: type(value) is bool),))
+TEXT_OR_BYTES = Value((("text or bytes", lambda value: isinstance(value, str | bytes)),))
+SHA256 = text(("64 hexadecimal digits", lambda value: re.fullmatch(r"[0-9a-f]{64}", value) is not None))
+
+
+def describe(value: Any) -> str:
+    """`value` in a few printable characters, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    if value is None or isinstance(value, bool | int | float):
+        return str(value)
+    if isinstance(value, str | bytes):
+        shown = ascii(value[:LONGEST_SHOWN])
+        return shown if len(value) <= LONGEST_SHOWN else f"{shown} ..."
+    return f"a {type(value).__name__}"

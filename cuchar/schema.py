@@ -1,0 +1,173 @@
+"""What a checkpoint's metadata and a run folder's config.json may say, checked before anything is made of it.
+
+A digest protects from damage, not from malice: whoever writes a file can sign it. What is not said here is
+refused, so that whoever reads these values later can rely on their types, their ranges and each other.
+"""
+
+import json
+import os
+from itertools import pairwise
+from typing import Any
+
+from cuchar.config import MODEL, TRAIN, ModelConfig, TrainConfig
+from cuchar.corpus import MAX_VOCABULARY
+from cuchar.errors import OptionError
+from cuchar.kinds import (
+    FLAG,
+    SHA256,
+    Choice,
+    Kind,
+    ListOf,
+    Mismatch,
+    OneOrMore,
+    Optional,
+    Record,
+    Value,
+    integer,
+    number,
+    text,
+)
+
+FORMAT = 1
+MOST_JSON = 1 << 25  # characters; they hold the history of 700 million steps
+
+
+def _is_file_name(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair that stands for no byte
+        return False
+
+
+FILE_NAME = text(("a file's name", _is_file_name))
+AT_LEAST_0 = number("at least 0", lambda value: value >= 0)
+FACTS: dict[str, Kind] = {
+    "texts": ListOf(FILE_NAME),
+    "sha256": SHA256,
+    "characters": integer(2),
+    "val": Optional(OneOrMore(FILE_NAME)),
+    "val_sha256": Optional(SHA256),
+    "train": Record(TRAIN),
+}
+CONFIG = Record(FACTS)  # config.json
+
+MEAN = Record({"total": number(), "count": integer(), "seconds": AT_LEAST_0})
+POSITION = Record(
+    {
+        "step": integer(),
+        "epoch": integer(),
+        "window": integer(),
+        "offset": integer(),
+        "elapsed_s": AT_LEAST_0,
+        "lr": AT_LEAST_0,
+        "grad_norm": AT_LEAST_0,
+        "history": ListOf(Record({"step": integer(1), "loss": number()})),
+        "since_line": MEAN,
+        "since_summary": MEAN,
+        "since_epoch": MEAN,
+    }
+)
+GENERATOR = Record(
+    {
+        "bit_generator": Choice(("PCG64",)),
+        "state": Record({"state": integer(0, 2**128 - 1), "inc": integer(0, 2**128 - 1)}),
+        "has_uint32": integer(0, 1),
+        "uinteger": integer(0, 2**32 - 1),
+    }
+)
+LOSS_SCALING = Record(
+    {
+        "scale": number("from 1 to 16777216", lambda scale: 1 <= scale <= 16_777_216),  # kernels/adam.cu
+        "good_steps": integer(0, 1999),
+    }
+)
+RUN = Record(
+    {
+        **FACTS,
+        "position": POSITION,
+        "generators": Record({"batches": GENERATOR}, optional={"sampler": GENERATOR}),  # the latter is an older one's
+        "lengths": Record({"metrics.jsonl": integer(), "samples.txt": integer()}),
+        "best": Optional(number()),
+    },
+    optional={"best_step": Optional(integer(1)), "loss_scaling": LOSS_SCALING},
+)
+
+VOCABULARY = Record(
+    {
+        "bytes": FLAG,
+        "characters": text(
+            (f"from 2 to {MAX_VOCABULARY:,} characters", lambda characters: 2 <= len(characters) <= MAX_VOCABULARY),
+            ("characters in ascending order", lambda characters: all(a < b for a, b in pairwise(characters))),
+            ("no surrogates", lambda characters: not any("\ud800" <= c <= "\udfff" for c in characters)),
+        ),
+    }
+)
+METADATA = Record(
+    {
+        "format": Value(((f"checkpoint format {FORMAT}", lambda value: type(value) is int and value == FORMAT),)),
+        "model": Record(MODEL),
+        "vocabulary": VOCABULARY,
+        "run": RUN,
+        "sha256": SHA256,
+    }
+)
+
+
+def parse_json(data: str, where: str) -> Any:
+    """The value of a JSON text from outside; of a key that is there twice, the last one's.
+
+    Raises:
+        Mismatch: no JSON, one with NaN or infinity in it, or one too long or too deep to be ours.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} in it")
+
+    if len(data) > MOST_JSON:
+        raise Mismatch(where, f"at most {MOST_JSON:,} characters of JSON", f"{len(data):,}")
+    try:
+        return json.loads(data, parse_constant=refuse)
+    except RecursionError:
+        raise Mismatch(where, "JSON of a few levels", "a deeper one") from None
+    except ValueError as error:
+        raise Mismatch(where, "JSON", str(error)) from None
+
+
+def check_metadata(body: Any) -> tuple[ModelConfig, TrainConfig]:
+    """The model and the options of a checkpoint whose metadata is `body`; everything else in it is checked too.
+
+    Raises:
+        Mismatch: a value that is missing, unknown, of another type, out of range or at odds with another one.
+    """
+    METADATA.check(body, "metadata")
+    run, model = body["run"], ModelConfig(**body["model"])
+    is_bytes, characters = body["vocabulary"]["bytes"], body["vocabulary"]["characters"]
+    position, step = run["position"], run["position"]["step"]
+    try:
+        train = TrainConfig(**run["train"])
+    except OptionError as error:
+        raise Mismatch("metadata.run.train", "options that agree", str(error)) from None
+    for where, found, expected in (
+        ("model.hidden", model.hidden, train.hidden),
+        ("model.layers", model.layers, train.layers),
+        ("model.vocabulary_size", model.vocabulary_size, len(characters)),
+        ("vocabulary.bytes", is_bytes, train.bytes),
+        ("run: val and val_sha256 together", (run["val"] is None) == (run["val_sha256"] is None), True),
+        ("run: loss_scaling", "loss_scaling" in run, train.precision == "fp16"),
+    ):
+        if found != expected:
+            raise Mismatch(f"metadata.{where}", str(expected), str(found))
+    means = {f"run.position.{name}": position[name] for name in ("since_line", "since_summary", "since_epoch")}
+    for where, found, most in (
+        ("vocabulary.characters: the last one's number", ord(characters[-1]), 0xFF if is_bytes else 0x10FFFF),
+        ("run.position.offset", position["offset"], train.steps - 1),
+        ("run.position.epoch", position["epoch"], step),
+        ("run.position.window", position["window"], step),
+        *((f"{name}.count", mean["count"], step) for name, mean in means.items()),
+    ):
+        if found > most:
+            raise Mismatch(f"metadata.{where}", f"at most {most}", str(found))
+    for name, mean in means.items():
+        if mean["seconds"] < 1e-9 * mean["count"]:
+            raise Mismatch(f"metadata.{name}.seconds", "at least a nanosecond a step", str(mean["seconds"]))
+    return model, train
