@@ -85,17 +85,23 @@ def change_value(tensors, body, at, how, value):
 
 def resize(tensors, body, name, size):
     """A size that metadata and tensors agree on, or as far as they can."""
-    sizes = {"vocabulary_size": len(body["vocabulary"]["characters"])} | body["model"] | {"batch": 4}
-    old = sizes[name]
-    body["model"] |= {name: size} if name in body["model"] else {}
-    body["run"]["train"] |= {name: size} if name in body["run"]["train"] else {}
+    old = {**body["model"], **body["run"]["train"]}[name]
+    for sizes in (body["model"], body["run"]["train"]):
+        sizes |= {name: size} if name in sizes else {}
     if name == "vocabulary_size":
         body["vocabulary"]["characters"] = "".join(chr(97 + at) for at in range(max(0, min(size, 70_000))))
-    if name == "layers" or not 0 <= size < 100:
+    if not 0 <= size < 100:
         return
-    for key, tensor in tensors.items():
-        shape = [size if length == old else 4 * size if length == 4 * old else length for length in tensor.shape]
-        tensors[key] = np.resize(tensor, shape)
+    for key, tensor in list(tensors.items()):
+        lengths = {"layers": tensor.shape[:1] if key.startswith("state") else ()}.get(name, tensor.shape)
+        shape = [size if length == old else 4 * size if length == 4 * old else length for length in lengths]
+        tensors[key] = np.resize(tensor, (*shape, *tensor.shape[len(shape) :]))
+        if name == "layers" and "_l" in key and int(key[-1]) >= size:
+            del tensors[key]
+
+
+def change_vocabulary(tensors, body, characters):
+    body["vocabulary"]["characters"] = characters
 
 
 def change_tensor(tensors, body, at, how, value):
@@ -165,19 +171,21 @@ ODD_NUMBERS = [
     0, 1, -1, -3, 2, 7, 8, 9, 255, 256, 65_535, 65_536, 65_537, 10**9, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64,
     2**128, 10**4000, -(10**4000), 0.0, -0.0, 1.0, 16.0, 0.5, -1e-300, 5e-324, 1e308, float("inf"), float("nan"),
 ]  # fmt: skip
+LETTERS = "ab~\0\n\x1b\xff\ud800\udce9\u2028\U0010ffff"
 values = st.one_of(
     st.sampled_from([None, True, False, "", "fp16", "a\0b", "\ud800", "ab\ud800", "\udce9", "x" * 5000, [], {}]),
     st.sampled_from(ODD_NUMBERS),
     st.sampled_from([(5, dict), (5, list), (400, dict), (400, list)]).map(lambda pair: nested(*pair)),
     st.integers(-(2**70), 2**140),
     st.floats(),
-    st.text(st.characters(), max_size=6),
-    st.lists(st.integers(0, 9) | st.text(max_size=2), max_size=3),
+    st.text(LETTERS, max_size=6),
+    st.lists(st.integers(0, 9) | st.text(LETTERS, max_size=2), max_size=3),
 )
 anywhere = st.integers(0, 10_000)
 sizes = st.sampled_from(["vocabulary_size", "hidden", "layers", "batch"])
 content_changes = st.one_of(
     st.tuples(st.just(change_value), anywhere, st.sampled_from(["replace", "alter", "remove", "beside"]), values),
+    st.tuples(st.just(change_vocabulary), st.text(LETTERS, min_size=2, max_size=4)),
     st.tuples(st.just(resize), sizes, st.integers(1, 9) | st.sampled_from([0, -1, True, 40, 65_536, 65_537, 10**9])),
     st.tuples(
         st.just(change_tensor), anywhere, st.sampled_from(["type", "all types"]),
@@ -265,6 +273,7 @@ def use(file):
             learner.train(0, position.step + 1, [config.lr])
         assert learner.fetch().h.shape == checkpoint.state.h.shape
     model = Model(file, "cpu")
+    model.vocabulary.decode(np.arange(len(model.vocabulary)))
     try:
         assert len(model.vocabulary.codes_of(model.sample(3, seed=1))) >= 3
     except DivergedError:
