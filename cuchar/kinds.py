@@ -113,13 +113,16 @@ class Record:
         return checked
 
 
-def integer(low: int = 0, high: int | None = None, note: str = "") -> Value:
-    """From `low` to `high`, or to MOST; True and 16.0 are none. `note` is added to what is expected."""
+def integer(low: int = 0, high: int | None = None, note: str = "", most: float = MOST) -> Value:
+    """From `low` to `high`, or else to `most`, which goes without saying; True and 16.0 are none.
+
+    `note` is added to what is expected.
+    """
     is_integer = ("an integer", lambda value: type(value) is int)
     if high is not None:
         return Value((is_integer, (f"from {low} to {high}{note}", lambda value: low <= value <= high)))
     at_least = (f"at least {low}{note}", lambda value: low <= value)
-    return Value((is_integer, at_least, (f"at most {MOST}", lambda value: value <= MOST)))
+    return Value((is_integer, at_least, (f"at most {most}", lambda value: value <= most)))
 
 
 def number(expected: str = "a finite number", meets: Callable[[float], bool] = lambda value: True) -> Value:

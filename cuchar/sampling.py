@@ -1,5 +1,6 @@
 """The law of a draw: from logits to probabilities, from a uniform number to a character."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ LAWS = ("softmax", "exp")
 SAMPLE: dict[str, Kind] = {
     "length": integer(0, note=" (0 is endless)"),
     "temperature": number("a number above 0 (--argmax is its limit)", lambda temperature: temperature > 0),
-    "top_k": integer(0, note=" (0 is off)"),
+    "top_k": integer(0, note=" (0 is off)", most=math.inf),
     "top_p": number("above 0 and at most 1", lambda top_p: 0 < top_p <= 1),
     "argmax": FLAG,
     "law": Choice(LAWS),

@@ -58,9 +58,9 @@ def state(layers=2, batch=4, hidden=3, dtype="f4", layers_of_c=None):
 
 IDS = np.zeros((6, 4), np.uint8)
 WRONG = [
-    (IDS, IDS, state(batch=3), "state: expected (2, 4, 3) float32, found (2, 3, 3) float32"),
-    (IDS, IDS, state(layers_of_c=1), "state: expected (2, 4, 3) float32, found (1, 4, 3) float32"),
-    (IDS, IDS, state(dtype="f8"), "state: expected (2, 4, 3) float32, found (2, 4, 3) float64"),
+    (IDS, IDS, state(batch=3), "state: expected (2, 4, 3), found (2, 3, 3)"),
+    (IDS, IDS, state(layers_of_c=1), "state: expected (2, 4, 3), found (1, 4, 3)"),
+    (IDS, IDS, state(dtype="f8"), "state: expected float32, found float64"),
     (IDS + 5, IDS, state(), "inputs: expected ids from 0 to 4, found 5 to 5"),
     (IDS, IDS.astype(np.int8) - 1, state(), "targets: expected ids from 0 to 4, found -1 to -1"),
     (IDS.astype("f4"), IDS, state(), "inputs: expected integers, found float32"),

@@ -59,8 +59,10 @@ def expect_window(
             expect_ids(name, ids, model)
     shape = (model.layers, inputs.shape[1], model.hidden)
     for values in (state.h, state.c):
-        if (values.shape, values.dtype) != (shape, dtype):
-            raise ShapeError(f"state: expected {shape} {dtype}, found {values.shape} {values.dtype}")
+        if values.shape != shape:
+            raise ShapeError(f"state: expected {shape}, found {values.shape}")
+        if values.dtype != dtype:
+            raise ShapeError(f"state: expected {dtype}, found {values.dtype}")
 
 
 def expect_streams(model: ModelConfig, dtype: np.dtype, streams: range, ids: np.ndarray, state: State) -> None:
