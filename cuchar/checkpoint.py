@@ -100,8 +100,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{file}: {mismatch}") from None
     except OSError as error:
         raise CheckpointError(f"{file}: expected a readable file, found: {error.strerror or error}") from None
-    except SafetensorError as error:
-        found = " ".join(str(error).split())
+    except SafetensorError as error:  # whose words repeat what is in the file
+        found = describe(str(error))
         raise CheckpointError(f"{file}: expected a whole safetensors file, found damage: {found}") from None
     return checkpoint
 

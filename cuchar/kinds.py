@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 MOST = 2**53  # of what is counted: far beyond any run, and sums and products of two stay numbers everywhere
-LONGEST_SHOWN = 80
+LONGEST_SHOWN = 120
 
 
 class Mismatch(ValueError):

@@ -13,9 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 import cuchar
 from cuchar.checkpoint import _shapes, read_checkpoint, write_checkpoint
-from cuchar.config import ModelConfig
-from cuchar.errors import CheckpointError, OutputError
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.errors import CheckpointError, OutputError, RunError
 from cuchar.export import export_pytorch
+from cuchar.runs import resume_run, start_run
 
 
 @pytest.fixture
@@ -67,6 +68,16 @@ def test_no_flipped_byte_passes(checkpoint, tmp_path):
             assert back.parameters.flat.tobytes() == checkpoint.parameters.flat.tobytes()
             assert back.adam.m.tobytes() == checkpoint.adam.m.tobytes()
             assert back.vocabulary == checkpoint.vocabulary and back.run == checkpoint.run
+
+
+def test_what_safetensors_repeats_of_a_damaged_file_is_shown_in_short(checkpoint, tmp_path):
+    write_checkpoint(tmp_path / "c", checkpoint)
+    data = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(data.replace(b"F32", b"\xc2\x9b1", 1))  # CSI, which moves a cursor
+    with pytest.raises(CheckpointError) as refused:
+        read_checkpoint(tmp_path / "c")
+    assert "expected a whole safetensors file, found damage: 'Error while deserializing header" in str(refused.value)
+    assert str(refused.value).isprintable() and len(str(refused.value)) < len(str(tmp_path)) + 250
 
 
 def test_no_truncation_passes(checkpoint, tmp_path):
@@ -300,6 +311,18 @@ def test_other_files_are_named(checkpoint, tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(CheckpointError, match="folder: expected a run folder with a checkpoint in it, found none"):
         read_checkpoint(tmp_path / "folder")
+
+
+def test_a_window_beyond_the_epochs_last_is_not_resumed(text, tmp_path):
+    """How many there are only the text can say."""
+    run = start_run([text], TrainConfig(hidden=3, steps=8, batch=4, max_steps=3, log_every=1), out=tmp_path / "run")
+    tensors, body = contents(run / "last.safetensors")
+    body["run"]["position"] |= {"step": 1000, "window": 1000}
+    (run / "last.safetensors").write_bytes(signed(tensors, body))
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"last\.safetensors: expected one of 54 windows, found 1000$"):
+        resume_run(run, options={"max_steps": 2000})
+    assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def test_run_folder_gives_the_best_and_else_the_last(checkpoint, tmp_path):

@@ -327,7 +327,10 @@ def test_a_checkpoint_of_another_run_is_refused(run):
         (lambda of: of["train"].update(lr=0.5), r"--lr to be config.json's 0\.01, found 0\.5"),
         (lambda of: of["train"].update(carry_state=False), "--carry-state to be config.json's True, found False"),
         (lambda of: of.update(sha256="0" * 64), f"the text's SHA-256 to be config.json's .*, found {'0' * 64}"),
-        (lambda of: of.update(val=["/x"], val_sha256="0" * 64), f"the validation text's SHA-256 .* None, found {'0' * 64}"),
+        (
+            lambda of: of.update(val=["/x"], val_sha256="0" * 64),
+            f"the validation text's SHA-256 .* None, found {'0' * 64}",
+        ),
     ):
         edited(run, change)
         before = files_of(run)
