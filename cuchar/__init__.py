@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cuchar.config import TRAIN, TrainConfig, expect_options
+from cuchar.config import TRAIN, TrainConfig, check_option, expect_options
 from cuchar.errors import CucharError
 from cuchar.evaluation import Score
+from cuchar.kinds import FLAG, PATH, ListOf, Optional, text
 from cuchar.model import Model
 from cuchar.presets import with_preset
 from cuchar.runs import start_run
@@ -50,7 +51,12 @@ def train(
     Raises:
         CucharError: a user's mistake, in one line.
     """
-    paths = [texts] if isinstance(texts, str | Path) else texts
+    paths = list(texts) if isinstance(texts, Sequence) and not isinstance(texts, str) else [texts]
+    for name, kind, value in (
+        ("texts", ListOf(PATH), paths), ("val", Optional(PATH), val), ("out", Optional(PATH), out),
+        ("glob", Optional(text()), glob), ("skip-unreadable", FLAG, skip_unreadable),
+    ):  # fmt: skip
+        check_option(name, kind, value)
     expect_options(options, [*TRAIN, "val", "out", "device", "preset", "glob", "skip_unreadable", "listener"])
     config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
     run = start_run(

@@ -25,7 +25,7 @@ from cuchar.corpus import Vocabulary
 from cuchar.engines.base import State
 from cuchar.errors import CheckpointError
 from cuchar.files import write_file
-from cuchar.kinds import Mismatch, describe
+from cuchar.kinds import PATH, Mismatch, describe
 from cuchar.parameters import Parameters, parameter_shapes
 from cuchar.schema import FORMAT, check_metadata, parse_json
 
@@ -110,12 +110,12 @@ def checkpoint_file(path: str | Path) -> Path:
     """The file that `path` names: itself, or in a run folder best.safetensors, else last.safetensors.
 
     Raises:
-        CheckpointError: nothing is there.
+        CheckpointError: no path, or nothing there.
     """
     try:
-        path = Path(path)
-    except TypeError:
-        raise CheckpointError(f"expected the name of a checkpoint or a run folder, found {describe(path)}") from None
+        path = Path(PATH.check(path, "checkpoint"))
+    except Mismatch as mismatch:
+        raise CheckpointError(str(mismatch)) from None
     if not stat.S_ISDIR(_stat(path).st_mode):
         return path
     for name in ("best.safetensors", "last.safetensors"):
@@ -131,8 +131,6 @@ def _stat(path: Path) -> os.stat_result:
         raise CheckpointError(f"{path}: expected a checkpoint or a run folder, found nothing there") from None
     except OSError as error:
         raise CheckpointError(f"{path}: expected a checkpoint or a run folder, found: {error.strerror}") from None
-    except ValueError as error:  # no name that a file can have
-        raise CheckpointError(f"{describe(str(path))}: expected a file's name, found: {error}") from None
 
 
 def _expect_regular(file: Path) -> None:

@@ -4,6 +4,7 @@ A kind has one method, `check(value, where)`, which gives the value or raises `M
 the message calls the value: `--hidden`, or its place in a file, `run.position.step`.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -140,6 +141,17 @@ def text(*requirements: tuple[str, Callable[[str], bool]]) -> Value:
     return Value((("text", lambda value: type(value) is str), *requirements))
 
 
+def _is_file_name(value: str | os.PathLike[str]) -> bool:
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair that stands for no byte
+        return False
+
+
+FILE_NAME = text(("a file's name", _is_file_name))
+PATH = Value(
+    (("a path", lambda value: isinstance(value, str | os.PathLike)), ("a path that a file can have", _is_file_name))
+)
 FLAG = Value((("true or false", lambda value: type(value) is bool),))
 TEXT_OR_BYTES = Value((("text or bytes", lambda value: isinstance(value, str | bytes)),))
 SHA256 = text(("64 hexadecimal digits", lambda value: re.fullmatch(r"[0-9a-f]{64}", value) is not None))

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from cuchar.errors import OptionError
+from cuchar.config import check_option
+from cuchar.kinds import Choice
 
 SHARED = {
     "hidden": 128, "layers": 2, "steps": 50, "batch": 50, "epochs": 50, "lr": 0.002, "clip": 5.0,
@@ -32,9 +33,7 @@ def with_preset(name: str | None, given: dict[str, Any], own_validation: bool = 
     """
     if name is None:
         return given
-    if name not in PRESETS:
-        raise OptionError(f"--preset: expected {' | '.join(PRESETS)}, found {name}")
-    options = dict(PRESETS[name])
+    options = dict(PRESETS[check_option("preset", Choice(tuple(PRESETS)), name)])
     if "schedule" in given:
         options.pop("decay", None)
     if own_validation or given.get("val_fraction") == 0:

@@ -5,7 +5,6 @@ refused, so that whoever reads these values later can rely on their types, their
 """
 
 import json
-import os
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +12,7 @@ from cuchar.config import MODEL, TRAIN, ModelConfig, TrainConfig
 from cuchar.corpus import MAX_VOCABULARY
 from cuchar.errors import OptionError
 from cuchar.kinds import (
+    FILE_NAME,
     FLAG,
     SHA256,
     Choice,
@@ -32,14 +32,6 @@ FORMAT = 1
 MOST_JSON = 1 << 25  # characters; they hold the history of 700 million steps
 
 
-def _is_file_name(name: str) -> bool:
-    try:
-        return b"\0" not in os.fsencode(name)
-    except UnicodeEncodeError:  # half of a surrogate pair that stands for no byte
-        return False
-
-
-FILE_NAME = text(("a file's name", _is_file_name))
 AT_LEAST_0 = number("at least 0", lambda value: value >= 0)
 FACTS: dict[str, Kind] = {
     "texts": ListOf(FILE_NAME),

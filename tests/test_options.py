@@ -36,13 +36,25 @@ from cuchar.sampling import SAMPLE, SampleConfig
         ({"val_fraction": float("nan")}, "--val-fraction: expected from 0 up to, not including, 1, found nan"),
         ({"hiden": 3}, "--hiden: expected the name of an option, found none; is it --hidden?"),
         ({"learning_rate": 3}, "--learning-rate: expected the name of an option, found none; is it --"),
+        ({"out": 3}, "--out: expected a path, found 3"),
+        ({"val": "a\0b"}, "--val: expected a path that a file can have, found 'a\\x00b'"),
+        ({"glob": 3}, "--glob: expected text, found 3"),
+        ({"skip_unreadable": 1}, "--skip-unreadable: expected true or false, found 1"),
+        ({"preset": ["best"]}, "--preset: expected notebook | char-rnn | torch-rnn | best, found a list"),
+        ({"device": 3}, "--device: expected auto | cpu | cuda | cuda:N | emulate, found 3"),
         ({"devise": "cpu"}, "--devise: expected the name of an option, found none; is it --device?"),
     ],
 )
 def test_train_names_what_is_no_option(text, tmp_path, options, message):
     with pytest.raises(OptionError) as refused:
-        cuchar.train(text, out=tmp_path / "run", **options)
+        cuchar.train(text, **{"out": tmp_path / "run", **options})
     assert str(refused.value).startswith(message) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("texts", [3, None, [None], b"text"])
+def test_train_names_what_is_no_path(texts):
+    with pytest.raises(OptionError, match=r"^--texts\[0\]: expected a path, found "):
+        cuchar.train(texts)
 
 
 @pytest.mark.parametrize(

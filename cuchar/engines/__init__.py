@@ -40,7 +40,7 @@ def choose_engine(
         except DeviceError as error:
             return NumpyEngine(model, dtype), f"{reason}; for C++ {error}"
 
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|emulate", device):
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?|emulate", device):
         raise OptionError(f"--device: expected {DEVICES}, found {device}")
     if device == "cpu":
         return on_processors("asked for")
