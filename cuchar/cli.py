@@ -2,18 +2,20 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cuchar import __version__
 from cuchar.config import TrainConfig
 from cuchar.errors import CucharError, OptionError
 
 app = typer.Typer(
     help="Character-level LSTM language models: text in, a model that writes like it out.",
     add_completion=False,
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
 DEFAULT = TrainConfig()
@@ -21,6 +23,18 @@ Device = Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N | emulate,
 Precision = Annotated[str, typer.Option(help="Of matrix products, on a GPU: fp32 | tf32 | bf16 | fp16.")]
 CheckpointArgument = Annotated[Path, typer.Argument(help="A checkpoint file or a run folder.")]
 Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: error | skip.")]
+
+
+@app.callback(invoke_without_command=True)
+def cuchar(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"cuchar {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -88,21 +102,22 @@ def sample(
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that reach this probability.")] = 1.0,
     prime: Annotated[str, typer.Option(metavar="TEXT", help="Begin with this text.")] = "",
-    prime_file: Annotated[Path | None, typer.Option(help="Begin with this file's text.")] = None,
+    prime_file: Annotated[Path | None, typer.Option(help="Begin with this file's text; - is standard input.")] = None,
     seed: Annotated[int | None, typer.Option(help="Repeats a sample.", show_default="a new one")] = None,
     count: Annotated[int, typer.Option(help="How many samples.")] = 1,
     argmax: Annotated[bool, typer.Option("--argmax", help="Always the likeliest character.")] = False,
     stop: Annotated[str, typer.Option(metavar="TEXT", help="End once this text was made.")] = "",
     law: Annotated[str, typer.Option(help="softmax | exp, the 2017 notebook's.")] = "softmax",
     unknown: Unknown = "error",
+    raw: Annotated[bool, typer.Option("--raw", help="Control characters to a terminal as they are.")] = False,
 ) -> None:  # fmt: skip
     """Write text with a trained model, character by character, to standard output."""
     import secrets
 
     from cuchar.corpus import read_raw
     from cuchar.model import Model
-    from cuchar.pipes import write_stdout
     from cuchar.sampling import SampleConfig, expect_seed
+    from cuchar.streams import TextOutput, say
 
     config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop)
     if count < 1:
@@ -121,14 +136,14 @@ def sample(
     if seed is None:
         seed = secrets.randbits(31)
         if not argmax or not known:
-            print(f"--seed {seed}", file=sys.stderr)
-    begun = -1
+            say(f"--seed {seed}")
+    output, begun = TextOutput(raw), -1
     for number, text in model.samples(config, count, prime=beginning, seed=seed, unknown=unknown):
         if number > begun:
-            write_stdout((b"\n\n" if number else b"") + known)
+            output.write((b"\n\n" if number else b"") + known)
             begun = number
-        write_stdout(text)
-    write_stdout(b"\n")
+        output.write(text)
+    output.write(b"\n")
 
 
 @app.command("eval")
@@ -140,17 +155,25 @@ def evaluate(
     precision: Precision = DEFAULT.precision,
     window: Annotated[int | None, typer.Option(help="A zero state every so many characters, as the notebook.", show_default="one stream")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Read even a long text as one stream, not in chunks side by side.")] = False,
-    per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss.")] = None,
+    per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss; to -, standard output, the score then to standard error.")] = None,
     unknown: Unknown = "error",
 ) -> None:  # fmt: skip
     """Score TEXT: nats and bits per character, perplexity."""
+    from contextlib import redirect_stdout
+
+    from cuchar.corpus import text_files
     from cuchar.reports import print_score, score_files
+    from cuchar.streams import STREAM
 
     if window is not None and window < 1:
         raise OptionError(f"--window: expected at least 1, found {window}")
     if window is not None and exact:
         raise OptionError("--window: expected it or --exact, found both")
-    print_score(score_files(checkpoint, texts, device, window, exact, per_char, unknown, precision), json)
+    if per_char is not None:
+        _expect_output("--per-char", per_char, checkpoint, text_files(texts))
+    score = score_files(checkpoint, texts, device, window, exact, per_char, unknown, precision)
+    with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
+        print_score(score, json)
 
 
 @app.command()
@@ -169,14 +192,16 @@ def info(
 @app.command()
 def export(
     checkpoint: CheckpointArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Where to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Where to write; - is standard output.")],
 ) -> None:
     """Write the weights under PyTorch's names."""
     from cuchar.checkpoint import read_checkpoint
     from cuchar.export import export_pytorch
+    from cuchar.streams import say
 
+    _expect_output("OUT", out, checkpoint, binary=True)
     export_pytorch(read_checkpoint(checkpoint), out)
-    print(f"wrote {out}", file=sys.stderr)
+    say(f"wrote {out}")
 
 
 @app.command()
@@ -219,13 +244,26 @@ def _alone(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in pairs}
 
 
+def _expect_output(
+    option: str, output: Path, checkpoint: Path, texts: Iterable[Path] = (), binary: bool = False
+) -> None:
+    """Complain where `output` would be written over a text, the checkpoint, or a file of the run that it is in."""
+    from cuchar.checkpoint import checkpoint_file
+    from cuchar.files import expect_output
+    from cuchar.run_folder import FILES
+
+    file = checkpoint_file(checkpoint)
+    kept = [file.parent / name for name in FILES] if (file.parent / "config.json").is_file() else []
+    expect_output(option, output, [*texts, file, *kept], binary)
+
+
 def main() -> None:
     """Run a command; every error is one line on standard error and an exit status."""
     from cuchar.interrupts import Interrupted
-    from cuchar.pipes import ReaderGone, silence_stdout
+    from cuchar.streams import ReaderGone, silence_stdout
 
     try:
-        status = app(standalone_mode=False)
+        status = _run()
         sys.stdout.flush()
         sys.exit(status)
     except CucharError as error:
@@ -238,7 +276,7 @@ def main() -> None:
         silence_stdout()
         sys.exit(0)
     except MemoryError as error:
-        _fail(f"expected enough memory, found too little: {error}", 1)
+        _fail(": ".join(filter(None, ("expected enough memory, found too little", str(error)))), 1)
     except OSError as error:
         silence_stdout()
         _fail(f"{error.filename or 'standard output'}: expected to read or write, found: {error.strerror}", 1)
@@ -247,6 +285,16 @@ def main() -> None:
             raise
         message = " ".join(error.format_message().split())
         _fail(message + _found(message), getattr(error, "exit_code", 2))
+
+
+def _run() -> int | None:
+    """The command's exit status. Not by app(), in which typer makes its own of every KeyboardInterrupt and EPIPE."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("cuchar", sys.argv[1:]) as context:
+            return command.invoke(context)
+    except typer.Exit as ended:  # --help, --version
+        return ended.exit_code
 
 
 def _found(message: str) -> str:
@@ -258,5 +306,7 @@ def _found(message: str) -> str:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"cuchar: {message}", file=sys.stderr)
+    from cuchar.streams import say
+
+    say(f"cuchar: {message}")
     sys.exit(status)

@@ -5,7 +5,7 @@ what they are. Its distinct characters, sorted, are the vocabulary.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.errors import OptionError, TextError
+from cuchar.streams import STREAM, read_stdin
 
 MAX_VOCABULARY = 65_536
 UNKNOWN = ("error", "skip")
@@ -157,6 +158,37 @@ def read_codes(paths: Sequence[str | Path], as_bytes: bool = False) -> tuple[np.
     return codes, digest.hexdigest()
 
 
+def absolute(text: str | Path) -> str:
+    """What a run keeps of where its text was: a path that holds from any folder, or `-`."""
+    return str(text) if Path(text) == STREAM else str(Path(text).resolve())
+
+
+def expect_kept(texts: Sequence[str], what: str) -> Sequence[str]:
+    """The same `absolute` texts, to be read again.
+
+    Raises:
+        TextError: it was standard input.
+    """
+    if str(STREAM) in texts:
+        raise TextError(
+            f"{what}: expected it again, as a file or as -, because it came from standard input, found none"
+        )
+    return texts
+
+
+def expect_outside(folder: Path, texts: Iterable[str | Path]) -> None:
+    """Complain of a run's folder within a folder of texts: its files would be texts, too, when the run is resumed.
+
+    Raises:
+        TextError: it is.
+    """
+    for text in map(Path, texts):
+        if text.is_dir() and folder.resolve().is_relative_to(text.resolve()):
+            raise TextError(
+                f"--out {folder}: expected a folder outside of the texts in {text}, found one that would be read with them"
+            )
+
+
 def text_files(paths: Sequence[str | Path]) -> list[Path]:
     """`paths` with every folder replaced by the files in it: sorted, at any depth, hidden ones left out."""
     files: list[Path] = []
@@ -178,8 +210,9 @@ def text_files(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def read_raw(file: Path) -> bytes:
+    """What is in `file`; `-` is standard input."""
     try:
-        return file.read_bytes()
+        return read_stdin() if file == STREAM else file.read_bytes()
     except FileNotFoundError:
         raise TextError(f"{file}: expected a text file, found no such file") from None
     except OSError as error:

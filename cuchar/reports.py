@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -12,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 import cuchar
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
@@ -21,8 +21,9 @@ from cuchar.engines import choose_engine
 from cuchar.engines.cpu_kernels import load, thread_count
 from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
-from cuchar.files import write_file
+from cuchar.files import write_output
 from cuchar.model import Model
+from cuchar.streams import escape, say
 
 
 def score_files(
@@ -41,10 +42,9 @@ def score_files(
     ids = model.vocabulary.encode(codes, unknown)
     chunked = window is None and not exact and len(ids) > LONG_TEXT
     if chunked:
-        print(
+        say(
             f"scored in chunks of at most {CHUNK:,} characters, each after the {WARM_UP} before it, which warm its state; "
-            "--exact reads one stream",
-            file=sys.stderr,
+            "--exact reads one stream"
         )
     console, blocks = Console(stderr=True), []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -57,7 +57,7 @@ def score_files(
         characters = [json.dumps(character) for character in model.vocabulary.characters()]
         lines = ["position\tcharacter\tnats\n"]
         lines += [f"{at}\t{characters[ids[at]]}\t{nats:.6f}\n" for at, nats in enumerate(losses, 1)]
-        write_file(per_char, "".join(lines).encode())
+        write_output(per_char, "".join(lines).encode())
     return Score.of(losses)
 
 
@@ -140,8 +140,8 @@ def print_checkpoint(path: Path) -> None:
         ("options", ", ".join(f"{name}={value}" for name, value in config.items() if value not in (None, False))),
         ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
     ):  # fmt: skip
-        facts.add_row(name, value)
-    console.print(facts, markup=False)
+        facts.add_row(name, Text(escape(value)))  # whoever made the file can have put anything into it
+    console.print(facts)
     parameters = Table("parameter", "shape", "values", "mean", "standard deviation")
     for name, view in checkpoint.parameters.items():
         shape = " x ".join(map(str, view.shape))

@@ -11,12 +11,13 @@ import numpy as np
 from cuchar.batches import check_length, split_validation
 from cuchar.checkpoint import Checkpoint, read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, option
-from cuchar.corpus import Corpus, load_corpus, read_codes
+from cuchar.corpus import Corpus, absolute, expect_kept, expect_outside, load_corpus, read_codes
 from cuchar.engines import choose_engine
 from cuchar.errors import CucharError, OptionError, RunError, TextError
 from cuchar.interrupts import signalled
 from cuchar.position import Position
 from cuchar.run_folder import RunFolder
+from cuchar.streams import STREAM
 from cuchar.training import Listener, Trainer
 
 TOTALS = ("epochs", "max_steps")
@@ -41,18 +42,20 @@ def start_run(
     listener = listener or Listener()
     if val is not None and config.val_fraction:
         raise OptionError("--val: expected it or --val-fraction, found both")
+    path = _default_folder(texts) if out is None else Path(out)
+    expect_outside(path, [*texts, *([] if val is None else [val])])
     corpus = load_corpus(texts, config.bytes)
     training, validation, val_sha256 = _parts(corpus, config, val)
     model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
     engine, reason = choose_engine(device, model, precision=config.precision)
     facts = {
-        "texts": [str(Path(text).resolve()) for text in texts],
+        "texts": [absolute(text) for text in texts],
         "sha256": corpus.sha256,
         "characters": len(corpus.ids),
-        "val": None if val is None else str(Path(val).resolve()),
+        "val": None if val is None else absolute(val),
         "val_sha256": val_sha256,
     }
-    folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(facts, config))
+    folder = RunFolder.create(path, _config(facts, config))
     try:
         try:
             trainer = Trainer(config, corpus, training, validation, engine, folder, facts, None, np.inf, listener)
@@ -93,9 +96,10 @@ def resume_run(
         stored = folder.read_config()
         config = _merge(path, _stored_config(folder, stored), options or {})
         checkpoint = read_checkpoint(folder.last) if folder.last.exists() else None
-        corpus = load_corpus(texts or stored["texts"], config.bytes)
+        corpus = load_corpus(texts or expect_kept(stored["texts"], "TEXT"), config.bytes)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
-        val = val or stored["val"]
+        if val is None and stored["val"] is not None:
+            (val,) = expect_kept([stored["val"]], "--val")
         training, validation, val_sha256 = _parts(corpus, config, val)
         _expect_same_text(path, "validation text", val_sha256, stored["val_sha256"])
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
@@ -105,8 +109,8 @@ def resume_run(
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
         engine, reason = choose_engine(device, model, dtype, config.precision)
         facts = {key: stored[key] for key in ("sha256", "characters", "val_sha256")}
-        facts |= {"texts": [str(Path(text).resolve()) for text in texts] or stored["texts"]}
-        facts |= {"val": None if val is None else str(Path(val).resolve())}
+        facts |= {"texts": [absolute(text) for text in texts] or stored["texts"]}
+        facts |= {"val": None if val is None else absolute(val)}
         if checkpoint:
             _expect_totals_ahead(config, checkpoint.run["position"])
         best = read_checkpoint(folder.best).run["best"] if checkpoint and folder.best.exists() else np.inf
@@ -150,7 +154,7 @@ def _parts(
 
 
 def _default_folder(texts: Sequence[str | Path]) -> Path:
-    name = Path(texts[0]).resolve().stem
+    name = "stdin" if Path(texts[0]) == STREAM else Path(texts[0]).resolve().stem
     path = Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S', localtime())}"
     count = 2
     while path.exists():

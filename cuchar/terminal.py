@@ -3,27 +3,32 @@
 Both go to standard error; standard output carries samples only.
 """
 
-import sys
 from time import perf_counter
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cuchar.pipes import ReaderGone, write_stdout
+from cuchar.streams import ReaderGone, TextOutput, escape, say, silence_stdout
 from cuchar.training import Listener
 
 REFRESH_S = 0.1
 
 
 class TerminalListener(Listener):
-    """Samples to standard output, for as long as somebody reads them."""
+    """Samples to standard output, for as long as it takes them."""
+
+    def __init__(self) -> None:
+        self.output = TextOutput()
 
     def sample(self, text: bytes) -> None:
         try:
-            write_stdout(text)
+            self.output.write(text)
         except ReaderGone:
             self.note("nobody reads standard output any more; samples.txt has the samples")
+        except OSError as error:
+            silence_stdout()
+            self.note(f"standard output takes no more ({error.strerror}); samples.txt has the samples")
 
 
 class PlainListener(TerminalListener):
@@ -42,13 +47,14 @@ class PlainListener(TerminalListener):
         )
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
 
 class BarListener(TerminalListener):
     """A bar with steps/s, chars/s, loss and the time that is left."""
 
     def __init__(self, console: Console):
+        super().__init__()
         self.console = console
         self.bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
@@ -72,7 +78,7 @@ class BarListener(TerminalListener):
         self.shown, self.shown_at = step, now
 
     def note(self, text: str) -> None:
-        self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.bar.console.print(escape(text), highlight=False, markup=False, soft_wrap=True)
 
     def sample(self, text: bytes) -> None:
         self.bar.stop()

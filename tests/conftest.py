@@ -67,7 +67,7 @@ def trained(tmp_path_factory) -> Path:
     """A run folder: 30 steps on the fox."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "fox.txt").write_text(TEXT)
-    command = [sys.executable, "-c", "from cuchar.cli import main; main()", "train", folder / "fox.txt"]
+    command = [sys.executable, "-m", "cuchar", "train", folder / "fox.txt"]
     options = "--hidden 12 --steps 8 --batch 4 --lr 0.02 --max-steps 30 --out".split()
     subprocess.run([*command, *options, folder / "run"], check=True, capture_output=True, env=environment())
     return folder / "run"

@@ -16,7 +16,7 @@ from conftest import environment
 
 from cuchar.checkpoint import read_checkpoint
 
-CUCHAR = [sys.executable, "-c", "from cuchar.cli import main; main()"]
+CUCHAR = [sys.executable, "-m", "cuchar"]
 
 
 def start(*arguments, **options):
@@ -196,7 +196,7 @@ def test_help_is_quick_and_import_takes_no_cupy():
             taken.append(time.perf_counter() - began)
         return min(taken)
 
-    assert seconds("-c", "from cuchar.cli import main; main()", "--help") < 0.4
+    assert seconds("-m", "cuchar", "--help") < 0.4
     assert seconds("-c", "import cuchar") - seconds("-c", "import numpy") < 0.15
     loaded = "import cuchar, sys; assert not {'cupy', 'rich', 'typer', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True, env=environment())
