@@ -32,9 +32,11 @@ def expect_output(option: str, output: Path, inputs: Iterable[Path], binary: boo
         raise OutputError(f"{option} -: expected a file or a pipe, found a terminal")
     if output.is_dir():
         raise OutputError(f"{option} {output}: expected a file to write, found a folder")
-    folder = Path(os.path.realpath(output)).parent
-    if not folder.is_dir():
-        raise OutputError(f"{option} {output}: expected a file in a folder that is there, found no {folder}")
+    target = Path(os.path.realpath(output))
+    if target.is_symlink():
+        raise OutputError(f"{option} {output}: expected a file, found links in a circle")
+    if not target.parent.is_dir():
+        raise OutputError(f"{option} {output}: expected a file in a folder that is there, found no {target.parent}")
 
 
 def write_output(output: Path, data: bytes) -> None:
