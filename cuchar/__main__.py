@@ -1,4 +1,4 @@
-"""The command `cuchar`, from its first line to its last: whenever Ctrl-C comes, it ends with 130 and without a traceback.
+"""The command `cuchar`, from its first line to its last: Ctrl-C ends it with 130, and never with a traceback.
 
 Only what is quick to import comes before the handler.
 """
@@ -26,10 +26,8 @@ def main() -> None:
 
     try:
         run()
-    finally:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # nothing is left to stop, and Python's way out is not to be disturbed
+    finally:  # nothing is left to stop, and Python's way out is not to be disturbed
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupt(_signum: int, frame: FrameType | None) -> None:
@@ -63,9 +61,11 @@ def _unraisable(unraisable: Any) -> None:
 
 
 def _end() -> NoReturn:
-    if os.isatty(2):
-        os.write(2, SHOW_CURSOR)
-    os._exit(INTERRUPTED)
+    try:
+        if os.isatty(2):
+            os.write(2, SHOW_CURSOR)
+    finally:
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

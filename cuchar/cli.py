@@ -30,6 +30,7 @@ def cuchar(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
+    """What there is to do without a command."""
     if version:
         print(f"cuchar {__version__}")
         raise typer.Exit

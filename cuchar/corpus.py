@@ -184,9 +184,7 @@ def expect_outside(folder: Path, texts: Iterable[str | Path]) -> None:
     """
     for text in map(Path, texts):
         if text.is_dir() and folder.resolve().is_relative_to(text.resolve()):
-            raise TextError(
-                f"--out {folder}: expected a folder outside of the texts in {text}, found one that would be read with them"
-            )
+            raise TextError(f"--out {folder}: expected a folder outside of the texts in {text}, found one among them")
 
 
 def text_files(paths: Sequence[str | Path]) -> list[Path]:

@@ -15,9 +15,8 @@ from typing import Any, TextIO
 from cuchar.errors import TextError
 
 STREAM = Path("-")  # as a file: standard input where a text is read, standard output where a result goes
-CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)  # also: text's direction, surrogates
+# C0, C1, what reverses the direction of text, and surrogates, of which undecodable bytes in a file's name are made.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class ReaderGone(Exception):
@@ -57,10 +56,7 @@ def _text(raw: io.FileIO, replaced: TextIO | None) -> TextIO:
 
 
 def escape(text: str, keep: str = "") -> str:
-    """`text` with control characters, but for those in `keep`, as Python writes them: \\x1b, \\n, \\u202e.
-
-    Among them are those that reverse the direction of text, and lone surrogates.
-    """
+    """`text` with CONTROLS, but for those in `keep`, as Python writes them: \\x1b, \\n, \\u202e."""
     return CONTROLS.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 

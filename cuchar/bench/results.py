@@ -25,7 +25,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> Path:
-    """<device>-<date>.json in `folder`, which is there; further ones of the same day are <device>-<date>.2.json and so on."""
+    """<device>-<date>.json in `folder`, which is there; <device>-<date>.2.json and so on where that is taken."""
     device = re.sub(r"[^a-z0-9]+", "-", results["device"].lower()).strip("-")
     what = f"-{results['sweep']['along']}" if "sweep" in results else ""
     name = f"{device}-{results['date'][:10]}{what}"
