@@ -273,8 +273,7 @@ def main() -> None:
         _fail(f"stopped by {interrupted}; what was done is saved", interrupted.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ReaderGone, BrokenPipeError):
-        silence_stdout()
+    except ReaderGone:
         sys.exit(0)
     except MemoryError as error:
         _fail(": ".join(filter(None, ("expected enough memory, found too little", str(error)))), 1)

@@ -20,11 +20,22 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udff
 
 
 class ReaderGone(Exception):
-    """Nobody reads standard output any more (`| head` has what it wanted)."""
+    """Nobody reads standard output any more (`| head` has what it wanted). What is written after that goes nowhere."""
+
+
+class _Product(io.FileIO):
+    """Standard output. Whoever prints to it, rich too, which would end the process with 1, meets ReaderGone."""
+
+    def write(self, data: Any, /) -> Any:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            silence_stdout()
+            raise ReaderGone from None
 
 
 class _Forgiving(io.FileIO):
-    """A file that takes whatever is written to it, also after a pipe's reader or a terminal has gone."""
+    """Standard error. It takes whatever is written to it, also after a pipe's reader or a terminal has gone."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -46,7 +57,7 @@ def prepare_streams() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, contrary), True)  # the lowest free number is this one
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
-    sys.stdout = _text(io.FileIO(1, "w", closefd=False), sys.stdout)
+    sys.stdout = _text(_Product(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text(_Forgiving(2, "w", closefd=False), sys.stderr)
 
 
@@ -82,15 +93,11 @@ def write_stdout(data: bytes) -> None:
     """The product, as it is, at once.
 
     Raises:
-        ReaderGone: the pipe was closed. What is written after that goes nowhere.
+        ReaderGone: the pipe was closed.
     """
-    try:
-        sys.stdout.flush()  # what was printed before comes before
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        silence_stdout()
-        raise ReaderGone from None
+    sys.stdout.flush()  # what was printed before comes before
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def silence_stdout() -> None:

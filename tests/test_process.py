@@ -130,13 +130,13 @@ def test_full_disk_is_one_line_and_keeps_the_checkpoint(text, tmp_path):
     assert b"File too large" in fresh.communicate(timeout=30)[1] and fresh.returncode == 1
 
 
-@pytest.mark.parametrize("command", ["info", "eval"])
-def test_reports_into_a_closed_pipe_end_cleanly(trained, text, command):
+@pytest.mark.parametrize("words", ["--help", "info", "info RUN", "eval RUN TEXT --json", "export RUN -"])
+def test_reports_into_a_closed_pipe_end_cleanly(trained, text, words):
     reading, writing = os.pipe()
     os.close(reading)
-    process = start(command, trained, *([text, "--json"] if command == "eval" else []), stdout=writing)
+    process = start(*({"RUN": trained, "TEXT": text}.get(word, word) for word in words.split()), stdout=writing)
     os.close(writing)
-    assert process.communicate(timeout=30)[1] == b""
+    assert process.communicate(timeout=30)[1] == b"" and process.returncode == 0
 
 
 @pytest.mark.parametrize("command", ["sample", "eval"])
