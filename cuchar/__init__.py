@@ -8,67 +8,34 @@ print(model.score("To be, or not to be").bits_per_char)
 model = cuchar.load("runs/shakespeare-20260101-120000")
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from cuchar.config import TRAIN, TrainConfig, check_option, expect_options
-from cuchar.errors import CucharError
-from cuchar.evaluation import Score
-from cuchar.kinds import FLAG, PATH, ListOf, Optional, text
-from cuchar.model import Model
-from cuchar.presets import with_preset
-from cuchar.runs import start_run
-from cuchar.training import Listener
+if TYPE_CHECKING:
+    from cuchar.api import load, train
+    from cuchar.errors import CucharError
+    from cuchar.evaluation import Score
+    from cuchar.interrupts import Interrupted
+    from cuchar.model import Model
 
 __version__ = "0.1.0"
-__all__ = ["CucharError", "Model", "Score", "load", "train"]
+__all__ = ["CucharError", "Interrupted", "Model", "Score", "load", "train"]
+
+# A name's module is imported when the name is first asked for (PEP 562): the command line imports this package before
+# it can run a line of its own, and an interrupt would meet NumPy half imported.
+_MODULES = {
+    "CucharError": "errors", "Interrupted": "interrupts", "Model": "model", "Score": "evaluation",
+    "load": "api", "train": "api",
+}  # fmt: skip
 
 
-def train(
-    texts: str | Path | Sequence[str | Path],
-    *,
-    val: str | Path | None = None,
-    out: str | Path | None = None,
-    device: str = "auto",
-    preset: str | None = None,
-    glob: str | None = None,
-    skip_unreadable: bool = False,
-    listener: Listener | None = None,
-    **options: Any,
-) -> Model:
-    """Train on text files and return the model (the best one where there is validation).
-
-    Args:
-        texts: a file, a folder, or several of them.
-        val: a text to validate on after every epoch.
-        out: the run folder, `runs/<text>-<time>` by default.
-        preset: notebook | char-rnn | torch-rnn | best, whose options hold where none are given.
-        glob: a pattern that the names of files in folders must match, such as "*.txt".
-        skip_unreadable: leave out files that are not text or may not be read, instead of raising.
-        listener: told of every step (`cuchar.training.Listener`); silent by default.
-        options: fields of `cuchar.config.TrainConfig`: hidden, layers, steps, batch, lr, ...
-    Raises:
-        CucharError: a user's mistake, in one line.
-    """
-    paths = list(texts) if isinstance(texts, Sequence) and not isinstance(texts, str) else [texts]
-    for name, kind, value in (
-        ("texts", ListOf(PATH), paths), ("val", Optional(PATH), val), ("out", Optional(PATH), out),
-        ("glob", Optional(text()), glob), ("skip-unreadable", FLAG, skip_unreadable),
-    ):  # fmt: skip
-        check_option(name, kind, value)
-    expect_options(options, [*TRAIN, "val", "out", "device", "preset", "glob", "skip_unreadable", "listener"])
-    config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
-    run = start_run(
-        paths, config, val=val, out=out, device=device, glob=glob, skip_unreadable=skip_unreadable, listener=listener
-    )
-    return load(run, device=device)
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-def load(path: str | Path, *, device: str = "auto") -> Model:
-    """The model of a checkpoint file or a run folder.
-
-    Raises:
-        CheckpointError: none there, or a damaged one.
-    """
-    return Model(path, device)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,18 +2,20 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cuchar import __version__
 from cuchar.config import TrainConfig
 from cuchar.errors import CucharError, OptionError
 
 app = typer.Typer(
     help="Character-level LSTM language models: text in, a model that writes like it out.",
     add_completion=False,
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
 DEFAULT = TrainConfig()
@@ -32,6 +34,19 @@ SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out files that are not text or may not be read.")
 ]
 Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: error | skip.")]
+
+
+@app.callback(invoke_without_command=True)
+def cuchar(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """What there is to do without a command."""
+    if version:
+        print(f"cuchar {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -70,9 +85,8 @@ def train(
     glob: Glob = None,
     skip_unreadable: SkipUnreadable = False,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Train a model on TEXT; every run has a folder of its own."""
-    from cuchar.interrupts import Interrupted
     from cuchar.presets import with_preset
     from cuchar.runs import resume_run, start_run
     from cuchar.terminal import terminal_listener
@@ -81,23 +95,18 @@ def train(
     fields = [name for name in chosen if name in TrainConfig.__dataclass_fields__]
     given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
     reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable}
-    try:
-        if resume is None:
-            if not texts:
-                raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
-            config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
-            start_run(texts, config, val=val, out=out, device=device, **reading, listener=terminal_listener())
-        else:
-            for name, value in (("--out", out), ("--preset", preset)):
-                if value is not None:
-                    raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
-            TrainConfig(**_alone(given))
-            listener, texts = terminal_listener(), texts or []
-            resume_run(resume, texts=texts, val=val, options=given, device=device, **reading, listener=listener)
-    except Interrupted as interrupted:  # typer would take it for any Ctrl-C
-        print(f"cuchar: stopped by {interrupted}; what was done is saved", file=sys.stderr)
-        return interrupted.exit_status
-    return 0
+    if resume is None:
+        if not texts:
+            raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
+        config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
+        start_run(texts, config, val=val, out=out, device=device, **reading, listener=terminal_listener())
+        return
+    for name, value in (("--out", out), ("--preset", preset)):
+        if value is not None:
+            raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
+    TrainConfig(**_alone(given))
+    listener, texts = terminal_listener(), texts or []
+    resume_run(resume, texts=texts, val=val, options=given, device=device, **reading, listener=listener)
 
 
 @app.command()
@@ -109,21 +118,22 @@ def sample(
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that reach this probability.")] = 1.0,
     prime: Annotated[str, typer.Option(metavar="TEXT", help="Begin with this text.")] = "",
-    prime_file: Annotated[Path | None, typer.Option(help="Begin with this file's text.")] = None,
+    prime_file: Annotated[Path | None, typer.Option(help="Begin with this file's text; - is standard input.")] = None,
     seed: Annotated[int | None, typer.Option(help="Repeats a sample.", show_default="a new one")] = None,
     count: Annotated[int, typer.Option(help="How many samples.")] = 1,
     argmax: Annotated[bool, typer.Option("--argmax", help="Always the likeliest character.")] = False,
     stop: Annotated[str, typer.Option(metavar="TEXT", help="End once this text was made.")] = "",
     law: Annotated[str, typer.Option(help="softmax | exp, the 2017 notebook's.")] = "softmax",
     unknown: Unknown = "error",
+    raw: Annotated[bool, typer.Option("--raw", help="Control characters to a terminal as they are.")] = False,
 ) -> None:  # fmt: skip
     """Write text with a trained model, character by character, to standard output."""
     import secrets
 
     from cuchar.corpus import read_text
     from cuchar.model import Model
-    from cuchar.pipes import write_stdout
     from cuchar.sampling import SampleConfig, expect_seed
+    from cuchar.streams import TextOutput, say
 
     config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop)
     if count < 1:
@@ -146,14 +156,14 @@ def sample(
     if seed is None:
         seed = secrets.randbits(31)
         if not argmax or not known:
-            print(f"--seed {seed}", file=sys.stderr)
-    begun = -1
+            say(f"--seed {seed}")
+    output, begun = TextOutput(raw), -1
     for number, text in model.samples(config, count, prime=known, seed=seed):
         if number > begun:
-            write_stdout((b"\n\n" if number else b"") + known)
+            output.write((b"\n\n" if number else b"") + known)
             begun = number
-        write_stdout(text)
-    write_stdout(b"\n")
+        output.write(text)
+    output.write(b"\n")
 
 
 @app.command("eval")
@@ -165,20 +175,27 @@ def evaluate(
     precision: Precision = DEFAULT.precision,
     window: Annotated[int | None, typer.Option(help="A zero state every so many characters, as the notebook.", show_default="one stream")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Read even a long text as one stream, not in chunks side by side.")] = False,
-    per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss.")] = None,
+    per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss; to -, standard output, the score then to standard error.")] = None,
     unknown: Unknown = "error",
     glob: Glob = None,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:  # fmt: skip
     """Score TEXT: nats and bits per character, perplexity."""
+    from contextlib import redirect_stdout
+
+    from cuchar.corpus import text_files
     from cuchar.reports import print_score, score_files
+    from cuchar.streams import STREAM
 
     if window is not None and window < 1:
         raise OptionError(f"--window: expected at least 1, found {window}")
     if window is not None and exact:
         raise OptionError("--window: expected it or --exact, found both")
+    if per_char is not None:
+        _expect_output("--per-char", per_char, checkpoint, text_files(texts, glob))
     score = score_files(checkpoint, texts, device, window, exact, per_char, unknown, precision, glob, skip_unreadable)
-    print_score(score, json)
+    with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
+        print_score(score, json)
 
 
 @app.command()
@@ -197,14 +214,16 @@ def info(
 @app.command()
 def export(
     checkpoint: CheckpointArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Where to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Where to write; - is standard output.")],
 ) -> None:
     """Write the weights under PyTorch's names."""
     from cuchar.checkpoint import read_checkpoint
     from cuchar.export import export_pytorch
+    from cuchar.streams import say
 
+    _expect_output("OUT", out, checkpoint, binary=True)
     export_pytorch(read_checkpoint(checkpoint), out)
-    print(f"wrote {out}", file=sys.stderr)
+    say(f"wrote {out}")
 
 
 @app.command()
@@ -247,23 +266,38 @@ def _alone(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in pairs}
 
 
+def _expect_output(
+    option: str, output: Path, checkpoint: Path, texts: Iterable[Path] = (), binary: bool = False
+) -> None:
+    """Complain where `output` would be written over a text, the checkpoint, or a file of the run that it is in."""
+    from cuchar.checkpoint import checkpoint_file
+    from cuchar.files import expect_output
+    from cuchar.run_folder import FILES
+
+    file = checkpoint_file(checkpoint)
+    kept = [file.parent / name for name in FILES] if (file.parent / "config.json").is_file() else []
+    expect_output(option, output, [*texts, file, *kept], binary)
+
+
 def main() -> None:
     """Run a command; every error is one line on standard error and an exit status."""
-    from cuchar.pipes import ReaderGone, silence_stdout
+    from cuchar.interrupts import Interrupted
+    from cuchar.streams import ReaderGone, silence_stdout
 
     try:
-        status = app(standalone_mode=False)
+        status = _run()
         sys.stdout.flush()
         sys.exit(status)
     except CucharError as error:
         _fail(str(error), error.exit_status)
+    except Interrupted as interrupted:
+        _fail(f"stopped by {interrupted}; what was done is saved", interrupted.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ReaderGone, BrokenPipeError):
-        silence_stdout()
+    except ReaderGone:
         sys.exit(0)
     except MemoryError as error:
-        _fail(f"expected enough memory, found too little: {error}", 1)
+        _fail(": ".join(filter(None, ("expected enough memory, found too little", str(error)))), 1)
     except OSError as error:
         silence_stdout()
         _fail(f"{error.filename or 'standard output'}: expected to read or write, found: {error.strerror}", 1)
@@ -272,6 +306,16 @@ def main() -> None:
             raise
         message = " ".join(error.format_message().split())
         _fail(message + _found(message), getattr(error, "exit_code", 2))
+
+
+def _run() -> int | None:
+    """The command's exit status. Not by app(), in which typer makes its own of every KeyboardInterrupt and EPIPE."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("cuchar", sys.argv[1:]) as context:
+            return command.invoke(context)
+    except typer.Exit as ended:  # --help, --version
+        return ended.exit_code
 
 
 def _found(message: str) -> str:
@@ -283,5 +327,7 @@ def _found(message: str) -> str:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"cuchar: {message}", file=sys.stderr)
+    from cuchar.streams import say
+
+    say(f"cuchar: {message}")
     sys.exit(status)

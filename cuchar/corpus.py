@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.errors import OptionError, TextError
+from cuchar.streams import STREAM, read_stdin
 
 MAX_VOCABULARY = 65_536
 UNKNOWN = ("error", "skip")
@@ -245,6 +246,24 @@ def left_out_notes(text: Text | Corpus) -> list[str]:
     return [f"left out {line}" for line in text.left_out] + [f"left out {count} of {count + len(text.files)} files"]
 
 
+def absolute(text: str | Path) -> str:
+    """What a run keeps of where its text was: a path that holds from any folder, or `-`."""
+    return str(text) if Path(text) == STREAM else str(Path(text).resolve())
+
+
+def expect_kept(texts: Sequence[str], what: str) -> Sequence[str]:
+    """The same `absolute` texts, to be read again.
+
+    Raises:
+        TextError: it was standard input.
+    """
+    if str(STREAM) in texts:
+        raise TextError(
+            f"{what}: expected it again, as a file or as -, because it came from standard input, found none"
+        )
+    return texts
+
+
 def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Path]:
     """`paths` with every folder replaced by the files in it.
 
@@ -254,6 +273,9 @@ def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Pat
     files: list[Path] = []
     for given in paths:
         path = Path(given)
+        if path == STREAM:
+            files.append(path)
+            continue
         try:
             is_folder = stat.S_ISDIR(path.stat().st_mode)
         except (OSError, ValueError) as error:
@@ -301,8 +323,9 @@ def _may_be_text(file: Path) -> bool:
 
 
 def read_raw(file: Path) -> bytes:
+    """What is in `file`; `-` is standard input."""
     try:
-        return file.read_bytes()
+        return read_stdin() if file == STREAM else file.read_bytes()
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None
 

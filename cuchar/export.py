@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from cuchar.checkpoint import Checkpoint
-from cuchar.files import write_file
+from cuchar.files import write_output
 
 
 def export_pytorch(checkpoint: Checkpoint, path: Path) -> None:
@@ -28,4 +28,4 @@ def export_pytorch(checkpoint: Checkpoint, path: Path) -> None:
             tensors[f"lstm.bias_hh_{layer}"] = np.zeros_like(view)
         else:
             tensors[name] = np.ascontiguousarray(view)
-    write_file(path, save(tensors, {"vocabulary": json.dumps(checkpoint.vocabulary.characters())}))
+    write_output(path, save(tensors, {"vocabulary": json.dumps(checkpoint.vocabulary.characters())}))

@@ -3,7 +3,6 @@
 import json
 import math
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -14,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text as Cell
 
 import cuchar
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
@@ -23,8 +23,9 @@ from cuchar.engines import choose_engine
 from cuchar.engines.cpu_kernels import load, thread_count
 from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
-from cuchar.files import write_file
+from cuchar.files import write_output
 from cuchar.model import Model
+from cuchar.streams import escape, say
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,13 @@ def score_files(
     model = Model(checkpoint, device, precision)
     text = read_text(texts, model.vocabulary.is_bytes, glob, skip_unreadable)
     for line in left_out_notes(text):
-        print(line, file=sys.stderr)
+        say(line)
     ids = model.vocabulary.encode(text.codes, unknown, text.place)
     chunked = window is None and not exact and len(ids) > LONG_TEXT
     if chunked:
-        print(
+        say(
             f"scored in chunks of at most {CHUNK:,} characters, each after the {WARM_UP} before it, which warm its state; "
-            "--exact reads one stream",
-            file=sys.stderr,
+            "--exact reads one stream"
         )
     console, blocks = Console(stderr=True), []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -73,7 +73,7 @@ def score_files(
     losses = np.concatenate(blocks)
     known = model.vocabulary.has(text.codes)
     if per_char is not None:
-        write_file(per_char, _table_of_losses(text, known, losses))
+        write_output(per_char, _table_of_losses(text, known, losses))
     files, before = [], 0  # how many known characters came before a file
     for file, start, end in text.parts():
         inside = int(known[start:end].sum())
@@ -120,7 +120,7 @@ def print_score(score: FilesScore, as_json: bool) -> None:
             means = f"{part.nats_per_char:8.4f}  {part.bits_per_char:8.4f}  {part.perplexity:10.4f}"
             if not part.chars:
                 means = f"{'-':>8}  {'-':>8}  {'-':>10}"
-            print(f"{means}  {part.chars:12,}  {part.skipped:9,}  {file}")
+            print(f"{means}  {part.chars:12,}  {part.skipped:9,}  {escape(str(file))}")
 
 
 def _json_values(score: Score) -> dict[str, float | None]:
@@ -197,8 +197,8 @@ def print_checkpoint(path: Path) -> None:
         ("options", ", ".join(f"{name}={value}" for name, value in config.items() if value not in (None, False))),
         ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
     ):  # fmt: skip
-        facts.add_row(name, value)
-    console.print(facts, markup=False)
+        facts.add_row(name, Cell(escape(value)))  # whoever made the file can have put anything into it
+    console.print(facts)
     parameters = Table("parameter", "shape", "values", "mean", "standard deviation")
     for name, view in checkpoint.parameters.items():
         shape = " x ".join(map(str, view.shape))

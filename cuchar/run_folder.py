@@ -28,6 +28,7 @@ from cuchar.schema import CONFIG, parse_json
 
 LOGS = ("metrics.jsonl", "samples.txt")
 CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous-best.safetensors")
+FILES = ("config.json", *LOGS, *CHECKPOINTS)
 
 
 class RunFolder:

@@ -13,12 +13,13 @@ import numpy as np
 from cuchar.batches import check_length, split_validation
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import ModelConfig, TrainConfig, option
-from cuchar.corpus import Corpus, Text, left_out_notes, load_corpus, read_text
+from cuchar.corpus import Corpus, Text, absolute, expect_kept, left_out_notes, load_corpus, read_text
 from cuchar.engines import choose_engine
 from cuchar.errors import OptionError, RunError, TextError
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.run_folder import RunFolder
+from cuchar.streams import STREAM
 from cuchar.training import Listener, Trainer
 
 TOTALS = ("epochs", "max_steps")
@@ -102,12 +103,12 @@ def resume_run(
         if checkpoint:
             _expect_same_run(folder, checkpoint, stored)
             _expect_totals_ahead(config, checkpoint.run["position"])
-        corpus = load_corpus(texts or stored["texts"], config.bytes, glob, skip_unreadable)
+        corpus = load_corpus(texts or expect_kept(stored["texts"], "TEXT"), config.bytes, glob, skip_unreadable)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
-        vals = stored["val"] if val is None else [val]
-        val_text = None if vals is None else read_text(vals, config.bytes, glob, skip_unreadable)
+        vals = expect_kept(stored["val"] or [], "--val") if val is None else [val]
+        val_text = read_text(vals, config.bytes, glob, skip_unreadable) if vals else None
         training, validation = _parts(corpus, config, val_text)
         places = _places(corpus, val_text)
         _expect_same_text(path, "validation text", places["val_sha256"], stored["val_sha256"])
@@ -183,7 +184,7 @@ def _places(corpus: Corpus, val_text: Text | None) -> dict[str, Any]:
     """Every file that was read, so that a resumed run reads the same ones, whatever a folder holds by then."""
 
     def names(files: Sequence[Path]) -> list[str]:
-        return [str(file.resolve()) for file in files]
+        return [absolute(file) for file in files]
 
     return {
         "texts": names(corpus.files),
@@ -193,7 +194,7 @@ def _places(corpus: Corpus, val_text: Text | None) -> dict[str, Any]:
 
 
 def _default_folder(texts: Sequence[str | Path]) -> Path:
-    name = Path(texts[0]).resolve().stem
+    name = "stdin" if Path(texts[0]) == STREAM else Path(texts[0]).resolve().stem
     path = Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S', localtime())}"
     count = 2
     while path.exists():

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from cuchar.pipes import ReaderGone, write_stdout
+from cuchar.streams import ReaderGone, TextOutput, escape, say, silence_stdout
 from cuchar.training import Listener
 
 REFRESH_S = 0.1
@@ -22,7 +22,10 @@ NARROWEST_BAR = 5
 
 
 class TerminalListener(Listener):
-    """Samples to standard output, for as long as somebody reads them; where training is, and how long it still takes."""
+    """Samples to standard output, for as long as it takes them; where training is, and how long it still takes."""
+
+    def __init__(self) -> None:
+        self.output = TextOutput()
 
     def start(self, step: int, total_steps: int) -> None:
         self.first_step, self.total_steps, self.began = step, total_steps, perf_counter()
@@ -40,9 +43,12 @@ class TerminalListener(Listener):
 
     def sample(self, text: bytes) -> None:
         try:
-            write_stdout(text)
+            self.output.write(text)
         except ReaderGone:
             self.note("nobody reads standard output any more; samples.txt has the samples")
+        except OSError as error:
+            silence_stdout()
+            self.note(f"standard output takes no more ({error.strerror}); samples.txt has the samples")
 
 
 class PlainListener(TerminalListener):
@@ -57,13 +63,14 @@ class PlainListener(TerminalListener):
         self.note("  ".join(longest_that_fits([longest, *lines], columns or sys.maxsize)).rstrip())
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
 
 class BarListener(TerminalListener):
     """A bar with loss, steps/s, chars/s and the time that is left; of these, what the terminal has room for."""
 
     def __init__(self, console: Console):
+        super().__init__()
         self.bar = Live(
             self, console=console, transient=True, refresh_per_second=1 / REFRESH_S,
             redirect_stdout=False, redirect_stderr=False,
@@ -97,7 +104,7 @@ class BarListener(TerminalListener):
         yield Text(f"  {second}", end="")
 
     def note(self, text: str) -> None:
-        self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.bar.console.print(escape(text), highlight=False, markup=False, soft_wrap=True)
 
     def sample(self, text: bytes) -> None:
         self.bar.stop()

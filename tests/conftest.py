@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from cuchar.cli import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs, and their children, ignore
 ROOT = Path(__file__).parent.parent
+CUCHAR = [sys.executable, "-m", "cuchar"]
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
 
 
@@ -67,7 +69,7 @@ def trained(tmp_path_factory) -> Path:
     """A run folder: 30 steps on the fox."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "fox.txt").write_text(TEXT)
-    command = [sys.executable, "-c", "from cuchar.cli import main; main()", "train", folder / "fox.txt"]
+    command = [*CUCHAR, "train", folder / "fox.txt"]
     options = "--hidden 12 --steps 8 --batch 4 --lr 0.02 --max-steps 30 --out".split()
     subprocess.run([*command, *options, folder / "run"], check=True, capture_output=True, env=environment())
     return folder / "run"
@@ -75,3 +77,9 @@ def trained(tmp_path_factory) -> Path:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+
+
+def start(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen:
+    """The command line in a process of its own, with pipes for its output unless `options` say otherwise."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen([*CUCHAR, *map(str, arguments)], env={**environment(), **(env or {})}, **pipes)

@@ -184,8 +184,8 @@ def result(ratio_value, spread=0.1, ms=2.0, device="Some CPU @ 2.0"):
 
 
 def test_a_file_comes_back(tmp_path):
-    file = write_results(tmp_path / "new", result(1.5))
-    assert file == tmp_path / "new/some-cpu-2-0-2026-11-25.json" and read_results(file) == result(1.5)
+    file = write_results(tmp_path, result(1.5))
+    assert file == tmp_path / "some-cpu-2-0-2026-11-25.json" and read_results(file) == result(1.5)
     assert configurations_of(result(1.5)) == [NAMED["a"]] and peers_of(result(1.5)) == ("eager",)
     of_a_sweep = {**result(1.5), "sweep": {"along": "hidden"}}
     assert write_results(tmp_path, of_a_sweep).name == "some-cpu-2-0-2026-11-25-hidden.json"

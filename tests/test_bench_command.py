@@ -121,8 +121,10 @@ def test_files_and_comparison(bench, fails, tmp_path):
     (file,) = (tmp_path / "new").iterdir()
     assert done.status == 0 and f"wrote {file}" in done.stderr
     assert (tmp_path / "bars.png").read_bytes()[1:4] == b"PNG"
-    again = bench("--compare", file)
+    before = file.read_bytes()
+    again = bench("--compare", file, "--out", tmp_path / "new")
     assert again.status == 0 and "REGRESSED" not in again.stdout.decode()
+    assert file.read_bytes() == before and (tmp_path / "new" / f"{file.stem}.2.json").exists()
     old = json.loads(file.read_text())
     old["configurations"][0]["peers"]["eager"]["ratio"] = {"value": 1.7, "low": 1.6, "high": 1.8}
     file.write_text(json.dumps(old))
@@ -130,6 +132,13 @@ def test_files_and_comparison(bench, fails, tmp_path):
     assert again.status == 1 and re.search(r"PyTorch eager .* 1\.70 .* 1\.50 .* REGRESSED", again.stdout.decode())
     changes = json.loads(bench("--compare", file, "--json").stdout)["changes"]
     assert [change["regressed"] for change in changes] == [False, True]
+
+
+def test_a_plot_on_standard_output_has_it_alone(bench):
+    done = bench("--plot", "-")
+    assert done.status == 0 and done.stdout[1:4] == b"PNG" and done.stdout.endswith(b"IEND\xaeB`\x82")
+    assert "ms a step" in done.stderr
+    assert json.loads(bench("--plot", "-", "--json").stderr.splitlines()[-1])["configurations"]
 
 
 def test_comparison_times_again_what_the_old_file_has(bench, cli, tmp_path):

@@ -447,7 +447,8 @@ def test_eval_mistakes(cli, fails, trained, text, tmp_path):
     assert "found no such file" in fails(1, "eval", trained, tmp_path / "no")
     assert "TEXT" in fails(2, "eval", trained)
     text.write_text("the")
-    assert "expected to write" in fails(1, "eval", trained, text, "--per-char", tmp_path / "no/out.tsv")
+    lost = fails(1, "eval", trained, text, "--per-char", tmp_path / "no/out.tsv")
+    assert f"expected a file in a folder that is there, found no {tmp_path}/no" in lost
 
 
 def test_bytes_that_a_model_does_not_know_have_an_offset(cli, fails, run, text, tmp_path):
@@ -515,7 +516,7 @@ def test_export_writes_the_file(cli, fails, trained, tmp_path):
     result = cli("export", trained, out)
     assert result.status == 0 and result.stdout == b"" and f"wrote {out}" in result.stderr
     assert load_file(out)["lstm.bias_ih_l1"].shape == (48,)
-    assert "No such file or directory" in fails(1, "export", trained, tmp_path / "no/out.safetensors")
+    assert f"found no {tmp_path}/no" in fails(1, "export", trained, tmp_path / "no/out.safetensors")
 
 
 # --- mistakes in training

@@ -10,16 +10,9 @@ import sys
 import time
 
 import pytest
-from conftest import environment
+from conftest import environment, start
 
 from cuchar.checkpoint import read_checkpoint
-
-CUCHAR = [sys.executable, "-c", "from cuchar.cli import main; main()"]
-
-
-def start(*arguments, **options):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([*CUCHAR, *map(str, arguments)], env=environment(), **pipes)
 
 
 def wait_for_line(run, count=1):
@@ -146,13 +139,13 @@ def test_full_disk_is_one_line_and_keeps_the_checkpoint(text, tmp_path):
     assert b"File too large" in fresh.communicate(timeout=30)[1] and fresh.returncode == 1
 
 
-@pytest.mark.parametrize("command", ["info", "eval"])
-def test_reports_into_a_closed_pipe_end_cleanly(trained, text, command):
+@pytest.mark.parametrize("words", ["--help", "info", "info RUN", "eval RUN TEXT --json", "export RUN -"])
+def test_reports_into_a_closed_pipe_end_cleanly(trained, text, words):
     reading, writing = os.pipe()
     os.close(reading)
-    process = start(command, trained, *([text, "--json"] if command == "eval" else []), stdout=writing)
+    process = start(*({"RUN": trained, "TEXT": text}.get(word, word) for word in words.split()), stdout=writing)
     os.close(writing)
-    assert process.communicate(timeout=30)[1] == b""
+    assert process.communicate(timeout=30)[1] == b"" and process.returncode == 0
 
 
 @pytest.mark.parametrize("command", ["sample", "eval"])
@@ -174,9 +167,9 @@ def test_help_is_quick_and_import_takes_no_cupy():
             taken.append(time.perf_counter() - began)
         return min(taken)
 
-    assert seconds("-c", "from cuchar.cli import main; main()", "--help") < 0.4
-    assert seconds("-c", "import cuchar") - seconds("-c", "import numpy") < 0.15
-    loaded = "import cuchar, sys; assert not {'cupy', 'rich', 'typer', 'torch'} & set(sys.modules)"
+    assert seconds("-m", "cuchar", "--help") < 0.4
+    assert seconds("-c", "import cuchar") < 0.15
+    loaded = "import cuchar, sys; assert not {'numpy', 'cupy', 'rich', 'typer', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True, env=environment())
 
 

@@ -59,7 +59,7 @@ def check_scores(report: Report, folder: Path, device: str, scored: Path) -> Non
 
 def cuchar(*arguments: object) -> tuple[int, str, float]:
     """A command's status, standard output (standard error where it failed) and seconds."""
-    command = [sys.executable, "-c", "from cuchar.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-m", "cuchar", *map(str, arguments)]
     began = perf_counter()
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     seconds = perf_counter() - began

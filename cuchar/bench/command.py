@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 from cuchar.bench.configurations import NAMED, Configuration, named
 from cuchar.bench.contender import Choice
 from cuchar.bench.plot import expect_plottable, plot_results
-from cuchar.bench.results import compare, configurations_of, peers_of, read_results, write_results
+from cuchar.bench.results import compare, configurations_of, make_folder, peers_of, read_results, write_results
 from cuchar.bench.run import bench
 from cuchar.bench.sweep import configurations_along, sweep
 from cuchar.bench.tables import print_changes, print_results, print_sweep, status
 from cuchar.config import PRECISIONS
 from cuchar.errors import OptionError
+from cuchar.files import expect_output
+from cuchar.streams import STREAM, say
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Request:
                     raise OptionError(f"--sweep: expected it without --{option}, found both")
         if self.plot is not None:
             expect_plottable(self.plot)
+            expect_output("--plot", self.plot, [self.compare] if self.compare else [], binary=True)
 
 
 def run_request(request: Request) -> int:
@@ -75,12 +79,14 @@ def run_request(request: Request) -> int:
     """
     request.check()
     configurations, choice = request.configurations(), Choice.of(request.peers)
+    old = None if request.compare is None else read_results(request.compare)
+    if request.out is not None:
+        make_folder(request.out)
     if request.sweep is not None:
         with status() as notice:
             results = sweep(request.sweep, configurations[0], request.device, choice, notice)
         _show(request, results)
         return 0
-    old = None if request.compare is None else read_results(request.compare)
     if old is not None:
         if not request.names and not request.sizes:
             configurations = configurations_of(old)
@@ -93,20 +99,21 @@ def run_request(request: Request) -> int:
     changes = [] if old is None else compare(old, results)
     if request.json and changes:
         results["changes"] = [asdict(change) for change in changes]
-    _show(request, results)
     if request.plot is not None:
         plot_results(results, request.plot)
-    if changes and not request.json:
-        print_changes(changes, str(request.compare))
+    with redirect_stdout(sys.stderr if request.plot == STREAM else sys.stdout):
+        _show(request, results)
+        if changes and not request.json:
+            print_changes(changes, str(request.compare))
     return int(any(change.regressed for change in changes))
 
 
 def _show(request: Request, results: dict[str, Any]) -> None:
+    if request.out is not None:  # first, so that they are safe if standard output is not
+        say(f"wrote {write_results(request.out, results)}")
     if request.json:
         print(json.dumps(results))
     elif "sweep" in results:
         print_sweep(results)
     else:
         print_results(results)
-    if request.out is not None:
-        print(f"wrote {write_results(request.out, results)}", file=sys.stderr)

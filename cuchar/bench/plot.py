@@ -1,10 +1,12 @@
 """Results as bars."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from cuchar.bench.contender import PEERS
 from cuchar.errors import DeviceError, OptionError
+from cuchar.files import write_output
 
 
 def expect_plottable(file: Path) -> None:
@@ -18,8 +20,13 @@ def expect_plottable(file: Path) -> None:
     except ImportError:
         raise DeviceError("--plot: expected matplotlib, found none; pip install 'cuchar[plots]'") from None
     kinds = sorted(FigureCanvasAgg.get_supported_filetypes())
-    if file.suffix[1:].lower() not in kinds:
+    if kind(file) not in kinds:
         raise OptionError(f"--plot: expected a file that ends with one of {', '.join(kinds)}, found {file}")
+
+
+def kind(file: Path) -> str:
+    """What its name ends with; PNG where that is nothing, as of a pipe."""
+    return file.suffix[1:].lower() or "png"
 
 
 def plot_results(results: dict[str, Any], file: Path) -> None:
@@ -47,4 +54,6 @@ def plot_results(results: dict[str, Any], file: Path) -> None:
         fontsize=9,
     )
     axes.legend()
-    figure.savefig(file)
+    drawn = BytesIO()
+    figure.savefig(drawn, format=kind(file))
+    write_output(file, drawn.getvalue())

@@ -3,21 +3,34 @@
 import json
 import re
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.run import FORMAT
-from cuchar.errors import ResultError
+from cuchar.errors import OutputError, ResultError
 from cuchar.files import write_file
 
 
+def make_folder(folder: Path) -> None:
+    """
+    Raises:
+        OutputError: it is not there and cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--out {folder}: expected to make a folder, found: {error.strerror}") from None
+
+
 def write_results(folder: Path, results: dict[str, Any]) -> Path:
-    """<device>-<date>.json in `folder`, which is made; a second one of the same day replaces the first."""
+    """<device>-<date>.json in `folder`, which is there; <device>-<date>.2.json and so on where that is taken."""
     device = re.sub(r"[^a-z0-9]+", "-", results["device"].lower()).strip("-")
     what = f"-{results['sweep']['along']}" if "sweep" in results else ""
-    file = folder / f"{device}-{results['date'][:10]}{what}.json"
-    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{device}-{results['date'][:10]}{what}"
+    files = (folder / f"{name}{'' if number == 1 else f'.{number}'}.json" for number in count(1))
+    file = next(file for file in files if not file.exists())
     write_file(file, (json.dumps(results, indent=1) + "\n").encode())
     return file
 

@@ -22,7 +22,7 @@ from cuchar.engines.cpu_kernels import thread_count
 
 FORMAT = 1  # of a result file
 STREAMS, SAMPLING_ROUNDS = (1, 64, 4096), 7
-HELP = [sys.executable, "-c", "from cuchar.cli import main; main()", "--help"]
+HELP = [sys.executable, "-m", "cuchar", "--help"]
 HELP_RUNS = 5
 
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import re
-import sys
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +11,7 @@ from cuchar.engines.base import Engine
 from cuchar.engines.cpu_engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError, OptionError
+from cuchar.streams import say
 
 DEVICES = "auto | cpu | cuda | cuda:N | emulate"
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
@@ -79,4 +79,4 @@ def _has_driver() -> bool:
 
 @lru_cache(maxsize=1)  # once a process
 def _say_compiling() -> None:
-    print("compiling the kernels; the next run finds them compiled", file=sys.stderr)
+    say("compiling the kernels; the next run finds them compiled")

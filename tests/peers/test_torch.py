@@ -103,7 +103,7 @@ def test_clipping_and_weight_decay_are_adamws(clip, weight_decay):
 
 def test_exported_weights_give_pytorch_the_loss_that_eval_prints(tmp_path):
     def cuchar(*arguments):
-        command = [sys.executable, "-c", "from cuchar.cli import main; main()", *map(str, arguments)]
+        command = [sys.executable, "-m", "cuchar", *map(str, arguments)]
         return subprocess.run(command, check=True, capture_output=True).stdout
 
     text = tmp_path / "part.txt"
