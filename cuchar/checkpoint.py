@@ -160,10 +160,11 @@ def _expect_header(opened: Any, shapes: dict[str, tuple[int, ...]]) -> np.dtype:
     for name, shape in shapes.items():
         if name not in names:
             raise Mismatch(name, f"shape {shape}", "no such tensor")
-        found = opened.get_slice(name)
-        if tuple(found.get_shape()) != shape:
-            raise Mismatch(name, f"shape {shape}", str(tuple(found.get_shape())))
-        dtypes.add(found.get_dtype())
+        tensor = opened.get_slice(name)
+        found = tuple(tensor.get_shape())
+        if found != shape:
+            raise Mismatch(name, f"shape {shape}", str(found) if len(found) < 9 else f"{len(found):,} dimensions")
+        dtypes.add(tensor.get_dtype())
     if names > shapes.keys():
         raise Mismatch("tensors", "no others than a checkpoint's", describe(min(names - shapes.keys())))
     if len(dtypes) > 1 or not dtypes <= DTYPES.keys():

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-MOST = 2**53  # of what is counted: far beyond any run, and sums and products of two stay numbers everywhere
-LONGEST_SHOWN = 120
+MOST = 2**53  # of what is counted: far beyond any run, and as far as a float counts exactly
+LONGEST_SHOWN = 120  # characters of what was found
 
 
 class Mismatch(ValueError):

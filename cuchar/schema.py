@@ -31,7 +31,6 @@ from cuchar.kinds import (
 FORMAT = 1
 MOST_JSON = 1 << 25  # characters; they hold the history of 700 million steps
 
-
 AT_LEAST_0 = number("at least 0", lambda value: value >= 0)
 FACTS: dict[str, Kind] = {
     "texts": ListOf(FILE_NAME),

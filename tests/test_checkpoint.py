@@ -200,6 +200,8 @@ POSITION = ("run", "position")
         (lambda t, b: t.pop("head.bias"), "head.bias: expected shape (3,), found no such tensor"),
         (lambda t, b: t.pop("state.c"), "state.c: expected shape (2, 4, 2), found no such tensor"),
         (tensor("head.bias", np.zeros(4, "f4")), "head.bias: expected shape (3,), found (4,)"),
+        (lambda t, b: t.update({"head.bias": t["head.bias"].reshape(3, *[1] * 60)}),
+         "head.bias: expected shape (3,), found 61 dimensions"),
         (tensor("state.h", np.zeros((2, 3, 2), "f4")), "state.h: expected shape (2, 4, 2), found (2, 3, 2)"),
         (lambda t, b: t.update({name: t[name].astype("i1") for name in t}),
          "tensors: expected one type, F32 or F64, found I8"),
