@@ -45,6 +45,10 @@ TRAIN: dict[str, Kind] = {
     "bytes": FLAG,
     "precision": Choice(PRECISIONS),
 }
+STORED = Record(
+    {name: kind for name, kind in TRAIN.items() if name != "precision"},
+    optional={"precision": TRAIN["precision"]},  # older files have none
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class TrainConfig:
             OptionError: an option that is missing, unknown or wrong, in a file that was edited by hand.
         """
         try:
-            return cls(**Record(TRAIN).check(values, "train"))
+            return cls(**STORED.check(values, "train"))
         except Mismatch as mismatch:
             raise OptionError(str(mismatch)) from None
 

@@ -8,7 +8,9 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from cuchar.config import MODEL, TRAIN, ModelConfig, TrainConfig
+import numpy as np
+
+from cuchar.config import MODEL, STORED, ModelConfig, TrainConfig
 from cuchar.corpus import MAX_VOCABULARY
 from cuchar.errors import OptionError
 from cuchar.kinds import (
@@ -29,6 +31,7 @@ from cuchar.kinds import (
 )
 
 FORMAT = 1
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 MOST_JSON = 1 << 25  # characters; they hold the history of 700 million steps
 
 AT_LEAST_0 = number("at least 0", lambda value: value >= 0)
@@ -38,7 +41,7 @@ FACTS: dict[str, Kind] = {
     "characters": integer(2),
     "val": Optional(OneOrMore(FILE_NAME)),
     "val_sha256": Optional(SHA256),
-    "train": Record(TRAIN),
+    "train": STORED,
 }
 CONFIG = Record(FACTS)  # config.json
 
@@ -68,8 +71,8 @@ GENERATOR = Record(
 )
 LOSS_SCALING = Record(
     {
-        "scale": number("from 1 to 16777216", lambda scale: 1 <= scale <= 16_777_216),  # kernels/adam.cu
-        "good_steps": integer(0, 1999),
+        "scale": number("from 1 to what a float32 holds", lambda scale: 1 <= scale <= LARGEST_FLOAT32),
+        "good_steps": integer(0, 1999),  # kernels/adam.cu
     }
 )
 RUN = Record(

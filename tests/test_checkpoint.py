@@ -265,6 +265,12 @@ def test_what_may_be_is_read(tmp_path, options):
     assert len(cuchar.load(tmp_path / "c", device="cpu").sample(3, seed=1).encode()) >= 3
 
 
+def test_a_checkpoint_of_before_precisions_is_read(checkpoint, tmp_path):
+    del checkpoint.run["train"]["precision"]
+    write_checkpoint(tmp_path / "c", checkpoint)
+    assert read_checkpoint(tmp_path / "c").run == checkpoint.run
+
+
 def test_the_name_of_a_text_may_be_any_that_a_file_can_have(checkpoint, tmp_path):
     checkpoint.run["texts"] = [os.fsdecode(b"/texts/caf\xe9\n.txt")]
     write_checkpoint(tmp_path / "c", checkpoint)
