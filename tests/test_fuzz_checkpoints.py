@@ -38,6 +38,7 @@ from cuchar.position import Position
 from cuchar.reports import print_checkpoint
 
 SECONDS, MEGABYTES = 2, 256  # a case's, and what a process may take beyond what valid checkpoints need
+ROUND = 3000  # cases that hypothesis keeps in mind
 BASES = [
     {}, {"layers": 1, "hidden": 1}, {"dtype": "f8"}, {"precision": "fp16"}, {"carry_state": True, "dropout": 0.5},
     {"characters": "\0\x7f\xff", "bytes": True}, {"characters": "\0é\u2028\U0010ffff", "layers": 1, "hidden": 9},
@@ -293,11 +294,6 @@ def fuzz(examples, folder, derandomize):
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEGABYTES * 2**20,) * 2)
 
-    @settings(
-        max_examples=examples, database=None, deadline=None, derandomize=derandomize, print_blob=False,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    @given(cases)
     def one(case):
         nonlocal longest
         file.write_bytes(hostile(bases[case[0]], case))
@@ -307,7 +303,12 @@ def fuzz(examples, folder, derandomize):
         assert seconds < SECONDS
         longest = max(longest, seconds)
 
-    one()
+    for first in range(0, examples, ROUND):
+        options = settings(
+            max_examples=min(ROUND, examples - first), database=None, deadline=None, derandomize=derandomize,
+            print_blob=False, suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        options(given(cases)(one))()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) / 1024
     print(
         f"{found.total():,} cases in {perf_counter() - began:.0f} s: {dict(found)}; "
