@@ -17,8 +17,8 @@ _interrupted = False
 def main() -> None:
     """Run the command line in a process of its own."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it: so be it
-        signal.signal(signal.SIGINT, _interrupt)
         sys.excepthook, sys.unraisablehook = _uncaught, _unraisable
+        signal.signal(signal.SIGINT, _interrupt)
     from cuchar.streams import prepare_streams
 
     prepare_streams()

@@ -52,7 +52,7 @@ def cuchar(
 @app.command()
 def train(
     context: typer.Context,
-    texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", help="Text files or folders.")] = None,
+    texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", help="Text files or folders; - is standard input.")] = None,
     preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn | best.", show_default="notebook")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
@@ -169,7 +169,7 @@ def sample(
 @app.command("eval")
 def evaluate(
     checkpoint: CheckpointArgument,
-    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files or folders.")],
+    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files or folders; - is standard input.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     device: Device = "auto",
     precision: Precision = DEFAULT.precision,

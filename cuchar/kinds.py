@@ -143,7 +143,7 @@ def text(*requirements: tuple[str, Callable[[str], bool]]) -> Value:
 
 def _is_file_name(value: str | os.PathLike[str]) -> bool:
     try:
-        return b"\0" not in os.fsencode(value)
+        return b"\0" not in os.fspath(value).encode("utf-8", "surrogateescape")  # whatever the locale is
     except UnicodeEncodeError:  # half of a surrogate pair that stands for no byte
         return False
 

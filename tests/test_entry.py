@@ -68,8 +68,7 @@ from cuchar import *
 
 
 def interruptible(tmp_path, *command):
-    """Start a command; returns once it handles SIGINT."""
-    (tmp_path / "sitecustomize.py").write_text(SITE)
+    """Start a command, beside a sitecustomize.py of SITE; returns once it handles SIGINT."""
     reading, writing = os.pipe()
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "READY": str(writing)}
     process = start(*command, env=env, pass_fds=[writing])
@@ -96,6 +95,7 @@ def test_ctrl_c_at_any_time(trained, text, tmp_path, words):
     """At twenty points from the first line to the end, or within the first 0.6 s: 130 and no traceback."""
     out = tmp_path / "out"
     out.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(SITE)
 
     def command(number):
         named = {"RUN": trained, "TEXT": text, "OUT": out / str(number)}

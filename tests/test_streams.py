@@ -194,3 +194,12 @@ def test_a_full_disk_under_standard_output_does_not_end_training(text, tmp_path)
     assert process.returncode == 0
     assert error.count("standard output takes no more (No space left on device); samples.txt has the samples") == 1
     assert b"--- step 40 ---" in (tmp_path / "run/samples.txt").read_bytes()
+
+
+def test_a_checkpoint_is_as_good_in_every_locale(tmp_path):
+    """It names its text; whether the locale has the characters of that name does not matter."""
+    text = tmp_path / "€.txt"
+    text.write_text("ab€" * 50)
+    options = "--hidden 4 --layers 1 --steps 3 --batch 2 --max-steps 3 --sample-every 0 --out".split()
+    assert start("train", text, *options, tmp_path / "run").wait(60) == 0
+    assert piped("sample", tmp_path / "run", *SAMPLE, env=ASCII[0]) == piped("sample", tmp_path / "run", *SAMPLE)
