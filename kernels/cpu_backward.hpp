@@ -3,6 +3,8 @@
 
 #include "cpu_layout.hpp"
 
+inline Lanes one_minus_square(Lanes x) { return fused(-x, x, all(1)); }
+
 /* R rows of a panel of units at one step. */
 template <int R, int P>
 inline void cell_back(const Task& task, const Layout& at, long layer, long t, long b, long number, Number<R>, Number<P>) {
@@ -25,12 +27,12 @@ inline void cell_back(const Task& task, const Layout& at, long layer, long t, lo
             const Lanes i = load(gate), f = load(gate + Hp), g = load(gate + 2 * Hp), o = load(gate + 3 * Hp);
             if (task.masks) above[r][p] *= load(task.masks + (layer * N + row + r) * Hp + unit);
             const Lanes dh = above[r][p] + recurrent[r][p], tanh_c = tanh(load(c + task.B * Hp));
-            Lanes dc = dh * o * (1 - tanh_c * tanh_c);
+            Lanes dc = dh * o * one_minus_square(tanh_c);
             if (t + 1 < task.T) dc += load(carried);
             store(carried, dc * f);
             store(gate, dc * g * (i * (1 - i)));
             store(gate + Hp, dc * load(c) * (f * (1 - f)));
-            store(gate + 2 * Hp, dc * i * (1 - g * g));
+            store(gate + 2 * Hp, dc * i * one_minus_square(g));
             store(gate + 3 * Hp, dh * tanh_c * (o * (1 - o)));
         }
 }

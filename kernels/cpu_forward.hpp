@@ -10,7 +10,7 @@
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<std::uint64_t>(a) * b >> 32; }
 #include "philox.cuh"
 
-inline Lanes sigmoid_of_half(Lanes half) { return tanh(half) * real(0.5) + real(0.5); }
+inline Lanes sigmoid_of_half(Lanes half) { return fused(tanh(half), all(0.5), all(0.5)); }
 
 /* R rows of a vector of units at one step. */
 template <int R>
@@ -33,7 +33,7 @@ inline void cell(const Task& task, const Layout& at, long layer, long t, long b,
     }
     for (int r = 0; r < R; ++r) {
         const Lanes i = sigmoid_of_half(held[r][0]), f = sigmoid_of_half(held[r][1]), g = tanh(held[r][2]), o = sigmoid_of_half(held[r][3]);
-        const Lanes next = f * load(c + r * Hp + unit) + i * g;
+        const Lanes next = fused(f, load(c + r * Hp + unit), i * g);
         store(c + (task.B + r) * Hp + unit, next);
         store(h + (task.B + r) * Hp + unit, o * tanh(next));
         if (task.gates) {

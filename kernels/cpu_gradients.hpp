@@ -28,7 +28,7 @@ inline void product(real* out, long K, const real* left, long left_stride, const
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) sum[r][p] += left[r] * row[p];
+            for (int p = 0; p < P; ++p) sum[r][p] = fused(all(left[r]), row[p], sum[r][p]);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)

@@ -13,7 +13,7 @@ from cuchar.errors import DeviceError
 
 FLAGS = [
     host_compiler.NATIVE,
-    *"-std=c++20 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-unknown-pragmas".split(),
+    *"-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wno-unknown-pragmas".split(),
 ]
 REAL = {"f": "float", "d": "double"}
 loaded: dict[np.dtype, ctypes.CDLL] = {}
