@@ -11,13 +11,16 @@ inline void cell_back(const Task& task, const Layout& at, long layer, long t, lo
     const long Hp = at.Hp, row = t * task.B + b, N = task.T * task.B;
     const real* const weights = task.weights;
     real* const gates = task.gates + (layer * N + row) * 4 * Hp;
+    const auto add = [&](Lanes (&sum)[R][P], const real* da, const real* panels) {  // of the four gates of a layer
+        for (long gate = 0; gate < 4; ++gate)
+            multiply<R, P>(sum, da + gate * Hp, 4 * Hp, panels + (number * 4 + gate) * at.H * P * LANES, at.H);
+    };
     Lanes above[R][P] = {}, recurrent[R][P] = {};
     if (layer + 1 == at.L)
         multiply<R, P>(above, task.logits + row * at.Vp, at.Vp, weights + at.head_backward() + number * at.V * P * LANES, at.V);
     else
-        multiply<R, P>(above, gates + N * 4 * Hp, 4 * Hp, weights + at.inputs_backward(layer + 1) + number * 4 * Hp * P * LANES, 4 * Hp);
-    if (t + 1 < task.T)
-        multiply<R, P>(recurrent, gates + task.B * 4 * Hp, 4 * Hp, weights + at.recurrent_backward(layer) + number * 4 * Hp * P * LANES, 4 * Hp);
+        add(above, gates + N * 4 * Hp, weights + at.inputs_backward(layer + 1));
+    if (t + 1 < task.T) add(recurrent, gates + task.B * 4 * Hp, weights + at.recurrent_backward(layer));
     for (int p = 0; p < P && number * P + p < at.U; ++p)
         for (int r = 0; r < R; ++r) {
             const long unit = (number * P + p) * LANES;

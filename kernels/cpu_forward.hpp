@@ -64,21 +64,16 @@ inline real cross_entropy(real* logits, long V, long target, long N, bool way_ba
     real largest = logits[0], total = 0;
     for (long v = 1; v < V; ++v) largest = logits[v] > largest ? logits[v] : largest;
     const real chosen = logits[target] - largest;
-    Lanes sums{};
-    long v = 0;
-    for (; v + LANES <= V; v += LANES) {
-        const Lanes e = exp_of_negative(load(logits + v) - largest);
-        store(logits + v, e);
-        sums += e;
-    }
-    for (int lane = 0; lane < LANES; ++lane) total += sums[lane];
-    if (v < V) {
+    constexpr int PARTS = 64 / sizeof(real);  // of the sum, however wide a vector is
+    real parts[PARTS] = {};
+    for (long v = 0; v < V; v += LANES) {
         const Lanes e = exp_of_negative(load(logits + v) - largest);  // rows are padded
         store(logits + v, e);
-        for (int lane = 0; lane < V - v; ++lane) total += e[lane];
+        put(parts + v % PARTS, e, V - v, true);
     }
+    for (const real part : parts) total += part;
     if (way_back) {
-        for (v = 0; v < V; ++v) logits[v] /= total * N;
+        for (long v = 0; v < V; ++v) logits[v] /= total * N;
         logits[target] -= real(1) / N;
     }
     return std::log(total) - chosen;

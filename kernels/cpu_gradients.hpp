@@ -9,12 +9,6 @@
 
 constexpr long CHUNK = 128;  // characters
 
-/* to[0..valid) = or += values */
-inline void put(real* to, Lanes values, long valid, bool add) {
-    if (valid >= LANES) return store(to, add ? load(to) + values : values);
-    for (long lane = 0; lane < valid; ++lane) to[lane] = add ? to[lane] + values[lane] : values[lane];
-}
-
 /* N characters' share in R rows of a panel of a product: sum over n of left[n, r] * right[n, column]. */
 template <int R, int P>
 inline void product(real* out, long K, const real* left, long left_stride, const real* right, long right_stride, long column, long N, bool add, Number<R>, Number<P>) {

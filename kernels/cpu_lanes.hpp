@@ -51,6 +51,12 @@ inline Lanes load(const real* from) {
 
 inline void store(real* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
 
+/* to[0..valid) = or += values */
+inline void put(real* to, Lanes values, long valid, bool add) {
+    if (valid >= LANES) return store(to, add ? load(to) + values : values);
+    for (long lane = 0; lane < valid; ++lane) to[lane] = add ? to[lane] + values[lane] : values[lane];
+}
+
 inline Lanes all(real x) { return x - Lanes{}; }  // not 0 + x, which makes 0 of -0
 
 /* a*b + c, rounded once where the processor can do that, and else twice. */
