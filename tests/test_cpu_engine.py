@@ -19,11 +19,12 @@ from statistics_of_draws import LAWS
 from test_cuda_engine import EPS, SHAPES, Recording, as_type, everything, magnitudes, problem
 from test_kernel_mutations import KERNELS, chosen, mutant
 
+from cuchar import engines
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.emulator import sanitizer_environment
-from cuchar.engines import choose_engine, cpu_engine, cpu_kernels
+from cuchar.engines import cpu_engine, cpu_kernels
 from cuchar.engines.base import Dropout
 from cuchar.engines.cpu_engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
@@ -36,7 +37,13 @@ WIDTHS = {"x86_64": ["-march=x86-64-v3", "-march=x86-64"]}.get(platform.machine(
 BUILDS = [["", "-O1"]]  # lists of flags that must not make a difference
 if WIDTHS:
     BUILDS = [
-        ["", "-O1 -mtune=znver3", "-O1 -mtune=generic", WIDTHS[0], f"-O1 {WIDTHS[0]} -mtune=znver3"],  # fused: one rounding
+        [
+            "",
+            "-O1 -mtune=znver3",
+            "-O1 -mtune=generic",
+            WIDTHS[0],
+            f"-O1 {WIDTHS[0]} -mtune=znver3",
+        ],  # fused: one rounding
         [WIDTHS[1], f"-O1 {WIDTHS[1]} -mavx -mtune=znver3"],  # two
     ]
 FLAGS = cpu_kernels.FLAGS
@@ -310,20 +317,27 @@ def test_numbers_of_another_type_are_refused():
         CpuEngine(model, np.float16)
 
 
-def test_a_library_that_cannot_be_loaded_is_named_and_numpy_takes_its_place(tmp_path, monkeypatch):
-    def at(folder):
+def test_a_damaged_cache_or_none_costs_a_compilation_and_not_the_engine(tmp_path, monkeypatch, capsys):
+    def notice(folder):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
-        monkeypatch.setattr(cpu_kernels, "loaded", {})
-        return choose_engine("cpu", ModelConfig(2, 1, 1))
+        built_with(monkeypatch, "-O0")
+        engines._say_compiling.cache_clear()  # which is said once a process
+        assert engines.choose_engine("cpu", ModelConfig(2, 1, 1))[0].name == "C++"
+        return capsys.readouterr().err
 
-    assert at("sound")[0].name == "C++"
-    [sound] = tmp_path.glob("sound/cuchar/cpu/*.so")
-    assert sound.stat().st_mode & 0o777 == 0o755
-    cut = tmp_path / "cut/cuchar/cpu" / sound.name
-    cut.parent.mkdir(parents=True)
-    cut.write_bytes(sound.read_bytes()[:100])
-    engine, reason = at("cut")
-    assert engine.name == "NumPy" and f"expected to load {cut}, found: " in reason
+    (tmp_path / "file").write_text("")
+    kept = "compiling the kernels; the next run finds them compiled\n"
+    assert notice("cache") == kept
+    [library] = tmp_path.glob("cache/cuchar/cpu/*.so")
+    cut = library.read_bytes()[:100]
+    library.unlink()  # what this process has loaded stays as it is
+    library.write_bytes(cut)
+    assert notice("cache") == kept
+    assert notice("cache") == ""
+    assert notice("file") == (
+        f"compiling the kernels; every run will, since {tmp_path}/file/cuchar/cpu cannot be used (Not a directory): "
+        "set XDG_CACHE_HOME\n"
+    )
 
 
 def fingerprint(folder, *flags, **more):

@@ -25,12 +25,12 @@ OPTIONS = {
 }
 
 
-def load(source: str, sanitize: Sanitize | None, notice: Callable[[], None] = lambda: None) -> ctypes.CDLL:
+def load(source: str, sanitize: Sanitize | None, notice: Callable[[str], None] = lambda kept: None) -> ctypes.CDLL:
     """The library that a source text makes, from the cache if it has been made before.
 
     Args:
         source: CUDA C++, `#line` and all, with EMULATE(name, parameters) for every kernel.
-        notice: called before something is compiled.
+        notice: called before something is compiled, with what becomes of it.
     Raises:
         DeviceError: no compiler, an error in the source, no room for the cache, or a sanitizer that is not preloaded.
     """
@@ -41,6 +41,7 @@ def load(source: str, sanitize: Sanitize | None, notice: Callable[[], None] = la
     flags = [*FLAGS, *([*CHECKED, f"-fsanitize={sanitize}"] if sanitize else FAST)]
     runtime_flags = [*FLAGS, "-O2", *([f"-DSANITIZE_{sanitize.upper()}"] if sanitize else [])]
     runtime = build((HERE / "runtime.cpp").read_text("utf-8"), runtime_flags, "emulator", HERE)
+    host_compiler.load(runtime)
     return host_compiler.load(build(source, ["-include", "cuda.hpp", *flags], "emulator", HERE, [runtime], notice))
 
 

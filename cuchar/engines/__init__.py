@@ -78,5 +78,5 @@ def _has_driver() -> bool:
 
 
 @lru_cache(maxsize=1)  # once a process
-def _say_compiling() -> None:
-    print("compiling the kernels; the next run finds them compiled", file=sys.stderr)
+def _say_compiling(kept: str = "the next run finds them compiled") -> None:
+    print(f"compiling the kernels; {kept}", file=sys.stderr)
