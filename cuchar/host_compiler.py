@@ -56,7 +56,7 @@ def build(
     """
     flags = ["-fPIC", "-shared", "-pthread", *flags]
     included = [path.read_text("utf-8") for path in sorted(headers.glob("*.[hc]*"))] if headers else []
-    whole = "\0".join([_identity(), *flags, *map(str, libraries), *included, source])
+    whole = "\0".join([identity(), *flags, *map(str, libraries), *included, source])
     name = f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.so"
     # By its own name, a library that others are linked to is found wherever the cache is.
     command = [*compiler(), *flags, *([f"-I{headers}"] if headers else [])]
@@ -71,7 +71,7 @@ def build(
             done = run([*command, "-o", str(made), "-x", "c++", "-", "-x", "none", *map(str, libraries)], source)
             if done.returncode:
                 lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
-                raise DeviceError(next((line for line in lines if "error" in line), lines[-1]))
+                raise DeviceError(next((line for line in lines if "error:" in line), lines[-1]))
             digest = made.with_suffix(DIGEST)
             digest.write_text(_digest(made))
             for file in (digest, made):  # each at once, for who else may be looking
@@ -136,7 +136,7 @@ def _identity_of(command: str) -> str:
     return run([*shlex.split(command), NATIVE, "-dM", "-E", "-x", "c++", "-"], "").stdout
 
 
-def _identity() -> str:
+def identity() -> str:
     """What this compiler predefines for this processor: the version of the one, the instructions of the other."""
     return _identity_of(shlex.join(compiler()))
 

@@ -356,6 +356,18 @@ def test_clean_under_sanitizers(sanitize, width):
     assert run.returncode == 0 and len(run.stdout) == 65, run.stderr[:3000]
 
 
+def test_every_compiler_makes_the_same_bits():
+    """Of the engine and of the emulator; of g++ and clang, as far as they are here: .ci/run installs both."""
+    compilers = [name for name in ("g++", "clang++") if shutil.which(name)] or ["c++"]
+    engines = {fingerprint(KERNELS, "-O1", CXX=name).stdout for name in compilers}
+    command = [sys.executable, ROOT / "tests/fingerprint.py", KERNELS, "small block"]
+    emulators = {
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment() | {"CXX": name}).stdout
+        for name in compilers
+    }
+    assert {len(digest) for digest in engines | emulators} == {65} and (len(engines), len(emulators)) == (1, 1)
+
+
 FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(
     path.name for path in KERNELS.glob("cpu_*.hpp")
 )
