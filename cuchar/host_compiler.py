@@ -1,6 +1,8 @@
 """The host's C++ compiler, and a cache of what it made."""
 
+import atexit
 import ctypes
+import errno
 import hashlib
 import os
 import platform
@@ -16,17 +18,18 @@ from pathlib import Path
 from cuchar.errors import DeviceError
 
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"  # all that the processor has
+DIGEST = ".sha256"  # of a file that says what is in the library beside it
 
 
 def load(library: Path) -> ctypes.CDLL:
     """
     Raises:
-        DeviceError: it cannot be loaded: a file that was cut off, say.
+        DeviceError: it cannot be loaded: from a file system that no program may be run from, say.
     """
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
-        raise DeviceError(f"expected to load {library}, found: {error}; remove it") from None
+        raise DeviceError(f"expected to load {library}, found: {error}; set XDG_CACHE_HOME") from None
 
 
 def build(
@@ -35,47 +38,86 @@ def build(
     folder: str,
     headers: Path | None = None,
     libraries: Sequence[Path] = (),
-    notice: Callable[[], None] = lambda: None,
+    notice: Callable[[str], None] = lambda kept: None,
 ) -> Path:
-    """The shared library that a source text makes, from the cache if it has been made before.
+    """The shared library that a source text makes, from the cache if it has been made before and is as it was made.
+
+    Where the cache cannot be written, a folder of this process's own takes its place.
 
     Args:
         source: C++.
         flags: the compiler's, besides those that make a shared library.
         folder: of the cache.
         headers: a folder that the source includes from.
-        libraries: to link; they lie in the same folder of the cache.
-        notice: called before something is compiled.
+        libraries: to link; the process has loaded them, or they lie in the same folder of the cache.
+        notice: called before something is compiled, with what becomes of it: whether the next run finds it.
     Raises:
-        DeviceError: no compiler, an error in the source, or no room for the cache.
+        DeviceError: no compiler, an error in the source, or no room to write.
     """
     flags = ["-fPIC", "-shared", "-pthread", *flags]
     included = [path.read_text("utf-8") for path in sorted(headers.glob("*.[hc]*"))] if headers else []
-    whole = "\0".join([_identity(), *flags, *map(str, libraries), *included, source])
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "cuchar", folder)
-    library = cached / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.so"
+    whole = "\0".join([identity(), *flags, *map(str, libraries), *included, source])
+    name = f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.so"
+    # By its own name, a library that others are linked to is found wherever the cache is.
+    command = [*compiler(), *flags, *([f"-I{headers}"] if headers else [])]
+    command += [f"-Wl,-soname,{name}", "-Wl,-rpath,$ORIGIN"] if libraries or headers else []
     try:
-        if library.exists():
-            return library
-        notice()
-        cached.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(suffix=".so", dir=cached)
+        place, kept = _place(folder, name)
+        if _is_sound(place / name):
+            return place / name
+        notice(kept)
+        with tempfile.TemporaryDirectory(dir=place) as unfinished:
+            made = Path(unfinished, name)
+            done = run([*command, "-o", str(made), "-x", "c++", "-", "-x", "none", *map(str, libraries)], source)
+            if done.returncode:
+                lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+                raise DeviceError(next((line for line in lines if "error:" in line), lines[-1]))
+            digest = made.with_suffix(DIGEST)
+            digest.write_text(_digest(made))
+            for file in (digest, made):  # each at once, for who else may be looking
+                os.replace(file, place / file.name)
     except OSError as error:
-        raise DeviceError(f"expected to write to {cached}, found: {error.strerror}; set XDG_CACHE_HOME") from None
-    os.close(handle)
+        raise DeviceError(f"expected room for what is compiled, found: {error}; set XDG_CACHE_HOME or TMPDIR") from None
+    return place / name
+
+
+def _place(folder: str, name: str) -> tuple[Path, str]:
+    """The folder that has a library, or that it can be written to, and what that means for the next run."""
     try:
-        # By its own name, a library that others are linked to is found wherever the cache is.
-        command = [*compiler(), *flags, *([f"-I{headers}"] if headers else [])]
-        command += [f"-Wl,-soname,{library.name}", "-Wl,-rpath,$ORIGIN"] if libraries or headers else []
-        made = run([*command, "-o", unfinished, "-x", "c++", "-", "-x", "none", *map(str, libraries)], source)
-        if made.returncode:
-            lines = made.stderr.splitlines() or [f"exit status {made.returncode}"]
-            raise DeviceError(next((line for line in lines if "error" in line), lines[-1]))
-        os.chmod(unfinished, 0o755)  # mkstemp's are for one user alone
-        os.replace(unfinished, library)  # at once, for who else may be looking
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
-    return library
+        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        place = (base if base.is_absolute() else Path("~/.cache").expanduser()) / "cuchar" / folder
+        if not _is_sound(place / name):
+            place.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+        if place.stat().st_uid not in (0, os.getuid()):  # whose libraries would be run as if they were ours
+            raise PermissionError(errno.EPERM, "it is another user's")
+        return place, "the next run finds them compiled"
+    except RuntimeError:
+        trouble = "there is no home directory"
+    except OSError as error:
+        trouble = f"{place} cannot be used ({error.strerror})"
+    place = _own_folder() / folder
+    place.mkdir(exist_ok=True)
+    return place, f"every run will, since {trouble}: set XDG_CACHE_HOME"
+
+
+@cache
+def _own_folder() -> Path:
+    """This process's, closed to other users, and removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix="cuchar-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _is_sound(library: Path) -> bool:
+    """Whether it is what the compiler made. To load one that was cut off or damaged can end the process."""
+    with suppress(OSError):
+        return library.with_suffix(DIGEST).read_bytes() == _digest(library).encode()
+    return False
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def compiler() -> list[str]:
@@ -94,7 +136,7 @@ def _identity_of(command: str) -> str:
     return run([*shlex.split(command), NATIVE, "-dM", "-E", "-x", "c++", "-"], "").stdout
 
 
-def _identity() -> str:
+def identity() -> str:
     """What this compiler predefines for this processor: the version of the one, the instructions of the other."""
     return _identity_of(shlex.join(compiler()))
 

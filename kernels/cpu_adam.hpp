@@ -47,9 +47,9 @@ inline double adam(const Update& update) {
         const real* __restrict gradients = update.gradients;
         for (long i = blocks.begin * NUMBERS; i < std::min(update.size, blocks.end * NUMBERS); ++i) {
             const real g = gradients[i] * scale;
-            m[i] = m[i] * beta1 + g * new1;
-            v[i] = v[i] * beta2 + g * g * new2;
-            p[i] = p[i] * decay - step_size * m[i] / (std::sqrt(v[i]) / root + epsilon);
+            const real mean = m[i] * beta1 + g * new1, square = v[i] * beta2 + g * g * new2;
+            m[i] = mean, v[i] = square;  // and not read again from there, which would wait for the store
+            p[i] = p[i] * decay - step_size * mean / (std::sqrt(square) / root + epsilon);
         }
     });
     return norm;

@@ -3,19 +3,24 @@
 
 #include "cpu_layout.hpp"
 
+inline Lanes one_minus_square(Lanes x) { return fused(-x, x, all(1)); }
+
 /* R rows of a panel of units at one step. */
 template <int R, int P>
 inline void cell_back(const Task& task, const Layout& at, long layer, long t, long b, long number, Number<R>, Number<P>) {
     const long Hp = at.Hp, row = t * task.B + b, N = task.T * task.B;
     const real* const weights = task.weights;
     real* const gates = task.gates + (layer * N + row) * 4 * Hp;
+    const auto add = [&](Lanes (&sum)[R][P], const real* da, const real* panels) {  // of the four gates of a layer
+        for (long gate = 0; gate < 4; ++gate)
+            multiply<R, P>(sum, da + gate * Hp, 4 * Hp, panels + (number * 4 + gate) * at.H * P * LANES, at.H);
+    };
     Lanes above[R][P] = {}, recurrent[R][P] = {};
     if (layer + 1 == at.L)
         multiply<R, P>(above, task.logits + row * at.Vp, at.Vp, weights + at.head_backward() + number * at.V * P * LANES, at.V);
     else
-        multiply<R, P>(above, gates + N * 4 * Hp, 4 * Hp, weights + at.inputs_backward(layer + 1) + number * 4 * Hp * P * LANES, 4 * Hp);
-    if (t + 1 < task.T)
-        multiply<R, P>(recurrent, gates + task.B * 4 * Hp, 4 * Hp, weights + at.recurrent_backward(layer) + number * 4 * Hp * P * LANES, 4 * Hp);
+        add(above, gates + N * 4 * Hp, weights + at.inputs_backward(layer + 1));
+    if (t + 1 < task.T) add(recurrent, gates + task.B * 4 * Hp, weights + at.recurrent_backward(layer));
     for (int p = 0; p < P && number * P + p < at.U; ++p)
         for (int r = 0; r < R; ++r) {
             const long unit = (number * P + p) * LANES;
@@ -25,12 +30,12 @@ inline void cell_back(const Task& task, const Layout& at, long layer, long t, lo
             const Lanes i = load(gate), f = load(gate + Hp), g = load(gate + 2 * Hp), o = load(gate + 3 * Hp);
             if (task.masks) above[r][p] *= load(task.masks + (layer * N + row + r) * Hp + unit);
             const Lanes dh = above[r][p] + recurrent[r][p], tanh_c = tanh(load(c + task.B * Hp));
-            Lanes dc = dh * o * (1 - tanh_c * tanh_c);
+            Lanes dc = dh * o * one_minus_square(tanh_c);
             if (t + 1 < task.T) dc += load(carried);
             store(carried, dc * f);
             store(gate, dc * g * (i * (1 - i)));
             store(gate + Hp, dc * load(c) * (f * (1 - f)));
-            store(gate + 2 * Hp, dc * i * (1 - g * g));
+            store(gate + 2 * Hp, dc * i * one_minus_square(g));
             store(gate + 3 * Hp, dh * tanh_c * (o * (1 - o)));
         }
 }

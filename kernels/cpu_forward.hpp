@@ -10,7 +10,7 @@
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<std::uint64_t>(a) * b >> 32; }
 #include "philox.cuh"
 
-inline Lanes sigmoid_of_half(Lanes half) { return tanh(half) * real(0.5) + real(0.5); }
+inline Lanes sigmoid_of_half(Lanes half) { return fused(tanh(half), all(0.5), all(0.5)); }
 
 /* R rows of a vector of units at one step. */
 template <int R>
@@ -33,7 +33,7 @@ inline void cell(const Task& task, const Layout& at, long layer, long t, long b,
     }
     for (int r = 0; r < R; ++r) {
         const Lanes i = sigmoid_of_half(held[r][0]), f = sigmoid_of_half(held[r][1]), g = tanh(held[r][2]), o = sigmoid_of_half(held[r][3]);
-        const Lanes next = f * load(c + r * Hp + unit) + i * g;
+        const Lanes next = fused(f, load(c + r * Hp + unit), i * g);
         store(c + (task.B + r) * Hp + unit, next);
         store(h + (task.B + r) * Hp + unit, o * tanh(next));
         if (task.gates) {
@@ -64,21 +64,16 @@ inline real cross_entropy(real* logits, long V, long target, long N, bool way_ba
     real largest = logits[0], total = 0;
     for (long v = 1; v < V; ++v) largest = logits[v] > largest ? logits[v] : largest;
     const real chosen = logits[target] - largest;
-    Lanes sums{};
-    long v = 0;
-    for (; v + LANES <= V; v += LANES) {
-        const Lanes e = exp_of_negative(load(logits + v) - largest);
-        store(logits + v, e);
-        sums += e;
-    }
-    for (int lane = 0; lane < LANES; ++lane) total += sums[lane];
-    if (v < V) {
+    constexpr int PARTS = 64 / sizeof(real);  // of the sum, however wide a vector is
+    real parts[PARTS] = {};
+    for (long v = 0; v < V; v += LANES) {
         const Lanes e = exp_of_negative(load(logits + v) - largest);  // rows are padded
         store(logits + v, e);
-        for (int lane = 0; lane < V - v; ++lane) total += e[lane];
+        put(parts + v % PARTS, e, V - v, true);
     }
+    for (const real part : parts) total += part;
     if (way_back) {
-        for (v = 0; v < V; ++v) logits[v] /= total * N;
+        for (long v = 0; v < V; ++v) logits[v] /= total * N;
         logits[target] -= real(1) / N;
     }
     return std::log(total) - chosen;

@@ -9,12 +9,6 @@
 
 constexpr long CHUNK = 128;  // characters
 
-/* to[0..valid) = or += values */
-inline void put(real* to, Lanes values, long valid, bool add) {
-    if (valid >= LANES) return store(to, add ? load(to) + values : values);
-    for (long lane = 0; lane < valid; ++lane) to[lane] = add ? to[lane] + values[lane] : values[lane];
-}
-
 /* N characters' share in R rows of a panel of a product: sum over n of left[n, r] * right[n, column]. */
 template <int R, int P>
 inline void product(real* out, long K, const real* left, long left_stride, const real* right, long right_stride, long column, long N, bool add, Number<R>, Number<P>) {
@@ -28,7 +22,7 @@ inline void product(real* out, long K, const real* left, long left_stride, const
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) sum[r][p] += left[r] * row[p];
+            for (int p = 0; p < P; ++p) sum[r][p] = fused(all(left[r]), row[p], sum[r][p]);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)

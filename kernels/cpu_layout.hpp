@@ -43,7 +43,7 @@ struct Layout {
 
     /* In `weights`. A layer's bias comes first: [4,Hp]; in layer 0 it is in the rows of the characters, [V,4,Hp]. */
     long forward_size() const { return U * H * 4 * LANES; }
-    long backward_size() const { return units.size(4 * Hp); }
+    long backward_size() const { return units.size(4 * H); }
     long first(long layer) const {
         return layer ? 4 * V * Hp + forward_size() + backward_size() + (layer - 1) * (4 * Hp + 2 * forward_size() + 2 * backward_size()) : 0;
     }
@@ -71,14 +71,9 @@ inline void fold_forward(const Layout& at, real* to, const real* from, long K, l
     });
 }
 
-/* [4H, H] -> panels over H whose k runs through the four padded gates. */
+/* [4H, H] -> panels over H whose k runs through the units of the four gates. */
 inline void fold_backward(const Layout& at, real* to, const real* from, long number) {
-    const long width = at.units.width * LANES;
-    real* panel = to + number * at.units.size(4 * at.Hp) / at.units.count;
-    for (long gate = 0; gate < 4; ++gate, panel += at.Hp * width) {
-        pack(panel, from + gate * at.H * at.H, at.H, at.H, at.units, number);
-        std::fill(panel + at.H * width, panel + at.Hp * width, real(0));
-    }
+    pack(to + number * 4 * at.H * at.units.width * LANES, from, 4 * at.H, at.H, at.units, number);
 }
 
 /* A thread's share of the way from parameters to weights. */

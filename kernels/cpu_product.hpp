@@ -59,7 +59,7 @@ inline __attribute__((always_inline)) void multiply(
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-                for (int p = 0; p < P; ++p) part[r][p] += rows[r * stride + k] * weights[p];
+                for (int p = 0; p < P; ++p) part[r][p] = fused(all(rows[r * stride + k]), weights[p], part[r][p]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)

@@ -28,11 +28,11 @@ double multiply_add(long threads, long trips) {
     std::vector<Lanes> kept(threads);
     Team::run(threads, [&](int thread, Team&) {
         constexpr int SUMS = ROWS * WIDTH;
-        Lanes sum[SUMS], factor = Lanes{} + real(0.5);
-        for (int i = 0; i < SUMS; ++i) sum[i] = Lanes{} + real(thread + i);  // others, or the compiler makes one of them
+        Lanes sum[SUMS], factor = all(0.5);
+        for (int i = 0; i < SUMS; ++i) sum[i] = all(thread + i);  // others, or the compiler makes one of them
         for (long trip = 0; trip < trips; ++trip)
 #pragma GCC unroll 32
-            for (int i = 0; i < SUMS; ++i) sum[i] = sum[i] * factor + factor;
+            for (int i = 0; i < SUMS; ++i) sum[i] = fused(sum[i], factor, factor);
         for (int i = 0; i < SUMS; ++i) kept[thread] += sum[i];
     });
     return 2.0 * ROWS * WIDTH * LANES * trips * threads;

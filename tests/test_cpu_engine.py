@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 from central_differences import expect_gradients_of_central_differences
 from conftest import ROOT, environment
+from cpu_fingerprint import digest_of, results
 from statistics_of_draws import LAWS
 from test_cuda_engine import EPS, SHAPES, Recording, as_type, everything, magnitudes, problem
 from test_kernel_mutations import KERNELS, chosen, mutant
 
+from cuchar import engines
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.emulator import sanitizer_environment
-from cuchar.engines import choose_engine, cpu_engine, cpu_kernels
+from cuchar.engines import cpu_engine, cpu_kernels
 from cuchar.engines.base import Dropout
 from cuchar.engines.cpu_engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
@@ -32,6 +34,19 @@ from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
 
 WIDTHS = {"x86_64": ["-march=x86-64-v3", "-march=x86-64"]}.get(platform.machine(), [])  # besides the machine's own
+BUILDS = [["", "-O1"]]  # lists of flags that must not make a difference
+if WIDTHS:
+    BUILDS = [
+        [
+            "",
+            "-O1 -mtune=znver3",
+            "-O1 -mtune=generic",
+            WIDTHS[0],
+            f"-O1 {WIDTHS[0]} -mtune=znver3",
+        ],  # fused: one rounding
+        [WIDTHS[1], f"-O1 {WIDTHS[1]} -mavx -mtune=znver3"],  # two
+    ]
+FLAGS = cpu_kernels.FLAGS
 
 
 def threads(monkeypatch, count):
@@ -40,14 +55,14 @@ def threads(monkeypatch, count):
     monkeypatch.setattr(cpu_engine, "PRODUCTS_A_THREAD", 1)
 
 
-def narrower(monkeypatch, flag):
-    """As on a machine with other instructions."""
-    monkeypatch.setattr(cpu_kernels, "FLAGS", [*cpu_kernels.FLAGS, flag])
+def built_with(monkeypatch, *flags):
+    """As on a machine with other instructions, or by a compiler of another mind."""
+    monkeypatch.setattr(cpu_kernels, "FLAGS", [*FLAGS, *flags])
     monkeypatch.setattr(cpu_kernels, "loaded", {})
 
 
 def expect_accuracy(shape, monkeypatch):
-    """Every result's error within the bound of the arithmetic, and the same bits with any number of threads.
+    """Every result's error within the bound of the arithmetic, on five threads.
 
     Where H is 1, a tensor has so few numbers that NumPy's error may happen to be none: several problems then count as one.
     """
@@ -61,13 +76,10 @@ def expect_accuracy(shape, monkeypatch):
         terms = magnitudes(reference, inputs, dropout)
         exact = everything(reference, parameters, state, inputs, targets, dropout)
         single = (*as_type(parameters, state, np.float32), inputs, targets, dropout)
-        numpys, runs = everything(NumpyEngine(model), *single), []
-        for count in (1, 2, 5):
-            threads(monkeypatch, count)
-            runs.append(everything(CpuEngine(model), *single))
-        for name, ours in runs[0].items():
-            assert all(np.array_equal(ours, run[name]) for run in runs), f"{name} depends on the number of threads"
-            found = (ours - exact[name], numpys[name] - exact[name], terms.get(name, exact[name]))
+        threads(monkeypatch, 5)
+        ours, numpys = (everything(engine, *single) for engine in (CpuEngine(model), NumpyEngine(model)))
+        for name in ours:
+            found = (ours[name] - exact[name], numpys[name] - exact[name], terms.get(name, exact[name]))
             squares[name] = squares.get(name, 0) + np.array([np.sum(values**2) for values in found])
     for name, (error, numpys_error, size) in {name: np.sqrt(values) for name, values in squares.items()}.items():
         assert error <= 2 * numpys_error + 4 * EPS * size, name
@@ -81,14 +93,49 @@ def test_every_result_is_as_accurate_as_numpys(shape, monkeypatch):
 @pytest.mark.parametrize("flag", WIDTHS)
 @pytest.mark.parametrize("shape", SHAPES[::4])
 def test_with_other_instructions_too(shape, flag, monkeypatch):
-    narrower(monkeypatch, flag)
+    built_with(monkeypatch, *flag.split())
     expect_accuracy(shape, monkeypatch)
 
 
-@pytest.mark.parametrize("flag", ["-march=native", *WIDTHS])
+def small_shapes():
+    """V, H, L, B, T: the smallest that there are, and some at the edges of vectors and tiles."""
+    generator = np.random.default_rng(0)
+    edges = [1, 2, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 47, 48, 49, 64, 65, 66]
+    shapes = [(5, 3, 2, 2, 2)]
+    for _ in range(160):
+        V, H, L, B, T = (int(size) for size in generator.integers(1, 13, 5))
+        shapes.append((max(V, 2), H, min(L, 4), B, T))
+    for _ in range(40):
+        V, H = (int(size) for size in generator.choice(edges, 2))
+        L, B, T = (int(size) for size in generator.integers((1, 1, 1), (4, 20, 5)))
+        shapes.append((max(V, 2), H, L, B, T))
+    return shapes
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("builds", BUILDS)
+def test_bits_depend_neither_on_threads_nor_on_what_the_compiler_prefers(builds, dtype, monkeypatch):
+    """Two steps of training, scores and logits."""
+    found = set()
+    for flags in builds:
+        built_with(monkeypatch, *flags.split())
+        runs = []
+        for counts in ([1], [2, 3, 5]):
+            digests = []
+            for number, shape in enumerate(small_shapes()):
+                threads(monkeypatch, counts[number % len(counts)])
+                digests.append(digest_of(results(*shape, dtype, laws=())))
+            runs.append(tuple(digests))
+        apart = [shape for shape, *bits in zip(small_shapes(), *runs, strict=True) if len(set(bits)) > 1]
+        assert not apart, f"{flags}: {len(apart)} shapes depend on the number of threads, {apart[:5]} among them"
+        found.add(runs[0])
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("flag", ["", *WIDTHS])
 @pytest.mark.parametrize("shape", [(5, 4, 2, 3, 3), (5, 3, 1, 2, 4), (4, 3, 3, 2, 3), (2, 17, 1, 7, 2)])
 def test_gradients_are_those_of_central_differences(shape, flag, monkeypatch):
-    narrower(monkeypatch, flag)
+    built_with(monkeypatch, *flag.split())
     model, parameters, inputs, targets, state = problem(*shape)
     dropout = Dropout(0.4, 3, 9)
     expect_gradients_of_central_differences(CpuEngine(model, np.float64), parameters, inputs, targets, state, dropout)
@@ -270,20 +317,27 @@ def test_numbers_of_another_type_are_refused():
         CpuEngine(model, np.float16)
 
 
-def test_a_library_that_cannot_be_loaded_is_named_and_numpy_takes_its_place(tmp_path, monkeypatch):
-    def at(folder):
+def test_a_damaged_cache_or_none_costs_a_compilation_and_not_the_engine(tmp_path, monkeypatch, capsys):
+    def notice(folder):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
-        monkeypatch.setattr(cpu_kernels, "loaded", {})
-        return choose_engine("cpu", ModelConfig(2, 1, 1))
+        built_with(monkeypatch, "-O0")
+        engines._say_compiling.cache_clear()  # which is said once a process
+        assert engines.choose_engine("cpu", ModelConfig(2, 1, 1))[0].name == "C++"
+        return capsys.readouterr().err
 
-    assert at("sound")[0].name == "C++"
-    [sound] = tmp_path.glob("sound/cuchar/cpu/*.so")
-    assert sound.stat().st_mode & 0o777 == 0o755
-    cut = tmp_path / "cut/cuchar/cpu" / sound.name
-    cut.parent.mkdir(parents=True)
-    cut.write_bytes(sound.read_bytes()[:100])
-    engine, reason = at("cut")
-    assert engine.name == "NumPy" and f"expected to load {cut}, found: " in reason
+    (tmp_path / "file").write_text("")
+    kept = "compiling the kernels; the next run finds them compiled\n"
+    assert notice("cache") == kept
+    [library] = tmp_path.glob("cache/cuchar/cpu/*.so")
+    cut = library.read_bytes()[:100]
+    library.unlink()  # what this process has loaded stays as it is
+    library.write_bytes(cut)
+    assert notice("cache") == kept
+    assert notice("cache") == ""
+    assert notice("file") == (
+        f"compiling the kernels; every run will, since {tmp_path}/file/cuchar/cpu cannot be used (Not a directory): "
+        "set XDG_CACHE_HOME\n"
+    )
 
 
 def fingerprint(folder, *flags, **more):
@@ -300,6 +354,18 @@ def test_clean_under_sanitizers(sanitize, width):
     flags = ("-O1", "-g", width, f"-fsanitize={sanitize}", "-fno-sanitize-recover=all")
     run = fingerprint(KERNELS, *flags, **sanitizer_environment(sanitize), OPENBLAS_NUM_THREADS="1")
     assert run.returncode == 0 and len(run.stdout) == 65, run.stderr[:3000]
+
+
+def test_every_compiler_makes_the_same_bits():
+    """Of the engine and of the emulator; of g++ and clang, as far as they are here: .ci/run installs both."""
+    compilers = [name for name in ("g++", "clang++") if shutil.which(name)] or ["c++"]
+    engines = {fingerprint(KERNELS, "-O1", CXX=name).stdout for name in compilers}
+    command = [sys.executable, ROOT / "tests/fingerprint.py", KERNELS, "small block"]
+    emulators = {
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment() | {"CXX": name}).stdout
+        for name in compilers
+    }
+    assert {len(digest) for digest in engines | emulators} == {65} and (len(engines), len(emulators)) == (1, 1)
 
 
 FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(

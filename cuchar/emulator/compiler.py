@@ -13,8 +13,11 @@ from cuchar.host_compiler import NATIVE, build, compiler, run
 Sanitize = Literal["address", "undefined", "thread"]
 
 HERE = Path(__file__).resolve().parent
-# A frame that is too large would leave its stack, which is the runtime's 64 KiB.
-FLAGS = "-std=c++20 -Wl,-Bsymbolic -fno-gnu-unique -Werror=frame-larger-than=32768".split()
+FLAGS = "-std=c++20 -ffp-contract=off -Wl,-Bsymbolic".split()
+# A frame that is too large would leave its stack, which is the runtime's 64 KiB. Unique symbols, which clang does not make,
+# would make one variable of those that templates of two libraries have.
+OF_GCC = "-Werror=frame-larger-than=32768 -fno-gnu-unique".split()
+OF_CLANG = "-Wframe-larger-than=32768 -Werror=frame-larger-than".split()
 FAST = ["-O2", NATIVE, *"-fno-math-errno -fno-trapping-math".split()]
 CHECKED = "-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all".split()
 PRELOADED = {"address": "libasan.so", "thread": "libtsan.so"}  # these replace malloc, so they must come first
@@ -25,12 +28,12 @@ OPTIONS = {
 }
 
 
-def load(source: str, sanitize: Sanitize | None, notice: Callable[[], None] = lambda: None) -> ctypes.CDLL:
+def load(source: str, sanitize: Sanitize | None, notice: Callable[[str], None] = lambda kept: None) -> ctypes.CDLL:
     """The library that a source text makes, from the cache if it has been made before.
 
     Args:
         source: CUDA C++, `#line` and all, with EMULATE(name, parameters) for every kernel.
-        notice: called before something is compiled.
+        notice: called before something is compiled, with what becomes of it.
     Raises:
         DeviceError: no compiler, an error in the source, no room for the cache, or a sanitizer that is not preloaded.
     """
@@ -38,9 +41,11 @@ def load(source: str, sanitize: Sanitize | None, notice: Callable[[], None] = la
         raise DeviceError(
             f"expected {PRELOADED[sanitize]} in LD_PRELOAD for sanitize={sanitize!r}; see sanitizer_environment"
         )
-    flags = [*FLAGS, *([*CHECKED, f"-fsanitize={sanitize}"] if sanitize else FAST)]
-    runtime_flags = [*FLAGS, "-O2", *([f"-DSANITIZE_{sanitize.upper()}"] if sanitize else [])]
+    common = [*FLAGS, *(OF_CLANG if "__clang__" in host_compiler.identity() else OF_GCC)]
+    flags = [*common, *([*CHECKED, f"-fsanitize={sanitize}"] if sanitize else FAST)]
+    runtime_flags = [*common, "-O2", *([f"-DSANITIZE_{sanitize.upper()}"] if sanitize else [])]
     runtime = build((HERE / "runtime.cpp").read_text("utf-8"), runtime_flags, "emulator", HERE)
+    host_compiler.load(runtime)
     return host_compiler.load(build(source, ["-include", "cuda.hpp", *flags], "emulator", HERE, [runtime], notice))
 
 

@@ -43,7 +43,7 @@ class EmulatedDevice:
         sanitize: "undefined" in any process; "address" and "thread" in one with `sanitizer_environment`.
         limits: of the GPU that it stands for.
         memory_bytes: what `free_bytes` says; by default what the machine has.
-        notice: called before something is compiled.
+        notice: called before something is compiled, with what becomes of it.
     """
 
     name = "emulator"
@@ -55,7 +55,7 @@ class EmulatedDevice:
         sanitize: compiler.Sanitize | None = None,
         limits: Limits = H100,
         memory_bytes: int | None = None,
-        notice: Callable[[], None] = lambda: None,
+        notice: Callable[[str], None] = lambda kept: None,
     ):
         self.limits = limits
         self._schedule, self._seed, self._sanitize = SCHEDULES.index(schedule), seed, sanitize

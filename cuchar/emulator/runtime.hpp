@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <source_location>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -52,7 +51,15 @@ struct Self {
 // initial-exec: else the first use in a thread allocates, which ThreadSanitizer takes for the kernel's doing.
 extern __thread Self* self __attribute__((tls_model("initial-exec")));
 
-using Where = std::source_location;
+// std::source_location, which clang has from 16 on.
+struct Where {
+    const char* file = "";
+    unsigned line = 0;
+
+    static constexpr Where current(const char* file = __builtin_FILE(), unsigned line = __builtin_LINE()) {
+        return {file, line};
+    }
+};
 
 // Until `threads` threads of the block are here; returns how many of them voted.
 unsigned barrier(unsigned id, unsigned threads, bool vote, const char* what, const Where& where);

@@ -68,9 +68,9 @@ struct Block {
     std::unique_ptr<Fiber[]> fibers;
 };
 
-std::string place(const Where& where) { return std::string(where.file_name()) + ":" + std::to_string(where.line()); }
+std::string place(const Where& where) { return std::string(where.file) + ":" + std::to_string(where.line); }
 bool same(const Where& a, const Where& b) {
-    return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
+    return a.line == b.line && std::strcmp(a.file, b.file) == 0;
 }
 
 // Not std::mutex: ThreadSanitizer would take it for an order between the kernel's threads.

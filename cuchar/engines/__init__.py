@@ -78,5 +78,5 @@ def _has_driver() -> bool:
 
 
 @lru_cache(maxsize=1)  # once a process
-def _say_compiling() -> None:
-    say("compiling the kernels; the next run finds them compiled")
+def _say_compiling(kept: str = "the next run finds them compiled") -> None:
+    say(f"compiling the kernels; {kept}")

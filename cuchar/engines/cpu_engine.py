@@ -92,7 +92,10 @@ class CpuEngine:
     name = "C++"
 
     def __init__(
-        self, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32, notice: Callable[[], None] = lambda: None
+        self,
+        model: ModelConfig,
+        dtype: np.typing.DTypeLike = np.float32,
+        notice: Callable[[str], None] = lambda kept: None,
     ):
         self.model, self.dtype = model, np.dtype(dtype)
         self.library = load(self.dtype, notice)

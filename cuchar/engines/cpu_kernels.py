@@ -13,7 +13,7 @@ from cuchar.errors import DeviceError
 
 FLAGS = [
     host_compiler.NATIVE,
-    *"-std=c++20 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-unknown-pragmas".split(),
+    *"-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wno-unknown-pragmas".split(),
 ]
 REAL = {"f": "float", "d": "double"}
 loaded: dict[np.dtype, ctypes.CDLL] = {}
@@ -59,7 +59,7 @@ class Law(_Structure):
     _fields_: ClassVar = [*_fields(ctypes.c_long, "is_exp argmax top_k"), *_fields(ctypes.c_double, "coldness top_p")]
 
 
-def load(dtype: np.dtype, notice: Callable[[], None] = lambda: None) -> ctypes.CDLL:
+def load(dtype: np.dtype, notice: Callable[[str], None] = lambda kept: None) -> ctypes.CDLL:
     """The functions for float32 or float64, which this process keeps.
 
     Raises:
