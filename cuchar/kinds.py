@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 MOST = 2**53  # of what is counted: far beyond any run, and as far as a float counts exactly
 LONGEST_SHOWN = 120  # characters of what was found
 
@@ -40,7 +38,8 @@ class Value:
     requirements: tuple[tuple[str, Callable[[Any], bool]], ...]
 
     def check(self, value: Any, where: str) -> Any:
-        if isinstance(value, np.generic):
+        numpy = sys.modules.get("numpy")  # whoever has one of its scalars has imported it; `--help` does without
+        if numpy is not None and isinstance(value, numpy.generic):
             value = value.item()
         for expected, meets in self.requirements:
             if not meets(value):

@@ -171,6 +171,8 @@ def test_help_is_quick_and_import_takes_no_cupy():
     assert seconds("-c", "import cuchar") < 0.15
     loaded = "import cuchar, sys; assert not {'numpy', 'cupy', 'rich', 'typer', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True, env=environment())
+    loaded = "import cuchar.cli, sys; assert not {'numpy', 'cupy', 'rich', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", loaded], check=True, env=environment())
 
 
 def test_version_is_the_packages():
