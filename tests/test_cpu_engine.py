@@ -374,7 +374,7 @@ FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(
 
 
 HARMLESS = (  # signs that may be either, as what they lead to is not used
-    "real(thread + i)", "factor + factor", "kept[thread] +=", "NUMBERS - 1) / NUMBERS", "return V - 1;",
+    "all(thread + i)", "kept[thread] +=", "NUMBERS - 1) / NUMBERS", "return V - 1;",
     "(layer - 1) * (4 * Hp + 2",  # a gap between layers
     "right_stride - LANES", "long size() const { return head_bias_row() +",  # for AddressSanitizer to see
 )  # fmt: skip
