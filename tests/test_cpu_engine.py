@@ -354,12 +354,12 @@ def test_every_compiler_makes_the_same_bits():
     """Of the engine and of the emulator; of g++ and clang, as far as they are here: .ci/run installs both."""
     compilers = [name for name in ("g++", "clang++") if shutil.which(name)] or ["c++"]
     emulated = [sys.executable, ROOT / "tests/fingerprint.py", KERNELS, "small block"]
-    engine_s, emulator_s = set(), set()
+    of_engine, of_emulator = set(), set()
     for name in compilers:
-        engine_s.add(fingerprint(KERNELS, "-O1", CXX=name).stdout)
+        of_engine.add(fingerprint(KERNELS, "-O1", CXX=name).stdout)
         env = environment() | {"CXX": name}
-        emulator_s.add(subprocess.run(emulated, stdout=subprocess.PIPE, text=True, env=env).stdout)
-    assert [len(digest) for digest in (*engine_s, *emulator_s)] == [65, 65]  # one of each
+        of_emulator.add(subprocess.run(emulated, stdout=subprocess.PIPE, text=True, env=env).stdout)
+    assert [len(digest) for digest in (*of_engine, *of_emulator)] == [65, 65]  # one of each
 
 
 FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(
