@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from conftest import environment
 
-from cuchar import host_compiler
 from cuchar.emulator import EmulatedDevice, sanitizer_environment
 from cuchar.emulator.compiler import HERE
 from cuchar.engines.device import Device, Kernel, Limits
@@ -638,19 +637,13 @@ def test_two_processes_may_compile_at_once(tmp_path):
     assert len(libraries(tmp_path)) == 2
 
 
-def test_a_kernel_of_this_run_alone_is_linked_to_the_runtime_in_a_cache_that_can_only_be_read(tmp_path, monkeypatch):
-    def refuse(**_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    planted(EmulatedDevice(), "*out = 1;")
-    monkeypatch.setattr(host_compiler.tempfile, "TemporaryFile", refuse)
-    device, notices = EmulatedDevice(notice=lambda kept: notices.append(kept)), []
-    out = device.empty(1, "f4")
-    planted(device, "*out = 7;")(1, 1, out)
-    assert out == [7] and len(libraries(tmp_path)) == 2
-    folder = tmp_path / "cuchar/emulator"
-    assert notices == [f"every run will, since {folder} cannot be used (Permission denied): set XDG_CACHE_HOME"]
+def test_a_kernel_of_this_run_alone_is_linked_to_the_runtime_in_a_cache_that_can_only_be_read(tmp_path):
+    refuse = "import tempfile\ndef refuse(dir):\n    raise PermissionError(13, 'Permission denied')\ntempfile.TemporaryFile = refuse\n"
+    env = environment() | {"XDG_CACHE_HOME": str(tmp_path)}
+    for number, before in ((1, ""), (2, refuse)):
+        task = json.dumps([None, source_of(f"*out = {number};", "float* out, unsigned* f"), {}, 1, 1])
+        assert subprocess.check_output([sys.executable, "-c", before + CHILD, task], env=env) == b"[%d]\n" % number
+    assert len(libraries(tmp_path)) == 2  # the runtime and the first kernel
 
 
 def test_a_compiler_s_first_error_is_the_message():

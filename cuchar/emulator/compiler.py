@@ -13,7 +13,7 @@ from cuchar.host_compiler import NATIVE, build, compiler, run
 Sanitize = Literal["address", "undefined", "thread"]
 
 HERE = Path(__file__).resolve().parent
-FLAGS = "-std=c++20 -ffp-contract=off -Wl,-Bsymbolic".split()
+FLAGS = "-std=c++20 -ffp-contract=off -Wl,-Bsymbolic".split()  # contraction off: the same bits, whatever the compiler
 # A frame that is too large would leave its stack, which is the runtime's 64 KiB. Unique symbols, which clang does not make,
 # would make one variable of those that templates of two libraries have.
 OF_GCC = "-Werror=frame-larger-than=32768 -fno-gnu-unique".split()
@@ -45,7 +45,7 @@ def load(source: str, sanitize: Sanitize | None, notice: Callable[[str], None] =
     flags = [*common, *([*CHECKED, f"-fsanitize={sanitize}"] if sanitize else FAST)]
     runtime_flags = [*common, "-O2", *([f"-DSANITIZE_{sanitize.upper()}"] if sanitize else [])]
     runtime = build((HERE / "runtime.cpp").read_text("utf-8"), runtime_flags, "emulator", HERE)
-    host_compiler.load(runtime)
+    host_compiler.load(runtime)  # which may lie in another folder than what is linked to it: see host_compiler.build
     return host_compiler.load(build(source, ["-include", "cuda.hpp", *flags], "emulator", HERE, [runtime], notice))
 
 

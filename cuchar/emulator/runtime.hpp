@@ -51,7 +51,7 @@ struct Self {
 // initial-exec: else the first use in a thread allocates, which ThreadSanitizer takes for the kernel's doing.
 extern __thread Self* self __attribute__((tls_model("initial-exec")));
 
-// std::source_location, which clang has from 16 on.
+// The line of a call, as std::source_location has it, which clang knows from 16 on.
 struct Where {
     const char* file = "";
     unsigned line = 0;
