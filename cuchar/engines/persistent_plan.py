@@ -94,7 +94,7 @@ def persistent_plan(
             ahead, products = parts > 2, ceil_div(rows, forward.at_once)
             room, shared, clocks = products * forward.at_once, [], 0.0
             for tile, count, outputs, inputs, numbers, more in (
-                (forward, threads[0], 4 * units, H, 5, 0),
+                (forward, threads[0], 4 * units, H, 5, 4 * units),
                 (backward, threads[1], units, 4 * H, 7, parts * rows * units),
             ):
                 held = (1 + ahead) * (room * tile.row + numbers * rows * units) + tile.warps * room * outputs + more
