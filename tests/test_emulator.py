@@ -681,6 +681,14 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     assert str(caught.value) == f"expected to write to {folder}, found: Not a directory; set XDG_CACHE_HOME"
 
 
+def test_whatever_the_kernels_headers_define_is_used():
+    sources = "".join(path.read_text() for path in kernel_folder().glob("*.cu*"))
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", "", sources, flags=re.DOTALL)
+    defined = re.findall(r"__device__ [^;{}()=]*?(\w+)\(", code)
+    assert {"wait_flag", "add_release", "philox"} <= set(defined)
+    assert [name for name in defined if len(re.findall(rf"\b{name}\b", code)) == defined.count(name)] == []
+
+
 def test_both_hardware_headers_have_the_same_names():
     def names(folder: Path) -> set[str]:
         begin = r"^(?:#define |__device__ __forceinline__ |inline |void |Type\* )(?:[\w*]+ )*"
