@@ -1,6 +1,6 @@
 """`make gpu`: everything that needs a GPU, in stages, in under ten minutes.
 
-    python benchmarks/gpu.py [--stage tests parity sanitize speed run] [--out gpu-results]
+    python benchmarks/gpu.py [--stage compile tests parity sanitize speed run] [--out gpu-results]
 
 Runs from the checkout. Each stage is a process with a time limit, so that neither a failure nor
 a hang of one stops the next, and writes STAGE.json as it goes; log.txt has what they printed,

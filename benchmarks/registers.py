@@ -4,7 +4,7 @@
 
 Compiles the files of kernels/ to machine code through NVRTC with the options that CuPy's RawModule
 passes, for the shapes in `builds`: each file with its defaults, and for the kernels whose sizes are macros
-the notebook's model and the edges of what plan.py takes on each architecture. Prints one row a kernel,
+the configurations of `cuchar bench` and the edges of what plan.py takes on each architecture. Prints one row a kernel,
 shape and architecture; --write puts them into kernels/registers.md, with which tests/test_compile_gate.py
 compares. Machine code is kept in ~/.cache/cuchar/cubins, by the hash of all that it depends on.
 
@@ -24,6 +24,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
+from cuchar.bench.configurations import NAMED
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.kernel_loader import join, kernel_folder, kernel_names
@@ -166,6 +167,8 @@ def builds() -> list[Build]:
         for model in persistent_models(architecture, 4):
             for dropout in (0, 1):
                 found.add(_persistent(model, architecture, "float", dropout))
+        for model, B, precision in configurations(architecture):
+            found.add(_persistent(model, architecture, "float", 0, precision, B))
         for precision in (name for name, least in LEAST_CAPABILITY.items() if name != "fp32" and capability >= least):
             for model in persistent_models(architecture, 4, precision, (1, 2)):
                 found.add(_persistent(model, architecture, "float", 1, precision))
@@ -250,16 +253,21 @@ def _sampling(model: ModelConfig, architecture: Architecture, real: str) -> Iter
 
 
 def _persistent(
-    model: ModelConfig, architecture: Architecture, real: str, dropout: int, precision: str = "fp32"
+    model: ModelConfig,
+    architecture: Architecture,
+    real: str,
+    dropout: int,
+    precision: str = "fp32",
+    B: int = BATCHES["cluster"],
 ) -> Build:
-    plan = _plan(model, architecture, 8 if real == "double" else 4, BATCHES["cluster"], precision)
+    plan = _plan(model, architecture, 8 if real == "double" else 4, B, precision)
     assert isinstance(plan, Persistent)
     sizes = {"REAL": real, "HIDDEN": model.hidden, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size}
     launches = tuple(
         (f"persistent_{name}", launch.threads, launch.shared_bytes)
         for name, launch in (("forward", plan.forward), ("backward", plan.backward))
     )
-    shape = f"{real} V{model.vocabulary_size} H{model.hidden} L{model.layers} dropout {dropout}"
+    shape = f"{real} V{model.vocabulary_size} H{model.hidden} L{model.layers} B{B} dropout {dropout}"
     macros = sizes | plan.macros | {"DROPOUT": dropout}
     if precision != "fp32":
         shape, macros = f"{precision} {shape}", macros | {"PRECISION": precision.capitalize()}
@@ -270,17 +278,28 @@ def _persistent(
 def persistent_models(
     architecture: Architecture, itemsize: int, precision: str = "fp32", depths: tuple[int, ...] = DEPTHS
 ) -> list[ModelConfig]:
-    """By depth, the largest model that is spread over the chip, and the largest whose rows are not aligned; 2x512."""
+    """By depth, the largest model that is spread over the chip, and the largest whose rows are not aligned."""
 
     def taken(model: ModelConfig) -> bool:
         return isinstance(_plan(model, architecture, itemsize, BATCHES["cluster"], precision), Persistent)
 
-    found = [model for model in [ModelConfig(68, 512, 2)] if taken(model)]
+    found = []
     for L in depths:
         whole = next((H for H in range(MOST_PERSISTENT, 0, -16) if taken(ModelConfig(CHARACTERS, H, L))), 0)
         odd = next((H for H in range(whole - 1, 0, -2) if taken(ModelConfig(CHARACTERS, H, L))), 0)
         found += [ModelConfig(CHARACTERS, H, L) for H in (whole, odd) if H]
     return found
+
+
+def configurations(architecture: Architecture) -> Iterable[tuple[ModelConfig, int, str]]:
+    """Model, batch and precision of what `cuchar bench` has a name for, where it is spread over the chip.
+
+    The batch decides how many rows a block has, and with them what the compiler unrolls: the edges alone do not tell.
+    """
+    for sizes in NAMED.values():
+        for precision in ("fp32", *precisions(architecture.capability)):
+            if isinstance(_plan(sizes.model, architecture, 4, sizes.B, precision), Persistent):
+                yield sizes.model, sizes.B, precision
 
 
 def _plan(model: ModelConfig, architecture: Architecture, itemsize: int, B: int, precision: str = "fp32") -> object:

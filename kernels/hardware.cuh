@@ -1,6 +1,6 @@
 /* hardware.cuh: whatever is the machine's and not the language's. The emulator has a header of the same name.
  *
- * Shared memory, barriers of a part of a block, tensor cores, clusters and their mbarriers, flags between blocks.
+ * Shared memory, copies into it, tensor cores, flags between blocks, clusters and their mbarriers.
  * Every wait is bounded: a wrong barrier ends in an error (the launch traps), never in a hang.
  * Source: PTX ISA, "mbarrier", "mapa", "mma", "Memory consistency model".
  */
@@ -13,14 +13,15 @@
 
 constexpr long long WAIT_CLOCKS = 4000000000;  // some two seconds
 
-/* So many threads, whole warps of the block, meet; id from 1 to 15, 0 is __syncthreads'. */
-__device__ __forceinline__ void group_sync(int id, int threads) {
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 /* 1 / x for x in [1, 2^126], within 2 ulp (float) or rounded (double). */
 __device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
 __device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
+
+/* The same number; but the compiler computes anew what follows from it, instead of keeping that in registers. */
+__device__ __forceinline__ int forget(int number) {
+    asm volatile("" : "+r"(number));
+    return number;
+}
 
 __device__ __forceinline__ unsigned shared_address(const void* shared) {
     return static_cast<unsigned>(__cvta_generic_to_shared(shared));
@@ -146,11 +147,19 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* flag) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
     return value;
 }
-/* Until *flag is at least `value`; false once the wait was too long, or *stopped more than 1: another's was. */
+__device__ __forceinline__ unsigned load_relaxed(const unsigned* flag) {
+    unsigned value;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+    return value;
+}
+/* Until *flag, which only grows, is at least `value`; false once the wait was too long, or *stopped more than 1: another's
+ * was. An acquire empties the multiprocessor's L1 cache, so only the first look and the one that ends the wait are.
+ */
 __device__ __forceinline__ bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped) {
     const long long begin = clock64();
     while (load_acquire(flag) < value)
-        if (clock64() - begin > WAIT_CLOCKS || load_acquire(stopped) > 1) return false;
+        for (unsigned polls = 1; load_relaxed(flag) < value; ++polls)
+            if (polls % 32 == 0 && (clock64() - begin > WAIT_CLOCKS || load_relaxed(stopped) > 1)) return false;
     return true;
 }
 
@@ -164,17 +173,13 @@ __device__ __forceinline__ unsigned cluster_rank() {
 __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
 }
-/* The address of another block's shared variable, given this block's. */
-template <class Type>
-__device__ __forceinline__ Type* shared_of(Type* mine, unsigned rank) {
-    Type* theirs;
-    asm("mapa.u64 %0, %1, %2;" : "=l"(theirs) : "l"(mine), "r"(rank));
-    return theirs;
-}
 
 /* mbarriers, 64 bits of shared memory each, through which one block sends to another. A phase of a barrier is over
  * once `arrivals` threads of its own block have called mbarrier_expect and all the bytes that they expect have come.
- * A release and acquire at cluster scope instead of this would wait for all global memory and empty the L1 cache.
+ * The bytes are released at the cluster's scope, and the memory model would have them acquired there too. The wait acquires
+ * at the block's, the default, as what was sent and the barrier both lie in its own shared memory: at the cluster's scope
+ * the machine code (NVRTC 12.9, sm_90) is the same, but that every look also empties the L1 cache of global memory.
+ * Source: PTX ISA, "st.async", "mbarrier.try_wait".
  */
 /* Before a cluster_sync, which shows it to the other block. */
 __device__ __forceinline__ void mbarrier_init(unsigned long long* barrier, unsigned arrivals) {

@@ -24,7 +24,7 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
     const real* dhs = sequence.dh + sequence.output_at(0, 0) + column;
     real(*tape)[FETCHED][GROUP] = fetched.numbers[stage.working ? layer : 0];
     const auto fetch = [&](unsigned step) {
-        if (step < T) {
+        if (step < T && is_unit(unit)) {  // for others there is nothing to read that nobody overwrites
             const int t = T - 1 - step;
             real(*to)[GROUP] = tape[step % SLOTS];
             const real* in = steps_after(gates, t, 4 * bytes);
@@ -65,6 +65,7 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
             return;
         }
         wait_copies<AHEAD - 1>();
+        __syncwarp();  // a unit's two lanes copy the same gates, and each overwrites two of them
         const real(*now)[GROUP] = tape[step % SLOTS];
         const real i = now[0][stage.thread], f = now[1][stage.thread], g = now[2][stage.thread];
         const real o = now[3][stage.thread], tanh_c = tanh(c_before);

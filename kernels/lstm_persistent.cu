@@ -28,22 +28,26 @@ struct __align__(16) SharedForward {
     real vectors[BUFFERS][ROOM * Forward::ROW];
     Four partials[Forward::WARPS][ROOM][UNITS];   // i, f, g, o
     real fetched[BUFFERS][5][ROWS][UNITS];       // i, f, g, o from elsewhere; c
+    Four bias[UNITS];                            // i, f, g, o
+    const int* inputs;                           // of this training step
+    const real* source;                          // of the rows of a part: at time 0
+    Dropout dropout;
 };
 struct __align__(16) SharedBackward {
     real vectors[BUFFERS][ROOM * Backward::ROW];
     real partials[Backward::WARPS][ROOM][UNITS];
     real fetched[BUFFERS][7][ROWS][UNITS];       // i, f, g, o; c, c', dh'
     real dc[PARTS][ROWS][UNITS];
+    Dropout dropout;
 };
 #ifdef SHARED_FORWARD
 static_assert(sizeof(SharedForward) == SHARED_FORWARD && sizeof(SharedBackward) == SHARED_BACKWARD,
               "persistent_plan.py and lstm_persistent.cu differ on shared memory");
 #endif
 
-/* The factor of an element of this step. A call, as its registers are needed for weights otherwise. */
-__device__ __noinline__ real factor(
-    unsigned long long seed, const Step* steps, const Progress* progress, unsigned threshold, real scale, int layer, long long element) {
-    return dropout_factor({seed, steps[progress->now.index].number, threshold, scale}, layer, element);
+/* dropout_factor as a call, since its registers are needed for weights otherwise. */
+__device__ __noinline__ real factor(const Dropout& dropout, int layer, long long element) {
+    return dropout_factor(dropout, layer, element);
 }
 
 extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forward(
@@ -53,10 +57,9 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
     const Corner corner = my_corner();
     const int layer = (corner.stage + 1) / 2, first_unit = corner.block * UNITS;
     const int first_row = threadIdx.x / UNITS, mine = threadIdx.x % UNITS, unit = first_unit + mine;
-    const long long BH = static_cast<long long>(B) * H, index = progress->now.index;
+    const int BH = B * H;
     const Flags flags = {flag_words, reinterpret_cast<unsigned*>(&progress->now.stopped), BLOCKS * FORWARD_THREADS / 32};
     const bool has_table = layer == 0, has_bias = has_table || !corner.recurrent;
-    inputs += index * T * B;
 
     Forward matrix;
     const real* weights = parameters + (corner.recurrent ? weight_hh_at(layer) : weight_ih_at(layer));
@@ -72,26 +75,26 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
         return of < H ? load_four<H>(weights + (static_cast<long long>(output % 4) * H + of) * H, k) : Four{};
     });
 #endif
-#ifdef PRECISION  // left where it is: the fragments leave no registers for it
-    const auto bias_of_unit = [&] {
-        const real* at = parameters + bias_at(layer) + unit;
-        return has_bias ? Four{at[0], at[H], at[2 * H], at[3 * H]} : Four{};
-    };
-#else
-    real bias[4] = {};
-    for (int gate = 0; gate < 4 && has_bias && unit < H; ++gate) bias[gate] = parameters[bias_at(layer) + gate * H + unit];
-    const auto bias_of_unit = [&] { return Four{bias[0], bias[1], bias[2], bias[3]}; };
-#endif
+    for (int n = threadIdx.x; n < UNITS; n += FORWARD_THREADS) {
+        const real* at = parameters + bias_at(layer) + first_unit + n;
+        shared->bias[n] = has_bias && first_unit + n < H ? Four{at[0], at[H], at[2 * H], at[3 * H]} : Four{};
+    }
+    if (threadIdx.x == 0) {  // what all threads have in common, so that their registers are free for weights
+        const int index = progress->now.index;
+        const long long below = layer - 1;
+        shared->inputs = inputs + static_cast<long long>(index) * T * B;
+        if (corner.recurrent) shared->source = h + 1ll * layer * (T + 1) * BH;
+        else shared->source = DROPOUT ? dropped + below * T * BH : h + below * (T + 1) * BH + BH;
+        shared->dropout = {seed, steps[index].number, threshold, scale};
+    }
     clear<FORWARD_THREADS>(&shared->vectors[0][0], BUFFERS * ROOM * Forward::ROW);
     __syncthreads();
 
-    const real* vectors = h + layer * (T + 1) * BH;  // a recurrent stage's, slot 0; a projection's are the layer below's
-    if (!corner.recurrent) vectors = DROPOUT ? dropped + (layer - 1) * T * BH : h + (layer - 1) * (T + 1) * BH + BH;
     const auto gate_at = [&](const Item& at, int row) {
-        return gates + (layer * T + at.step) * 4 * BH + (at.first + row) * 4ll * H + unit;
+        return gates + 4ll * H * ((layer * T + at.step) * B + at.first + row) + unit;
     };
     const auto state_at = [&](const Item& at, int row) {
-        return (static_cast<long long>(layer) * (T + 1) + at.step) * BH + static_cast<long long>(at.first + row) * H + unit;
+        return 1ll * H * ((layer * (T + 1) + at.step) * B + at.first + row) + unit;
     };
     const auto fetch = [&](const Item& at, int buffer) {
         constexpr int EACH = (ROWS + FORWARD_ROWS - 1) / FORWARD_ROWS;
@@ -99,10 +102,10 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
 #pragma unroll
         for (int r = 0; r < EACH; ++r) {
             const int row = first_row + r * FORWARD_ROWS;
-            if (has_table && row < at.count) ids[r] = inputs[at.step * B + at.first + row];
+            if (has_table && row < at.count) ids[r] = shared->inputs[at.step * B + at.first + row];
         }
         if (!flags.wait(corner, at)) return false;
-        fetch_rows<Forward, H, FORWARD_THREADS>(shared->vectors[buffer], vectors + at.step * BH + at.first * H, H, at.count);
+        fetch_rows<Forward, H, FORWARD_THREADS>(shared->vectors[buffer], shared->source + 1ll * H * (at.step * B + at.first), at.count);
         auto& to = shared->fetched[buffer];
 #pragma unroll
         for (int r = 0; r < EACH; ++r) {
@@ -118,8 +121,10 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
     run(corner, flags, T, B, fetch, [&](const Item& at, int buffer) {
         matrix.multiply<4 * UNITS>(shared->vectors[buffer], at.count, &shared->partials[0][0][0].x);
         __syncthreads();
+        const int thread = forget(threadIdx.x);  // so that the product does not have to leave registers for these three
+        const int first_row = thread / UNITS, mine = thread % UNITS, unit = first_unit + mine;
         for (int row = first_row; row < at.count && unit < H; row += FORWARD_ROWS) {
-            Four sum = bias_of_unit();
+            Four sum = shared->bias[mine];
 #pragma unroll
             for (int warp = 0; warp < Forward::WARPS; ++warp) add_scaled(shared->partials[warp][row][mine], 1, sum);
             real* gate = gate_at(at, row);
@@ -134,8 +139,8 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
             const real next = c[state + BH] = f * in[4][row][mine] + i * g;
             const real o = gate[3 * H] = sigmoid(sum.w + in[3][row][mine]), out = h[state + BH] = o * tanh(next);
             if (DROPOUT) {
-                const long long element = at.step * BH + static_cast<long long>(at.first + row) * H + unit;
-                dropped[layer * T * BH + element] = out * factor(seed, steps, progress, threshold, scale, layer, element);
+                const long long element = 1ll * at.step * BH + (at.first + row) * H + unit;
+                dropped[1ll * layer * T * BH + element] = out * factor(shared->dropout, layer, element);
             }
         }
     });
@@ -148,7 +153,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1) persistent_bac
     const Corner corner = my_corner();
     const int layer = L - 1 - corner.stage / 2, first_unit = corner.block * UNITS;
     const int first_row = threadIdx.x / UNITS, mine = threadIdx.x % UNITS, unit = first_unit + mine;
-    const long long BH = static_cast<long long>(B) * H;
+    const int BH = B * H;
     const Flags flags = {flag_words, reinterpret_cast<unsigned*>(&progress->now.stopped), BLOCKS * BACKWARD_THREADS / 32};
 
     Backward matrix;
@@ -164,23 +169,24 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1) persistent_bac
         return j < 4 * H ? load_four<H>(weights + static_cast<long long>(j) * H, first_unit + output) : Four{};
     });
 #endif
+    if (threadIdx.x == 0) shared->dropout = {seed, steps[progress->now.index].number, threshold, scale};
     clear<BACKWARD_THREADS>(&shared->vectors[0][0], BUFFERS * ROOM * Backward::ROW);
     clear<BACKWARD_THREADS>(&shared->dc[0][0][0], PARTS * ROWS * UNITS);
     __syncthreads();
 
-    real* layer_gates = gates + 4 * layer * T * BH;
+    real* layer_gates = gates + 4ll * layer * T * BH;
     const auto element_at = [&](const Item& at, int row) {
-        return (T - 1 - at.step) * BH + static_cast<long long>(at.first + row) * H + unit;
+        return 1ll * (T - 1 - at.step) * BH + (at.first + row) * H + unit;
     };
     const auto fetch = [&](const Item& at, int buffer) {
         if (!flags.wait(corner, at)) return false;
         const int t = T - 1 - at.step + corner.recurrent;  // da of the step after, or of this one
-        const real* from = layer_gates + 4 * (t * BH + static_cast<long long>(at.first) * H);
-        if (t < T) fetch_rows<Backward, 4 * H, BACKWARD_THREADS>(shared->vectors[buffer], from, 4 * H, at.count);
+        const real* from = layer_gates + 4 * (1ll * t * BH + at.first * H);
+        if (t < T) fetch_rows<Backward, 4 * H, BACKWARD_THREADS>(shared->vectors[buffer], from, at.count);
         auto& to = shared->fetched[buffer];
         for (int row = first_row; row < at.count && unit < H && corner.recurrent; row += BACKWARD_ROWS) {
             const long long element = element_at(at, row);
-            const real *gate = layer_gates + 4 * (element - unit) + unit, *cell = c + layer * (T + 1) * BH + element;
+            const real *gate = layer_gates + 4 * (element - unit) + unit, *cell = c + 1ll * layer * (T + 1) * BH + element;
 #pragma unroll
             for (int i = 0; i < 4; ++i) copy_async(&to[i][row][mine], gate + i * H);
             copy_async(&to[4][row][mine], cell);
@@ -200,7 +206,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1) persistent_bac
 #pragma unroll
                 for (int warp = 0; warp < Backward::WARPS; ++warp) sum += shared->partials[warp][row][mine];
             if (!corner.recurrent) {
-                if (DROPOUT) sum *= factor(seed, steps, progress, threshold, scale, layer - 1, element);
+                if (DROPOUT) sum *= factor(shared->dropout, layer - 1, element);
                 dh[element] = sum;
                 continue;
             }

@@ -88,14 +88,17 @@ __device__ __forceinline__ void clear(real* numbers, int count) {
     for (int i = threadIdx.x; i < count; i += THREADS) numbers[i] = 0;
 }
 
-/* `count` rows of K numbers, `pitch` apart, on their way into shared memory, in Tile's layout. */
+/* `count` rows of K numbers on their way into shared memory, in Tile's layout. */
 template <class Matrix, int K, int THREADS>
-__device__ __forceinline__ void fetch_rows(real* to, const real* from, long long pitch, int count) {
+__device__ __forceinline__ void fetch_rows(real* to, const real* from, int count) {
     constexpr int WIDTH = K % 4 ? 1 : 4;
+#ifdef PRECISION
+#pragma unroll 1  // fragments leave no registers for several copies at a time
+#endif
     for (int index = threadIdx.x; index < count * (K / WIDTH); index += THREADS) {
         const int row = index / (K / WIDTH), k = index % (K / WIDTH) * WIDTH;
         real* place = to + row * Matrix::ROW + Matrix::place(k);
-        const real* from_row = from + row * pitch + k;
+        const real* from_row = from + index * WIDTH;
         if constexpr (WIDTH == 4) copy_async(reinterpret_cast<Four*>(place), reinterpret_cast<const Four*>(from_row));
         else copy_async(place, from_row);
     }
@@ -112,10 +115,9 @@ __device__ __forceinline__ void run(const Corner& corner, const Flags& flags, in
         commit_copies();
         return came;
     };
-    bool came = gridDim.x == GROUPS * STAGES * BLOCKS;
-    if (AHEAD) came = begin(0) && came;
+    if (gridDim.x != GROUPS * STAGES * BLOCKS || (AHEAD && !__syncthreads_and(begin(0)))) return flags.fail();
     for (int i = 0; i < T * PARTS; ++i) {
-        came = begin(i + AHEAD) && came;
+        const bool came = begin(i + AHEAD);
         wait_copies<AHEAD>();
         if (!__syncthreads_and(came)) return flags.fail();
         const Item at = item(corner, i, B);

@@ -38,7 +38,7 @@ WORKLOADS = {  # V, H, L, B, T, the device; dropout is on, but for "without"
     "stepwise fp16 overflow": (12, 9, 2, 2, 3, STEPWISE),
     # for ThreadSanitizer, which takes no more than 8,000 threads
     "small cluster": (12, 9, 2, 1, 34, H100),
-    "small block": (12, 9, 3, 2, 4, A100),
+    "small block": (12, 17, 3, 2, 4, A100),  # the units of two warps
     "small stepwise": (12, 9, 2, 2, 3, STEPWISE),
     "small persistent": (12, 9, 2, 3, 3, FEW),
     "small persistent fp16": (12, 9, 2, 3, 3, FEW),

@@ -6,6 +6,7 @@ present device and stream, types, order, no GEMM and no copy while capturing.
 
 import inspect
 import sys
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,13 +28,19 @@ PROPERTIES = {
 
 
 class Array(np.ndarray):
-    """cupy.ndarray's way to and from the host."""
+    """cupy.ndarray's way to and from the host: it keeps no hold of the host's array, which is read later on."""
 
     def set(self, arr, stream=None):
         FakeCupy.now.expect_copy(stream)
         assert type(arr) is np.ndarray and arr.dtype == self.dtype and arr.shape == self.shape
         assert arr.flags.c_contiguous
-        self[...] = arr
+        host = weakref.ref(arr)
+
+        def copy():
+            assert host() is not None, "the host's array is gone before it has been copied"
+            self[...] = host()
+
+        stream.pending.append(copy)
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         FakeCupy.now.expect_copy(stream)
@@ -74,7 +81,7 @@ class FakeCupy:
         class Stream:
             def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
                 assert non_blocking and fake.device is not None
-                self.device, self.synchronized = fake.device, 0
+                self.device, self.synchronized, self.pending = fake.device, 0, []
 
             def __enter__(self):
                 assert fake.device == self.device
@@ -85,6 +92,8 @@ class FakeCupy:
 
             def synchronize(self):
                 self.synchronized += 1
+                while self.pending:
+                    self.pending.pop(0)()
 
             def begin_capture(self, mode=None):
                 assert fake.captured is None
@@ -114,7 +123,10 @@ class FakeCupy:
         )  # fmt: skip
         self.cuda.compiler = SimpleNamespace(CompileException=type("CompileException", (Exception,), {}))
         self.cuda.Event, self.cuda.get_elapsed_time = self._event, lambda start_event, end_event: 0.25
-        self.cuda.nvrtc, self.__version__ = SimpleNamespace(getVersion=lambda: (12, 9)), "14.2.0"
+        self.cuda.nvrtc = SimpleNamespace(
+            getVersion=lambda: (12, 9), getSupportedArchs=lambda: (50, 70, 75, 80, 86, 90, 100, 120, 121)
+        )
+        self.__version__ = "14.2.0"
         self.cublas = SimpleNamespace(gemm=self._gemm)
 
     @contextmanager
@@ -204,6 +216,32 @@ def test_what_is_no_gpu_to_work_with(install, monkeypatch):
     assert refusal() == "Stand-in H100: expected compute capability 7.0 or newer, found 6.1"
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert refusal().startswith("expected CuPy for --device cuda")
+
+
+@pytest.mark.parametrize(
+    "capability,version,known,taken",
+    [
+        ((7, 0), (13, 0), (75, 80, 90, 100, 120, 121), False), ((7, 0), (12, 9), (50, 70, 75, 90, 121), True),
+        ((10, 0), (12, 4), (50, 70, 80, 90), False), ((10, 3), (12, 8), (80, 90, 100, 120), False),
+        ((12, 1), (12, 8), (80, 90, 100, 120), True), ((7, 5), (13, 0), (75, 80, 90, 121), True),
+    ],
+)  # fmt: skip
+def test_auto_falls_back_where_nvrtc_does_not_compile_for_the_gpu(
+    install, monkeypatch, capability, version, known, taken
+):
+    fake = install(major=capability[0], minor=capability[1])
+    fake.cuda.nvrtc = SimpleNamespace(getVersion=lambda: version, getSupportedArchs=lambda: known)
+    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    engine, reason = choose_engine("auto", ModelConfig(5, 3, 1))
+    if taken:
+        assert engine.name == "CUDA kernels on Stand-in H100" and reason == "the fastest here"
+        return
+    expected = (
+        f"Stand-in H100: expected an NVRTC that compiles for compute capability {capability[0]}.{capability[1]}, found "
+        f"{version[0]}.{version[1]}, which does for {known[0] / 10} to {known[-1] / 10}"
+    )
+    assert "CUDA" not in engine.name and reason.startswith(expected)
+    assert refusal() == expected
 
 
 def test_arrays_come_and_go_on_the_devices_stream(install):
@@ -366,6 +404,8 @@ def test_the_stand_in_has_cupys_signatures():
     ):
         assert signature in (function.__doc__ or "").partition("\n")[0]
     assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
+    known = cupy.cuda.nvrtc.getSupportedArchs()
+    assert {75, 80, 90} <= set(known) and all(type(one) is int for one in known)
     for (
         name
     ) in "getDeviceCount getDeviceProperties memGetInfo driverGetVersion runtimeGetVersion CUDARuntimeError".split():

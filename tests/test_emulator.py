@@ -115,36 +115,23 @@ PROGRAMS = {
         {},
         LANES ^ 31,
     ),
-    "named barriers of parts of a block": (
-        """
-        SHARED(float, x, 128);
-        const int group = threadIdx.x / 64;
-        for (int turn = 0; turn < 2 + group; ++turn) {
-            x[threadIdx.x] = me + turn;
-            group_sync(1 + group, 64);
-            out[me] = x[threadIdx.x ^ 63];
-            group_sync(1 + group, 64);
-        }
-        """,
-        dict(threads=128),
-        (np.arange(128) ^ 63) + np.repeat([1, 2], 64),
-    ),
     "copies that are waited for": (
         """
         SHARED(float, x, 128);
         out[me] = me;
+        __syncthreads();
         for (int i = 0; i < 2; ++i) {
-            copy_async(&x[64 * i + threadIdx.x], &out[me]);
+            copy_async(&x[64 * i + threadIdx.x], &out[me ^ i]);
             commit_copies();
-            out[me] += 100;
         }
         wait_copies<1>();
         const float first = x[threadIdx.x], early = x[64 + threadIdx.x];
         wait_copies<0>();
+        __syncthreads();
         out[me] = early == early ? -1 : 1000 * first + x[64 + threadIdx.x];
         """,
         dict(blocks=1),
-        1001 * np.arange(64) + 100,
+        1000 * LANES + (LANES ^ 1),
     ),
     "a cluster's barriers, addresses and mbarriers": (
         """
@@ -169,14 +156,17 @@ PROGRAMS = {
     ),
     "a static variable that the other block has not come to": (
         """
-        if (cluster_rank() == 1) cluster_sync();
-        {
-            SHARED(float, unused, 8);
-            SHARED(float, x, 64);
-            if (cluster_rank() == 0) shared_of(&x[0], 1)[threadIdx.x] = me;
-            if (cluster_rank() == 0) cluster_sync();
-            out[me] = cluster_rank() == 1 ? x[threadIdx.x] : 0;
+        SHARED(unsigned long long, full, 1);
+        if (threadIdx.x == 0) mbarrier_init(full, 1);
+        cluster_sync();
+        if (cluster_rank() == 1) {
+            if (threadIdx.x == 0) mbarrier_expect(full, 256);
+            mbarrier_wait(full, 0);
         }
+        SHARED(float, unused, 8);
+        SHARED(float, x, 64);
+        if (cluster_rank() == 0) send(&x[threadIdx.x], 1, me + 0.0f, full);
+        out[me] = cluster_rank() == 1 ? x[threadIdx.x] : 0;
         """,
         dict(blocks=2, cluster=2),
         np.concatenate([np.zeros(64), LANES]),
@@ -293,10 +283,6 @@ MBARRIER = "SHARED(unsigned long long, full, 1);\nif (threadIdx.x == 0) mbarrier
         ("if (threadIdx.x < 32)\n__syncthreads(); else\n__syncthreads();",
          "planted.cu:3: block 0, thread 32: divergent barrier: thread 31 is at planted.cu:2"),
         ("if (threadIdx.x == 5)\n__trap();\n__syncthreads();", "planted.cu:2: block 0, thread 5: __trap"),
-        ("group_sync(3, threadIdx.x < 32 ? 64 : 32);",
-         "planted.cu:1: block 0, thread 32: a barrier of 32 threads, but thread 31 waits at planted.cu:1 for 64"),
-        ("group_sync(3, 40);", "planted.cu:1: block 0, thread 0: a group is whole warps of the block"),
-        ("group_sync(16, 64);", "planted.cu:1: block 0, thread 0: barriers are numbered 0 to 15"),
         ("if (threadIdx.x % 2)\n__syncwarp(); else\n__syncwarp();",
          "planted.cu:2: block 0, thread 1: divergent warp: thread 0 is at planted.cu:3"),
         ("__syncwarp(threadIdx.x % 2 ? 3 : ~0u);",
@@ -315,8 +301,13 @@ MBARRIER = "SHARED(unsigned long long, full, 1);\nif (threadIdx.x == 0) mbarrier
          "planted.cu:4: block 0, thread 0: an mbarrier whose phase has all its arrivals"),
         ("SHARED(unsigned long long, full, 1);\nmbarrier_wait(full, 0);",
          "planted.cu:2: block 0, thread 0: an mbarrier before its mbarrier_init"),
-        ("SHARED(float, x, 1);\nshared_of(&x[0], 1);", "planted.cu:2: block 0, thread 0: shared_of: no block of that rank in the cluster"),
-        ("shared_of(out, 0);", "planted.cu:1: block 0, thread 0: shared_of: the address is not in this block's shared memory"),
+        ("SHARED(float, x, 1);\nsend(&x[0], 1, 1.0f, nullptr);",
+         "planted.cu:2: block 0, thread 0: send: no block of that rank in the cluster"),
+        ("send(out, 0, 1.0f, nullptr);",
+         "planted.cu:1: block 0, thread 0: send: the address is not in this block's shared memory"),
+        ("SHARED(float, x, 64);\ncopy_async(&x[threadIdx.x], &out[threadIdx.x]);\ncommit_copies();\n"
+         "out[threadIdx.x] = 1;\nwait_copies<0>();",
+         "planted.cu:5: block 0, thread 0: a copy's source has changed under way"),
         ("SHARED(double, x, 6144);\nSHARED(char, y, 1);",
          "planted.cu:2: block 0, thread 0: expected at most 49152 bytes of SHARED in at most 64 variables, found more"),
     ],
@@ -441,7 +432,7 @@ mbarrier_wait(full, 0);
 x[threadIdx.x] = y[threadIdx.x / 2] + __shfl_xor_sync(~0u, threadIdx.x, 1);
 __syncthreads();
 const float mine = x[31 - threadIdx.x];
-group_sync(1, 32);
+__syncthreads();
 x[threadIdx.x] = mine + 1;
 __syncwarp();
 out[blockIdx.x * 32 + threadIdx.x] = x[threadIdx.x ^ 1];
@@ -458,10 +449,13 @@ def test_sanitizers_leave_a_correct_kernel_alone(sanitize):
 
 def test_address_sanitizer_allows_a_variable_that_its_block_has_not_come_to():
     body = """
-        if (cluster_rank() == 1) cluster_sync();
+        SHARED(unsigned long long, full, 1);
+        if (threadIdx.x == 0) mbarrier_init(full, 1);
+        cluster_sync();
+        if (cluster_rank() == 1 && threadIdx.x == 0) mbarrier_expect(full, 128);
+        if (cluster_rank() == 1) mbarrier_wait(full, 0);
         SHARED(float, x, 32);
-        if (cluster_rank() == 0) shared_of(&x[0], 1)[threadIdx.x] = threadIdx.x;
-        if (cluster_rank() == 0) cluster_sync();
+        if (cluster_rank() == 0) send(&x[threadIdx.x], 1, threadIdx.x + 0.0f, full);
         out[blockIdx.x * 32 + threadIdx.x] = cluster_rank() == 1 ? x[threadIdx.x] : 0;
     """
     run = sanitized("address", body, cluster=2)
@@ -496,6 +490,13 @@ if (threadIdx.x) mbarrier_wait(full, 0);
 out[threadIdx.x] = x[31 - threadIdx.x];"""
 
 
+COPIES = """SHARED(float, x, 32);
+copy_async(&x[threadIdx.x], &out[threadIdx.x]);
+commit_copies();
+wait_copies<0>();
+out[__shfl_xor_sync(~0u, threadIdx.x, 1)] = 1;"""
+
+
 FINDINGS = {
     "one past global memory": (
         "address", "\nout[blockIdx.x * 32 + threadIdx.x + 1] = 0;", {}, "heap-buffer-overflow", 2,
@@ -508,7 +509,7 @@ FINDINGS = {
         "address", "DYNAMIC_SHARED(float, x);\nout[0] = x[threadIdx.x / 2 + 1];", {}, "use-after-poison", 2,
     ),
     "one past another block's variable": (
-        "address", "SHARED(float, x, 32);\nout[0] = shared_of(&x[0], 1)[threadIdx.x + 1];", dict(cluster=2),
+        "address", "SHARED(float, x, 32);\nif (threadIdx.x == 31) send(&x[threadIdx.x + 1], 1, 1.0f, nullptr);", dict(cluster=2),
         "use-after-poison", 2,
     ),
     "past a thread's own array": (
@@ -524,6 +525,12 @@ FINDINGS = {
     ),
     "no barrier": ("thread", EXCHANGE.format(""), dict(blocks=1, threads=64), "data race", 2),
     "a warp's barrier for a block": ("thread", EXCHANGE.format("__syncwarp();"), dict(blocks=1, threads=64), "data race", 2),
+    "a relaxed wait": ("thread", HANDOVER.replace("ORDER", "release").replace(
+        "if (threadIdx.x == 0 && !wait_flag(flags, 1, flags + 1)) __trap();", "while (threadIdx.x == 0 && !load_relaxed(flags));"
+    ), dict(cooperative=True), "data race", 8),
+    "a copy's source that another lane overwrites after a shuffle": (
+        "thread", COPIES, dict(blocks=1), "data race", 5,
+    ),
     "a relaxed flag": ("thread", HANDOVER.replace("ORDER", "relaxed"), dict(cooperative=True), "data race", 8),
     "blocks that write to one place": ("thread", "\nout[threadIdx.x] = blockIdx.x;", {}, "data race", 2),
     "a thread that does not wait for an mbarrier": ("thread", MBARRIERS, dict(blocks=1), "data race", 8),
@@ -673,11 +680,19 @@ def test_without_a_compiler(monkeypatch):
     assert message() == ("expected a C++20 compiler, found no c++, g++, clang++; install g++ 12 or set CXX")
 
 
+def test_whatever_the_kernels_headers_define_is_used():
+    sources = "".join(path.read_text() for path in kernel_folder().glob("*.cu*"))
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", "", sources, flags=re.DOTALL)
+    defined = re.findall(r"__device__ [^;{}()=]*?(\w+)\(", code)
+    assert {"wait_flag", "add_release", "philox"} <= set(defined)
+    assert [name for name in defined if len(re.findall(rf"\b{name}\b", code)) == defined.count(name)] == []
+
+
 def test_both_hardware_headers_have_the_same_names():
     def names(folder: Path) -> set[str]:
         begin = r"^(?:#define |__device__ __forceinline__ |inline |void |Type\* )(?:[\w*]+ )*"
         return set(re.findall(begin + r"(\w+)\(", (folder / "hardware.cuh").read_text(), re.MULTILINE))
 
-    assert {"SHARED", "wait_flag", "shared_of"} <= names(kernel_folder())
+    assert {"SHARED", "wait_flag", "send"} <= names(kernel_folder())
     inside = {"shared_address", "address_in", "mbarrier_is_over", "MMA"}  # that only the header itself uses
     assert names(kernel_folder()) - inside <= names(HERE)

@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, environment
 
-STAGES = ("tests", "parity", "sanitize", "speed", "run")
+from cuchar.engines.kernel_loader import kernel_names
+
+STAGES = ("compile", "tests", "parity", "sanitize", "speed", "run")
 NO_GPU = {**environment(), "CUDA_VISIBLE_DEVICES": "-1"}
 TIMED = {"times", "seconds", "ms", "us"}
 
@@ -57,6 +61,12 @@ def test_nothing_of_a_dry_run_can_be_taken_for_a_gpus(stage, dry):
     assert not keys(values) & TIMED and "cupy" not in values["machine"]
     for result in values["results"]:
         assert result["dry_run"] is True and result["device"] == "emulator"
+
+
+def test_every_kernel_is_compiled_before_anything_else(dry):
+    results = stage_of(dry[1], "compile")["results"]
+    assert {result["name"] for result in results} == {path.name for path in (ROOT / "kernels").glob("*.cu")}
+    assert all(result["builds"] >= 1 for result in results)
 
 
 def test_results_say_what_was_found(dry):
@@ -124,6 +134,78 @@ def test_a_stop_keeps_what_was_found_and_leaves_nothing_running(tmp_path):
     assert len(stage_of(tmp_path, "parity")["results"]) == count
 
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only there a process can ask to die with its starter")
+
+
+def marked(mark):
+    """Processes with this word in their environment, but for this one and for those that have ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # another's, or gone
+            if mark.encode() in (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+    return found
+
+
+def until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@on_linux
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_whoever_works_for_a_stage_dies_with_it(number, tmp_path):
+    """The processes of the stage that compiles, whose cache is empty, and the compilers that they run."""
+    mark = f"CUCHAR_MARK={tmp_path}"
+    env = NO_GPU | {"CUCHAR_MARK": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "benchmarks/gpu.py", "--dry-run", "--stage", "compile", "--out", tmp_path / "out"]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: len(marked(mark)) >= 5 and any((tmp_path / "cache").rglob("*")))  # a stage, workers, compilers
+        process.send_signal(number)
+        process.wait(30)
+        until(lambda: not marked(mark), 30)
+    finally:
+        process.kill()
+        for one in marked(mark):
+            os.kill(one, signal.SIGKILL)
+
+
+@on_linux
+def test_a_contender_that_is_busy_dies_with_whoever_started_it(tmp_path):
+    """It leads a session of its own, which the end of its starter's group does not reach."""
+    code = """
+import json, sys, time
+from cuchar.bench.configurations import NAMED
+from cuchar.bench.processes import Worker
+worker = Worker("ours", "cpu", 1)
+worker.prepare(NAMED["a"])
+print(json.dumps({"what": "train", "steps": 10**9}), file=worker._process.stdin, flush=True)
+print(worker._process.pid, flush=True)
+time.sleep(600)
+"""
+    starter = subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True)
+    contender = int(starter.stdout.readline())
+    try:
+        starter.kill()
+        starter.wait()
+        until(lambda: has_ended(contender), 20)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(contender, signal.SIGKILL)
+        starter.stdout.close()
+
+
+def has_ended(process):
+    """Or waits for a parent that takes note."""
+    try:
+        return (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def test_a_hanging_stage_ends_at_its_limit_with_its_children(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
     from benchmarks import gpu as runner
@@ -166,13 +248,13 @@ def test_sanitizers_verdicts(tmp_path, monkeypatch):
 
     tool = tmp_path / "compute-sanitizer"
     tool.write_text(
-        '#!/bin/sh\n[ "$1 $3 $4" = "--tool --error-exitcode 86" ] || exit 1\n'
+        '#!/bin/sh\nif [ "$1" = --help ]; then exit; fi\n[ "$1 $3 $4" = "--tool --error-exitcode 86" ] || exit 1\n'
         'if [ $2 = racecheck ]; then echo "========= Error: Race reported"; echo "========= RACECHECK SUMMARY: 1 hazard"; exit 86; fi\n'
         'echo "========= ERROR SUMMARY: 0 errors"\n'
     )
     tool.chmod(0o755)
     monkeypatch.setattr(sanitize, "PLACES", (str(tool),))
-    monkeypatch.setenv("CUCHAR_GPU_DRY_RUN", "1")  # for one_step.py
+    monkeypatch.setattr(sanitize, "SCRIPT", [sys.executable, "-c", ""])  # what the tools run is not their verdict
     monkeypatch.setattr(sanitize, "dry_run", lambda: False)
     sanitize.run_stage(report)
     plain, *found = report.values["results"]
@@ -181,6 +263,32 @@ def test_sanitizers_verdicts(tmp_path, monkeypatch):
     assert found[0]["note"] == "ERROR SUMMARY: 0 errors" and found[3]["note"] == "RACECHECK SUMMARY: 1 hazard"
     assert found[3]["output"][0] == "========= Error: Race reported" and found[3]["status"] == 86
     assert not report.all_passed
+
+
+@pytest.mark.parametrize("option", ["--kernel-name", "--kernel-regex"])
+def test_sanitizers_are_told_what_to_look_at(option, tmp_path, monkeypatch):
+    report = report_in(tmp_path, monkeypatch)
+    from benchmarks.gpu_stages import sanitize
+
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f"#!/bin/sh\necho {option}\n")
+    tool.chmod(0o755)
+    commands = {}
+    monkeypatch.setattr(sanitize, "PLACES", (str(tool),))
+    monkeypatch.setattr(sanitize, "dry_run", lambda: False)
+    monkeypatch.setattr(sanitize, "watch", lambda report, name, command: commands.update({name: command}))
+    sanitize.run_stage(report)
+    names = {name for file in (ROOT / "kernels").glob("*.cu") for name in kernel_names(file.read_text())}
+    assert {"lstm_step", "persistent_backward", "adam"} <= names
+    filters = {f"{option} kne={name}" for name in names}
+    own = {"memcheck": "--report-api-errors no", "racecheck": "--racecheck-detect-level error"}
+    for name in ("memcheck", "initcheck", "synccheck", "racecheck"):
+        begin, end = [str(tool), "--tool", name, "--error-exitcode", "86"], sanitize.SCRIPT
+        found = commands[name]
+        assert found[:5] == begin and found[-len(end) :] == end
+        pairs = found[5 : -len(end)]
+        expected = (filters if name != "initcheck" else set()) | ({own[name]} if name in own else set())
+        assert sorted(map(" ".join, zip(pairs[::2], pairs[1::2], strict=True))) == sorted(expected)
 
 
 def test_no_sanitizer_is_no_failure(tmp_path, monkeypatch):

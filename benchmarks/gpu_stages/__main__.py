@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.gpu_stages.device import describe
 from benchmarks.gpu_stages.report import Report
+from cuchar.bench.processes import die_with_the_starter
 from cuchar.errors import DeviceError
 
 if sys.argv[1:] == ["--describe"]:
@@ -15,5 +16,6 @@ if sys.argv[1:] == ["--describe"]:
     except DeviceError as error:
         sys.exit(str(error))
 else:
+    die_with_the_starter()
     stage, folder = sys.argv[1:]
     import_module(f"benchmarks.gpu_stages.{stage}").run_stage(Report(Path(folder), stage))

@@ -36,15 +36,24 @@ SHAPES = [
     (84, 1024, 2, 20, 10),
 ]
 TINY = {"steps": 3, "batch": 2}
-PRECISION_STEPS, PRECISION_BOUND = 300, 0.02  # on the mean loss of the last 50
+ROUNDED, PRECISION_STEPS, PRECISION_BOUND = TrainConfig(), 300, 0.02  # on the mean loss of the last 50
+
+if dry_run():
+    CASES = {
+        name: (replace(config, **TINY, hidden=16 if config.hidden == 64 else 81), 6)
+        for name, (config, _) in CASES.items()
+    }
+    SHAPES = [(5, 4, 2, 3, 3), (4, 3, 1, 2, 4)]
+    ROUNDED, PRECISION_STEPS = TrainConfig(**TINY, hidden=16), 6
+
+
+def load_text() -> Corpus:
+    return load_corpus([ROOT / "data" / ("shakespeare_10K.txt" if dry_run() else "shakespeare.txt")])
 
 
 def run_stage(report: Report) -> None:
-    device = device_under_test()
-    corpus = load_corpus([ROOT / "data" / ("shakespeare_10K.txt" if dry_run() else "shakespeare.txt")])
+    device, corpus = device_under_test(), load_text()
     for name, (config, steps) in CASES.items():
-        if dry_run():
-            config, steps = replace(config, **TINY, hidden=16 if config.hidden == 64 else 81), 6
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         expected, host = train(NumpyEngine(model), config, corpus.ids, steps)
         (ours, first), (_, second) = (train(CudaEngine(model, device), config, corpus.ids, steps) for _ in range(2))
@@ -55,7 +64,7 @@ def run_stage(report: Report) -> None:
             parameters_relative_distance=distance, last_loss=float(ours[-1]), note=f"{worst:.1e} <= {BOUND}",
         )  # fmt: skip
         report.add(f"same bytes twice: {name}", first.flat.tobytes() == second.flat.tobytes(), steps=steps)
-    for shape in [(5, 4, 2, 3, 3), (4, 3, 1, 2, 4)] if dry_run() else SHAPES:
+    for shape in SHAPES:
         dropout = Dropout(0.3, 1, 2)
         tensors = {name: (error, bound) for name, error, bound in accuracy(device, shape, dropout, np.float32)}
         name = max(tensors, key=lambda name: tensors[name][0] / tensors[name][1])
@@ -69,7 +78,7 @@ def run_stage(report: Report) -> None:
 
 def report_precisions(report: Report, device: Any, corpus: Corpus) -> None:
     """How far reduced precisions end from fp32: the notebook's model on its text."""
-    config, steps = (TrainConfig(), PRECISION_STEPS) if not dry_run() else (TrainConfig(**TINY, hidden=16), 6)
+    config, steps = ROUNDED, PRECISION_STEPS
     model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
     exact = train(NumpyEngine(model), config, corpus.ids, steps)[0]
     for precision, least in LEAST_CAPABILITY.items():

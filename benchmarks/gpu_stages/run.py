@@ -9,9 +9,11 @@ from time import perf_counter
 
 from benchmarks.gpu_stages.device import ROOT, device_option, dry_run, environment
 from benchmarks.gpu_stages.report import Report
+from cuchar.config import TrainConfig
 
 STEPS, CHARS = 17_864, 32 * 32  # the notebook's; characters a step
 SCORED = 20_000  # characters of shakespeare_10K.txt
+CONFIG = TrainConfig(hidden=8, steps=8, batch=4) if dry_run() else TrainConfig()
 TINY = "--max-steps 6 --hidden 8 --steps 8 --batch 4 --log-every 2 --sample-every 3 --sample-length 5".split()
 SMALL_TEXT = ROOT / "data/shakespeare_10K.txt"
 

@@ -36,15 +36,15 @@ TINY = [
     Configuration("stepwise", 9, 260, 2, 2, 2),
     Configuration("fp16", 9, 8, 1, 2, 2, "fp16"),
 ]
+if dry_run():
+    CONFIGURATIONS = TINY
 STREAMS = (1, 3) if dry_run() else (1, 64, 4096)
 
 
 def run_stage(report: Report) -> None:
     device = device_under_test()
     configurations = [
-        sizes
-        for sizes in (TINY if dry_run() else CONFIGURATIONS)
-        if device.limits.capability >= LEAST_CAPABILITY[sizes.precision]
+        sizes for sizes in CONFIGURATIONS if device.limits.capability >= LEAST_CAPABILITY[sizes.precision]
     ]
     for sizes in configurations:
         measure_kernels(report, device, sizes)

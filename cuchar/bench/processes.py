@@ -1,5 +1,6 @@
 """A contender's process (worker.py) from the outside."""
 
+import ctypes
 import json
 import os
 import signal
@@ -19,6 +20,13 @@ from cuchar.bench.contender import OURS, Burst
 COMMAND = [sys.executable, "-P", "-m", "cuchar.bench.worker"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 END_S = 5.0
+PR_SET_PDEATHSIG = 1  # Linux's prctl.h
+
+
+def die_with_the_starter() -> None:
+    """From now on this process is killed when the thread that started it ends, however it does; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Worker:

@@ -16,12 +16,14 @@ from typing import IO, Any
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Burst
 from cuchar.bench.machine import forget_peak, gpu_facts, peak_bytes, processor
+from cuchar.bench.processes import die_with_the_starter
 from cuchar.errors import CucharError, DeviceError
 
 Make = Callable[[Configuration], Any]
 
 
 def main() -> None:
+    die_with_the_starter()  # it leads a session of its own, and whoever kills its starter's does not reach it
     contender, device, threads = sys.argv[1:]
     channel = own_stdout()
 

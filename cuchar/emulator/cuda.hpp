@@ -72,16 +72,16 @@ inline long long clock64() { return emulator::nanoseconds(); }
 [[noreturn]] inline void __trap(Where where = Where::current()) { emulator::fail("__trap", where); }
 
 inline void __syncthreads(Where where = Where::current()) {
-    emulator::barrier(0, blockDim.x, false, "__syncthreads", where);
+    emulator::barrier(false, "__syncthreads", where);
 }
 inline int __syncthreads_count(int vote, Where where = Where::current()) {
-    return emulator::barrier(0, blockDim.x, vote, "__syncthreads_count", where);
+    return emulator::barrier(vote, "__syncthreads_count", where);
 }
 inline int __syncthreads_or(int vote, Where where = Where::current()) {
-    return emulator::barrier(0, blockDim.x, vote, "__syncthreads_or", where) != 0;
+    return emulator::barrier(vote, "__syncthreads_or", where) != 0;
 }
 inline int __syncthreads_and(int vote, Where where = Where::current()) {
-    return emulator::barrier(0, blockDim.x, vote, "__syncthreads_and", where) == blockDim.x;
+    return emulator::barrier(vote, "__syncthreads_and", where) == blockDim.x;
 }
 
 inline void __syncwarp(unsigned mask = ~0u, Where where = Where::current()) {

@@ -10,29 +10,34 @@
         &name##_key, sizeof(type[count]), alignof(type), Where::current()))
 #define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::self->shared)
 
-inline void group_sync(int id, int threads, Where where = Where::current()) {
-    emulator::barrier(id, threads, false, "group_sync", where);
-}
-
 inline float reciprocal(float x) { return 1.0f / x; }
 inline double reciprocal(double x) { return 1.0 / x; }
 
-/* ---- Copies that nobody waits for, at first: until then there is NaN where they go ---- */
+inline int forget(int number) { return number; }
+
+/* ---- Copies that nobody waits for, at first ----
+ *
+ * The device reads a copy's source at some time between its issue and its wait. So it is read at both: what changes it in
+ * between ends the launch, and to ThreadSanitizer it is the wait that reads. Until then there is NaN where the copy goes.
+ */
 
 template <class Number>
 void copy_async(Number* to, const Number* from) {
-    emulator::Copy copy = {to, {}, sizeof(Number), emulator::self->commits};
+    emulator::Copy copy = {to, from, {}, sizeof(Number), emulator::self->commits};
     std::memcpy(copy.value, from, sizeof(Number));
     emulator::self->copies.push_back(copy);
     std::memset(static_cast<void*>(to), 0xff, sizeof(Number));
 }
 inline void commit_copies() { ++emulator::self->commits; }
 template <int Later>
-void wait_copies() {
+void wait_copies(Where where = Where::current()) {
     auto& copies = emulator::self->copies;
     size_t done = 0;
-    for (; done < copies.size() && copies[done].commit + Later < emulator::self->commits; ++done)
-        std::memcpy(copies[done].to, copies[done].value, copies[done].bytes);
+    for (; done < copies.size() && copies[done].commit + Later < emulator::self->commits; ++done) {
+        const emulator::Copy& copy = copies[done];
+        std::memcpy(copy.to, copy.from, copy.bytes);
+        if (std::memcmp(copy.to, copy.value, copy.bytes)) emulator::fail("a copy's source has changed under way", where);
+    }
     copies.erase(copies.begin(), copies.begin() + done);
 }
 
@@ -61,9 +66,15 @@ inline void add_release(unsigned* flag, unsigned value, Where where = Where::cur
     emulator::delay(where);
     std::atomic_ref(*flag).fetch_add(value, std::memory_order_release);
 }
-inline unsigned load_acquire(const unsigned* flag, Where where = Where::current()) {
+inline unsigned load_flag(const unsigned* flag, std::memory_order order, Where where) {
     emulator::give_way(where);
-    return std::atomic_ref(*const_cast<unsigned*>(flag)).load(std::memory_order_acquire);
+    return std::atomic_ref(*const_cast<unsigned*>(flag)).load(order);
+}
+inline unsigned load_acquire(const unsigned* flag, Where where = Where::current()) {
+    return load_flag(flag, std::memory_order_acquire, where);
+}
+inline unsigned load_relaxed(const unsigned* flag, Where where = Where::current()) {
+    return load_flag(flag, std::memory_order_relaxed, where);
 }
 inline bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped, Where where = Where::current()) {
     emulator::delay(where);
@@ -76,10 +87,6 @@ inline bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stop
 
 inline unsigned cluster_rank() { return emulator::self->rank; }
 inline void cluster_sync(Where where = Where::current()) { emulator::cluster_barrier(where); }
-template <class Type>
-Type* shared_of(Type* mine, unsigned rank, Where where = Where::current()) {
-    return static_cast<Type*>(emulator::shared_of(mine, rank, where));
-}
 
 /* The plain accesses to the word are for the sanitizers: they see an mbarrier out of bounds, or one used by a
  * thread that nothing tells that it is initialised. What changes it later is the emulator's, as it is atomic.
@@ -96,8 +103,8 @@ inline void mbarrier_expect(unsigned long long* barrier, unsigned bytes, Where w
 }
 template <class Number>
 void send(Number* to, unsigned rank, Number value, unsigned long long* barrier, Where where = Where::current()) {
-    *shared_of(to, rank, where) = value;
-    emulator::mbarrier_complete(mbarrier_use(shared_of(barrier, rank, where)), sizeof(Number), where);
+    *emulator::shared_of(to, rank, where) = value;
+    emulator::mbarrier_complete(mbarrier_use(emulator::shared_of(barrier, rank, where)), sizeof(Number), where);
 }
 template <class Number>
 void send(

@@ -39,11 +39,6 @@ bool watch(bool (*holds)(const void*, uint64_t), const void* watched, uint64_t v
 
 unsigned arrive(Barrier& barrier, unsigned expected, bool vote, const char* what, const Where& where) {
     Fiber& fiber = running();
-    if (!barrier.arrived) barrier.expected = expected;
-    if (barrier.expected != expected)
-        fail(("a barrier of " + std::to_string(expected) + " threads, but thread " +
-              std::to_string(barrier.waiting->thread.x) + " waits at " + place(barrier.waiting->where) + " for " +
-              std::to_string(barrier.expected)).c_str(), where);
     Order& order = barrier.order[barrier.turn & 1];
     before(order);
     barrier.votes += vote;
@@ -132,15 +127,12 @@ void settle(uint64_t* word) {
 
 // ---- What kernels call ----
 
-unsigned barrier(unsigned id, unsigned threads, bool vote, const char* what, const Where& where) {
-    Barrier& barrier = running().owner->barriers[id & 15];
-    if (id > 15) fail("barriers are numbered 0 to 15", where);
-    if (id && (threads % 32 || threads > self->block_dim.x)) fail("a group is whole warps of the block", where);
-    // Parts of a block may meet from different lines, as producers and consumers do; a whole block may not.
-    if (!id && barrier.waiting && !same(barrier.waiting->where, where))
+unsigned barrier(bool vote, const char* what, const Where& where) {
+    Barrier& barrier = running().owner->barrier;
+    if (barrier.waiting && !same(barrier.waiting->where, where))
         fail(("divergent barrier: thread " + std::to_string(barrier.waiting->thread.x) + " is at " +
               place(barrier.waiting->where)).c_str(), where);
-    return arrive(barrier, threads, vote, what, where);
+    return arrive(barrier, self->block_dim.x, vote, what, where);
 }
 
 void cluster_barrier(const Where& where) {
@@ -195,8 +187,8 @@ void* shared_of(void* mine, unsigned rank, const Where& where) {
     const Grid& grid = block.unit->grid;
     const ptrdiff_t offset = static_cast<unsigned char*>(mine) - block.memory;
     if (offset < 0 || static_cast<size_t>(offset) >= grid.shared_stride)
-        fail("shared_of: the address is not in this block's shared memory", where);
-    if (rank >= grid.launch.cluster) fail("shared_of: no block of that rank in the cluster", where);
+        fail("send: the address is not in this block's shared memory", where);
+    if (rank >= grid.launch.cluster) fail("send: no block of that rank in the cluster", where);
     return (&block - self->rank + rank)->memory + offset;
 }
 

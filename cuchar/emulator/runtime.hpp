@@ -33,9 +33,10 @@ struct Launch {
     unsigned message_bytes;
 };
 
-// A copy under way: it is in shared memory once its commit is waited for, and not before.
+// A copy under way, and its value when it was issued: it is in shared memory once its commit is waited for, and not before.
 struct Copy {
     void* to;
+    const void* from;
     unsigned char value[32];
     unsigned bytes, commit;
 };
@@ -61,8 +62,8 @@ struct Where {
     }
 };
 
-// Until `threads` threads of the block are here; returns how many of them voted.
-unsigned barrier(unsigned id, unsigned threads, bool vote, const char* what, const Where& where);
+// Until all threads of the block are here; returns how many of them voted.
+unsigned barrier(bool vote, const char* what, const Where& where);
 void cluster_barrier(const Where& where);
 
 // Until every lane of `mask` is here; returns what lane `source` brought.
@@ -80,7 +81,12 @@ void mma(Format format, float* d, const uint32_t* a, const uint32_t* b, const Wh
 
 // The block's shared variable of that key (any address of its own), made of 0xff bytes: NaN.
 void* shared_variable(const void* key, size_t bytes, size_t alignment, const Where& where);
+// The place of another block's shared variable, given this block's.
 void* shared_of(void* mine, unsigned rank, const Where& where);
+template <class Type>
+Type* shared_of(Type* mine, unsigned rank, const Where& where) {
+    return static_cast<Type*>(shared_of(static_cast<void*>(mine), rank, where));
+}
 
 // An mbarrier's word, and what becomes of it.
 uint64_t mbarrier_word(unsigned arrivals);

@@ -54,7 +54,7 @@ struct Fiber : Self {
 };
 
 struct Barrier {
-    unsigned expected = 0, arrived = 0, votes = 0, turn = 0;
+    unsigned arrived = 0, votes = 0, turn = 0;
     Fiber* waiting = nullptr;
     Order order[2];  // one a turn: a thread may arrive at the next turn before another has left this one
 };
@@ -63,7 +63,7 @@ struct Block {
     struct Unit* unit;
     unsigned number;
     unsigned char* memory;  // shared: dynamic, then static
-    Barrier barriers[16];
+    Barrier barrier;
     std::vector<unsigned> in_warp_operation;  // lanes, by warp
     std::unique_ptr<Fiber[]> fibers;
 };

@@ -90,8 +90,8 @@ class CudaDevice:
         number: as CUDA counts.
         notice: called when kernels take a while to compile, as they do the first time.
     Raises:
-        DeviceError: no such GPU, no driver, no CuPy, or a GPU older than compute capability 7.0; later, from
-            any method, whatever CUDA complains of.
+        DeviceError: no such GPU, no driver, no CuPy, a GPU older than compute capability 7.0, or one that NVRTC does
+            not compile for; later, from any method, whatever CUDA complains of.
     """
 
     def __init__(self, number: int = 0, notice: Callable[[], None] = lambda: None):
@@ -112,12 +112,25 @@ class CudaDevice:
             raise DeviceError(
                 f"{self.name}: expected compute capability 7.0 or newer, found {capability // 10}.{capability % 10}"
             )
+        self._expect_compiler(capability)
         self.limits = Limits(
             capability, properties["multiProcessorCount"], properties["sharedMemPerBlockOptin"],
             properties["regsPerMultiprocessor"],
         )  # fmt: skip
         with _cuda_errors(self.name), cupy.cuda.Device(number):
             self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    def _expect_compiler(self, capability: int) -> None:
+        """CuPy compiles for the GPU, or for the newest that NVRTC knows: that runs on it where the major number agrees."""
+        nvrtc = self._cupy.cuda.nvrtc
+        with _cuda_errors(self.name):
+            known, version = nvrtc.getSupportedArchs(), nvrtc.getVersion()
+        target = min(capability, max(known))
+        if target not in known or target // 10 != capability // 10:
+            raise DeviceError(
+                f"{self.name}: expected an NVRTC that compiles for compute capability {capability / 10}, "
+                f"found {version[0]}.{version[1]}, which does for {min(known) / 10} to {max(known) / 10}"
+            )
 
     @contextmanager
     def _current(self) -> Iterator[None]:
@@ -131,7 +144,8 @@ class CudaDevice:
 
     def write(self, array: Any, host: np.ndarray) -> None:
         with self._current():
-            array.set(np.ascontiguousarray(host, array.dtype), stream=self._stream)
+            source = np.ascontiguousarray(host, array.dtype)  # perhaps a copy, which must live until it has been read
+            array.set(source, stream=self._stream)
             self._stream.synchronize()  # the host array may change once this returns
 
     def read(self, array: Any) -> np.ndarray:
@@ -148,7 +162,7 @@ class CudaDevice:
             with self._current():
                 module = self._cupy.RawModule(code=source, enable_cooperative_groups=cooperative)
                 return {name: self._kernel(name, module.get_function(name)) for name in kernel_names(source)}
-        except self._cupy.cuda.compiler.CompileException as error:  # an NVRTC that does not know the GPU, say
+        except self._cupy.cuda.compiler.CompileException as error:
             raise DeviceError(f"{file}: expected it to compile for {self.name}, found: {first_error(error)}") from None
         finally:
             slow.cancel()

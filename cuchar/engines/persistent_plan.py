@@ -81,6 +81,7 @@ def persistent_plan(
         forward, backward = ffma_tile(H, 8, itemsize), ffma_tile(4 * H, 16, itemsize)
     else:
         forward, backward = tensor_tile(H, precision), tensor_tile(4 * H, precision)
+    dropout = 2 + 16 // itemsize  # struct Dropout
     best: tuple[float, Persistent] | None = None
     for groups in range(1, min(B, limits.multiprocessors // stages) + 1):
         each = limits.multiprocessors // (groups * stages)  # blocks of a stage, at most
@@ -94,8 +95,8 @@ def persistent_plan(
             ahead, products = parts > 2, ceil_div(rows, forward.at_once)
             room, shared, clocks = products * forward.at_once, [], 0.0
             for tile, count, outputs, inputs, numbers, more in (
-                (forward, threads[0], 4 * units, H, 5, 0),
-                (backward, threads[1], units, 4 * H, 7, parts * rows * units),
+                (forward, threads[0], 4 * units, H, 5, 4 * units + 16 // itemsize + dropout),
+                (backward, threads[1], units, 4 * H, 7, parts * rows * units + dropout),
             ):
                 held = (1 + ahead) * (room * tile.row + numbers * rows * units) + tile.warps * room * outputs + more
                 shared.append(16 * ceil_div(itemsize * held, 16))

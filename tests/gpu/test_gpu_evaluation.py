@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.gpu_stages.device import dry_run
 from benchmarks.gpu_stages.reference import train
+from benchmarks.gpu_stages.shapes import DRAWN, EVALUATED_HIDDEN
+from benchmarks.gpu_stages.shapes import EVALUATED_V as V
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
@@ -14,10 +16,8 @@ from cuchar.generation import generate
 from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, draw
 
-V = 50
 
-
-@pytest.fixture(scope="module", params=[16, 81], ids=["resident", "persistent"])
+@pytest.fixture(scope="module", params=EVALUATED_HIDDEN.values(), ids=list(EVALUATED_HIDDEN))
 def trained(request):
     """Ids, and a model that has learnt something of them."""
     ids = (np.cumsum(np.random.default_rng(1).choice([1, 2, 9], 20_000, p=[0.7, 0.2, 0.1])) % V).astype(np.uint8)
@@ -80,7 +80,7 @@ def test_calls_of_any_length_make_the_same(trained, engines):
     assert np.array_equal(*found)
 
 
-@pytest.mark.parametrize("size", [2, 84, 600] if dry_run() else [2, 84, 600, 5000, 65_536])
+@pytest.mark.parametrize("size", DRAWN)
 @pytest.mark.parametrize("options", LAWS, ids=str)
 def test_draws_of_the_same_logits_are_numpys(device, options, size):
     """By kernels/draw.cu alone, of numbers of which many are equal; exponentials may differ in their last bit."""

@@ -12,6 +12,7 @@ from test_precision import ratios
 from test_tensor_gemm import OPERATIONS, product
 
 from benchmarks.gpu_stages.device import dry_run
+from benchmarks.gpu_stages.shapes import ROUNDED, SCALED_HIDDEN, TRAINED_V
 from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cuda_engine import CudaEngine
@@ -19,7 +20,6 @@ from cuchar.engines.plan import LEAST_CAPABILITY
 from cuchar.errors import DeviceError
 
 SIZES = [(7, 33, 16), (50, 72, 97)] if dry_run() else [(7, 33, 16), (50, 2048, 512), (2048, 512, 2500), (131, 257, 97)]
-SHAPES = [(20, 33, 2, 5, 6)] if dry_run() else [(84, 64, 2, 32, 32), (68, 257, 3, 13, 5), (1000, 130, 2, 3, 9)]
 
 
 def is_refused(precision, device) -> bool:
@@ -41,7 +41,7 @@ def test_products_of_rounded_numbers(precision, size, ta, tb, device):
             assert (np.abs(found - exact) <= 2 * bound).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", ROUNDED, ids=str)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape, device):
     V, H, _, B, T = shape
@@ -53,9 +53,9 @@ def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape, de
 def test_scales_that_overflow_are_halved(device):
     if is_refused("fp16", device):
         return
-    config = TrainConfig(hidden=24, steps=4, batch=3, precision="fp16")
-    ids = np.random.default_rng(0).integers(84, size=2000, dtype=np.uint8)
-    engine = CudaEngine(ModelConfig(84, 24, 2), device, precision="fp16")
+    config = TrainConfig(hidden=SCALED_HIDDEN, steps=4, batch=3, precision="fp16")
+    ids = np.random.default_rng(0).integers(TRAINED_V, size=2000, dtype=np.uint8)
+    engine = CudaEngine(ModelConfig(TRAINED_V, SCALED_HIDDEN, 2), device, precision="fp16")
     losses, norms, parameters, scaling = train(engine, config, ids, 40, LossScaling(2.0**30, 7))
     skipped = int(np.argmax(norms > 0))
     assert 3 < skipped < 20 and np.isfinite(losses).all() and np.isfinite(parameters).all()

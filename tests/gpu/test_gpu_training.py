@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.gpu_stages.device import dry_run
 from benchmarks.gpu_stages.reference import train
+from benchmarks.gpu_stages.shapes import TRAINED, TRAINED_HIDDEN
+from benchmarks.gpu_stages.shapes import TRAINED_V as V
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
@@ -14,17 +16,13 @@ from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError
 from cuchar.parameters import initialise
 
-V, STEPS = 84, 6 if dry_run() else 40
-SIZES = {"steps": 3, "batch": 2} if dry_run() else {"steps": 20, "batch": 32}
-WIDTHS = {"resident": 64, "persistent": 256, "stepwise": 1100}
-if dry_run():
-    WIDTHS = {"resident": 16, "persistent": 81, "stepwise": 260}
+STEPS = 6 if dry_run() else 40
 OPTIONS = {"dropout": 0.2, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 5}
 
 
-@pytest.fixture(params=WIDTHS)
+@pytest.fixture(params=TRAINED_HIDDEN)
 def hidden(request) -> int:
-    return WIDTHS[request.param]
+    return TRAINED_HIDDEN[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def ids() -> np.ndarray:
 
 
 def config_of(hidden: int, **options: object) -> TrainConfig:
-    return TrainConfig(**SIZES, hidden=hidden, **options)
+    return TrainConfig(**TRAINED, hidden=hidden, **options)
 
 
 def engine_of(config: TrainConfig, device: object) -> CudaEngine:
@@ -73,7 +71,7 @@ class Uncaptured:
 
 
 def test_replayed_graphs_leave_the_bytes_of_plain_launches(ids, device):
-    config, steps = config_of(WIDTHS["resident"], **OPTIONS), 40  # so that the graph of 16 steps is used
+    config, steps = config_of(TRAINED_HIDDEN["resident"], **OPTIONS), 40  # so that the graph of 16 steps is used
     losses, replayed = train(engine_of(config, device), config, ids, steps)
     again, launched = train(engine_of(config, Uncaptured(device)), config, ids, steps)
     assert losses.tobytes() == again.tobytes() and replayed.flat.tobytes() == launched.flat.tobytes()
