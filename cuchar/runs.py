@@ -12,7 +12,7 @@ import numpy as np
 
 from cuchar.batches import check_length, split_validation
 from cuchar.checkpoint import Checkpoint
-from cuchar.config import ModelConfig, TrainConfig, option
+from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options, option
 from cuchar.corpus import Corpus, Text, absolute, expect_kept, left_out_notes, load_corpus, read_text
 from cuchar.engines import choose_engine
 from cuchar.errors import OptionError, RunError, TextError
@@ -95,6 +95,7 @@ def resume_run(
         CucharError: as `start_run`; also options or texts that are not the run's.
     """
     listener, path = listener or Listener(), Path(path)
+    expect_options(options or {}, TRAIN)
     folder = RunFolder.reopen(path)
     try:
         stored = folder.read_config()

@@ -183,10 +183,10 @@ def test_version_is_the_packages():
     assert cuchar.__version__ == version("cuchar")
 
 
-def test_api_trains_samples_and_scores(text, tmp_path):
+def test_api_trains_samples_and_scores(text, tmp_path, monkeypatch):
     import cuchar
 
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     model = cuchar.train(text, hidden=16, steps=8, batch=4, epochs=6, lr=0.02, sample_every=0)
     assert model.score("the quick brown fox").nats_per_char < 2.5
     assert len(model.sample(25, seed=1)) == 25

@@ -12,7 +12,7 @@ from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.corpus import Vocabulary
 from cuchar.engines.cpu_engine import CpuEngine
-from cuchar.errors import CheckpointError, RunError
+from cuchar.errors import CheckpointError, OptionError, RunError
 from cuchar.run_folder import RunFolder
 from cuchar.runs import resume_run, start_run
 from cuchar.training import Listener, Trainer
@@ -309,6 +309,11 @@ def test_the_folder_of_a_start_that_was_killed_can_be_used(text, tmp_path, monke
     with pytest.raises(RunError, match=r"config\.json: expected a run's configuration, found a wrong one: texts"):
         start_run([text], CONFIG, out=other)
     assert files_of(other) == {"config.json": b'{"colour": "blue"}'}
+
+
+def test_an_option_of_no_known_name_is_an_error(run):
+    with pytest.raises(OptionError, match="is it --hidden"):
+        resume_run(run, options={"hiden": 6})
 
 
 # --- its files
