@@ -157,12 +157,12 @@ def _train(trainer: Trainer, listener: Listener) -> None:
         try:
             trainer.run(asked)
         except Interrupted:
-            listener.note(f"cuchar train --resume {folder} goes on from step {trainer.position.step}")
+            listener.note(f"stopped after step {trainer.position.step}; to go on: cuchar train --resume {folder}")
             raise
     best = "" if math.isinf(trainer.best) else f", best validation loss {trainer.best:.4f}"
     position = trainer.position
-    listener.note(f"{position.step} steps in {position.elapsed_s:.1f} s: loss {trainer.loss:.4f}{best}; {folder}")
-    listener.note(f"cuchar sample {folder} writes with it")
+    listener.note(f"{position.step} steps in {position.elapsed_s:.1f} s: mean loss {trainer.loss:.4f}{best}; {folder}")
+    listener.note(f"to write with it: cuchar sample {folder}")
 
 
 def _parts(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> tuple[np.ndarray, np.ndarray | None]:

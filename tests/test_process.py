@@ -36,7 +36,7 @@ def test_signals_save_and_the_resumed_run_is_the_whole_one(text, tmp_path, signu
     stderr = process.communicate(timeout=30)[1].decode()
     assert process.returncode == status
     assert f"cuchar: stopped by {signum.name}; what was done is saved" in stderr and "Traceback" not in stderr
-    assert f"\ncuchar train --resume {run} goes on from step " in stderr
+    assert f"; to go on: cuchar train --resume {run}\n" in stderr
     stopped = read_checkpoint(run).run["position"]["step"]
     assert 10 <= stopped < read_checkpoint(whole).run["position"]["step"]
     assert start("train", "--resume", run).wait(60) == 0

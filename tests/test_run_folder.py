@@ -145,8 +145,8 @@ def test_a_run_that_ends_says_what_it_is_and_what_to_do(text, tmp_path):
     start_run([text], replace(CONFIG, max_steps=20), out=run, listener=notes)
     loss, best = metrics(run)[-1]["loss"], metrics(run)[-1]["val_loss"]
     ended, then = notes.notes[-2:]
-    assert ended.startswith("20 steps in ") and f" s: loss {loss:.4f}, best validation loss {best:.4f}; " in ended
-    assert ended.endswith(f"'{run}'") and then == f"cuchar sample '{run}' writes with it"
+    assert ended.startswith("20 steps in ") and f" s: mean loss {loss:.4f}, best validation loss {best:.4f}; " in ended
+    assert ended.endswith(f"'{run}'") and then == f"to write with it: cuchar sample '{run}'"
 
 
 @pytest.mark.parametrize("max_steps,said", [(99, True), (98, False), (None, False)])
