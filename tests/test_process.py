@@ -183,6 +183,26 @@ def test_version_is_the_packages():
     assert cuchar.__version__ == version("cuchar")
 
 
+def test_a_program_that_trains_is_stopped_by_ctrl_c_after_a_save(text, tmp_path):
+    """Interrupted passes `except Exception`, as any KeyboardInterrupt does, and a program can catch it by its name."""
+    run = tmp_path / "run"
+    program = f"""
+import cuchar
+try:
+    try:
+        cuchar.train({str(text)!r}, out={str(run)!r}, hidden=16, steps=8, batch=4, epochs=1000, log_every=10)
+    except Exception:
+        print("an error")
+except cuchar.Interrupted as interrupted:
+    print(interrupted, interrupted.exit_status, issubclass(cuchar.Interrupted, KeyboardInterrupt))
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment(), stdout=subprocess.PIPE, text=True)
+    wait_for_line(run)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "SIGINT 130 True\n"
+    assert read_checkpoint(run).run["position"]["step"] >= 10
+
+
 def test_api_trains_samples_and_scores(text, tmp_path, monkeypatch):
     import cuchar
 
