@@ -153,7 +153,7 @@ def test_a_wait_in_vain_leaves_the_parameters_as_they_were(monkeypatch, tmp_path
 
 
 def test_fewer_blocks_than_asked_for_end_in_an_error(monkeypatch, tmp_path):
-    with_bug(monkeypatch, tmp_path, "gridDim.x == GROUPS", "gridDim.x + 3 == GROUPS")  # as if three were missing
+    with_bug(monkeypatch, tmp_path, "gridDim.x != GROUPS", "gridDim.x + 3 != GROUPS")  # as if three were missing
     with pytest.raises(DeviceError, match="waited in vain"):
         results()
 
