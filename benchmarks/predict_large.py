@@ -72,7 +72,7 @@ def item_trace(code: Code, products: int, copies: int) -> list[Instruction]:
     }
     times |= dict.fromkeys(
         (loop for loop in inner if count(loop, "CS2R") and count(loop, "CCTL")), 0
-    )  # nobody has to wait
+    )  # nobody has to wait longer than for the first look at a flag
     trace, done = [], set()
     for i in inside(code, outer):
         loop = next((loop for loop in times if loop[0] <= i.address <= loop[1]), None)

@@ -17,12 +17,6 @@ constexpr long long WAIT_CLOCKS = 4000000000;  // some two seconds
 __device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
 __device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
 
-/* The same number; but the compiler computes anew what follows from it, instead of keeping that in registers. */
-__device__ __forceinline__ int forget(int number) {
-    asm volatile("" : "+r"(number));
-    return number;
-}
-
 __device__ __forceinline__ unsigned shared_address(const void* shared) {
     return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }

@@ -121,8 +121,6 @@ extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, 1) persistent_forw
     run(corner, flags, T, B, fetch, [&](const Item& at, int buffer) {
         matrix.multiply<4 * UNITS>(shared->vectors[buffer], at.count, &shared->partials[0][0][0].x);
         __syncthreads();
-        const int thread = forget(threadIdx.x);  // so that the product does not have to leave registers for these three
-        const int first_row = thread / UNITS, mine = thread % UNITS, unit = first_unit + mine;
         for (int row = first_row; row < at.count && unit < H; row += FORWARD_ROWS) {
             Four sum = shared->bias[mine];
 #pragma unroll

@@ -13,8 +13,6 @@
 inline float reciprocal(float x) { return 1.0f / x; }
 inline double reciprocal(double x) { return 1.0 / x; }
 
-inline int forget(int number) { return number; }
-
 /* ---- Copies that nobody waits for, at first ----
  *
  * The device reads a copy's source at some time between its issue and its wait. So it is read at both: what changes it in

@@ -117,5 +117,6 @@ def _held(tile: Tile, H: int, threads: int, limits: Limits) -> bool:
     That is what compiles without a spill on every architecture (benchmarks/registers.py): rows that are not aligned, long
     ones, copies through registers and the few registers of a large block each take more.
     """
-    beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 16 * (limits.capability < 80) + 24 * (threads > 384)
+    beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 24 * (threads > 384)
+    beside += 16 if limits.capability < 80 else 8 * (limits.capability == 80)
     return fits_a_block(limits, threads, tile.registers + beside, 0)
