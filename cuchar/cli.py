@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Heavy imports wait inside the commands."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -52,7 +53,7 @@ def cuchar(
 @app.command()
 def train(
     context: typer.Context,
-    texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", help="Text files or folders; - is standard input.")] = None,
+    texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", readable=False, help="Text files or folders; - is standard input.")] = None,
     preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn | best.", show_default="notebook")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
@@ -169,7 +170,7 @@ def sample(
 @app.command("eval")
 def evaluate(
     checkpoint: CheckpointArgument,
-    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files or folders; - is standard input.")],
+    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", readable=False, help="Text files or folders; - is standard input.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     device: Device = "auto",
     precision: Precision = DEFAULT.precision,
@@ -269,13 +270,16 @@ def _alone(given: dict[str, Any]) -> dict[str, Any]:
 def _expect_output(
     option: str, output: Path, checkpoint: Path, texts: Iterable[Path] = (), binary: bool = False
 ) -> None:
-    """Complain where `output` would be written over a text, the checkpoint, or a file of the run that it is in."""
+    """Complain where `output` would be written over a text, the checkpoint, or a file of its run or of any other."""
     from cuchar.checkpoint import checkpoint_file
     from cuchar.files import expect_output
     from cuchar.run_folder import FILES
 
     file = checkpoint_file(checkpoint)
-    kept = [file.parent / name for name in FILES] if (file.parent / "config.json").is_file() else []
+    folders = [
+        folder for folder in {file.parent, Path(os.path.realpath(output)).parent} if (folder / "config.json").is_file()
+    ]
+    kept = [folder / name for folder in folders for name in FILES]
     expect_output(option, output, [*texts, file, *kept], binary)
 
 

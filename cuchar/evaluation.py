@@ -36,7 +36,9 @@ class Score:
     def of(cls, losses: np.ndarray, skipped: int = 0) -> "Score":
         """Args: losses: nats, any shape."""
         nats = float(losses.mean(dtype=np.float64)) if losses.size else math.nan
-        return cls(nats, nats / math.log(2), float(np.exp(nats)), losses.size, skipped)
+        with np.errstate(over="ignore"):  # the perplexity of a model that diverged is infinite
+            perplexity = float(np.exp(nats))
+        return cls(nats, nats / math.log(2), perplexity, losses.size, skipped)
 
 
 def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np.ndarray]:

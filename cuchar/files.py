@@ -83,6 +83,8 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
             held = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with open(os.open(temporary, flags, 0o666, dir_fd=held), "wb") as file:
+            with suppress(FileNotFoundError):  # who may read the file stays the same
+                os.fchmod(file.fileno(), stat.S_IMODE(os.stat(path.name, dir_fd=held).st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

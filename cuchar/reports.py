@@ -124,8 +124,8 @@ def print_score(score: FilesScore, as_json: bool) -> None:
 
 
 def _json_values(score: Score) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in asdict(score).items()}
+    """JSON has neither NaN nor infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(score).items()}
 
 
 def print_machine() -> None:

@@ -116,8 +116,12 @@ def resume_run(
         if checkpoint:
             folder.complete_best(checkpoint)
         if checkpoint and _is_over(config, checkpoint, folder):
-            step = checkpoint.run["position"]["step"]
-            listener.note(f"{path} is finished at step {step}; a larger --epochs or --max-steps goes on")
+            position = checkpoint.run["position"]
+            total = "epochs" if position["epoch"] >= config.epochs else "max_steps"
+            listener.note(
+                f"{path} is finished at step {position['step']}, as {option(total)} {getattr(config, total)} asks for; "
+                f"a larger {option(total)} goes on"
+            )
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
@@ -161,7 +165,8 @@ def _train(trainer: Trainer, listener: Listener) -> None:
             raise
     best = "" if math.isinf(trainer.best) else f", best validation loss {trainer.best:.4f}"
     position = trainer.position
-    listener.note(f"{position.step} steps in {position.elapsed_s:.1f} s: mean loss {trainer.loss:.4f}{best}; {folder}")
+    loss = f"mean loss {trainer.loss:.4f} since step {trainer.loss_since}"
+    listener.note(f"{position.step} steps in {position.elapsed_s:.1f} s: {loss}{best}; {folder}")
     listener.note(f"to write with it: cuchar sample {folder}")
 
 

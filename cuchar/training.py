@@ -72,7 +72,7 @@ class Trainer:
         self.state: State
         self.best: float
         self.best_step: int | None
-        self.loss = math.nan  # of the last line of metrics.jsonl
+        self.loss, self.loss_since = math.nan, 0  # of the last line of metrics.jsonl, and the step of the line before
         self.total_steps = total_steps(len(training), config)
         self.batches = np.random.default_rng([config.seed, 1])
         if checkpoint is None:
@@ -236,7 +236,7 @@ class Trainer:
             "chars_per_s": round(mean.count * config.batch * config.steps / mean.seconds),
             "elapsed_s": round(perf_counter() - self.started, 3),
         }
-        self.loss, position.since_line = mean.loss, Mean()
+        self.loss, self.loss_since, position.since_line = mean.loss, position.step - mean.count, Mean()
         self.folder.append(self.folder.metrics, json.dumps(metrics).encode() + b"\n")
         self.listener.line(metrics)
 

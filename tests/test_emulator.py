@@ -440,7 +440,7 @@ cluster_sync();
 """
 
 
-@pytest.mark.parametrize("sanitize", ["address", "undefined", "thread"])
+@pytest.mark.parametrize("sanitize", ["address", "thread"])
 def test_sanitizers_leave_a_correct_kernel_alone(sanitize):
     run = sanitized(sanitize, CLEAN, cluster=2)
     assert run.returncode == 0, run.stderr
@@ -497,12 +497,12 @@ wait_copies<0>();
 out[__shfl_xor_sync(~0u, threadIdx.x, 1)] = 1;"""
 
 
-FINDINGS = {
+FINDINGS = {  # where UBSan would see an array's end first, a pointer hides it
     "one past global memory": (
         "address", "\nout[blockIdx.x * 32 + threadIdx.x + 1] = 0;", {}, "heap-buffer-overflow", 2,
     ),
     "one past a static variable": (
-        "address", "SHARED(float, x, 32);\nSHARED(float, y, 32);\nx[threadIdx.x + 1] = y[threadIdx.x] = 0;", {},
+        "address", "SHARED(float, x, 32);\nSHARED(float, y, 32);\n(+x)[threadIdx.x + 1] = y[threadIdx.x] = 0;", {},
         "use-after-poison", 3,
     ),
     "one past dynamic shared memory": (
@@ -513,15 +513,15 @@ FINDINGS = {
         "use-after-poison", 2,
     ),
     "past a thread's own array": (
-        "address", "float x[4];\nfor (int i = 0; i < 4; ++i) x[i] = i;\nout[0] = x[threadIdx.x];", {},
+        "address", "float x[4];\nfor (int i = 0; i < 4; ++i) x[i] = i;\nout[0] = (threadIdx.x < 99 ? x : out)[threadIdx.x];", {},
         "stack-buffer-overflow", 3,
     ),
     "an overflow": (
-        "undefined", "int big = 0x7fffffe1;\nout[threadIdx.x] = big + static_cast<int>(threadIdx.x);", {},
+        "address", "int big = 0x7fffffe1;\nout[threadIdx.x] = big + static_cast<int>(threadIdx.x);", {},
         "signed integer overflow", 2,
     ),
     "a misaligned vector": (
-        "undefined", "\n*reinterpret_cast<float4*>(out + 1) = make_float4(1, 2, 3, 4);", {}, "misaligned address", 2,
+        "address", "\n*reinterpret_cast<float4*>(out + 1) = make_float4(1, 2, 3, 4);", {}, "misaligned address", 2,
     ),
     "no barrier": ("thread", EXCHANGE.format(""), dict(blocks=1, threads=64), "data race", 2),
     "a warp's barrier for a block": ("thread", EXCHANGE.format("__syncwarp();"), dict(blocks=1, threads=64), "data race", 2),

@@ -1,4 +1,5 @@
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from cuchar.config import ModelConfig
 from cuchar.engines.base import State
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OptionError, TextError
-from cuchar.evaluation import chunk_losses
+from cuchar.evaluation import Score, chunk_losses
 
 
 def one_by_one(model, text, window):
@@ -151,3 +152,10 @@ def test_one_stream_is_read_as_ever(trained):
         losses, state = model.engine.losses(weights, inputs, targets, state)
         expected.append(losses[:, 0])
     assert np.array_equal(np.concatenate(list(model.losses(ids))), np.concatenate(expected))
+
+
+def test_a_perplexity_beyond_all_numbers_is_infinite_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score = Score.of(np.array([1000.0]))
+    assert (score.nats_per_char, score.perplexity) == (1000.0, np.inf)

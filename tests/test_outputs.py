@@ -268,6 +268,22 @@ def test_a_run_from_standard_input_asks_for_its_text_again(room, cli, fails, std
     assert "expected the run's text" in fails(1, "train", "-", "--resume", "a", "--max-steps", 9)
 
 
+def test_no_output_replaces_a_file_of_any_run(room, fails):
+    shutil.copytree(room / "run", room / "other")
+    before = contents(room)
+    for name in ("last.safetensors", "metrics.jsonl", "config.json"):
+        assert OTHER_USE in fails(1, "export", "run", f"other/{name}")
+        assert OTHER_USE in fails(1, "eval", "run", "link", "--per-char", f"other/{name}")
+    assert contents(room) == before
+
+
+def test_who_may_read_a_file_stays_the_same_when_it_is_replaced(room, cli):
+    (room / "out").write_text("")
+    (room / "out").chmod(0o600)
+    assert cli("eval", "run", "link", "--per-char", "out").status == 0
+    assert (room / "out").stat().st_mode & 0o777 == 0o600 and (room / "out").stat().st_size > 0
+
+
 def test_a_run_that_lies_among_its_texts_reads_none_of_its_own_files(room, fails, cli):
     assert cli("train", "texts", *SMALL, "--out", "texts/run").status == 0
     assert cli("train", "--resume", "texts/run", "--max-steps", 5).status == 0

@@ -145,7 +145,10 @@ def test_a_run_that_ends_says_what_it_is_and_what_to_do(text, tmp_path):
     start_run([text], replace(CONFIG, max_steps=20), out=run, listener=notes)
     loss, best = metrics(run)[-1]["loss"], metrics(run)[-1]["val_loss"]
     ended, then = notes.notes[-2:]
-    assert ended.startswith("20 steps in ") and f" s: mean loss {loss:.4f}, best validation loss {best:.4f}; " in ended
+    assert (
+        ended.startswith("20 steps in ")
+        and f" s: mean loss {loss:.4f} since step 18, best validation loss {best:.4f}; " in ended
+    )
     assert ended.endswith(f"'{run}'") and then == f"to write with it: cuchar sample '{run}'"
 
 
@@ -162,6 +165,15 @@ def test_a_run_of_any_length_shows_a_sample_at_its_end(text, tmp_path, max_steps
     start_run([text], replace(CONFIG, max_steps=max_steps), out=tmp_path / "run")
     blocks = (tmp_path / "run/samples.txt").read_text().split("--- step ")[1:]
     assert [int(block.split()[0]) for block in blocks] == sampled
+
+
+def test_a_finished_run_names_the_total_that_ended_it(text, tmp_path):
+    for name, totals in (("--max-steps 20", {"max_steps": 20}), ("--epochs 1", {"epochs": 1, "max_steps": 1000})):
+        run, notes = tmp_path / name, Notes()
+        start_run([text], replace(CONFIG, **totals), out=run)
+        resume_run(run, options={"max_steps": 1000} if "epochs" in totals else {"epochs": 9}, listener=notes)
+        (note,) = notes.notes
+        assert note.endswith(f", as {name} asks for; a larger {name.split()[0]} goes on")
 
 
 # --- its folder

@@ -10,7 +10,8 @@ from cuchar import host_compiler
 from cuchar.errors import DeviceError
 from cuchar.host_compiler import NATIVE, build, compiler, run
 
-Sanitize = Literal["address", "undefined", "thread"]
+Sanitize = Literal["address", "thread"]
+SANITIZERS = {"address": "address,undefined", "thread": "thread"}  # one build for the two that go together
 
 HERE = Path(__file__).resolve().parent
 FLAGS = "-std=c++20 -ffp-contract=off -Wl,-Bsymbolic".split()  # contraction off: the same bits, whatever the compiler
@@ -22,8 +23,7 @@ FAST = ["-O2", NATIVE, *"-fno-math-errno -fno-trapping-math".split()]
 CHECKED = "-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all".split()
 PRELOADED = {"address": "libasan.so", "thread": "libtsan.so"}  # these replace malloc, so they must come first
 OPTIONS = {
-    "address": {"ASAN_OPTIONS": "detect_leaks=0"},
-    "undefined": {"UBSAN_OPTIONS": "print_stacktrace=1"},
+    "address": {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
     "thread": {"TSAN_OPTIONS": "halt_on_error=1"},
 }
 
@@ -37,12 +37,12 @@ def load(source: str, sanitize: Sanitize | None, notice: Callable[[str], None] =
     Raises:
         DeviceError: no compiler, an error in the source, no room for the cache, or a sanitizer that is not preloaded.
     """
-    if sanitize in PRELOADED and PRELOADED[sanitize] not in os.environ.get("LD_PRELOAD", ""):
+    if sanitize and PRELOADED[sanitize] not in os.environ.get("LD_PRELOAD", ""):
         raise DeviceError(
             f"expected {PRELOADED[sanitize]} in LD_PRELOAD for sanitize={sanitize!r}; see sanitizer_environment"
         )
     common = [*FLAGS, *(OF_CLANG if "__clang__" in host_compiler.identity() else OF_GCC)]
-    flags = [*common, *([*CHECKED, f"-fsanitize={sanitize}"] if sanitize else FAST)]
+    flags = [*common, *([*CHECKED, f"-fsanitize={SANITIZERS[sanitize]}"] if sanitize else FAST)]
     runtime_flags = [*common, "-O2", *([f"-DSANITIZE_{sanitize.upper()}"] if sanitize else [])]
     runtime = build((HERE / "runtime.cpp").read_text("utf-8"), runtime_flags, "emulator", HERE)
     host_compiler.load(runtime)  # which may lie in another folder than what is linked to it: see host_compiler.build
@@ -51,8 +51,5 @@ def load(source: str, sanitize: Sanitize | None, notice: Callable[[str], None] =
 
 def sanitizer_environment(sanitize: Sanitize) -> dict[str, str]:
     """The environment that a process needs to use a sanitizer, besides its own. A finding ends it with a report."""
-    environment = dict(OPTIONS[sanitize])
-    if sanitize in PRELOADED:
-        found = run([*compiler(), f"-print-file-name={PRELOADED[sanitize]}"]).stdout.strip()
-        environment["LD_PRELOAD"] = str(Path(found).resolve())
-    return environment
+    found = run([*compiler(), f"-print-file-name={PRELOADED[sanitize]}"]).stdout.strip()
+    return {**OPTIONS[sanitize], "LD_PRELOAD": str(Path(found).resolve())}

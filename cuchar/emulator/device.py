@@ -40,7 +40,7 @@ class EmulatedDevice:
     Args:
         schedule: the order in which threads run between barriers.
         seed: of the shuffled order, which is the same for the same seed.
-        sanitize: "undefined" in any process; "address" and "thread" in one with `sanitizer_environment`.
+        sanitize: "address" (with undefined behaviour) or "thread", in a process with `sanitizer_environment`.
         limits: of the GPU that it stands for.
         memory_bytes: what `free_bytes` says; by default what the machine has.
         notice: called before something is compiled, with what becomes of it.
