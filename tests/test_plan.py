@@ -118,7 +118,7 @@ def test_never_more_blocks_than_multiprocessors(multiprocessors, L):
             assert max(found.forward.shared_bytes, found.backward.shared_bytes) <= limits.shared_bytes
 
 
-@pytest.mark.parametrize("H,L", [(2048, 1), (1024, 2), (720, 2), (130, 200)])
+@pytest.mark.parametrize("H,L", [(2048, 1), (1024, 2), (720, 2), (400, 8)])
 def test_what_the_chip_does_not_hold_is_stepwise(H, L):
     assert isinstance(plan(84, H, L), Stepwise)
 
