@@ -13,7 +13,7 @@ test: $(VENV)/test
 	$(BIN)/ruff format --check cuchar tests benchmarks data
 	$(BIN)/ruff check cuchar tests benchmarks data
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
 # Gradients, training steps and exported weights against PyTorch.
 parity: $(VENV)/peers
