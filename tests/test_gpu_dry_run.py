@@ -179,8 +179,9 @@ def test_a_contender_that_is_busy_dies_with_whoever_started_it(tmp_path):
     code = """
 import json, sys, time
 from cuchar.bench.configurations import NAMED
+from cuchar.bench.contender import OURS
 from cuchar.bench.processes import Worker
-worker = Worker("ours", "cpu", 1)
+worker = Worker(OURS, "cpu", 1)
 worker.prepare(NAMED["a"])
 print(json.dumps({"what": "train", "steps": 10**9}), file=worker._process.stdin, flush=True)
 print(worker._process.pid, flush=True)
