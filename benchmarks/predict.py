@@ -148,8 +148,8 @@ def head_phases(code: Code, plan: Resident) -> list[Phase]:
         return source_lines(file, pattern)
 
     parts = (
-        ("weights into shared memory", r"head_weights\.fill", {}),
-        ("h into shared memory", r"hidden\.fill", {}),
+        ("weights into shared memory", r"head_weights\.fetch", {}),
+        ("h into shared memory", r"hidden\.fetch", {}),
         ("logits", r"^\s+add_logits\(", {"FFMA": each * characters // 32 * H}),
         ("softmax", r"^\s+finish_rows\(", {}),
         ("dh", r"for \(int v = 0; v < V; v \+= 4\)", {"FFMA": each * ceil_div(H, 32) * V}),
@@ -178,15 +178,17 @@ def weight_gradients(plan: Resident) -> list[Phase]:
     tile = before + inside * ceil_div(ceil_div(rows, 2), 16) + after
     embedding = source_lines(file, r"^\s+sum_rows_of_id\(")
     some = select(code, file, range(embedding.start, embedding.stop + 1))
-    sums = [repeated(code, some, {"POPC": 8, "FADD": 8 * hits}) for hits in (HITS, 2, 2, 2, 2, 2, 2, 2)]
+    sums = [repeated(code, some, {"FADD": 8 * hits}) for hits in (HITS, 2, 2, 2, 2, 2, 2, 2)]
     clocks = Multiprocessor([[tile] * 8, sums]).run()
     return [Phase(file.removesuffix(".cu"), "the busiest SM: a tile, eight characters", len(tile), clocks)]
 
 
-def small(file: str, name: str, counts: dict[str, int], blocks: int, without: str = "") -> Phase:
+def small(file: str, name: str, counts: dict[str, int], blocks: int, *without: str) -> Phase:
+    """`without`: statements that another block or a step of another regime goes through."""
     code = disassemble(file, {"REAL": "float"}, CAPABILITY)[name]
-    other = source_lines(file, without) if without else range(0)  # what another block does
-    trace = repeated(code, [i for i in code.instructions if not within(i, file, other)], counts)
+    others = [source_lines(file, other) for other in without]
+    some = [i for i in code.instructions if not any(within(i, file, other) for other in others)]
+    trace = repeated(code, some, counts)
     on_one = ceil_div(blocks, registers.ARCHITECTURES[CAPABILITY].multiprocessors)
     return Phase(name, f"{on_one} blocks an SM", len(trace), Multiprocessor([[trace] * 8] * on_one).run())
 
@@ -194,11 +196,11 @@ def small(file: str, name: str, counts: dict[str, int], blocks: int, without: st
 def predict(plan: Resident) -> list[Phase]:
     """Everything of a training step but the launches."""
     P = parameter_count(MODEL)
-    squares = norm_blocks(P)
+    squares, not_taken = norm_blocks(P), (r"if \(blockIdx\.x == blocks\)", r"if \(S == 1\) \{")
     return [
         *lstm_step(plan),
         *weight_gradients(plan),
-        small("gradient_norm.cu", "gradient_norm", {"LDG": plan.splits}, squares + 1, r"if \(blockIdx\.x == blocks\)"),
+        small("gradient_norm.cu", "gradient_norm", {"LDG": plan.splits}, squares + 1, *not_taken),
         small("adam.cu", "adam", {"LDG": ceil_div(squares, 256)}, ceil_div(P, 256)),
     ]
 

@@ -48,7 +48,7 @@ BATCHES = {"cluster": 32, "single": 128}
 CHARACTERS = 84  # the notebook's vocabulary on data/shakespeare.txt
 MOST_HIDDEN, MOST_PERSISTENT, DEPTHS = 256, 2048, (1, 2, 3, 4, 8)  # where to look for the edges of two regimes
 PARTITIONS = 4  # of a multiprocessor; each has a quarter of the registers and every fourth warp of a block
-GROUP_THREADS = {"sum_rows_by_id": 128}  # a block's, where that is not 256
+GROUP_THREADS = {"sum_rows": 1024, "sum_rows_by_id": 128}  # a block's, where that is not 256
 
 
 @dataclass(frozen=True)
@@ -166,18 +166,18 @@ def builds() -> list[Build]:
             found |= set(_sampling(model, architecture, "float"))
         for model in persistent_models(architecture, 4):
             for dropout in (0, 1):
-                found.add(_persistent(model, architecture, "float", dropout))
+                found |= set(_persistent(model, architecture, "float", dropout))
         for model, B, precision in configurations(architecture):
-            found.add(_persistent(model, architecture, "float", 0, precision, B))
+            found |= set(_persistent(model, architecture, "float", 0, precision, B))
         for precision in (name for name, least in LEAST_CAPABILITY.items() if name != "fp32" and capability >= least):
             for model in persistent_models(architecture, 4, precision, (1, 2)):
-                found.add(_persistent(model, architecture, "float", 1, precision))
+                found |= set(_persistent(model, architecture, "float", 1, precision))
         for V, H in ((CHARACTERS, 64), (68, 512), (512, 512)):
             found.add(_head(V, H, capability, "float"))
     hopper = ARCHITECTURES[90]
     found |= set(_shape_free(90, "double"))
     found.add(_head(CHARACTERS, 64, 90, "double"))
-    found.add(_persistent(ModelConfig(20, 33, 3), hopper, "double", 1))
+    found |= set(_persistent(ModelConfig(20, 33, 3), hopper, "double", 1))
     for model in edge_models(hopper, 8):
         if model.vocabulary_size == CHARACTERS and model.layers < 3:
             found |= set(_resident(model, hopper, "double", 0))
@@ -259,19 +259,20 @@ def _persistent(
     dropout: int,
     precision: str = "fp32",
     B: int = BATCHES["cluster"],
-) -> Build:
+) -> Iterable[Build]:
+    """As PersistentRecurrence makes them."""
     plan = _plan(model, architecture, 8 if real == "double" else 4, B, precision)
     assert isinstance(plan, Persistent)
     sizes = {"REAL": real, "HIDDEN": model.hidden, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size}
-    launches = tuple(
-        (f"persistent_{name}", launch.threads, launch.shared_bytes)
-        for name, launch in (("forward", plan.forward), ("backward", plan.backward))
-    )
     shape = f"{real} V{model.vocabulary_size} H{model.hidden} L{model.layers} B{B} dropout {dropout}"
-    macros = sizes | plan.macros | {"DROPOUT": dropout}
+    reduced: dict[str, str] = {}
     if precision != "fp32":
-        shape, macros = f"{precision} {shape}", macros | {"PRECISION": precision.capitalize()}
-    return Build("lstm_persistent.cu", shape, architecture.capability, tuple(macros.items()), launches)
+        shape, reduced = f"{precision} {shape}", {"PRECISION": precision.capitalize()}
+    for name, launch in (("persistent_forward", plan.forward), ("persistent_backward", plan.backward)):
+        macros = tuple((sizes | launch.macros | {"DROPOUT": dropout} | reduced).items())
+        yield Build(
+            f"{name}.cu", shape, architecture.capability, macros, ((name, launch.threads, launch.shared_bytes),)
+        )
 
 
 @cache

@@ -80,6 +80,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     file = checkpoint_file(path)
     _expect_regular(file)
     try:
+        file.open("rb").close()  # safe_open says of one that may not be read that it is not there
         with safe_open(file, "np") as opened:
             metadata = opened.metadata() or {}
             if KEY not in metadata:

@@ -76,7 +76,7 @@ def train(
     decay: Annotated[float | None, typer.Option(help="step: factor an epoch; cosine: factor at the end.", show_default="step 0.5, cosine 0.1")] = None,
     val: Annotated[Path | None, typer.Option(metavar="TEXT", help="Validate on this text after every epoch.")] = None,
     val_fraction: Annotated[float, typer.Option(help="Validate on this part of TEXT.")] = DEFAULT.val_fraction,
-    val_split: Annotated[str, typer.Option(help="That part: tail of the text | tails of its B streams.")] = DEFAULT.val_split,
+    val_split: Annotated[str, typer.Option(help="That part: tail | streams, the end of the text or of each of its B streams.")] = DEFAULT.val_split,
     sample_every: Annotated[int, typer.Option(help="Steps between samples, besides those at an epoch's and the run's end; 0 is never.")] = DEFAULT.sample_every,
     sample_length: Annotated[int, typer.Option(help="Characters a sample.")] = DEFAULT.sample_length,
     temperature: Annotated[float, typer.Option(help="Of samples.")] = DEFAULT.temperature,

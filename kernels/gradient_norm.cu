@@ -8,7 +8,7 @@
 #include "block_sum.cuh"
 #include "step.cuh"
 
-constexpr int AT_ONCE = 12;  // splits on their way together
+constexpr int AT_ONCE = 12, WHOLE = 8;  // of a thread, on their way together: splits of a gradient; gradients that are whole
 
 extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
     const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,
@@ -23,19 +23,35 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
         return;
     }
     const real unscale = SCALED ? 1 / scaling->scale : 1;
-#pragma unroll 1
-    for (long long p = blockIdx.x * 256ll + threadIdx.x; p < P; p += blocks * 256ll) {
-        real gradient = 0;
-        for (int first = 0; first < S; first += AT_ONCE) {
-            real some[AT_ONCE];
-#pragma unroll
-            for (int s = 0; s < AT_ONCE; ++s) some[s] = first + s < S ? partials[(first + s) * P + p] : real(0);
-#pragma unroll
-            for (int s = 0; s < AT_ONCE; ++s) gradient += some[s];
-        }
+    const long long first = blockIdx.x * 256ll + threadIdx.x, step = blocks * 256ll;
+    const auto square = [&](long long p, real gradient) {
         gradient *= unscale;
         gradients[p] = gradient;
         sum += static_cast<double>(gradient) * gradient;
+    };
+    if (S == 1) {
+#pragma unroll 1
+        for (long long p = first; p < P; p += WHOLE * step) {
+            real some[WHOLE];
+#pragma unroll
+            for (int i = 0; i < WHOLE; ++i) some[i] = p + i * step < P ? partials[p + i * step] : real(0);
+#pragma unroll
+            for (int i = 0; i < WHOLE; ++i)
+                if (p + i * step < P) square(p + i * step, some[i]);
+        }
+    } else {
+#pragma unroll 1
+        for (long long p = first; p < P; p += step) {
+            real gradient = 0;
+            for (int split = 0; split < S; split += AT_ONCE) {
+                real some[AT_ONCE];
+#pragma unroll
+                for (int s = 0; s < AT_ONCE; ++s) some[s] = split + s < S ? partials[(split + s) * P + p] : real(0);
+#pragma unroll
+                for (int s = 0; s < AT_ONCE; ++s) gradient += some[s];
+            }
+            square(p, gradient);
+        }
     }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) squares[blockIdx.x] = sum;

@@ -6,22 +6,32 @@
 #include "step.cuh"
 
 constexpr int EACH = 4, ROWS = 8 * EACH, CHUNK = 16;
+struct Chunk {
+    HeadWeights<CHUNK> weights;
+    HeadRows<ROWS, CHUNK> hidden;
+};
+constexpr int BUFFERS = 2 * sizeof(Chunk) <= 48 * 1024 ? 2 : 1;  // where two fit, one is fetched while the other is used
 
 extern "C" __global__ void __launch_bounds__(256) head(
     const real* weight, const real* bias, const real* h, const int* targets, const Progress* progress, real* dlogits,
     real* losses, int N) {
-    using Weights = HeadWeights<CHUNK>;
-    using Hidden = HeadRows<ROWS, CHUNK>;
-    SHARED(Weights, weights, 1);
-    SHARED(Hidden, hidden, 1);
+    SHARED(Chunk, chunks, BUFFERS);
     const int first = blockIdx.x * ROWS;
+    const auto fetch = [&](int begin) {
+        Chunk& chunk = chunks[begin / CHUNK % BUFFERS];
+        chunk.weights.fetch<256>(weight, H, V, begin);
+        chunk.hidden.fetch<256>(h + static_cast<long long>(first) * H, H, N - first, begin);
+        commit_copies();
+    };
     real logits[EACH][CHARACTERS] = {};
+    if (BUFFERS > 1) fetch(0);
     for (int begin = 0; begin < H; begin += CHUNK) {
+        fetch(begin + (BUFFERS - 1) * CHUNK);
+        wait_copies<BUFFERS - 1>();
         __syncthreads();
-        weights[0].fill<256>(weight, H, V, begin);
-        hidden[0].fill<256>(h + static_cast<long long>(first) * H, H, N - first, begin);
+        const Chunk& chunk = chunks[begin / CHUNK % BUFFERS];
+        add_logits(chunk.weights, chunk.hidden, logits);
         __syncthreads();
-        add_logits(weights[0], hidden[0], logits);
     }
     if (targets) targets += static_cast<long long>(progress->now.index) * N;
     const int mine = first + static_cast<int>(threadIdx.x) / 32 * EACH;

@@ -16,9 +16,11 @@ struct __align__(16) HeadRows {
     static constexpr int STRIDE = CHUNK + (CHUNK / 4 % 2 ? 0 : 4);
     real rows[ROWS][STRIDE];
 
-    /* Columns [begin, begin + CHUNK) of the first `count` of some rows [H], `step` numbers apart; zeros after them. */
+    /* Columns [begin, begin + CHUNK) of the first `count` of some rows [H], `step` numbers apart; zeros after them. They are
+     * there after a commit, wait_copies and a barrier.
+     */
     template <int THREADS_OF_BLOCK>
-    __device__ __forceinline__ void fill(const real* from, long long step, int count, int begin) {
+    __device__ __forceinline__ void fetch(const real* from, long long step, int count, int begin) {
         constexpr int FOURS = ROWS * (CHUNK / 4), TRIPS = (FOURS + THREADS_OF_BLOCK - 1) / THREADS_OF_BLOCK;
         constexpr int AT_ONCE = TRIPS < 8 ? TRIPS : 8;
 #pragma unroll AT_ONCE
@@ -26,7 +28,10 @@ struct __align__(16) HeadRows {
             const int index = trip * THREADS_OF_BLOCK + threadIdx.x;
             const int row = index / (CHUNK / 4), k = index % (CHUNK / 4) * 4;
             if (FOURS % THREADS_OF_BLOCK && index >= FOURS) break;
-            *reinterpret_cast<Four*>(&rows[row][k]) = row < count ? load_four<H>(from + row * step, begin + k) : Four{};
+            Four* to = reinterpret_cast<Four*>(&rows[row][k]);
+            if (row >= count || begin + k >= H) *to = {};
+            else if (H % 4 == 0) copy_async(to, reinterpret_cast<const Four*>(from + row * step + begin + k));
+            else *to = load_four<H>(from + row * step, begin + k);
         }
     }
 

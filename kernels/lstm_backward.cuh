@@ -71,11 +71,12 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
         const real o = now[3][stage.thread], tanh_c = tanh(c_before);
         real dh = now[5][stage.thread];
         c_before = now[4][stage.thread];
-        if (layer < L - 1) received(exchange, layer + 1, step, column, dh);
         const real through = o * (1 - tanh_c * tanh_c), forget = f;
         const real factor1 = second_lane ? c_before * f * (1 - f) : g * i * (1 - i);
         const real factor2 = second_lane ? tanh_c * o * (1 - o) : i * (1 - g * g);
-        dh += matrix.product(vectors + from, stage.lane);
+        const real sum = matrix.product(vectors + from, stage.lane);
+        if (layer < L - 1) received(exchange, layer + 1, step, column, dh);
+        dh += sum;
         from = HALF - from;
         const real dc = fma(dh, through, dc_next), da1 = dc * factor1, da2 = (second_lane ? dh : dc) * factor2;
         dc_next = dc * forget;

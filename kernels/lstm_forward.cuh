@@ -28,6 +28,7 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
         commit_copies();
     };
     const int id0 = id_at(0), id1 = id_at(1);
+    int id = CLUSTER > 1 ? id_at(AHEAD) : 0;  // of the next look-up, a step before it is made, where registers are left
     static_assert(AHEAD == 2, "the first ids");
 
     Rows matrix;
@@ -70,9 +71,9 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
         }
         wait_copies<AHEAD - 1>();
         real input1 = inputs[t % SLOTS][0][thread], input2 = inputs[t % SLOTS][1][thread];
-        if (layer) received(exchange, layer, t, 2 * thread, input1, input2);
-        const int id = id_at(t + AHEAD);
+        if (CLUSTER == 1) id = id_at(t + AHEAD);
         matrix.product(vectors + from, high, first, second);
+        if (layer) received(exchange, layer, t, 2 * thread, input1, input2);
         from = HALF - from;
         const real gate1 = sigmoid(first + (input1 + bias1));
         const real gate2 = activate(second + (input2 + bias2), high ? real(0.5) : real(1));
@@ -80,6 +81,7 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
         c = fma(gate1, c, new_memory);  // of use in the high lanes, like h
         h = gate2 * tanh(c);
         look_up(id, t + AHEAD);
+        if (CLUSTER > 1) id = id_at(t + AHEAD + 1);
         if (keeps) vectors[from + place(unit)] = h;
         if (DROPOUT && keeps) {
             const long long element = (static_cast<long long>(t) * B + sequence.b) * H + unit;

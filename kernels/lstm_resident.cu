@@ -43,7 +43,9 @@ __device__ __forceinline__ void row_head(const Sequence& sequence, Shared& share
     for (int t = block_rank() * ROWS; t < T; t += CLUSTER * ROWS) {
         __syncthreads();
         const long long step_size = static_cast<long long>(B) * H;
-        shared.head.hidden.fill<THREADS>(h + t * step_size, step_size, T - t, 0);
+        shared.head.hidden.fetch<THREADS>(h + t * step_size, step_size, T - t, 0);
+        commit_copies();
+        wait_copies<0>();
         __syncthreads();
         real dlogits[EACH][CHARACTERS] = {};
         add_logits(shared.head_weights, shared.head.hidden, dlogits);
@@ -103,7 +105,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_step(
     const Sequence sequence = {parameters, inputs + skipped, targets + skipped, h, c, gates, dropped, dh, dlogits,
                                losses, T, B, b, carry, {seed, steps[index].number, threshold, scale}};
     prepare(shared->exchange);
-    shared->head_weights.fill<THREADS>(parameters + HEAD_WEIGHT_AT, H, V, 0);
+    shared->head_weights.fetch<THREADS>(parameters + HEAD_WEIGHT_AT, H, V, 0);
+    commit_copies();  // forward waits for them
     lstm_forward(sequence, shared->exchange, shared->fetched);
     row_head(sequence, *shared);
     sync_row();

@@ -39,7 +39,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
     matrix.load(parameters + (stage.recurrent ? weight_hh_at(layer) : weight_ih_at(layer)), unit, high);
     const long long state_at = ((static_cast<long long>(layer) * 2 + 1) * S + s) * H + unit;
 
-    shared->head_weights.fill<THREADS>(parameters + HEAD_WEIGHT_AT, H, V, 0);
+    shared->head_weights.fetch<THREADS>(parameters + HEAD_WEIGHT_AT, H, V, 0);
+    commit_copies();
+    wait_copies<0>();
     real* vectors = &shared->h[0][0][0];
     for (int index = threadIdx.x; index < 2 * L * 2 * STRIDE; index += THREADS) vectors[index] = 0;
     __syncthreads();

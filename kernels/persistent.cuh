@@ -2,12 +2,14 @@
  *
  * The 2L-1 matrices of the recurrence are stages, in the order in which a character passes them: forward
  * R_0, P_1, R_1, ... (R recurrent, P a layer's input projection), backward R_L-1, P_L-1, R_L-2, ...
- * GROUPS groups of batch rows never meet. In a group a stage is BLOCKS blocks of UNITS units, each with its
- * part of the matrix in registers for the whole sequence. A group's rows are PARTS parts of at most ROWS, which
- * take turns: while the results of one travel, the block works on the next. Item i is part i % PARTS of step i / PARTS.
+ * GROUPS groups of batch rows never meet. In a group a stage is BLOCKS blocks of UNITS units, each with its part of the
+ * matrix in registers for the whole sequence. Where shared memory has no room for all of a group's rows, they are PARTS
+ * parts of at most ROWS, which take turns. Item i is part i % PARTS of step i / PARTS.
  *
- * What a step makes goes to that step's own place on the tape, so that no step waits for readers of another. A flag for each stage and part counts the warps that are done with a step, and
- * only grows; begin_window zeroes it. All blocks run at once (a cooperative launch), and every wait is bounded.
+ * What a step makes goes to that step's own place on the tape, so that no step waits for readers of another. A flag for
+ * each stage and part counts the blocks that are done with a step, and only grows; begin_window zeroes it. A block adds to
+ * it once, for all of its warps, since all that is added to a flag queues at one place in the L2 cache. All blocks run at
+ * once (a cooperative launch), and every wait is bounded.
  */
 #pragma once
 
@@ -29,9 +31,7 @@
 #endif
 
 constexpr int STAGES = 2 * L - 1, BLOCKS = (H + UNITS - 1) / UNITS;
-constexpr int FLAG = 32;                    // a cache line for each
-constexpr int AHEAD = PARTS > 2 ? 1 : 0;    // items whose rows are fetched early; with fewer parts they would not be ready
-constexpr int BUFFERS = 1 + AHEAD;
+constexpr int FLAG = 32;  // a cache line for each
 
 /* This block's part of the work; its number in the grid counts units fastest, then stages, then groups. */
 struct Corner {
@@ -57,30 +57,34 @@ __device__ __forceinline__ Item item(const Corner& corner, int i, int B) {
 /* flags [STAGES][GROUPS * PARTS], of one direction; *stopped, Place's, is more than 1 once a block has waited too long. */
 struct Flags {
     unsigned *flags, *stopped;
-    unsigned warps;  // of a stage and group
 
     __device__ __forceinline__ unsigned* of(int stage, int part) const { return flags + FLAG * (stage * GROUPS * PARTS + part); }
     /* For a warp: until what `at` needs is there, the step before of its own stage, this step of the stage before. A
-     * projection needs no step before, but without that wait a warp that is ahead would be counted for one that is behind.
+     * projection needs no step before, but without that wait a block that is ahead would be counted for one that is behind.
      */
     __device__ __forceinline__ bool wait(const Corner& corner, const Item& at) const {
         bool came = true;
         if (threadIdx.x % 32 == 0) {
-            if (at.step) came = wait_flag(of(corner.stage, at.part), warps * at.step, stopped);
-            if (corner.stage) came = came && wait_flag(of(corner.stage - 1, at.part), warps * (at.step + 1), stopped);
+            if (at.step) came = wait_flag(of(corner.stage, at.part), BLOCKS * at.step, stopped);
+            if (corner.stage) came = came && wait_flag(of(corner.stage - 1, at.part), BLOCKS * (at.step + 1), stopped);
         }
         __syncwarp();
         return came;
     }
-    /* All that the warp has written for `at` is there for others. */
+    /* All that the block has written for `at` is there for others. */
     __device__ __forceinline__ void signal(const Corner& corner, const Item& at) const {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) add_release(of(corner.stage, at.part), 1);
+        __syncthreads();
+        if (threadIdx.x == 0) add_release(of(corner.stage, at.part), 1);
     }
     __device__ __forceinline__ void fail() const {
         if (threadIdx.x == 0) add_release(stopped, 2);
     }
 };
+
+/* dropout_factor as a call, since its registers are needed for weights otherwise. */
+__device__ __noinline__ real factor(const Dropout& dropout, int layer, long long element) {
+    return dropout_factor(dropout, layer, element);
+}
 
 /* Zeros, so that what nobody writes is finite; all threads of the block. */
 template <int THREADS>
@@ -104,24 +108,19 @@ __device__ __forceinline__ void fetch_rows(real* to, const real* from, int count
     }
 }
 
-/* fetch(item, buffer), which waits for what the item needs, then work(item, buffer), for every item. Warps wait and
- * signal by themselves, and meet where the rows have come and, in work, where the sums have. What a thread fetches beside
- * the rows it reads itself, so that one warp may fetch while another still ends the item before.
+/* fetch(item), which waits for what the item needs, then work(item), for every item. Warps wait by themselves, and meet
+ * where the rows have come, where, in work, the sums have, and where the item is done.
  */
 template <class Fetch, class Work>
 __device__ __forceinline__ void run(const Corner& corner, const Flags& flags, int T, int B, Fetch fetch, Work work) {
-    const auto begin = [&](int i) {
-        const bool came = i >= T * PARTS || fetch(item(corner, i, B), i % BUFFERS);
-        commit_copies();
-        return came;
-    };
-    if (gridDim.x != GROUPS * STAGES * BLOCKS || (AHEAD && !__syncthreads_and(begin(0)))) return flags.fail();
+    if (gridDim.x != GROUPS * STAGES * BLOCKS) return flags.fail();
     for (int i = 0; i < T * PARTS; ++i) {
-        const bool came = begin(i + AHEAD);
-        wait_copies<AHEAD>();
-        if (!__syncthreads_and(came)) return flags.fail();
         const Item at = item(corner, i, B);
-        work(at, i % BUFFERS);
+        const bool came = fetch(at);
+        commit_copies();
+        wait_copies<0>();
+        if (!__syncthreads_and(came)) return flags.fail();
+        work(at);
         flags.signal(corner, at);
     }
 }

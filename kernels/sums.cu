@@ -4,18 +4,22 @@
 #include "step.cuh"
 #include "sums.cuh"
 
-/* out[m] = sum over n of rows[n,m]; rows [N,M]. A block of 32 x 8 threads for 32 columns. */
-extern "C" __global__ void __launch_bounds__(256) sum_rows(const real* rows, real* out, int N, int M) {
-    SHARED(real, partial, 256);
+constexpr int PARTS = 32;  // of N, for the threads of a column
+
+/* out[m] = sum over n of rows[n,m]; rows [N,M]. A block of 32 x PARTS threads for 32 columns. */
+extern "C" __global__ void __launch_bounds__(32 * PARTS) sum_rows(const real* rows, real* out, int N, int M) {
+    SHARED(real, partial, 32 * PARTS);
     const int lane = threadIdx.x % 32, part = threadIdx.x / 32, m = blockIdx.x * 32 + lane;
     real sum = 0;
     if (m < M)
-        for (int n = part; n < N; n += 8) sum += rows[static_cast<long long>(n) * M + m];
+#pragma unroll 8
+        for (int n = part; n < N; n += PARTS) sum += rows[static_cast<long long>(n) * M + m];
     partial[threadIdx.x] = sum;
     __syncthreads();
     if (part || m >= M) return;
     sum = 0;
-    for (int other = 0; other < 8; ++other) sum += partial[other * 32 + lane];
+#pragma unroll
+    for (int other = 0; other < PARTS; ++other) sum += partial[other * 32 + lane];
     out[m] = sum;
 }
 

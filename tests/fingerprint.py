@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tensor_library import TensorLibrary
 
 from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
@@ -22,15 +23,20 @@ from cuchar.sampling import SampleConfig
 
 H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # with few multiprocessors, for few splits of N
 FEW = Limits(90, 6, 232_448)
+TWELVE, TEN = Limits(90, 12, 2_900), Limits(90, 10, 1_050)  # with little shared memory, for blocks, groups and parts
+TWELVE_BF16, TWELVE_SMALL = Limits(90, 12, 6_100), Limits(90, 12, 950)
 STEPWISE = Limits(80, 108, 166_912, registers=0)
-WORKLOADS = {  # V, H, L, B, T, the device; dropout is on, but for "without"
+WORKLOADS = {  # V, H, L, B, T, the device, which has a library of products where so called; dropout is on, but for "without"
     "cluster": (40, 64, 2, 3, 67, H100),
     "block": (40, 25, 3, 2, 9, A100),
     "block without dropout": (40, 25, 3, 2, 9, A100),
     "stepwise": (40, 64, 2, 7, 5, STEPWISE),
-    "persistent": (40, 30, 2, 7, 5, FEW),
-    "persistent deep": (40, 12, 3, 2, 4, FEW),
-    "persistent bf16": (40, 30, 2, 7, 5, FEW),
+    "stepwise, many rows": (3, 4, 1, 20, 15, STEPWISE),  # more than a warp of sums.cuh looks at together
+    "stepwise, many parameters": (2, 256, 1, 1, 2, STEPWISE),  # more than gradient_norm's blocks have threads
+    "persistent": (40, 30, 2, 7, 5, TWELVE),
+    "persistent deep": (40, 16, 3, 4, 4, TEN),  # whole blocks of units
+    "persistent bf16": (40, 30, 2, 7, 5, TWELVE_BF16),
+    "persistent bf16 library": (40, 30, 2, 7, 5, TWELVE_BF16),
     "persistent tf32": (40, 70, 1, 3, 4, FEW),
     "large vocabulary": (600, 5, 1, 3, 4, STEPWISE),
     "stepwise tf32": (40, 64, 2, 7, 5, STEPWISE),
@@ -40,8 +46,9 @@ WORKLOADS = {  # V, H, L, B, T, the device; dropout is on, but for "without"
     "small cluster": (12, 9, 2, 1, 34, H100),
     "small block": (12, 17, 3, 2, 4, A100),  # the units of two warps
     "small stepwise": (12, 9, 2, 2, 3, STEPWISE),
-    "small persistent": (12, 9, 2, 3, 3, FEW),
+    "small persistent": (12, 9, 2, 3, 3, TWELVE_SMALL),
     "small persistent fp16": (12, 9, 2, 3, 3, FEW),
+    "small persistent fp16 library": (11, 9, 2, 3, 3, FEW),  # odd numbers of numbers to round
     "small large vocabulary": (12, 2, 1, 3, 2, STEPWISE),
     "small stepwise bf16": (12, 9, 2, 2, 3, STEPWISE),
     "small stepwise fp16": (12, 9, 2, 2, 3, STEPWISE),
@@ -57,7 +64,8 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
     config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
     precision = next((name for name in PRECISIONS if name in sys.argv[2]), "fp32")
-    engine = CudaEngine(model, EmulatedDevice(schedule, 1, sanitize, limits), precision=precision)
+    device = TensorLibrary if "library" in sys.argv[2] else EmulatedDevice
+    engine = CudaEngine(model, device(schedule, 1, sanitize, limits), precision=precision)
     parameters = initialise(model, 0)
     adam, ids = Adam(parameters.flat.size), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint16)
     adam.scaling = LossScaling(2.0**40, 5) if "overflow" in sys.argv[2] else LossScaling(2.0**10, 1999)

@@ -70,6 +70,19 @@ def test_no_flipped_byte_passes(checkpoint, tmp_path):
             assert back.vocabulary == checkpoint.vocabulary and back.run == checkpoint.run
 
 
+def test_a_file_that_may_not_be_read_is_said_to_be_so(checkpoint, tmp_path, monkeypatch):
+    file = tmp_path / "locked.safetensors"
+    write_checkpoint(file, checkpoint)
+
+    def refuse(self, *arguments, **options):  # tests may run as root, who may read anything
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(file)
+    assert str(error.value) == f"{file}: expected a readable file, found: Permission denied"
+
+
 def test_what_safetensors_repeats_of_a_damaged_file_is_shown_in_short(checkpoint, tmp_path):
     write_checkpoint(tmp_path / "c", checkpoint)
     data = (tmp_path / "c").read_bytes()

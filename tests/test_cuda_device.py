@@ -1,23 +1,28 @@
 """`CudaDevice` over a stand-in for CuPy: what it asks of CuPy, in which device and stream, and what it refuses.
 
 The stand-in's arrays are NumPy's, its signatures CuPy 14's, and it checks what a GPU would: the
-present device and stream, types, order, no GEMM and no copy while capturing.
+present device and stream, types, order, no GEMM and no copy while capturing. Its cuBLAS computes from what pointers
+point to, columns first.
 """
 
 import inspect
+import re
 import sys
 import weakref
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from rounding import bits_of, rounded
+from tensor_library import numbers_of
 
 from cuchar.config import ModelConfig
 from cuchar.engines import choose_engine
-from cuchar.engines.device import CudaDevice
+from cuchar.engines.device import GEMM_TYPES, CudaDevice
 from cuchar.engines.kernel_loader import join, kernel_names
 from cuchar.errors import DeviceError, ShapeError
 
@@ -27,8 +32,19 @@ PROPERTIES = {
 }  # fmt: skip
 
 
+DATA_TYPES = {0: ("R_32F", np.float32), 1: ("R_64F", np.float64), 2: ("R_16F", np.uint16), 14: ("R_16BF", np.uint16)}
+PRODUCTS = {  # cublasComputeType_t and the types of operands and result that go with it: how operands are read, and scales
+    (71, 1, 1): ("fp64", np.float64), (69, 0, 0): ("fp32", np.float32), (77, 0, 0): ("tf32", np.float32),
+    (68, 2, 0): ("fp16", np.float32), (68, 14, 0): ("bf16", np.float32),
+}  # fmt: skip
+
+
 class Array(np.ndarray):
-    """cupy.ndarray's way to and from the host: it keeps no hold of the host's array, which is read later on."""
+    """cupy.ndarray's pointer and its way to and from the host, whose array it does not hold and reads later on."""
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
 
     def set(self, arr, stream=None):
         FakeCupy.now.expect_copy(stream)
@@ -67,8 +83,8 @@ class FakeCupy:
 
     def __init__(self, count=1, **properties):
         FakeCupy.now = self
-        self.log, self.captured, self.device, self.stream, self.allocated = [], None, None, None, 0
-        self.most_bytes = 1 << 40
+        self.log, self.captured, self.device, self.stream, self.allocated = [], None, None, None, []
+        self.most_bytes, self.graphs = 1 << 40, 0
         self.sources, self.compile_error = [], None
         fake = self
 
@@ -97,14 +113,14 @@ class FakeCupy:
 
             def begin_capture(self, mode=None):
                 assert fake.captured is None
-                fake.captured = []
+                fake.captured, fake.graphs = [], fake.graphs + 1
 
             def end_capture(self):
                 launches, fake.captured = fake.captured, None
 
                 def launch(stream=None):
                     assert stream is self and fake.device == self.device
-                    fake.log.extend(launches)
+                    fake.log.extend([("graph",), *launches])
 
                 return SimpleNamespace(launch=launch)
 
@@ -126,8 +142,9 @@ class FakeCupy:
         self.cuda.nvrtc = SimpleNamespace(
             getVersion=lambda: (12, 9), getSupportedArchs=lambda: (50, 70, 75, 80, 86, 90, 100, 120, 121)
         )
+        self.cuda.cublas = SimpleNamespace(gemmEx=self._gemm_ex)
+        self.cuda.device = SimpleNamespace(get_cublas_handle=self._handle)
         self.__version__ = "14.2.0"
-        self.cublas = SimpleNamespace(gemm=self._gemm)
 
     @contextmanager
     def _on_device(self, number):
@@ -154,7 +171,8 @@ class FakeCupy:
         self.expect_current()
         if np.prod(shape, dtype=object) * np.dtype(dtype).itemsize > self.most_bytes:
             raise self.cuda.memory.OutOfMemoryError("Out of memory allocating 1 bytes")
-        return np.empty(shape, dtype, order).view(Array)
+        self.allocated.append(np.empty(shape, dtype, order))
+        return self.allocated[-1].view(Array)
 
     def get_default_memory_pool(self):
         assert self.device is not None
@@ -167,13 +185,48 @@ class FakeCupy:
             raise self.compile_error
         return SimpleNamespace(get_function=lambda name: RawKernel(self, name, enable_cooperative_groups))
 
-    def _gemm(self, transa, transb, a, b, out=None, alpha=1.0, beta=0.0):
-        """With cupy.cublas.gemm's own checks."""
+    def _handle(self):
+        assert self.device is not None
+        return 7000 + self.device
+
+    def _gemm_ex(
+        self, handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, computeType, algo
+    ):  # fmt: skip
+        """cublasGemmEx of matrices that lie in memory column by column; scalars lie on the host."""
         self.expect_current()
-        assert self.captured is None and a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype
-        product = (a.T if transa == "T" else a) @ (b.T if transb == "T" else b)
-        assert product.shape == out.shape
-        out[...] = product + (beta * out if beta else 0)
+        assert self.captured is None, "no cuBLAS while capturing"
+        assert handle == self._handle() and algo == -1 and Atype == Btype
+        assert all(type(number) is int for number in (transa, transb, m, n, k, A, lda, B, ldb, C, ldc))
+        precision, scale = PRODUCTS[computeType, Atype, Ctype]
+        left = self._matrix(A, Atype, *((k, m) if transa else (m, k)), lda)
+        right = self._matrix(B, Btype, *((n, k) if transb else (k, n)), ldb)
+        out = self._matrix(C, Ctype, m, n, ldc)
+        left, right = left.T if transa else left, right.T if transb else right
+        if precision != "fp64":
+            left, right = (
+                (one if precision == "fp32" else numbers_of(one, precision)).astype(float) for one in (left, right)
+            )
+        factor, own = (scale(np.ctypeslib.as_array(_at(pointer, scale, 1))[0]) for pointer in (alpha, beta))
+        product = factor * (left @ right)
+        out[...] = product + own * out if own else product  # what is there is not read for a factor of 0
+        self.log.append(("gemm", precision, (m, n, k)))
+
+    def _matrix(self, pointer, cuda_type, rows, columns, distance):
+        """A view of memory that was allocated, all of it of this type."""
+        dtype = np.dtype(DATA_TYPES[cuda_type][1])
+        assert distance >= max(1, rows)
+        count = distance * (columns - 1) + rows
+        assert any(
+            begin <= pointer and pointer + count * dtype.itemsize <= begin + one.nbytes and one.dtype == dtype
+            for one in self.allocated
+            for begin in [one.ctypes.data]
+        )
+        memory = np.ctypeslib.as_array(_at(pointer, dtype, count))
+        return np.lib.stride_tricks.as_strided(memory, (rows, columns), (dtype.itemsize, distance * dtype.itemsize))
+
+
+def _at(pointer, dtype, count):
+    return (np.ctypeslib.as_ctypes_type(dtype) * count).from_address(pointer)
 
 
 @pytest.fixture
@@ -181,6 +234,7 @@ def install(monkeypatch):
     def make(*arguments, **properties):
         fake = FakeCupy(*arguments, **properties)
         monkeypatch.setitem(sys.modules, "cupy", fake)
+        monkeypatch.setitem(sys.modules, "cupy.cuda", fake.cuda)
         return fake
 
     return make
@@ -297,38 +351,181 @@ def test_arguments_that_a_kernel_would_misread(install, argument):
         kernel(1, 32, np.int32(0), argument)
 
 
+def exact_numbers(generator, shape):
+    """float32's with more bits than any other precision has and many ties; sums of a few of their products are exact."""
+    return (generator.integers(-(2**14), 2**14, shape) * 2.0**-6).astype(np.float32)
+
+
+def as_operand(numbers, precision):
+    """The array that `gemm` takes them in, and what it makes of them, in float64."""
+    if precision == "fp64":
+        return numbers.astype(float), numbers.astype(float)
+    taken = rounded(numbers, precision).astype(float)
+    return (bits_of(numbers, precision).astype(np.uint16) if precision in ("bf16", "fp16") else numbers), taken
+
+
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("ta", [False, True])
 @pytest.mark.parametrize("tb", [False, True])
-def test_gemm(install, ta, tb, accumulate):
+@pytest.mark.parametrize("precision", GEMM_TYPES)
+def test_gemm(install, precision, ta, tb, accumulate):
+    """Somewhere in a buffer, in the other of two devices. Where a precision is not named, it is the array's own."""
+    fake, generator = install(2), np.random.default_rng(0)
+    device = CudaDevice(1)
+    shapes = (4, 3) if ta else (3, 4), (2, 4) if tb else (4, 2), (3, 2)
+    (a, left), (b, right) = (as_operand(exact_numbers(generator, shape), precision) for shape in shapes[:2])
+    out = exact_numbers(generator, shapes[2]).astype(float if precision == "fp64" else np.float32)
+    expected = (left.T if ta else left) @ (right.T if tb else right) + (out if accumulate else 0)
+    arrays = []
+    for host in (a, b, out if accumulate else np.full_like(out, np.nan)):
+        buffer = device.empty((host.size + 6,), host.dtype)
+        device.write(buffer, np.full(buffer.shape, 9, host.dtype))
+        arrays.append(buffer[3 : 3 + host.size].reshape(host.shape))
+        device.write(arrays[-1], host)
+    named = {} if precision in ("fp32", "fp64") else {"precision": precision}
+    device.gemm(*arrays, ta=ta, tb=tb, accumulate=accumulate, **named)
+    assert np.array_equal(device.read(arrays[2]), expected.astype(out.dtype))
+    assert fake.log == [("gemm", precision, (2, 3, 4))]
+    assert (np.delete(fake.allocated[-1], range(3, 3 + out.size)) == 9).all()
+    for array, host in zip(arrays, (a, b), strict=False):
+        assert np.array_equal(device.read(array), host)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 5, 3), (5, 1, 3), (5, 3, 1)])
+def test_gemm_of_single_rows_and_columns(install, size):
     install()
-    device, generator = CudaDevice(), np.random.default_rng(0)
-    a, b, out = (generator.normal(size=shape) for shape in ((4, 3) if ta else (3, 4), (2, 4) if tb else (4, 2), (3, 2)))
-    expected = (a.T if ta else a) @ (b.T if tb else b) + (out if accumulate else 0)
-    arrays = [device.empty(host.shape, host.dtype) for host in (a, b, out)]
-    for array, host in zip(arrays, (a, b, out), strict=True):
+    device, (M, N, K), generator = CudaDevice(), size, np.random.default_rng(1)
+    a, b = exact_numbers(generator, (M, K)), exact_numbers(generator, (K, N))
+    arrays = [device.empty(host.shape, host.dtype) for host in (a, b)]
+    for array, host in zip(arrays, (a, b), strict=True):
         device.write(array, host)
-    device.gemm(*arrays, ta=ta, tb=tb, accumulate=accumulate)
-    np.testing.assert_allclose(device.read(arrays[2]), expected, rtol=1e-14)
+    out = device.empty((M, N), np.float32)
+    device.gemm(*arrays, out)
+    assert np.array_equal(device.read(out), (a.astype(float) @ b).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "a,b,out,transposed",
+    [
+        ((3, 4), (5, 2), (3, 2), {}), ((3, 4), (4, 2), (2, 3), {}), ((3, 4), (4, 2), (3, 3), {}), ((3, 4), (4, 2), (4, 2), {}),
+        ((3, 4), (4, 2), (3, 2), {"ta": True}), ((3, 4), (4, 2), (3, 2), {"tb": True}), ((3, 4), (2, 4), (3, 2), {}),
+        ((4, 3), (4, 2), (3, 2), {}),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_go_together(install, a, b, out, transposed):
+    fake = install()
+    device = CudaDevice()
+    arrays = [device.empty(shape, np.float32) for shape in (a, b, out)]
+    for multiply in (
+        lambda: device.gemm(*arrays, **transposed),
+        lambda: device.capture(lambda: device.gemm(*arrays, **transposed)),  # when it is captured, not replayed
+    ):
+        with pytest.raises(ShapeError) as error:
+            multiply()
+        assert str(error.value) == f"gemm: expected sizes that go together, found {a}, {b} and {out}"
+    assert fake.log == []
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_matrices_whose_rows_are_apart(install, number):
+    fake = install()
+    device = CudaDevice()
+    arrays = [device.empty((4, 4), np.float32) for _ in range(3)]
+    arrays[number] = device.empty((4, 8), np.float32)[:, :4]
+    with pytest.raises(ShapeError, match=f"gemm: argument {number}: expected a C-ordered array"):
+        device.gemm(*arrays)
+    assert fake.log == []
+
+
+def test_without_cublas_products_say_what_brings_it(install):
+    del install().cuda.cublas
+    device = CudaDevice()
+    array = device.empty((2, 2), np.float32)
+    with pytest.raises(
+        DeviceError, match=r"^Stand-in H100: .*; pip install 'cuchar\[cuda-libs\]' brings CUDA's libraries$"
+    ):
+        device.gemm(array, array, array)
 
 
 def test_captured_launches_are_made_by_the_replay_alone(install):
+    fake = install(2)
+    device = CudaDevice(1)
+    kernel = device.kernels("adam.cu", {})["adam"]
+    replay = device.capture(lambda: [kernel(n, 32, np.int32(n), shared_bytes=n << 16) for n in (1, 2)])
+    assert fake.log == [] and fake.graphs == 1
+    replay()
+    replay()
+    assert [entry[0] for entry in fake.log] == ["graph", "launch", "launch"] * 2
+    assert [entry[2] for entry in fake.log if entry[0] == "launch"] == [(1,), (2,), (1,), (2,)]
+
+
+def test_a_capture_with_a_product_is_calls_in_order(install):
+    """No graph is made of it, and every call is on the device and its stream, whichever is the present one."""
+    fake = install(2)
+    device = CudaDevice(1)
+    kernel = device.kernels("adam.cu", {})["adam"]
+    a, b, out = (device.empty((2, 2), np.float32) for _ in range(3))
+
+    def work():
+        kernel(1, 32, np.int32(1), shared_bytes=80 << 10)
+        device.gemm(a, b, out)
+        kernel(2, 32, np.int32(2))
+        device.gemm(out, b, a, accumulate=True, precision="tf32")
+
+    device.gemm(a, b, out)  # this one is none of it
+    host = np.array([[1, 2], [3, 4]], np.float32)
+    device.write(a, host), device.write(b, host + 1), device.write(out, host)
+    fake.log.clear()
+    replay = device.capture(work)
+    assert fake.log == [] and fake.graphs == 0 and np.array_equal(device.read(out), host)
+    expected = host
+    for _ in range(2):
+        replay()
+        product = expected @ (host + 1)
+        expected = product @ (host + 1) + expected
+        assert np.array_equal(device.read(out), product) and np.array_equal(device.read(a), expected)
+    kinds = [entry[1] if entry[0] == "gemm" else entry[2] for entry in fake.log]
+    assert kinds == [(1,), "fp32", (2,), "tf32"] * 2
+    device.capture(lambda: kernel(3, 32, np.int32(3)))  # and the next one, without a product, is a graph again
+    assert fake.graphs == 1
+
+
+@pytest.mark.parametrize("what", ["read", "write", "capture"])
+def test_only_launches_and_products_are_captured(install, what):
+    fake = install()
+    device = CudaDevice()
+    array = device.empty((2,), np.float32)
+    work = {
+        "read": lambda: device.read(array), "write": lambda: device.write(array, np.zeros(2)),
+        "capture": lambda: device.capture(list),
+    }  # fmt: skip
+    with pytest.raises(DeviceError) as error:
+        device.capture(work[what])
+    assert str(error.value) == f"{what}: expected only launches while capturing"
+    assert fake.graphs == 0
+    work[what]()  # a failed capture is over
+
+
+def test_an_error_while_capturing_ends_the_capture(install, monkeypatch):
     fake = install()
     device = CudaDevice()
     kernel = device.kernels("adam.cu", {})["adam"]
-    replay = device.capture(lambda: [kernel(n, 32, np.int32(n)) for n in (1, 2)])
-    assert fake.log == []
-    replay()
-    replay()
-    assert [entry[2] for entry in fake.log] == [(1,), (2,), (1,), (2,)]
-
-
-def test_an_error_while_capturing_ends_the_capture(install):
-    fake = install()
-    device = CudaDevice()
     with pytest.raises(ZeroDivisionError):
-        device.capture(lambda: 1 // 0)
+        device.capture(lambda: (kernel(1, 32, np.int32(1)), 1 // 0))
+    assert fake.captured is None and fake.graphs == 0
+    kernel(1, 32, np.int32(1))
+    assert len(fake.log) == 1  # it is made, not captured
+
+    def refuse(*_, **__):
+        assert fake.captured is not None
+        raise fake.cuda.runtime.CUDARuntimeError("cudaErrorInvalidValue: invalid argument")
+
+    with monkeypatch.context() as patch, pytest.raises(DeviceError, match="found: cudaErrorInvalidValue"):
+        patch.setattr(RawKernel, "__call__", refuse)
+        device.capture(lambda: kernel(2, 32, np.int32(2)))
     assert fake.captured is None
+    device.capture(lambda: kernel(3, 32, np.int32(3)))()
+    assert [entry[2] for entry in fake.log if entry[0] == "launch"] == [(1,), (3,)]
 
 
 def test_engine_names_the_gpu(install, monkeypatch):
@@ -391,8 +588,12 @@ def test_the_stand_in_has_cupys_signatures():
     FakeCupy()
     import cupy
 
-    cublas = Path(cupy.__file__).with_name("cublas.py").read_text("utf-8")  # to import it takes cuBLAS
-    assert f"def gemm{inspect.signature(FakeCupy.now._gemm)}:" in cublas
+    library = Path(find_spec("cupy_backends.cuda.libs.cublas").origin).read_bytes()  # to import it takes cuBLAS
+    parameters = re.search(rb"(?<!\w)gemmEx\(([^)]*)\)", library)[1].decode()
+    names = [parameter.split()[-1] for parameter in parameters.split(", ")]
+    assert names == list(inspect.signature(FakeCupy.now._gemm_ex).parameters)
+    assert parameters.startswith("intptr_t handle, int transa, ") and parameters.count("size_t") == 5
+    assert b"get_cublas_handle" in Path(find_spec("cupy.cuda.device").origin).read_bytes()
     assert list(inspect.signature(cupy.empty).parameters) == ["shape", "dtype", "order"]
     for function, signature in (
         (cupy.ndarray.set, "set(self, arr, stream=None)"),
@@ -410,3 +611,14 @@ def test_the_stand_in_has_cupys_signatures():
         name
     ) in "getDeviceCount getDeviceProperties memGetInfo driverGetVersion runtimeGetVersion CUDARuntimeError".split():
         assert hasattr(cupy.cuda.runtime, name)
+
+
+def test_types_of_products_are_cudas():
+    """As cuBLAS's documentation has them; the numbers of data types as CUDA's header has."""
+    header = Path(sys.prefix).glob("lib/python*/site-packages/nvidia/cuda_runtime/include/library_types.h")
+    known = dict(re.findall(r"CUDA_(R_\w+)\s*=\s*(\d+)", "".join(path.read_text() for path in header)))
+    for number, (name, _) in DATA_TYPES.items():
+        assert known.get(name, str(number)) == str(number)
+    for precision, (operands, result, compute, scalars) in GEMM_TYPES.items():
+        assert PRODUCTS[compute, operands, result] == (precision, scalars.dtype)
+        assert scalars.tolist() == [0, 1]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from run_records import contents, interrupt_after, metrics
+from tensor_library import TensorLibrary
 from test_training import DISCIPLINES, SMALL
 
 from cuchar.adam import Adam
@@ -155,6 +156,26 @@ def test_memory_needed_is_what_is_allocated(options, text, monkeypatch):
     adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.steps, config.steps)
     engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
     assert said == [sum(array.nbytes for array in allocated)]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("shared_bytes", [232_448, 0], ids=["persistent", "stepwise"])
+def test_memory_needed_has_room_for_what_is_rounded_for_a_library(shared_bytes, precision, text, monkeypatch):
+    device, allocated, said = TensorLibrary(limits=Limits(90, 132, shared_bytes)), [], []
+    empty = device.empty
+    monkeypatch.setattr(device, "empty", lambda *of: allocated.append(empty(*of)) or allocated[-1])
+    monkeypatch.setattr("cuchar.engines.device_learner.expect_memory", lambda needed, *rest: said.append(needed))
+    config, ids = replace(SMALL, hidden=80, layers=2, precision=precision), load_corpus([text]).ids
+    model = ModelConfig(30, config.hidden, config.layers)  # of even numbers, which fill whole words
+    engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
+    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.steps, config.steps)
+    learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
+    learner.train(0, 1, [0.01] * 2)
+    assert device.products and (np.uint16 in {array.dtype.type for array in allocated}) == (precision != "tf32")
+    H, B, N = config.hidden, config.batch, config.batch * config.steps
+    of_steps = 4 * N * H + 8 * H * H + 5 * B * H  # the stepwise regime's products in the recurrence have them
+    more = 2 * of_steps if shared_bytes and precision != "tf32" else 0
+    assert said == [sum(array.nbytes for array in allocated) + more]
 
 
 def test_sampling_and_scoring_agree_with_the_numpy_engine(trained):

@@ -593,11 +593,46 @@ def test_captured_launches_run_when_replayed():
     assert out[0] == 70
 
 
-def test_only_launches_are_captured():
+def test_a_captured_product_is_done_when_replayed():
+    device = EmulatedDevice()
+    kernel = planted(device, "for (int i = 0; i < 4; ++i) out[i] += 1;", "float* out")
+    a, b, out = np.array([[1, 2], [3, 4]], "f4"), np.array([[0, 1], [5, 0]], "f4"), device.empty((2, 2), "f4")
+
+    def work():
+        device.gemm(a, b, out, ta=True)
+        kernel(1, 1, out)
+        device.gemm(out, a, b, accumulate=True)
+        kernel(1, 1, out)
+
+    replay = device.capture(work)
+    assert np.isnan(out).all() and b.tolist() == [[0, 1], [5, 0]]
+    for _ in range(2):
+        expected = a.T @ b + 1, b + (a.T @ b + 1) @ a
+        replay()
+        np.testing.assert_array_equal(out, expected[0] + 1)
+        np.testing.assert_array_equal(b, expected[1])
+        a[0, 0] += 1  # a replay takes what is there then
+    np.testing.assert_array_equal(device.read(out), expected[0] + 1)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_products_are_in_fp32(precision):
+    device = EmulatedDevice()
+    array = np.ones((2, 2), "f4")
+
+    def work():
+        device.gemm(array, array, array, precision=precision)
+
+    for multiply in (work, lambda: device.capture(work)):
+        with pytest.raises(DeviceError, match=f"expected a product in fp32 from NumPy, found {precision}"):
+            multiply()
+    assert not device.has_tensor_library and (array == 1).all()
+
+
+def test_only_launches_and_products_are_captured():
     device = EmulatedDevice()
     array = np.zeros((2, 2), "f4")
     for name, work in {
-        "gemm": lambda: device.gemm(array, array, array),
         "read": lambda: device.read(array),
         "write": lambda: device.write(array, array),
         "capture": lambda: device.capture(list),

@@ -14,6 +14,7 @@ SMALL = (
     "small stepwise",
     "small persistent",
     "small persistent fp16",
+    "small persistent fp16 library",
     "small large vocabulary",
     "small stepwise bf16",
     "small stepwise fp16",

@@ -24,13 +24,14 @@ from cuchar.engines.plan import make_plan
 from cuchar.errors import DeviceError
 from cuchar.parameters import Parameters
 
-SIX = Limits(90, 6, 232_448)
-FORTY, LITTLE_SHARED = Limits(90, 40, 232_448), Limits(90, 40, 49_152)  # the second cuts the rows into more parts
+SIX, SIX_OF_LITTLE = Limits(90, 6, 232_448), Limits(90, 6, 1_850)  # the second with less shared memory, for more parts
 SIZES = [(96, 128, 200, 256), (1, 2, 3), (1, 13, 50), (1, 2, 33)]
-SHAPES = [  # H, L, B, T: every pair of two sizes
-    (128, 3, 1, 1), (96, 2, 1, 2), (96, 1, 13, 1), (256, 1, 1, 33), (128, 1, 13, 2), (200, 2, 1, 1), (200, 1, 50, 2),
-    (256, 2, 13, 1), (256, 3, 1, 2), (128, 2, 50, 1), (96, 3, 1, 33), (200, 3, 13, 1), (128, 2, 1, 33), (96, 3, 50, 1),
-    (200, 1, 1, 33), (256, 1, 50, 1), (96, 1, 13, 33), (96, 1, 50, 33), (256, 2, 50, 2), (128, 3, 13, 2),
+WHOLE = 227  # KiB of shared memory that a block of an H100 may have; with less, a group's rows are in more parts
+SHAPES = [  # H, L, B, T: every pair of two sizes; KiB
+    (128, 3, 1, 1, WHOLE), (96, 2, 1, 2, 48), (96, 1, 13, 1, WHOLE), (256, 1, 1, 33, 48), (128, 1, 13, 2, 6),
+    (200, 2, 1, 1, 48), (200, 1, 50, 2, 10), (256, 2, 13, 1, 16), (256, 3, 1, 2, WHOLE), (128, 2, 50, 1, 12),
+    (96, 3, 1, 33, WHOLE), (200, 3, 13, 1, 32), (128, 2, 1, 33, 48), (96, 3, 50, 1, 14), (200, 1, 1, 33, WHOLE),
+    (256, 1, 50, 1, 20), (96, 1, 13, 33, WHOLE), (96, 1, 50, 33, 6), (256, 2, 50, 2, 32), (128, 3, 13, 2, 6),
 ]  # fmt: skip
 
 
@@ -46,28 +47,41 @@ def plan(shape, limits, dtype=np.float32):
     return found
 
 
-def of(number, shape):
-    """The limits and the dropout that the shape of that number is tried with."""
-    return (FORTY, LITTLE_SHARED)[number % 2], Dropout(0.4, 3, 9) if number % 4 < 3 else None
+def of(number):
+    """The shape of that number, and the limits and the dropout that it is tried with."""
+    *shape, KiB = SHAPES[number]
+    return (5, *shape), Limits(90, 40, KiB << 10), Dropout(0.4, 3, 9) if number % 4 < 3 else None
 
 
 @pytest.mark.parametrize("number", range(len(SHAPES)), ids=[str(shape) for shape in SHAPES])
 def test_every_result_is_as_accurate_as_numpys_in_every_schedule(number):
-    limits, dropout = of(number, SHAPES[number])
-    plan((5, *SHAPES[number]), limits)
-    expect_accuracy((5, *SHAPES[number]), limits, dropout)
+    shape, limits, dropout = of(number)
+    plan(shape, limits)
+    expect_accuracy(shape, limits, dropout)
 
 
-def test_shapes_cover_every_pair_of_sizes_and_every_division_of_the_batch():
-    expect_pairs(SHAPES, SIZES)
-    plans = [plan((5, *shape), of(number, shape)[0]) for number, shape in enumerate(SHAPES)]
-    assert {min(found.parts, 4) for found in plans} == {1, 2, 3, 4} and max(found.groups for found in plans) > 2
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_shapes_cover_every_pair_of_sizes_and_every_division_of_the_batch(direction):
+    expect_pairs([shape[:4] for shape in SHAPES], SIZES)
+    shapes, limits, _ = zip(*map(of, range(len(SHAPES))), strict=True)
+    plans = [plan(shape, limit) for shape, limit in zip(shapes, limits, strict=True)]
+    launches = [getattr(found, direction) for found in plans]
+    assert {min(launch.parts, 4) for launch in launches} == {1, 2, 3, 4}
+    of_steps = [launch for launch, (*_, T) in zip(launches, shapes, strict=True) if T > 1]  # where parts take turns
+    assert {min(launch.parts, 4) for launch in of_steps} == {1, 2, 3, 4}
+    assert any(
+        launch.parts > 1 and launch.groups > 2 and T == 33 for launch, (*_, T) in zip(launches, shapes, strict=True)
+    )
+    ragged = [launch for launch, (*_, B, _) in zip(launches, shapes, strict=True) if B % (launch.groups * launch.parts)]
+    assert any(launch.parts > 1 for launch in ragged)  # parts of unequal size
+    assert sum((of.forward.groups, of.forward.parts) != (of.backward.groups, of.backward.parts) for of in plans) > 5
 
 
 def test_a_step_of_2x512_on_a_whole_h100():
     limits, shape = Limits(90, 132, 232_448), (68, 512, 2, 50, 2)  # 2 of its 50 steps: the others are as these
     found = plan(shape, limits)
-    assert (found.groups, found.units, found.parts, found.blocks, found.forward.threads) == (2, 24, 3, 132, 384)
+    for launch, parts in ((found.forward, 1), (found.backward, 2)):
+        assert (launch.groups, launch.units, launch.parts, launch.blocks, launch.threads) == (2, 24, parts, 132, 384)
     model, parameters, inputs, targets, state = problem(*shape)
     single, single_state = as_type(parameters, state, np.float32)
     gradients = {}
@@ -83,33 +97,41 @@ def test_a_step_of_2x512_on_a_whole_h100():
         assert ours <= 2 * numpys, name
 
 
-@pytest.mark.parametrize("shape", [(2, 9, 2, 3, 2), (3, 3, 3, 2, 3), (3, 12, 1, 4, 3)])
+@pytest.mark.parametrize(
+    "shape,limits,parts",
+    [
+        ((2, 9, 2, 3, 2), SIX, (1, 1)), ((2, 9, 2, 3, 2), SIX_OF_LITTLE, (3, 3)), ((3, 3, 3, 2, 3), SIX, (1, 1)),
+        ((3, 3, 3, 2, 3), SIX_OF_LITTLE, (1, 2)), ((3, 12, 1, 4, 3), SIX, (1, 1)), ((3, 12, 1, 4, 3), SIX_OF_LITTLE, (1, 2)),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9)])
-def test_gradients_are_those_of_central_differences(shape, dropout):
+def test_gradients_are_those_of_central_differences(shape, limits, parts, dropout):
     model, parameters, inputs, targets, state = problem(*shape)
-    plan(shape, SIX, np.float64)
-    engine = CudaEngine(model, EmulatedDevice(limits=SIX), np.float64)
+    found = plan(shape, limits, np.float64)
+    assert (found.forward.parts, found.backward.parts) == parts
+    engine = CudaEngine(model, EmulatedDevice(limits=limits), np.float64)
     expect_gradients_of_central_differences(engine, parameters, inputs, targets, state, dropout)
 
 
 # ---- Bugs between blocks ----
 
-SMALL = (5, 9, 2, 4, 5)  # V, H, L, B, T; on SIX: a group of six blocks, two a stage, and three parts
-SIGNAL = "if (threadIdx.x % 32 == 0) add_release(of(corner.stage, at.part), 1);"
-SKIPPED = "if (threadIdx.x % 32 == 0 && !(blockIdx.x == 4 && at.step == 2)) add_release(of(corner.stage, at.part), 1);"
-RESET = SIGNAL + " if (threadIdx.x % 32 == 0 && at.step == 1) std::atomic_ref(*of(corner.stage, at.part)).store(0);"
-RELAXED = (
-    "if (threadIdx.x % 32 == 0) std::atomic_ref(*of(corner.stage, at.part)).fetch_add(1, std::memory_order_relaxed);"
-)
+SMALL = (5, 25, 2, 6, 5)  # V, H, L, B, T
+CROWDED = Limits(90, 6, 2_560)  # there: a group of six blocks of several warps, two a stage; three parts and six
+SIGNAL = "if (threadIdx.x == 0) add_release(of(corner.stage, at.part), 1);"
+SKIPPED = "if (threadIdx.x == 0 && !(blockIdx.x == 4 && at.step == 2)) add_release(of(corner.stage, at.part), 1);"
+RESET = SIGNAL + " if (threadIdx.x == 0 && at.step == 1) std::atomic_ref(*of(corner.stage, at.part)).store(0);"
+RELAXED = "if (threadIdx.x == 0) std::atomic_ref(*of(corner.stage, at.part)).fetch_add(1, std::memory_order_relaxed);"
+BEFORE_SIGNAL = "__syncthreads();\n        " + SIGNAL
+SHARED, FORWARD, BACKWARD = "persistent.cuh", "persistent_forward.cu", "persistent_backward.cu"
 
 
-def with_bug(monkeypatch, tmp_path, right, wrong):
-    """kernels/ with a bug in persistent.cuh; the folder."""
+def with_bug(monkeypatch, tmp_path, right, wrong, file=SHARED):
+    """kernels/ with a bug in a file, where the text of `right` is; the folder."""
     folder = tmp_path / "kernels"
     shutil.copytree(ROOT / "kernels", folder)
-    source = (folder / "persistent.cuh").read_text()
+    source = (folder / file).read_text()
     assert source.count(right) == 1
-    (folder / "persistent.cuh").write_text(source.replace(right, wrong))
+    (folder / file).write_text(source.replace(right, wrong))
     monkeypatch.setattr(kernel_loader, "kernel_folder", lambda: folder)
     return folder
 
@@ -117,13 +139,14 @@ def with_bug(monkeypatch, tmp_path, right, wrong):
 def results(schedule="forward", seed=0):
     model, parameters, inputs, targets, state = problem(*SMALL)
     single, state = as_type(parameters, state, np.float32)
-    engine = CudaEngine(model, EmulatedDevice(schedule, seed, limits=SIX))
+    engine = CudaEngine(model, EmulatedDevice(schedule, seed, limits=CROWDED))
     return everything(engine, single, state, inputs, targets, Dropout(0.4, 3, 9))
 
 
 def test_delays_at_the_flags_change_nothing():
-    found = plan(SMALL, SIX)
-    assert (found.groups, found.parts, found.blocks) == (1, 3, 6)
+    found = plan(SMALL, CROWDED)
+    for launch, parts, threads in ((found.forward, 3, 128), (found.backward, 6, 64)):
+        assert (launch.groups, launch.parts, launch.blocks, launch.threads) == (1, parts, 6, threads)
     expected = results()
     for seed in range(20):
         assert all(np.array_equal(value, expected[name]) for name, value in results("shuffled", seed).items())
@@ -143,7 +166,7 @@ def test_a_wait_in_vain_leaves_the_parameters_as_they_were(monkeypatch, tmp_path
     single = as_type(parameters, problem(*SMALL)[4], np.float32)
     ids = np.random.default_rng(0).integers(V, size=B * (2 * T + 1)).astype(np.uint8)
     config = TrainConfig(hidden=H, layers=L, steps=T, batch=B)
-    engine = CudaEngine(model, EmulatedDevice(limits=SIX))
+    engine = CudaEngine(model, EmulatedDevice(limits=CROWDED))
     learner = engine.learner(config, single[0], Adam(parameters.flat.size), single[1], Windows(ids, B, T, T))
     before = single[0].flat.copy()
     with pytest.raises(DeviceError, match="waited in vain"):
@@ -158,18 +181,46 @@ def test_fewer_blocks_than_asked_for_end_in_an_error(monkeypatch, tmp_path):
         results()
 
 
+WAIT = "if (!flags.wait(corner, at)) return false;"
+
+
 @pytest.mark.parametrize(
-    "right,wrong",
+    "file,right,wrong",
     [
-        ("work(at, i % BUFFERS);", "work(at, (i + 1) % BUFFERS);"),  # the other half of the double buffer
-        ("warps * at.step, stopped)", "0, stopped)"),  # no wait for the step before
-        ("if (at.step) came", "if (corner.recurrent && at.step) came"),  # counts a block ahead for one behind
-        ("wait_copies<AHEAD>();", "wait_copies<AHEAD + 1>();"),
+        (SHARED, SIGNAL, SIGNAL.replace("threadIdx.x == 0", "threadIdx.x % 32 == 0")),  # every warp is counted
+        (SHARED, SIGNAL, SIGNAL.replace("1);", "2);")),  # a block is counted twice
+        (SHARED, "BLOCKS * (at.step + 1), stopped)", "BLOCKS * at.step, stopped)"),  # a step of the stage before too few
+        (SHARED, "BLOCKS * at.step, stopped)", "(BLOCKS - 1) * at.step, stopped)"),  # not all blocks of its own stage
+        (SHARED, "BLOCKS * at.step, stopped)", "0, stopped)"),  # no wait for the step before
+        (SHARED, "if (at.step) came", "if (corner.recurrent && at.step) came"),  # counts a block ahead for one behind
+        (SHARED, BEFORE_SIGNAL, SIGNAL),  # before other warps have written
+        (SHARED, "wait_copies<0>();", ""),
+        (SHARED, "wait_copies<0>();", "wait_copies<1>();"),
+        (SHARED, "!__syncthreads_and(came)", "!came"),  # a product with rows that other warps have not got yet
+        (FORWARD, "&shared->partials[0][0][0].x);\n        __syncthreads();", "&shared->partials[0][0][0].x);"),
+        (BACKWARD, "shared->partials[0][0]);\n        __syncthreads();", "shared->partials[0][0]);"),
+        (FORWARD, WAIT, ""),
+        (BACKWARD, WAIT, ""),
     ],
-)
-def test_stale_numbers_are_noticed(right, wrong, monkeypatch, tmp_path):
+)  # fmt: skip
+def test_stale_numbers_are_noticed(file, right, wrong, monkeypatch, tmp_path):
     expected = results()
-    with_bug(monkeypatch, tmp_path, right, wrong)
+    with_bug(monkeypatch, tmp_path, right, wrong, file)
+    expect_notice(expected)
+
+
+@pytest.mark.parametrize("file", [FORWARD, BACKWARD])
+def test_what_is_fetched_before_the_wait_is_noticed(file, monkeypatch, tmp_path):
+    """Not what a block has for itself, but what others write."""
+    expected, source = results(), (ROOT / "kernels" / file).read_text()
+    begin, end = source.index(WAIT), source.index("return true;")
+    right = source[begin:end] + "return true;"
+    with_bug(monkeypatch, tmp_path, right, right[len(WAIT) :].replace("true", "flags.wait(corner, at)"), file)
+    expect_notice(expected)
+
+
+def expect_notice(expected):
+    """In some schedule other results, or a copy whose source changes under way."""
 
     def is_noticed(schedule, seed=0):
         try:
@@ -182,7 +233,8 @@ def test_stale_numbers_are_noticed(right, wrong, monkeypatch, tmp_path):
 
 
 SEEDS = 200
-SANITIZED = [(9, 2), (9, 1), (8, 2), (9, 1), (8, 2)]  # H, L, in turns: two blocks a stage and three stages, or either
+# H, L, multiprocessors, in turns: two blocks a stage and three stages, or either; and blocks of several warps, both ways
+SANITIZED = [(9, 2, 6), (9, 1, 2), (8, 2, 3), (9, 1, 2), (8, 2, 3), (25, 1, 2)]
 CHILD = """
 import sys
 from pathlib import Path
@@ -192,9 +244,11 @@ from cuchar.engines.buffers import Backward
 import cuchar.engines.plan
 kernel_loader.kernel_folder = lambda: Path(sys.argv[1])
 cuchar.engines.plan.resident_plan = lambda *_: None
-device, plans = EmulatedDevice("shuffled", 0, "thread", SIX), set()
-for number, (H, L) in enumerate(SANITIZED):
-    model, parameters, inputs, targets, state = problem(3, H, L, 3, 2)
+plans = set()
+for number, (H, L, multiprocessors) in enumerate(SANITIZED):
+    limits = Limits(90, multiprocessors, 950 if H < 10 else 2400)
+    device, shape = EmulatedDevice("shuffled", 0, "thread", limits), (3, H, L, 3, 2)
+    model, parameters, inputs, targets, state = problem(*shape)
     single, state = as_type(parameters, state, np.float32)
     engine = CudaEngine(model, device)
     engine.loss_and_gradients(single, inputs, targets, state, Parameters(model))
@@ -205,8 +259,8 @@ for number, (H, L) in enumerate(SANITIZED):
         device._seed = seed
         kernels.forward(weights, tape)
         kernels._recurrence.backward(weights, tape, backward, None)
-    found = make_plan(model, 2, 3, np.float32, SIX)
-    plans.add((found.blocks, found.parts))
+    found = plan(shape, limits)
+    plans |= {(launch.blocks, launch.parts, launch.threads) for launch in (found.forward, found.backward)}
 print(sorted(plans))
 """
 
@@ -219,9 +273,13 @@ def thread_sanitizer(folder, seeds):
 
 def test_flags_are_clean_under_thread_sanitizer_over_many_seeds():
     run = thread_sanitizer(ROOT / "kernels", SEEDS)
-    assert run.stdout == "[(2, 3), (3, 3), (6, 3)]\n", run.stderr[:3000]
+    blocks_parts_threads = [(2, 2, 128), (2, 3, 32), (2, 3, 64), (3, 3, 32), (3, 3, 64), (6, 3, 32), (6, 3, 64)]
+    assert run.stdout == f"{blocks_parts_threads}\n", run.stderr[:3000]
 
 
-def test_a_relaxed_signal_is_a_race(monkeypatch, tmp_path):
-    run = thread_sanitizer(with_bug(monkeypatch, tmp_path, SIGNAL, RELAXED), 3)
+@pytest.mark.parametrize(
+    "right,wrong", [(SIGNAL, RELAXED), (BEFORE_SIGNAL, SIGNAL)], ids=["a relaxed signal", "a signal before the barrier"]
+)
+def test_what_a_flag_does_not_order_is_a_race(right, wrong, monkeypatch, tmp_path):
+    run = thread_sanitizer(with_bug(monkeypatch, tmp_path, right, wrong), 3)
     assert "data race" in run.stderr and run.returncode != 0

@@ -6,7 +6,7 @@ import pytest
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.memory import bytes_needed, expect_memory
-from cuchar.engines.persistent_plan import Persistent, persistent_plan
+from cuchar.engines.persistent_plan import FLAG_WORDS, Persistent, divisions, persistent_plan
 from cuchar.engines.plan import OneBlock, Resident, Stepwise, draw_warps, make_plan, one_pass_head, sample_plan
 from cuchar.errors import DeviceError
 
@@ -95,27 +95,58 @@ def test_float64_weights_take_two_registers_each():
     assert isinstance(plan(84, 64, 2, dtype=np.float64), Persistent)
 
 
+def division(launch):
+    return launch.groups, launch.parts, launch.rows, launch.units, launch.blocks, launch.threads
+
+
 def test_2x512_is_spread_over_a_whole_h100():
     found = plan(68, 512, 2, B=50, T=50)
     assert isinstance(found, Persistent)
-    assert (found.groups, found.parts, found.rows, found.units, found.blocks) == (2, 3, 9, 24, 132)
-    assert found.forward.threads == found.backward.threads == 384
-    assert isinstance(plan(68, 512, 2, B=50, limits=Limits(90, 131, 232_448)), Persistent)  # one group
+    assert division(found.forward) == (2, 1, 25, 24, 132, 384)
+    assert division(found.backward) == (
+        2,
+        2,
+        13,
+        24,
+        132,
+        384,
+    )  # its rows are four times as long: two parts of them fit
+    assert (found.forward.shared_bytes, found.backward.shared_bytes) == (92_304, 145_664)
+    one_group = plan(68, 512, 2, B=50, limits=Limits(90, 131, 232_448))
+    assert (one_group.forward.groups, one_group.backward.groups) == (1, 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_of_the_divisions_that_fit_each_direction_takes_the_one_of_fewest_clocks(direction, precision):
+    for V, H, L, B in ((68, 512, 2, 50), (5, 96, 3, 13), (5, 9, 2, 6)):
+        of = ModelConfig(V, H, L), B, 4, H100, precision
+        clocks = {launch: clocks for clocks, launch in divisions(direction, *of)}
+        assert len(clocks) > 10  # of many
+        assert clocks[getattr(persistent_plan(*of), direction)] == min(clocks.values())
+
+
+def test_what_fits_one_direction_alone_is_no_plan():
+    of, little = (ModelConfig(68, 512, 2), 50, 4), Limits(90, 132, 16_384)
+    fitting = [[*divisions(direction, *of, little)] for direction in ("forward", "backward")]
+    assert fitting[0] and not fitting[1] and persistent_plan(*of, little) is None
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 2, 3, 7, 14, 40, 108, 132])  # parts of a GPU, too
 @pytest.mark.parametrize("L", [1, 2, 5])
 def test_never_more_blocks_than_multiprocessors(multiprocessors, L):
-    limits = Limits(90, multiprocessors, 232_448)
+    limits, stages = Limits(90, multiprocessors, 232_448), 2 * L - 1
     for H in (1, 30, 100, 128, 257, 512, 1000, 2000):
         for B in (1, 3, 50, 700):
             found = persistent_plan(ModelConfig(84, H, L), B, 4, limits)
             if found is None:
                 continue
-            blocks_of_a_stage = found.blocks / found.groups / (2 * L - 1)
-            assert found.blocks <= multiprocessors and blocks_of_a_stage * found.units >= H
-            assert found.groups * found.parts <= B <= found.groups * found.parts * found.rows
-            assert max(found.forward.shared_bytes, found.backward.shared_bytes) <= limits.shared_bytes
+            for launch in (found.forward, found.backward):
+                blocks_of_a_stage = launch.blocks / launch.groups / stages
+                assert launch.blocks <= multiprocessors and blocks_of_a_stage * launch.units >= H
+                assert launch.groups * launch.parts <= B <= launch.groups * launch.parts * launch.rows
+                assert launch.shared_bytes <= limits.shared_bytes
+                assert found.flags // 2 >= launch.flags == stages * launch.groups * launch.parts * FLAG_WORDS
 
 
 @pytest.mark.parametrize("H,L", [(2048, 1), (1024, 2), (720, 2), (400, 8)])

@@ -48,7 +48,7 @@ class Listing:
     gemm = None
 
     def __init__(self, device: Any):
-        self.name, self.limits = device.name, device.limits
+        self.name, self.limits, self.has_tensor_library = device.name, device.limits, device.has_tensor_library
         self.asked: dict[Source, None] = {}
 
     def kernels(self, file: str, macros: dict[str, int | str], cooperative: bool = False) -> Mapping[str, None]:

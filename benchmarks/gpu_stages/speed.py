@@ -29,6 +29,8 @@ CONFIGURATIONS = [
     *(NAMED[name] for name in ("a", "2x128", "b", "2x256", "3x512")),
     Configuration("stepwise", 68, 1024, 2, 32, 32),
     *(Configuration(f"b {precision}", 68, 512, 2, 50, 50, precision) for precision in ("tf32", "bf16", "fp16")),
+    NAMED["c"],
+    NAMED["d"],
 ]
 TINY = [
     Configuration("resident", 9, 8, 2, 3, 4),

@@ -1,9 +1,8 @@
 """What one training step launches, and how long each kernel of it takes on the device.
 
 A kernel is captured `repeats` times in a row and the replay timed with events: the time a launch
-costs in a graph, its share of the gap between two kernels included. A GEMM of the stepwise regime
-cannot be captured; its launches are made in a row instead, so that a small one costs the host's
-time to launch it. The blocks of a persistent kernel wait for flags that only grow, and a launch that finds
+costs in a graph, its share of the gap between two kernels included. No graph has a library's GEMMs: they are called
+in a row, so that a small one costs the host's time to call it. The blocks of a persistent kernel wait for flags that only grow, and a launch that finds
 them as the one before has left them waits for nothing: begin_window, which zeroes them in training too,
 goes before each of its launches, and what it takes by itself is subtracted.
 """
@@ -41,7 +40,7 @@ class Recorder:
 
         return launch
 
-    def gemm(self, a: Any, b: Any, out: Any, **how: bool) -> None:
+    def gemm(self, a: Any, b: Any, out: Any, **how: Any) -> None:
         (M, N), K = out.shape, a.shape[0 if how.get("ta") else 1]
         self._launch(f"gemm {M}x{N}x{K}", self._device.gemm, a, b, out, **how)
 
@@ -65,14 +64,14 @@ def kernel_times(
     launches = list(recorder.launches)
     train(windows)
 
-    def us_a_turn(*turn: Callable[[], None], captured: bool = True) -> float | None:
+    def us_a_turn(*turn: Callable[[], None]) -> float | None:
         def repeat() -> None:
             for _ in range(repeats):
                 for launch in turn:
                     launch()
 
         train(1)  # places, ids and gradients as they are in training, whatever the last kernel's repeats have left
-        work = recorder.capture(repeat) if captured else repeat
+        work = recorder.capture(repeat)
         times = [elapsed_ms(recorder, work) for _ in range(rounds + 1)][1:]
         timed = [time for time in times if time is not None]
         return median(timed) / repeats * 1e3 if timed else None
@@ -86,6 +85,6 @@ def kernel_times(
             if us is not None:
                 us -= found["begin_window"]["us"]
         else:
-            us = us_a_turn(launch, captured=not name.startswith("gemm"))
+            us = us_a_turn(launch)
         found[name] = {"launches": len(alike), **({} if us is None else {"us": us})}
     return found

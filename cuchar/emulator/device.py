@@ -47,6 +47,7 @@ class EmulatedDevice:
     """
 
     name = "emulator"
+    has_tensor_library = False
 
     def __init__(
         self,
@@ -95,13 +96,26 @@ class EmulatedDevice:
         ta: bool = False,
         tb: bool = False,
         accumulate: bool = False,
+        precision: str = "fp32",
     ) -> None:
-        self._not_while_capturing("gemm")
+        if precision != "fp32":
+            raise DeviceError(f"expected a product in fp32 from NumPy, found {precision}")
         a, b = a.T if ta else a, b.T if tb else b
-        if accumulate:
-            out += a @ b
+
+        def multiply() -> None:
+            if accumulate:
+                out[...] += a @ b
+            else:
+                np.matmul(a, b, out=out)
+
+        self._put(multiply)
+
+    def _put(self, work: Callable[[], None]) -> None:
+        """Done now, or put to what is being captured."""
+        if self._captured is None:
+            work()
         else:
-            np.matmul(a, b, out=out)
+            self._captured.append(work)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         self._not_while_capturing("capture")
@@ -155,10 +169,7 @@ class EmulatedDevice:
                 if function(fields):
                     raise DeviceError(f"{name}: {message.value.decode()}")
 
-            if self._captured is None:
-                launch()
-            else:
-                self._captured.append(launch)
+            self._put(launch)
 
         return kernel
 

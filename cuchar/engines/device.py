@@ -16,6 +16,13 @@ from cuchar.engines.kernel_loader import join, kernel_names
 from cuchar.errors import DeviceError, ShapeError
 
 NOTICE_AFTER_S = 0.5
+# cudaDataType of the operands and of the result, cublasComputeType, 0 and 1 of the type that sums are scaled in. Pedantic:
+# what a process may have set for all of cuBLAS does not round fp32 to tf32.
+_SCALARS, _DOUBLE_SCALARS = np.array([0, 1], np.float32), np.array([0, 1], np.float64)
+GEMM_TYPES: dict[str, tuple[int, int, int, np.ndarray]] = {
+    "fp64": (1, 1, 71, _DOUBLE_SCALARS), "fp32": (0, 0, 69, _SCALARS), "tf32": (0, 0, 77, _SCALARS),
+    "fp16": (2, 0, 68, _SCALARS), "bf16": (14, 0, 68, _SCALARS),
+}  # fmt: skip
 OLDEST = 70  # compute capability 7.0: independent thread scheduling, which __syncwarp and the flags need
 
 
@@ -42,6 +49,7 @@ class Kernel(Protocol):
 class Device(Protocol):
     name: str
     limits: Limits
+    has_tensor_library: bool  # whether `gemm` takes a precision other than fp32
 
     def empty(self, shape: Any, dtype: np.typing.DTypeLike) -> Any: ...
 
@@ -54,14 +62,19 @@ class Device(Protocol):
     def kernels(self, file: str, macros: Mapping[str, int | str], cooperative: bool = False) -> Mapping[str, Kernel]:
         """Every kernel of a file in kernels/, compiled with `macros`; CLUSTER is also the blocks of a cluster."""
 
-    def gemm(self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False) -> None:
+    def gemm(
+        self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False,
+        precision: str = "fp32",
+    ) -> None:  # fmt: skip
         """out [M, N] = op(a) [M, K] times op(b) [K, N], op transposing where asked; plus `out` itself if `accumulate`.
 
-        Not while capturing.
+        Args:
+            a, b: of the type of `out`; for bf16 and fp16, of float32 `out`, their bits as uint16.
+            precision: tf32 rounds the operands to it.
         """
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """The launches that `work` makes, unmade, as one call that makes them."""
+        """The launches and products that `work` makes, unmade, as one call that makes them."""
 
     def free_bytes(self) -> int:
         """Memory that can still be had."""
@@ -94,6 +107,8 @@ class CudaDevice:
             not compile for; later, from any method, whatever CUDA complains of.
     """
 
+    has_tensor_library = True
+
     def __init__(self, number: int = 0, notice: Callable[[], None] = lambda: None):
         try:
             import cupy
@@ -119,6 +134,8 @@ class CudaDevice:
         )  # fmt: skip
         with _cuda_errors(self.name), cupy.cuda.Device(number):
             self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._captured: list[Callable[[], None]] | None = None
+        self._has_product = False  # among them
 
     def _expect_compiler(self, capability: int) -> None:
         """CuPy compiles for the GPU, or for the newest that NVRTC knows: that runs on it where the major number agrees."""
@@ -143,12 +160,14 @@ class CudaDevice:
             return self._cupy.empty(shape, dtype)
 
     def write(self, array: Any, host: np.ndarray) -> None:
+        self._expect_not_capturing("write")
         with self._current():
             source = np.ascontiguousarray(host, array.dtype)  # perhaps a copy, which must live until it has been read
             array.set(source, stream=self._stream)
             self._stream.synchronize()  # the host array may change once this returns
 
     def read(self, array: Any) -> np.ndarray:
+        self._expect_not_capturing("read")
         with self._current():
             host = array.get(stream=self._stream)
             self._stream.synchronize()
@@ -173,35 +192,74 @@ class CudaDevice:
         def launch(grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None:
             nonlocal allowed
             check_arguments(name, arguments)
-            with self._current():
-                if shared_bytes > allowed:
+            if shared_bytes > allowed:
+                with self._current():
                     function.max_dynamic_shared_size_bytes = allowed = shared_bytes
-                function((grid,), (block,), arguments, shared_mem=shared_bytes)
+            self._put(lambda: function((grid,), (block,), arguments, shared_mem=shared_bytes))
 
         return launch
 
-    def gemm(self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False) -> None:
+    def _put(self, work: Callable[[], None]) -> None:
+        """On the stream, or to what is being captured."""
+        if self._captured is not None:
+            return self._captured.append(work)
         with self._current():
-            from cupy import cublas
+            work()
 
-            cublas.gemm("T" if ta else "N", "T" if tb else "N", a, b, out=out, beta=float(accumulate))
+    def gemm(
+        self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False,
+        precision: str = "fp32",
+    ) -> None:  # fmt: skip
+        (M, N), K = out.shape, a.shape[0 if ta else 1]
+        if (a.shape, b.shape) != ((K, M) if ta else (M, K), (N, K) if tb else (K, N)):
+            raise ShapeError(f"gemm: expected sizes that go together, found {a.shape}, {b.shape} and {out.shape}")
+        check_arguments("gemm", (a, b, out))
+        operands, result, compute, zero_and_one = GEMM_TYPES["fp64" if out.dtype == np.float64 else precision]
+        zero = zero_and_one.ctypes.data
+        one = zero + zero_and_one.itemsize
+        with self._current():
+            from cupy.cuda import cublas, device
+
+            handle = device.get_cublas_handle()
+        # cuBLAS counts columns first: its matrices are the transposes of these, and so is the product, turned around.
+        self._put(
+            lambda: cublas.gemmEx(
+                handle, int(tb), int(ta), N, M, K, one, b.data.ptr, operands, b.shape[1], a.data.ptr, operands,
+                a.shape[1], one if accumulate else zero, out.data.ptr, result, N, compute, -1,
+            )
+        )  # fmt: skip
+        self._has_product = True
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A graph; or, with a product among them, which CuPy lets no graph have, calls that were checked before."""
+        self._expect_not_capturing("capture")
+        captured = self._captured = []
+        self._has_product = False
+        try:
+            work()
+        finally:
+            self._captured = None
+
+        def make_all() -> None:
+            for one in captured:
+                one()
+
+        if self._has_product:
+            return lambda: self._put(make_all)
         with self._current():
             self._stream.begin_capture()
             try:
-                work()
+                make_all()
             except BaseException:
                 with suppress(RuntimeError):  # ending a capture that failed is an error of its own
                     self._stream.end_capture()
                 raise
             graph = self._stream.end_capture()
+        return lambda: self._put(lambda: graph.launch(self._stream))
 
-        def launch() -> None:
-            with self._current():
-                graph.launch(self._stream)
-
-        return launch
+    def _expect_not_capturing(self, what: str) -> None:
+        if self._captured is not None:
+            raise DeviceError(f"{what}: expected only launches while capturing")
 
     def free_bytes(self) -> int:
         with self._current():

@@ -67,7 +67,9 @@ class DeviceLearner:
             model, dtype = self._host_parameters.model, self._host_parameters.flat.dtype
             config, corpus = self._config, windows.ids.nbytes
             kernels, dropout = self._kernels, config.dropout > 0
-            return bytes_needed(model, config.steps, batch, dtype, kernels.splits, dropout, kernels.flags, most, corpus)
+            return bytes_needed(
+                model, config.steps, batch, dtype, kernels.splits, dropout, kernels.flags, most, corpus, kernels.copies
+            )
 
         expect_memory(needed(self._config.batch), self._device.free_bytes(), needed(1), self._config.batch)
 
@@ -115,13 +117,9 @@ class DeviceLearner:
             ceil_div(K * tape.N, 256), 256, self._corpus, tape.steps, tape.inputs, tape.targets, np.int32(K),
             np.int32(tape.T), np.int32(tape.B), np.int64(windows.rows.shape[1]),
         )  # fmt: skip
-        if most := self._kernels.steps_a_graph:  # of the larger of two captured graphs; the other has one
-            for _ in range(K // most):
-                self._graph(most)()
-            for _ in range(K % most):
-                self._graph(1)()
-        else:
-            self._steps(K)
+        most = self._kernels.steps_a_graph  # of the larger of two captured graphs; the other has one
+        for steps in [most] * (K // most) + [1] * (K % most):
+            self._graph(steps)()
         results = self._device.read(tape.results)[:, :K]
         tape.expect_no_wait()
         self._seconds_a_step = (perf_counter() - began) / K

@@ -44,9 +44,14 @@ class StepwiseSteps:
         """As ResidentSteps."""
         count, streams = made.shape
         p = self._device.empty((streams, self._V), np.float64)
-        for k in range(count):
+
+        def run() -> None:
             self._launches.forward(weights, tape)
             self._launches.head(weights, tape, with_targets=False)
+
+        window = self._device.capture(run)
+        for k in range(count):
+            window()
             self._draw(
                 streams, 32 * self._warps, tape.logits, p, tape.inputs, made[k], np.int32(self._V), *law,
                 np.uint64(position + k),

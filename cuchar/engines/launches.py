@@ -16,7 +16,7 @@ from cuchar.engines.fitting import ceil_div
 from cuchar.engines.persistent_plan import Persistent
 from cuchar.engines.plan import Plan, Resident, norm_blocks, one_pass_head
 from cuchar.engines.recurrences import PersistentRecurrence, Recurrence, StepwiseRecurrence
-from cuchar.engines.tensor_gemm import gemm_of
+from cuchar.engines.tensor_gemm import LibraryGemm, gemm_of, prepared
 from cuchar.parameters import parameter_count
 
 
@@ -68,6 +68,7 @@ class ResidentLaunches:
 
     steps_a_graph = 16
     flags = 0
+    copies = False
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Resident, dropout: bool):
         self.plan, self.splits = plan, plan.splits
@@ -103,19 +104,18 @@ class ResidentLaunches:
 class GemmLaunches:
     """A recurrence between GEMMs; any size, any precision."""
 
-    splits = 1
+    steps_a_graph = splits = 1
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Plan, dropout: bool, precision: str):
         self.model, self.head = model, Head(device, model, dtype, precision)
         self.gemm = self.head.gemm
+        self.copies = isinstance(self.gemm, LibraryGemm) and self.gemm.copies
         self._recurrence: Recurrence
         if isinstance(plan, Persistent):
             self._recurrence = PersistentRecurrence(device, model, dtype, plan, dropout, precision)
         else:
             self._recurrence = StepwiseRecurrence(device, model, dtype, dropout, self.gemm)
         self.flags = self._recurrence.flags
-        # cuBLAS cannot be captured; a few launches a window need not be
-        self.steps_a_graph = 0 if precision == "fp32" or isinstance(plan, Persistent) else 1
         real = real_macro(dtype)
         self._begin = device.kernels("begin_window.cu", real)["begin_window"]
         sums = device.kernels("sums.cu", real)
@@ -142,17 +142,18 @@ class GemmLaunches:
         gemm(dlogits, weights["head.weight"], backward.dh.reshape(N, H))
         self._recurrence.backward(weights, tape, backward, mask)
         for layer in range(L):
-            da, into = tape.gates[layer].reshape(N, 4 * H), gradients[f"lstm.weight_ih_l{layer}"]
+            gates, into = tape.gates[layer].reshape(N, 4 * H), gradients[f"lstm.weight_ih_l{layer}"]
+            da = prepared(gemm, "da", gates)
             gemm(da, tape.h[layer, :-1].reshape(N, H), gradients[f"lstm.weight_hh_l{layer}"], ta=True)
-            self._sum(da, gradients[f"lstm.bias_l{layer}"])
+            self._sum(gates, gradients[f"lstm.bias_l{layer}"])
             if layer:
                 gemm(da, tape.output(layer - 1, dropped), into, ta=True)
             else:
-                self._sum_by_id(da, tape, into)
+                self._sum_by_id(gates, tape, into)
         self.head.finish(tape, backward)
 
     def _sum(self, rows: Any, out: Any) -> None:
-        self._sum_rows(ceil_div(rows.shape[1], 32), 256, rows, out, i32(rows.shape[0]), i32(rows.shape[1]))
+        self._sum_rows(ceil_div(rows.shape[1], 32), 1024, rows, out, i32(rows.shape[0]), i32(rows.shape[1]))
 
     def _sum_by_id(self, rows: Any, tape: Tape, out: Any) -> None:
         (N, M), V = rows.shape, self.model.vocabulary_size

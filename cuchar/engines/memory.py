@@ -18,13 +18,27 @@ def bytes_needed(
     flags: int,
     windows: int,
     corpus: int,
+    copies: bool = False,
 ) -> int:
-    """Device memory of training: weights, gradients, moments, the tape, `windows` cut windows and the corpus's bytes."""
+    """Device memory of training: weights, gradients, moments, the tape, `windows` cut windows and the corpus's bytes.
+
+    Args:
+        copies: a library's products have their operands in 16 bits besides.
+    """
     H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
     N = T * B
     numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
     numbers += L * N * H * dropout + (splits * P if splits > 1 else 0)
-    return numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56) + corpus + 8 * NORM_BLOCKS + 4 * flags + 24
+    copied = 10 * N * H + N * V + V * H + 8 * H * H + 5 * B * H if copies else 0
+    return (
+        2 * copied
+        + numbers * np.dtype(dtype).itemsize
+        + windows * (8 * N + 56)
+        + corpus
+        + 8 * NORM_BLOCKS
+        + 4 * flags
+        + 24
+    )
 
 
 def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:

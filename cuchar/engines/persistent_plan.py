@@ -1,15 +1,17 @@
 """How the persistent regime divides batch and units: the formulas of kernels/persistent.cuh and kernels/tile.cuh."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 from cuchar.config import ModelConfig
 from cuchar.engines.device import Limits
 from cuchar.engines.fitting import REGISTER_UNIT, ceil_div, fits_a_block, padded
 
 BESIDE_WEIGHTS = 40  # registers of a thread
-# Clocks, estimates: of a pair of rows for each weight of a thread, of a fragment, of a part beside its products, of
-# results on their way to other blocks, of a first row on its way to shared memory; and bytes of rows a clock.
-PAIR_CLOCKS, FRAGMENT_CLOCKS, PART_CLOCKS, TRAVEL_CLOCKS, FETCH_CLOCKS, FETCH_BYTES = 2.4, 32, 800, 1500, 600, 64
+# Clocks of a part, of a product with it by FFMA or by tensor cores, and of a register of weights in a product; bytes of
+# rows a clock: fitted to 297 launches on an H200 (benchmarks/divisions.py), a tenth off by root mean square.
+PART_CLOCKS, FFMA_CLOCKS, MMA_CLOCKS, REGISTER_CLOCKS, BYTES_A_CLOCK = 3200, 440, 990, 2.8, 72
 FLAG_WORDS, MOST_PARTS = 32, 64
 
 
@@ -17,7 +19,7 @@ FLAG_WORDS, MOST_PARTS = 32, 64
 class Tile:
     """kernels/tile.cuh: a warp's part of a matrix. `warps` share its outputs, a `row` of inputs takes so many numbers.
 
-    clocks: that a warp's product with `at_once` rows takes of its quarter of a multiprocessor, an estimate.
+    registers: of a thread's weights; clocks: of a product with `at_once` rows, beside what the registers take.
     """
 
     warps: int
@@ -25,14 +27,15 @@ class Tile:
     row: int
     at_once: int
     registers: int
-    clocks: float
+    clocks: int
 
 
 def ffma_tile(inputs: int, lanes: int, itemsize: int) -> Tile:
     """struct Tile."""
     warps = ceil_div(inputs, lanes * (128 // itemsize))
     slice_ = 4 * ceil_div(ceil_div(inputs, lanes * warps), 4)
-    return Tile(warps, 128 // lanes, warps * lanes * padded(slice_), 2, itemsize * slice_, 4 * slice_ * PAIR_CLOCKS)
+    row = warps * lanes * padded(slice_)
+    return Tile(warps, 128 // lanes, row, 2, itemsize * slice_, FFMA_CLOCKS)
 
 
 def tensor_tile(inputs: int, precision: str) -> Tile:
@@ -41,19 +44,11 @@ def tensor_tile(inputs: int, precision: str) -> Tile:
     warps = ceil_div(inputs, 256 * per_word)
     each = ceil_div(inputs, warps * 8 * per_word)
     row = 32 * ceil_div(warps * each * 8 * per_word, 32) + 4 * per_word
-    return Tile(warps, 16, row, 8, 4 * each, each * FRAGMENT_CLOCKS)
+    return Tile(warps, 16, row, 8, 4 * each, MMA_CLOCKS)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Of a block."""
-
-    threads: int
-    shared_bytes: int
-
-
-@dataclass(frozen=True)
-class Persistent:
     """`groups` of batch rows, each on `stages` times `ceil(H / units)` blocks, `parts` of at most `rows` rows in turns."""
 
     groups: int
@@ -61,62 +56,81 @@ class Persistent:
     parts: int
     rows: int
     blocks: int
+    threads: int
+    shared_bytes: int
     flags: int
-    forward: Launch
-    backward: Launch
 
     @property
     def macros(self) -> dict[str, int]:
         """kernels/persistent.cuh's."""
         sizes = {"GROUPS": self.groups, "UNITS": self.units, "PARTS": self.parts, "ROWS": self.rows}
-        return sizes | {"SHARED_FORWARD": self.forward.shared_bytes, "SHARED_BACKWARD": self.backward.shared_bytes}
+        return sizes | {"SHARED_BYTES": self.shared_bytes}
+
+
+@dataclass(frozen=True)
+class Persistent:
+    """A launch forward and one backward, each divided as suits it."""
+
+    forward: Launch
+    backward: Launch
+
+    @property
+    def flags(self) -> int:
+        """Words for both, half of them for each."""
+        return 2 * max(self.forward.flags, self.backward.flags)
 
 
 def persistent_plan(
     model: ModelConfig, B: int, itemsize: int, limits: Limits, precision: str = "fp32"
 ) -> Persistent | None:
-    """The division of batch and units that takes the fewest clocks; no more blocks than multiprocessors."""
-    H, stages = model.hidden, 2 * model.layers - 1
-    if precision == "fp32":
-        forward, backward = ffma_tile(H, 8, itemsize), ffma_tile(4 * H, 16, itemsize)
-    else:
-        forward, backward = tensor_tile(H, precision), tensor_tile(4 * H, precision)
+    """The divisions of batch and units that take the fewest clocks."""
+    forward, backward = (
+        min(divisions(direction, model, B, itemsize, limits, precision), key=itemgetter(0), default=None)
+        for direction in ("forward", "backward")
+    )
+    return Persistent(forward[1], backward[1]) if forward and backward else None
+
+
+def divisions(
+    direction: str, model: ModelConfig, B: int, itemsize: int, limits: Limits, precision: str = "fp32"
+) -> Iterator[tuple[float, Launch]]:
+    """Every division that fits the device, no more blocks than multiprocessors, with the clocks of a step."""
+    H, stages, forward = model.hidden, 2 * model.layers - 1, direction == "forward"
+    inputs, lanes = (H, 8) if forward else (4 * H, 16)
+    tile = ffma_tile(inputs, lanes, itemsize) if precision == "fp32" else tensor_tile(inputs, precision)
+    outputs, fetched = (4, 5) if forward else (1, 7)  # of a unit; numbers of a unit and row beside the sums
+    pointers = 16 // itemsize if forward else 0  # struct Shared
     dropout = 2 + 16 // itemsize  # struct Dropout
-    best: tuple[float, Persistent] | None = None
+    whole = ceil_div(tile.outputs, outputs)  # units of a warp
     for groups in range(1, min(B, limits.multiprocessors // stages) + 1):
         each = limits.multiprocessors // (groups * stages)  # blocks of a stage, at most
-        units = backward.outputs * ceil_div(ceil_div(H, each), backward.outputs)
-        blocks = groups * stages * ceil_div(H, units)
-        threads = 32 * forward.warps * 4 * units // forward.outputs, 32 * backward.warps * units // backward.outputs
-        if not (_held(forward, H, threads[0], limits) and _held(backward, H, threads[1], limits)):
+        units = whole * ceil_div(ceil_div(H, each), whole)
+        threads = 32 * tile.warps * outputs * units // tile.outputs
+        if not _held(tile, H, threads, limits, forward):
             continue
         for parts in range(1, min(ceil_div(B, groups), MOST_PARTS) + 1):
             rows = ceil_div(B, groups * parts)
-            ahead, products = parts > 2, ceil_div(rows, forward.at_once)
-            room, shared, clocks = products * forward.at_once, [], 0.0
-            for tile, count, outputs, inputs, numbers, more in (
-                (forward, threads[0], 4 * units, H, 5, 4 * units + 16 // itemsize + dropout),
-                (backward, threads[1], units, 4 * H, 7, parts * rows * units + dropout),
-            ):
-                held = (1 + ahead) * (room * tile.row + numbers * rows * units) + tile.warps * room * outputs + more
-                shared.append(16 * ceil_div(itemsize * held, 16))
-                of_part = PART_CLOCKS + products * ceil_div(count, REGISTER_UNIT) * tile.clocks
-                if not ahead:
-                    of_part += FETCH_CLOCKS + rows * inputs * itemsize / FETCH_BYTES
-                clocks += parts * of_part + (TRAVEL_CLOCKS if parts == 1 else 0)
-            if max(shared) <= limits.shared_bytes and (best is None or clocks < best[0]):
-                launches = (Launch(count, bytes) for count, bytes in zip(threads, shared, strict=True))
-                flags = 2 * stages * groups * parts * FLAG_WORDS
-                best = clocks, Persistent(groups, units, parts, rows, blocks, flags, *launches)
-    return best[1] if best else None
+            products = ceil_div(rows, tile.at_once)
+            room = products * tile.at_once
+            numbers = (
+                room * tile.row + fetched * rows * units + tile.warps * room * outputs * units + pointers + dropout
+            )
+            numbers += 4 * units if forward else parts * rows * units  # biases; dc
+            shared = 16 * ceil_div(itemsize * numbers, 16)
+            if shared > limits.shared_bytes:
+                continue
+            product = tile.clocks + ceil_div(threads, REGISTER_UNIT) * tile.registers * REGISTER_CLOCKS
+            clocks = parts * (PART_CLOCKS + rows * inputs * itemsize / BYTES_A_CLOCK + products * product)
+            blocks, flags = groups * stages * ceil_div(H, units), stages * groups * parts * FLAG_WORDS
+            yield clocks, Launch(groups, units, parts, rows, blocks, threads, shared, flags)
 
 
-def _held(tile: Tile, H: int, threads: int, limits: Limits) -> bool:
+def _held(tile: Tile, H: int, threads: int, limits: Limits, forward: bool) -> bool:
     """Whether a multiprocessor's registers hold the weights of a block, and what else its threads need.
 
     That is what compiles without a spill on every architecture (benchmarks/registers.py): rows that are not aligned, long
     ones, copies through registers and the few registers of a large block each take more.
     """
     beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 24 * (threads > 384)
-    beside += 16 if limits.capability < 80 else 8 * (limits.capability == 80)
+    beside += 16 if limits.capability < 80 else 8 * (limits.capability == 80 or forward and limits.capability >= 120)
     return fits_a_block(limits, threads, tile.registers + beside, 0)

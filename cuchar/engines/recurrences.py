@@ -15,6 +15,7 @@ from cuchar.engines.buffers import Backward, Tape, Weights
 from cuchar.engines.device import Device
 from cuchar.engines.fitting import ceil_div
 from cuchar.engines.persistent_plan import Persistent
+from cuchar.engines.tensor_gemm import prepared
 
 
 class Dropping:
@@ -47,7 +48,8 @@ class StepwiseRecurrence:
         cells, gemm = ceil_div(B * H, 256), self._gemm
         for layer in range(self.model.layers):
             gates, h, c = tape.gates[layer], tape.h[layer], tape.c[layer]
-            recurrent, bias = weights[f"lstm.weight_hh_l{layer}"], weights[f"lstm.bias_l{layer}"]
+            recurrent = prepared(gemm, "recurrent", weights[f"lstm.weight_hh_l{layer}"])
+            bias = weights[f"lstm.bias_l{layer}"]
             inputs = weights[f"lstm.weight_ih_l{layer}"]
             if layer:
                 gemm(tape.output(layer - 1, mask is not None), inputs, gates.reshape(N, 4 * H), tb=True)
@@ -66,6 +68,7 @@ class StepwiseRecurrence:
         gemm, dh = self._gemm, backward.dh
         for layer in reversed(range(self.model.layers)):
             gates, c = tape.gates[layer], tape.c[layer]
+            recurrent = prepared(gemm, "recurrent", weights[f"lstm.weight_hh_l{layer}"])
             if self._drop and mask:
                 self._drop(dh, dh, layer, mask, tape)
             for t in reversed(range(T)):
@@ -74,7 +77,7 @@ class StepwiseRecurrence:
                     i32(B), i32(H),
                 )  # fmt: skip
                 if t:
-                    gemm(gates[t], weights[f"lstm.weight_hh_l{layer}"], dh[t - 1], accumulate=True)
+                    gemm(gates[t], recurrent, dh[t - 1], accumulate=True)
             if layer:
                 gemm(gates.reshape(N, 4 * H), weights[f"lstm.weight_ih_l{layer}"], dh.reshape(N, H))
 
@@ -86,30 +89,32 @@ class PersistentRecurrence:
         self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Persistent, dropout: bool, precision: str
     ):
         self.plan, self._drop = plan, Dropping(device, dtype) if dropout else None
-        macros = {**real_macro(dtype), **shape_macros(model), **plan.macros, "DROPOUT": int(dropout)}
+        macros = {**real_macro(dtype), **shape_macros(model), "DROPOUT": int(dropout)}
         if precision != "fp32":
             macros["PRECISION"] = precision.capitalize()
-        kernels = device.kernels("lstm_persistent.cu", macros, cooperative=True)
-        self._forward, self._backward = kernels["persistent_forward"], kernels["persistent_backward"]
+        self._forward, self._backward = (
+            device.kernels(f"{name}.cu", {**macros, **launch.macros}, cooperative=True)[name]
+            for name, launch in (("persistent_forward", plan.forward), ("persistent_backward", plan.backward))
+        )
         self._no_mask = Mask.of(0, 0, dtype)
         self.flags = plan.flags
 
     def forward(self, weights: Weights, tape: Tape, mask: Mask | None) -> None:
-        drop = mask or self._no_mask
+        launch, drop = self.plan.forward, mask or self._no_mask
         self._forward(
-            self.plan.blocks, self.plan.forward.threads, weights.flat, tape.inputs, tape.h, tape.c, tape.gates,
-            tape.dropped, tape.flags[0], tape.progress, i32(tape.T), i32(tape.B), drop.seed, drop.threshold, drop.scale,
-            tape.steps, shared_bytes=self.plan.forward.shared_bytes,
+            launch.blocks, launch.threads, weights.flat, tape.inputs, tape.h, tape.c, tape.gates, tape.dropped,
+            tape.flags[0], tape.progress, i32(tape.T), i32(tape.B), drop.seed, drop.threshold, drop.scale,
+            tape.steps, shared_bytes=launch.shared_bytes,
         )  # fmt: skip
 
     def backward(self, weights: Weights, tape: Tape, backward: Backward, mask: Mask | None) -> None:
         if self._drop and mask:
             self._drop(backward.dh, backward.dh, len(tape.h) - 1, mask, tape)
-        drop = mask or self._no_mask
+        launch, drop = self.plan.backward, mask or self._no_mask
         self._backward(
-            self.plan.blocks, self.plan.backward.threads, weights.flat, tape.c, tape.gates, backward.dh, tape.flags[1],
+            launch.blocks, launch.threads, weights.flat, tape.c, tape.gates, backward.dh, tape.flags[1],
             tape.progress, i32(tape.T), i32(tape.B), drop.seed, drop.threshold, drop.scale, tape.steps,
-            shared_bytes=self.plan.backward.shared_bytes,
+            shared_bytes=launch.shared_bytes,
         )  # fmt: skip
 
 

@@ -6,10 +6,10 @@ emulator is off by half of one; and does so to the sum once for 8 products or mo
 
 import numpy as np
 import pytest
+from products import OPERATIONS, product
 from rounding import PRECISIONS
 from rounding_engine import train
 from test_precision import ratios
-from test_tensor_gemm import OPERATIONS, product
 
 from benchmarks.gpu_stages.device import dry_run
 from benchmarks.gpu_stages.shapes import ROUNDED, SCALED_HIDDEN, TRAINED_V
@@ -17,6 +17,7 @@ from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.plan import LEAST_CAPABILITY
+from cuchar.engines.tensor_gemm import LibraryGemm, TensorGemm
 from cuchar.errors import DeviceError
 
 SIZES = [(7, 33, 16), (50, 72, 97)] if dry_run() else [(7, 33, 16), (50, 2048, 512), (2048, 512, 2500), (131, 257, 97)]
@@ -34,10 +35,14 @@ def is_refused(precision, device) -> bool:
 @pytest.mark.parametrize("ta,tb", OPERATIONS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_products_of_rounded_numbers(precision, size, ta, tb, device):
+@pytest.mark.parametrize("gemm", [TensorGemm, LibraryGemm])
+def test_products_of_rounded_numbers(gemm, precision, size, ta, tb, device):
+    if gemm is LibraryGemm and not device.has_tensor_library:
+        assert dry_run()
+        return
     for accumulate in (False, True):
         if not is_refused(precision, device):
-            found, exact, bound = product(device, precision, *size, ta, tb, accumulate)
+            found, exact, bound = product(device, precision, *size, ta, tb, accumulate, gemm=gemm)
             assert (np.abs(found - exact) <= 2 * bound).all()
 
 

@@ -1,0 +1,172 @@
+"""Time of a persistent launch by how it divides batch and units: what the clocks in persistent_plan.py are fitted to.
+
+    python benchmarks/divisions.py [--out FILE] [--fit FILE]
+
+On a GPU: every division that the plan thinks to be at most MOST times as slow as its best, each direction by itself,
+compiled side by side, then timed by the GPU's clock. --fit needs no GPU: it prints the clocks that come closest to a
+file's times, how far they are off, and how much slower than the best the division is that the plan takes by them.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from cuchar.bench.configurations import Configuration
+from cuchar.bench.device_clock import elapsed_ms
+from cuchar.bench.machine import gpu_facts, versions
+from cuchar.engines.arguments import i32, i64
+from cuchar.engines.buffers import STEP, Backward, Tape, Weights
+from cuchar.engines.device import CudaDevice
+from cuchar.engines.fitting import REGISTER_UNIT, ceil_div
+from cuchar.engines.launches import GemmLaunches
+from cuchar.engines.persistent_plan import Launch, divisions, ffma_tile, persistent_plan, tensor_tile
+from cuchar.parameters import initialise
+
+CONFIGURATIONS = [
+    Configuration("2x64", 68, 64, 2, 50, 50), Configuration("2x128", 68, 128, 2, 50, 50),
+    Configuration("2x256", 68, 256, 2, 50, 50), Configuration("2x512", 68, 512, 2, 50, 50),
+    Configuration("3x512", 68, 512, 3, 50, 50), Configuration("1x1024", 68, 1024, 1, 50, 50),
+    Configuration("2x384", 68, 384, 2, 128, 50), Configuration("2x128, 400 rows", 68, 128, 2, 400, 20),
+    Configuration("2x512 tf32", 68, 512, 2, 50, 50, "tf32"), Configuration("2x256 bf16", 68, 256, 2, 50, 50, "bf16"),
+    Configuration("2x512 bf16", 68, 512, 2, 50, 50, "bf16"), Configuration("3x512 bf16", 68, 512, 3, 50, 50, "bf16"),
+    Configuration("2x640 bf16", 68, 640, 2, 64, 50, "bf16"),
+]  # fmt: skip
+MOST, AT_MOST = 1.8, 22  # times the least estimate; of a configuration and direction
+REPEATS, ROUNDS = 6, 3
+DIRECTIONS = ("forward", "backward")
+Job = tuple[Configuration, str, Launch]
+
+device = cache(CudaDevice)  # a process's own
+
+
+def jobs() -> Iterator[Job]:
+    for sizes in CONFIGURATIONS:
+        for direction in DIRECTIONS:
+            found = sorted(
+                divisions(direction, sizes.model, sizes.B, 4, device().limits, sizes.precision), key=lambda one: one[0]
+            )
+            yield from (
+                (sizes, direction, launch) for clocks, launch in found[:AT_MOST] if clocks <= MOST * found[0][0]
+            )
+
+
+def kernels(job: Job) -> GemmLaunches:
+    """Of the best plan, but for this direction's division."""
+    sizes, direction, launch = job
+    best = persistent_plan(sizes.model, sizes.B, 4, device().limits, sizes.precision)
+    plan = replace(best, **{direction: launch})
+    return GemmLaunches(device(), sizes.model, np.dtype("f4"), plan, False, sizes.precision)
+
+
+def compile_for(job: Job) -> None:
+    kernels(job)
+
+
+def us_of(job: Job) -> float:
+    """A launch, without begin_window, which goes before each: its flags have to be zero."""
+    sizes, direction, _ = job
+    V, H, L, B, T = sizes.V, sizes.H, sizes.L, sizes.B, sizes.T
+    launches, generator, f4 = kernels(job), np.random.default_rng(0), np.dtype("f4")
+    weights = Weights.of(device(), sizes.model, initialise(sizes.model, 0).flat, f4)
+    tape = Tape(device(), sizes.model, T, B, f4, False, launches.flags)
+    backward = Backward(device(), sizes.model, T, B, f4, 1)
+    tape.order(np.zeros(1, STEP))
+    tape.put(generator.integers(V, size=(T, B)))
+    for array, scale in ((tape.h, 0.1), (tape.c, 0.1), (tape.gates, 1), (backward.dh, 1e-3)):
+        device().write(array, (scale * generator.random(array.shape)).astype("f4"))
+
+    def begin() -> None:
+        launches._begin(
+            ceil_div(L * B * H, 256), 256, tape.h, tape.c, tape.progress, tape.flags, i32(tape.flags.size), i32(L),
+            i32(T), i64(B * H), i32(0),
+        )  # fmt: skip
+
+    def both() -> None:
+        begin()
+        if direction == "forward":
+            launches._recurrence.forward(weights, tape, None)
+        else:
+            launches._recurrence.backward(weights, tape, backward, None)
+
+    def us(work: Any) -> float:
+        def repeat() -> None:
+            for _ in range(REPEATS):
+                work()
+
+        times = [elapsed_ms(device(), repeat) or 0.0 for _ in range(ROUNDS + 1)]
+        return median(times[1:]) / REPEATS * 1e3
+
+    found = us(both) - us(begin)
+    tape.expect_no_wait()
+    return found
+
+
+def measure(out: Path) -> None:
+    todo = list(jobs())
+    with ProcessPoolExecutor(min(16, os.cpu_count() or 1), get_context("spawn")) as pool:
+        list(pool.map(compile_for, todo))
+    machine = {"device": device().name, **versions(), **gpu_facts(device())}
+    results = []
+    for job in todo:
+        sizes, direction, launch = job
+        results.append({"configuration": asdict(sizes), "direction": direction, **asdict(launch), "us": us_of(job)})
+        out.write_text(json.dumps({"machine": machine, "results": results}, indent=0) + "\n", "utf-8")
+
+
+def terms(sizes: dict[str, Any], direction: str, launch: dict[str, Any]) -> list[float]:
+    """Of a step's clocks: parts, products, products times what a tile has, thousands of bytes of rows."""
+    H, forward, precision = sizes["H"], direction == "forward", sizes["precision"]
+    inputs, lanes = (H, 8) if forward else (4 * H, 16)
+    tile = ffma_tile(inputs, lanes, 4) if precision == "fp32" else tensor_tile(inputs, precision)
+    products = launch["parts"] * ceil_div(launch["rows"], tile.at_once)
+    warps = ceil_div(launch["threads"], REGISTER_UNIT)
+    return [
+        launch["parts"],
+        products,
+        products * warps * tile.registers,
+        launch["parts"] * launch["rows"] * inputs * 4e-3,
+    ]
+
+
+def fit(file: Path) -> None:
+    found = json.loads(file.read_text("utf-8"))
+    hertz = 1e6 * found["machine"].get("mhz", 1980)
+    for name, exact in (("FFMA", True), ("tensor cores", False)):
+        rows = [row for row in found["results"] if (row["configuration"]["precision"] == "fp32") == exact]
+        X = np.array([terms(row["configuration"], row["direction"], row) for row in rows], float)
+        y = np.array([row["us"] * 1e-6 * hertz / row["configuration"]["T"] for row in rows])
+        clocks = np.linalg.lstsq(X / y[:, None], np.ones(len(y)), rcond=None)[0]
+        error = X @ clocks / y - 1
+        print(
+            f"{name}: {len(rows)} launches; clocks of a part, a product, a register of weights, 1000 bytes: {clocks.round(2)}"
+        )
+        print(f"  off by {np.sqrt((error**2).mean()):.3f} (root mean square), at most {abs(error).max():.3f}")
+        groups: dict[tuple[str, str], list[int]] = {}
+        for number, row in enumerate(rows):
+            groups.setdefault((row["configuration"]["name"], row["direction"]), []).append(number)
+        for group, numbers in groups.items():
+            taken = min(numbers, key=lambda number: X[number] @ clocks)
+            print("  {} {}: takes {:.3f} of the best".format(*group, y[taken] / y[numbers].min()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("divisions.json"))
+    parser.add_argument("--fit", type=Path, help="a file of times")
+    options = parser.parse_args()
+    fit(options.fit) if options.fit else measure(options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
