@@ -725,7 +725,7 @@ def test_whatever_the_kernels_headers_define_is_used():
 
 def test_both_hardware_headers_have_the_same_names():
     def names(folder: Path) -> set[str]:
-        begin = r"^(?:#define |__device__ __forceinline__ |inline |void |Type\* )(?:[\w*]+ )*"
+        begin = r"^(?:#define |__device__ __(?:forceinline|noinline)__ |inline |void |Type\* )(?:[\w*]+ )*"
         return set(re.findall(begin + r"(\w+)\(", (folder / "hardware.cuh").read_text(), re.MULTILINE))
 
     assert {"SHARED", "wait_flag", "send"} <= names(kernel_folder())

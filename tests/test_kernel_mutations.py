@@ -44,7 +44,7 @@ JUDGES = {  # of each file: the workloads that run it, one of which must notice
 }  # fmt: skip
 NO_SIGNS = {"hardware.cuh", "step.cuh"}  # the emulator has its own of the first; declarations only in the second
 HARMLESS = [  # signs that may be either, as what they lead to is not used
-    "weight_ih_at(0) +",  # plus nothing
+    "parameters + weight_ih_at(0)",  # plus nothing
     "min(t, T - 1)", "id, t + AHEAD", "step + AHEAD",  # what is fetched ahead of the last step; slots that are the same
     "min(lane + 32 * j, H - 1)", "32 * j, M - 1)", "min(at, P - 1)", "min(n, end - 1)", "count - 1)]",  # a number that nobody has
     "min(of, H - 1)", "first_unit + n < H",  # a unit that nobody has

@@ -67,6 +67,9 @@ def everything(device: Any) -> list[Source]:
         listing.kernels("adam.cu", launches.head.macros)
         if not work.dropout and work.dtype == "f4":
             _ = engine._sample_steps
+    for precision in ("bf16", "fp16"):
+        if device.limits.capability >= LEAST_CAPABILITY[precision]:
+            listing.kernels("round.cu", {"PRECISION": precision.capitalize()})
     for identifier in ("unsigned char", "unsigned short"):
         listing.kernels("windows.cu", {"ID": identifier})
     for size in shapes.DRAWN:
