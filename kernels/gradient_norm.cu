@@ -8,7 +8,8 @@
 #include "block_sum.cuh"
 #include "step.cuh"
 
-constexpr int AT_ONCE = 12, WHOLE = 8;  // of a thread, on their way together: splits of a gradient; gradients that are whole
+constexpr int AT_ONCE = 12;           // splits of a gradient that a thread has on their way together
+constexpr int GRADIENTS_AT_ONCE = 8;  // gradients, where they are not split
 
 extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
     const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,
@@ -23,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
         return;
     }
     const real unscale = SCALED ? 1 / scaling->scale : 1;
-    const long long first = blockIdx.x * 256ll + threadIdx.x, step = blocks * 256ll;
+    const long long first = blockIdx.x * 256ll + threadIdx.x, stride = blocks * 256ll;
     const auto square = [&](long long p, real gradient) {
         gradient *= unscale;
         gradients[p] = gradient;
@@ -31,17 +32,17 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
     };
     if (S == 1) {
 #pragma unroll 1
-        for (long long p = first; p < P; p += WHOLE * step) {
-            real some[WHOLE];
+        for (long long p = first; p < P; p += GRADIENTS_AT_ONCE * stride) {
+            real some[GRADIENTS_AT_ONCE];
 #pragma unroll
-            for (int i = 0; i < WHOLE; ++i) some[i] = p + i * step < P ? partials[p + i * step] : real(0);
+            for (int i = 0; i < GRADIENTS_AT_ONCE; ++i) some[i] = p + i * stride < P ? partials[p + i * stride] : real(0);
 #pragma unroll
-            for (int i = 0; i < WHOLE; ++i)
-                if (p + i * step < P) square(p + i * step, some[i]);
+            for (int i = 0; i < GRADIENTS_AT_ONCE; ++i)
+                if (p + i * stride < P) square(p + i * stride, some[i]);
         }
     } else {
 #pragma unroll 1
-        for (long long p = first; p < P; p += step) {
+        for (long long p = first; p < P; p += stride) {
             real gradient = 0;
             for (int split = 0; split < S; split += AT_ONCE) {
                 real some[AT_ONCE];

@@ -147,8 +147,8 @@ __device__ __forceinline__ unsigned load_relaxed(const unsigned* flag) {
     return value;
 }
 /* Until *flag, which only grows, is at least `value`; false once the wait was too long, or *stopped more than 1: another's
- * was. Every look is an acquire, which empties the multiprocessor's L1 cache: on an H200 that costs less than a last
- * look more.
+ * was. Every look is an acquire, which empties the multiprocessor's L1 cache: on an H200 that costs less than one more
+ * look at the end. A call, since its registers are needed for weights otherwise.
  */
 __device__ __noinline__ bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped) {
     const long long begin = clock64();

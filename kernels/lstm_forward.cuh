@@ -28,7 +28,7 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
         commit_copies();
     };
     const int id0 = id_at(0), id1 = id_at(1);
-    int id = CLUSTER > 1 ? id_at(AHEAD) : 0;  // of the next look-up, a step before it is made, where registers are left
+    int id = CLUSTER > 1 ? id_at(AHEAD) : 0;  // of the next look-up, read a step early where registers allow it
     static_assert(AHEAD == 2, "the first ids");
 
     Rows matrix;

@@ -1,4 +1,4 @@
-/* persistent_backward.cu: back through a window's recurrence, all layers, in one launch, as persistent_forward.cu went.
+/* persistent_backward.cu: back through a window's recurrence, all layers, in one launch.
  *   dc = dh'*o*(1 - tanh(c')^2) + dc'                  (dc': from the step after; leaves as f*dc)
  *   da_i = dc*g*i*(1-i)   da_f = dc*c*f*(1-f)   da_g = dc*i*(1-g^2)   da_o = dh'*tanh(c')*o*(1-o)
  *   dh of the step before = W_hh^T da        dh' of the layer below = mask * W_ih^T da
@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
         return 1ll * (T - 1 - at.step) * BH + (at.first + row) * H + unit;
     };
     const auto fetch = [&](const Item& at) {
-        for (int row = first_row; row < at.count && unit < H && corner.recurrent; row += ROW_STEP) {  // forward left it
+        for (int row = first_row; row < at.count && unit < H && corner.recurrent; row += ROW_STEP) {  // what forward left: without a wait
             const long long element = element_at(at, row);
             const real *gate = layer_gates + 4 * (element - unit) + unit, *cell = c + 1ll * layer * (T + 1) * BH + element;
 #pragma unroll

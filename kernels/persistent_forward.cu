@@ -15,6 +15,7 @@ using Matrix = TensorTile<H>;  // a warp has the gates of 4 units
 using Matrix = Tile<H, 8>;
 #endif
 constexpr int THREADS = 32 * Matrix::WARPS * (4 * UNITS / Matrix::OUTPUTS), ROW_STEP = THREADS / UNITS;
+static_assert(4 * UNITS % Matrix::OUTPUTS == 0, "whole warps");
 
 struct __align__(16) Shared {
     real vectors[ROOM * Matrix::ROW];

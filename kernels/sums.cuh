@@ -7,7 +7,7 @@ constexpr int SUM_COLUMNS = 256, SUM_IDS = 256;
 
 /* out[m] = sum over n in [begin,end) with ids[n] == id of rows[n,m], for the columns m of [column, column + 256) below M.
  * hits: SUM_IDS ints of shared memory, the warp's own. The ids of the next SUM_IDS n are on their way while rows are
- * added, and AT_ONCE rows are on their way together: a common character's warp would be waiting most of the time.
+ * added, and AT_ONCE rows are on their way together: the warp of a common character would wait most of the time otherwise.
  */
 __device__ __forceinline__ void sum_rows_of_id(
     const int* ids, int begin, int end, int id, const real* rows, int M, int column, real* out, int* hits) {

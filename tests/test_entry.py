@@ -122,7 +122,7 @@ def test_ctrl_c_at_any_time(trained, text, tmp_path, words):
     assert ends[0][0] == 130  # later, some were quicker
     for _, stderr in ends:
         assert not re.search("Traceback|Exception ignored|Error", stderr), stderr
-    assert not [file for file in out.iterdir() if file.name.startswith(".")]
+    assert not list(out.rglob(".*"))  # no temporary file
 
 
 @pytest.mark.parametrize(

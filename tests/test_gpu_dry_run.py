@@ -1,5 +1,6 @@
 """`make gpu` as far as it goes without a GPU: a dry run of every stage, stops, failures, and no GPU at all."""
 
+import fcntl
 import json
 import os
 import signal
@@ -25,9 +26,17 @@ def gpu(*arguments, env=NO_GPU, **options):
 
 
 @pytest.fixture(scope="module")
-def dry(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dry")
-    return gpu("--dry-run", "--out", folder), folder
+def dry(tmp_path_factory, worker_id):
+    """A whole dry run, made once for all processes that tests run in, and its folder."""
+    room = tmp_path_factory.getbasetemp()
+    room = room if worker_id == "master" else room.parent
+    folder, outcome = room / "dry", room / "dry.json"
+    with open(room / "dry.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not outcome.exists():
+            done = gpu("--dry-run", "--out", folder)
+            outcome.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    return subprocess.CompletedProcess("make gpu", *json.loads(outcome.read_text())), folder
 
 
 def stage_of(folder, stage):
@@ -160,6 +169,7 @@ def test_whoever_works_for_a_stage_dies_with_it(number, tmp_path):
     """The processes of the stage that compiles, whose cache is empty, and the compilers that they run."""
     mark = f"CUCHAR_MARK={tmp_path}"
     env = NO_GPU | {"CUCHAR_MARK": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    env["TMPDIR"] = str(tmp_path)  # where a compiler that is killed leaves its files
     command = [sys.executable, "benchmarks/gpu.py", "--dry-run", "--stage", "compile", "--out", tmp_path / "out"]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -170,7 +180,8 @@ def test_whoever_works_for_a_stage_dies_with_it(number, tmp_path):
     finally:
         process.kill()
         for one in marked(mark):
-            os.kill(one, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
 
 
 @on_linux
@@ -190,6 +201,8 @@ time.sleep(600)
     starter = subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True)
     contender = int(starter.stdout.readline())
     try:
+        time.sleep(0.5)
+        assert not has_ended(contender)
         starter.kill()
         starter.wait()
         until(lambda: has_ended(contender), 20)

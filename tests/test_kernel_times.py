@@ -92,7 +92,10 @@ def test_products_of_a_step_are_counted_by_their_sizes(precision):
     launches = {name: kernel["launches"] for name, kernel in found.items() if "gemm" in name}
     assert launches == {f"gemm {M}x{N}x{K}": count for (M, N, K), count in products.items()}
     assert found["persistent_forward"]["launches"] == found["persistent_backward"]["launches"] == 1
-    assert ("round_numbers" in found) == (precision == "bf16")
+    rounded = {name: kernel["launches"] for name, kernel in found.items() if name.startswith("round_numbers")}
+    # The head's dlogits and weights twice, da of each layer once, and h: for logits, the head's weights, W_hh of both, W_ih.
+    counts = {N * V: 2, V * H: 2, N * 4 * H: 2, N * H: 5} if precision == "bf16" else {}
+    assert rounded == {f"round_numbers {count}": launches for count, launches in counts.items()}
 
 
 class WatchedDevice(EmulatedDevice):

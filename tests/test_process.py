@@ -79,7 +79,7 @@ def test_second_interrupt_ends_at_once(text, tmp_path):
 
 def test_killed_run_frees_its_folder_and_starts_again(text, tmp_path):
     run = tmp_path / "run"
-    options = "--hidden 16 --steps 8 --batch 4 --epochs 60 --log-every 10 --save-every 100000".split()
+    options = "--hidden 16 --steps 8 --batch 4 --epochs 100000 --log-every 10 --save-every 100000".split()
     process = start("train", text, *options, "--out", run)
     wait_for_line(run)
     second = start("train", "--resume", run)

@@ -144,8 +144,9 @@ def test_without_colours_there_is_a_bar():
     assert any(re.fullmatch(rf"step 10\d\d/123456  .*  {LOSS}  {ETA}", line) for line in terminal.seen)
 
 
-def test_a_log_has_whole_lines(capfd):
+def test_a_log_has_whole_lines(capfd, monkeypatch):
     """Though the terminal that training was started from is narrow."""
+    monkeypatch.setenv("COLUMNS", "20")
     listener = terminal_listener()
     listener.start(0, 10)
     listener.line({"step": 5, "epoch": 0, "loss": 2.5, "chars_per_s": 51200})

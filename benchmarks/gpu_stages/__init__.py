@@ -2,7 +2,7 @@
 
 LIMITS = {
     "compile": 45,
-    "tests": 150,
+    "tests": 170,
     "parity": 80,
     "sanitize": 120,
     "speed": 125,

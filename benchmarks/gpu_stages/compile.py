@@ -21,6 +21,7 @@ from cuchar.bench.processes import die_with_the_starter
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.plan import LEAST_CAPABILITY, draw_warps
+from cuchar.engines.tensor_gemm import LibraryGemm, TensorGemm
 from cuchar.errors import CucharError
 from cuchar.evaluation import CHUNKS
 
@@ -67,9 +68,10 @@ def everything(device: Any) -> list[Source]:
         listing.kernels("adam.cu", launches.head.macros)
         if not work.dropout and work.dtype == "f4":
             _ = engine._sample_steps
-    for precision in ("bf16", "fp16"):
-        if device.limits.capability >= LEAST_CAPABILITY[precision]:
-            listing.kernels("round.cu", {"PRECISION": precision.capitalize()})
+    for precision, least in LEAST_CAPABILITY.items():
+        if precision != "fp32" and device.limits.capability >= least:  # both kinds are tested, whichever is taken
+            TensorGemm(listing, precision)
+            LibraryGemm(listing, precision)
     for identifier in ("unsigned char", "unsigned short"):
         listing.kernels("windows.cu", {"ID": identifier})
     for size in shapes.DRAWN:

@@ -1,7 +1,7 @@
 """One training step, one evaluation and a few draws in each regime, small: what compute-sanitizer watches.
 
 Tensor cores' products are our own: compute-sanitizer 2025.3 does not see what a library's write, on Hopper by bulk copies,
-and racecheck breaks them. round.cu, which belongs to the library's, runs by itself.
+and under racecheck they end in an error. round.cu, which belongs to the library's, runs by itself.
 """
 
 import numpy as np

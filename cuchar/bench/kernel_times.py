@@ -14,6 +14,12 @@ from typing import Any
 
 from cuchar.bench.device_clock import elapsed_ms
 
+SIZES: dict[str, Callable[..., str]] = {  # of a kernel's arguments
+    "tensor_gemm": lambda grid, block, a, b, out, M, N, K, *how: f"{M}x{N}x{K}",
+    "round_numbers": lambda grid, block, source, to, count: f"{count}",
+    "sum_rows": lambda grid, block, rows, out, N, M: f"{N}x{M}",
+}
+
 
 class Recorder:
     """A device that remembers what it was asked to launch, and launches it."""
@@ -27,16 +33,14 @@ class Recorder:
 
     def kernels(self, *arguments: Any, **options: Any) -> dict[str, Callable[..., None]]:
         kernels = self._device.kernels(*arguments, **options)
-        return {
-            name: self._tensor_gemm(kernel) if name == "tensor_gemm" else partial(self._launch, name, kernel)
-            for name, kernel in kernels.items()
-        }
+        return {name: self._recorded(name, kernel) for name, kernel in kernels.items()}
 
-    def _tensor_gemm(self, kernel: Callable[..., None]) -> Callable[..., None]:
-        """By its sizes, as the device's own GEMM."""
+    def _recorded(self, name: str, kernel: Callable[..., None]) -> Callable[..., None]:
+        """By its sizes too, where a step launches it with several."""
 
-        def launch(grid: int, block: int, a: Any, b: Any, out: Any, M: Any, N: Any, K: Any, *how: Any) -> None:
-            self._launch(f"tensor_gemm {M}x{N}x{K}", kernel, grid, block, a, b, out, M, N, K, *how)
+        def launch(*arguments: Any, **options: Any) -> None:
+            sizes = SIZES[name](*arguments) if name in SIZES else ""
+            self._launch(f"{name} {sizes}".strip(), kernel, *arguments, **options)
 
         return launch
 

@@ -69,7 +69,7 @@ class Device(Protocol):
         """out [M, N] = op(a) [M, K] times op(b) [K, N], op transposing where asked; plus `out` itself if `accumulate`.
 
         Args:
-            a, b: of the type of `out`; for bf16 and fp16, of float32 `out`, their bits as uint16.
+            a, b: of the type of `out`; for bf16 and fp16 uint16 arrays of their bits, with a float32 `out`.
             precision: tf32 rounds the operands to it.
         """
 
@@ -215,6 +215,11 @@ class CudaDevice:
             raise ShapeError(f"gemm: expected sizes that go together, found {a.shape}, {b.shape} and {out.shape}")
         check_arguments("gemm", (a, b, out))
         operands, result, compute, zero_and_one = GEMM_TYPES["fp64" if out.dtype == np.float64 else precision]
+        expected = np.uint16 if precision in ("bf16", "fp16") else zero_and_one.dtype
+        if (a.dtype, b.dtype, out.dtype) != (expected, expected, zero_and_one.dtype):
+            raise ShapeError(
+                f"gemm in {precision}: expected {np.dtype(expected)}, found {a.dtype}, {b.dtype} and {out.dtype}"
+            )
         zero = zero_and_one.ctypes.data
         one = zero + zero_and_one.itemsize
         with self._current():
@@ -255,7 +260,12 @@ class CudaDevice:
                     self._stream.end_capture()
                 raise
             graph = self._stream.end_capture()
-        return lambda: self._put(lambda: graph.launch(self._stream))
+
+        def replay() -> None:
+            if captured:  # they hold the arrays that the graph points to, which it does not
+                graph.launch(self._stream)
+
+        return lambda: self._put(replay)
 
     def _expect_not_capturing(self, what: str) -> None:
         if self._captured is not None:

@@ -56,7 +56,7 @@ class DeviceLearner:
         self._adam = device.kernels("adam.cu", kernels.head.macros)["adam"]
         identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
         self._cut = device.kernels("windows.cu", {"ID": identifier})["cut_windows"]
-        self._graphs: dict[int, Callable[[], None]] = {}
+        self._replays: dict[int, Callable[[], None]] = {}
         self._seconds_a_step = math.inf
         self._windows, self._corpus = windows, self._bring(windows.ids)
         self._tape.put_state(state)
@@ -117,19 +117,19 @@ class DeviceLearner:
             ceil_div(K * tape.N, 256), 256, self._corpus, tape.steps, tape.inputs, tape.targets, np.int32(K),
             np.int32(tape.T), np.int32(tape.B), np.int64(windows.rows.shape[1]),
         )  # fmt: skip
-        most = self._kernels.steps_a_graph  # of the larger of two captured graphs; the other has one
+        most = self._kernels.steps_at_once
         for steps in [most] * (K // most) + [1] * (K % most):
-            self._graph(steps)()
+            self._replay(steps)()
         results = self._device.read(tape.results)[:, :K]
         tape.expect_no_wait()
         self._seconds_a_step = (perf_counter() - began) / K
         bad = np.flatnonzero(~np.isfinite(results).all(axis=0))
         return results[:, : bad[0] + 1] if len(bad) else results
 
-    def _graph(self, steps: int) -> Callable[[], None]:
-        if steps not in self._graphs:
-            self._graphs[steps] = self._device.capture(lambda: self._steps(steps))
-        return self._graphs[steps]
+    def _replay(self, steps: int) -> Callable[[], None]:
+        if steps not in self._replays:
+            self._replays[steps] = self._device.capture(lambda: self._steps(steps))
+        return self._replays[steps]
 
     def _steps(self, count: int) -> None:
         for _ in range(count):

@@ -64,9 +64,9 @@ class Head:
 
 
 class ResidentLaunches:
-    """One launch for a window, three for a training step's gradients; all of them can be captured."""
+    """One launch for a window, three for a training step's gradients."""
 
-    steps_a_graph = 16
+    steps_at_once = 16
     flags = 0
     copies = False
 
@@ -104,7 +104,7 @@ class ResidentLaunches:
 class GemmLaunches:
     """A recurrence between GEMMs; any size, any precision."""
 
-    steps_a_graph = splits = 1
+    steps_at_once = splits = 1
 
     def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype, plan: Plan, dropout: bool, precision: str):
         self.model, self.head = model, Head(device, model, dtype, precision)

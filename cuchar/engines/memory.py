@@ -23,7 +23,7 @@ def bytes_needed(
     """Device memory of training: weights, gradients, moments, the tape, `windows` cut windows and the corpus's bytes.
 
     Args:
-        copies: a library's products have their operands in 16 bits besides.
+        copies: a library's products also keep 16-bit copies of their operands; as many as the stepwise regime has, at most.
     """
     H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
     N = T * B

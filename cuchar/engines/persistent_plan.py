@@ -9,8 +9,9 @@ from cuchar.engines.device import Limits
 from cuchar.engines.fitting import REGISTER_UNIT, ceil_div, fits_a_block, padded
 
 BESIDE_WEIGHTS = 40  # registers of a thread
-# Clocks of a part, of a product with it by FFMA or by tensor cores, and of a register of weights in a product; bytes of
-# rows a clock: fitted to 297 launches on an H200 (benchmarks/divisions.py), a tenth off by root mean square.
+# Clocks of a part; of a product with its rows, by FFMA or by tensor cores; of a register of weights in a product; and bytes
+# of rows that are fetched in a clock. Rounded from a fit to 297 launches on an H200 (benchmarks/divisions.py), which is
+# off by a tenth (root mean square).
 PART_CLOCKS, FFMA_CLOCKS, MMA_CLOCKS, REGISTER_CLOCKS, BYTES_A_CLOCK = 3200, 440, 990, 2.8, 72
 FLAG_WORDS, MOST_PARTS = 32, 64
 
@@ -19,7 +20,7 @@ FLAG_WORDS, MOST_PARTS = 32, 64
 class Tile:
     """kernels/tile.cuh: a warp's part of a matrix. `warps` share its outputs, a `row` of inputs takes so many numbers.
 
-    registers: of a thread's weights; clocks: of a product with `at_once` rows, beside what the registers take.
+    A thread has `registers` for weights. A product is with `at_once` rows, and takes `clocks` beside those of its registers.
     """
 
     warps: int
@@ -132,5 +133,5 @@ def _held(tile: Tile, H: int, threads: int, limits: Limits, forward: bool) -> bo
     ones, copies through registers and the few registers of a large block each take more.
     """
     beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 24 * (threads > 384)
-    beside += 16 if limits.capability < 80 else 8 * (limits.capability == 80 or forward and limits.capability >= 120)
+    beside += 16 if limits.capability < 80 else 8 * (limits.capability == 80 or (forward and limits.capability >= 120))
     return fits_a_block(limits, threads, tile.registers + beside, 0)

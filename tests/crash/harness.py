@@ -1,6 +1,6 @@
 """Trainings that are killed again and again, against ones that nobody touches.
 
-python tests/crash/harness.py [KILLS [SEED]]
+python tests/crash/harness.py [KILLS [SEED [FOLDER]]]
 
 Every training is a process of its own, forked from this one, and every end of it a real SIGKILL: half of them at a
 moment that a clock picks, a quarter at one of the calls by which the process changes files, a quarter at one of the
@@ -163,7 +163,7 @@ def crash(kills: int, seed: int, folder: Path) -> list[str]:
         expected, goal = contents(whole), kills * (number + 1) // len(CONFIGURATIONS)
         while done < goal:
             run, aims = folder / f"{number}-{done}", []
-            for _ in range(KILLS_A_RUN):
+            for _ in range(min(KILLS_A_RUN, goal - done)):
                 earliest = 1 if chance.random() < 0.5 else max(1, moments - LAST_CALLS)
                 call, seconds = chance.randint(earliest, moments), chance.uniform(0, took)
                 aim = {"call": call} if chance.random() < 0.5 else {"seconds": seconds}
@@ -185,7 +185,8 @@ def names(folder: Path) -> set[str]:
 
 
 if __name__ == "__main__":
-    asked = [int(number) for number in sys.argv[1:]] or [100]
-    with tempfile.TemporaryDirectory() as scratch:
-        found = crash(asked[0], asked[1] if len(asked) > 1 else 0, Path(scratch))
-        sys.exit("\n".join(found) or 0)
+    kills, seed, folder = [*sys.argv[1:], *["100", "0", tempfile.mkdtemp()][len(sys.argv) - 1 :]]
+    found = crash(int(kills), int(seed), Path(folder))
+    if not found:
+        shutil.rmtree(folder)
+    sys.exit("\n".join(found) or 0)

@@ -9,8 +9,8 @@ from conftest import environment
 CONFIGURATIONS = 8
 
 
-def test_killed_runs_end_as_untouched_ones():
-    command = [sys.executable, Path(__file__).parent / "harness.py", "100"]
+def test_killed_runs_end_as_untouched_ones(tmp_path):
+    command = [sys.executable, Path(__file__).parent / "harness.py", "100", "0", tmp_path]
     crashes = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
     assert crashes.returncode == 0, crashes.stdout + crashes.stderr
     lines = crashes.stdout.splitlines()
