@@ -171,7 +171,8 @@ def test_memory_needed_has_room_for_what_is_rounded_for_a_library(shared_bytes, 
     adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.steps, config.steps)
     learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
     learner.train(0, 1, [0.01] * 2)
-    assert device.products and (np.uint16 in {array.dtype.type for array in allocated}) == (precision != "tf32")
+    operands = {operand.dtype.type for _, *both in device.products for operand in both}
+    assert operands == {np.float32 if precision == "tf32" else np.uint16}
     H, B, N = config.hidden, config.batch, config.batch * config.steps
     of_steps = 4 * N * H + 8 * H * H + 5 * B * H  # the stepwise regime's products in the recurrence have them
     more = 2 * of_steps if shared_bytes and precision != "tf32" else 0
