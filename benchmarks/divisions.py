@@ -30,7 +30,7 @@ from cuchar.engines.buffers import STEP, Backward, Tape, Weights
 from cuchar.engines.device import CudaDevice
 from cuchar.engines.fitting import REGISTER_UNIT, ceil_div
 from cuchar.engines.launches import GemmLaunches
-from cuchar.engines.persistent_plan import Launch, divisions, ffma_tile, persistent_plan, tensor_tile
+from cuchar.engines.persistent_plan import Division, divisions, ffma_tile, persistent_plan, tensor_tile
 from cuchar.parameters import initialise
 
 CONFIGURATIONS = [
@@ -46,7 +46,7 @@ MOST, AT_MOST = 1.8, 22  # times the least estimate; of a configuration and dire
 REPEATS, ROUNDS = 6, 3
 HERTZ = 1.98e9  # of an H200 while it computes
 DIRECTIONS = ("forward", "backward")
-Job = tuple[Configuration, str, Launch]
+Job = tuple[Configuration, str, Division]
 
 device = cache(CudaDevice)  # a process's own
 

@@ -23,7 +23,7 @@ from sass import Code, Instruction, disassemble, source_lines, within
 
 from cuchar.config import ModelConfig
 from cuchar.engines.fitting import ceil_div
-from cuchar.engines.persistent_plan import Launch, Persistent
+from cuchar.engines.persistent_plan import Division, Persistent
 from cuchar.engines.plan import make_plan, one_pass_head
 from cuchar.parameters import parameter_count
 
@@ -54,7 +54,7 @@ CONFIGURATIONS = [
 ]
 
 
-def item_trace(code: Code, launch: Launch, inputs: int, precision: str, fetched: int) -> list[Instruction]:
+def item_trace(code: Code, launch: Division, inputs: int, precision: str, fetched: int) -> list[Instruction]:
     """The outer loop once, and as a recurrent stage above the first layer goes through the loops in it.
 
     Args:

@@ -26,20 +26,6 @@ class TensorLibrary(EmulatedDevice):
         super().__init__(*arguments, **options)
         self.products = []
 
-    def kernels(self, *arguments, **options):
-        """With arrays of halves of words where the emulator asks for words, as CuPy takes them."""
-
-        def in_words(kernel):
-            def launch(grid, block, *arguments, **options):
-                halves = [isinstance(one, np.ndarray) and one.dtype == np.uint16 for one in arguments]
-                words = (one.view(np.uint32) if half else one for one, half in zip(arguments, halves, strict=True))
-                kernel(grid, block, *words, **options)
-
-            return launch
-
-        kernels = super().kernels(*arguments, **options)
-        return {name: in_words(kernel) if name == "round_numbers" else kernel for name, kernel in kernels.items()}
-
     def gemm(self, a, b, out, *, ta=False, tb=False, accumulate=False, precision="fp32"):
         if precision == "fp32":
             return super().gemm(a, b, out, ta=ta, tb=tb, accumulate=accumulate)

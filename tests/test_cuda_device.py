@@ -21,6 +21,7 @@ from rounding import bits_of, rounded
 from tensor_library import numbers_of
 
 from cuchar.config import ModelConfig
+from cuchar.emulator import EmulatedDevice
 from cuchar.engines import choose_engine
 from cuchar.engines.device import GEMM_TYPES, CudaDevice
 from cuchar.engines.kernel_loader import join, kernel_names
@@ -413,16 +414,19 @@ def test_gemm_of_single_rows_and_columns(install, size):
     ],
 )  # fmt: skip
 def test_sizes_that_do_not_go_together(install, a, b, out, transposed):
-    fake = install()
-    device = CudaDevice()
-    arrays = [device.empty(shape, np.float32) for shape in (a, b, out)]
-    for multiply in (
-        lambda: device.gemm(*arrays, **transposed),
-        lambda: device.capture(lambda: device.gemm(*arrays, **transposed)),  # when it is captured, not replayed
-    ):
-        with pytest.raises(ShapeError) as error:
-            multiply()
-        assert str(error.value) == f"gemm: expected sizes that go together, found {a}, {b} and {out}"
+    fake, ta, tb = install(), "ta" in transposed, "tb" in transposed
+    M, N, K = *out, a[0 if ta else 1]
+    expected = f"gemm: expected {(K, M) if ta else (M, K)} and {(N, K) if tb else (K, N)}, found {a} and {b}"
+    for device in (CudaDevice(), EmulatedDevice()):
+        arrays = [device.empty(shape, np.float32) for shape in (a, b, out)]
+
+        def multiply(device=device, arrays=arrays):
+            device.gemm(*arrays, **transposed)
+
+        for work in (multiply, lambda device=device, work=multiply: device.capture(work)):  # not when it is replayed
+            with pytest.raises(ShapeError) as error:
+                work()
+            assert str(error.value) == expected
     assert fake.log == []
 
 

@@ -723,6 +723,21 @@ def test_whatever_the_kernels_headers_define_is_used():
     assert [name for name in defined if len(re.findall(rf"\b{name}\b", code)) == defined.count(name)] == []
 
 
+def test_a_first_kernel_that_asks_nothing_of_the_runtime_leaves_room_for_one_that_does():
+    """Both need the runtime's thread-local variable at a fixed place, which is given when the runtime is loaded or never."""
+    code = """
+import numpy as np
+from cuchar.emulator import EmulatedDevice
+device, numbers = EmulatedDevice(), np.zeros(4, "f4")
+for body in ("numbers[0] = 1;", "numbers[threadIdx.x] += 2;"):
+    source = f'#include "hardware.cuh"\\nextern "C" __global__ void kernel(float* numbers) {{ {body} }}\\n'
+    device.compile(source)["kernel"](1, 4, numbers)
+print(numbers.tolist())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert run.stdout == "[3.0, 2.0, 2.0, 2.0]\n", run.stderr
+
+
 def test_both_hardware_headers_have_the_same_names():
     def names(folder: Path) -> set[str]:
         begin = r"^(?:#define |__device__ __(?:forceinline|noinline)__ |inline |void |Type\* )(?:[\w*]+ )*"

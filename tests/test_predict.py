@@ -19,7 +19,7 @@ from cuchar.bench.kernel_times import Recorder
 from cuchar.bench.ours import Ours
 from cuchar.engines.cuda_engine import CudaEngine
 from cuchar.engines.device import Limits
-from cuchar.engines.persistent_plan import Launch
+from cuchar.engines.persistent_plan import Division
 from cuchar.engines.plan import make_plan
 
 COMMITTED = Path(__file__).parent.parent / "benchmarks/results/prediction-h100.json"
@@ -118,7 +118,7 @@ def test_loops_of_an_item_are_repeated_as_its_sizes_say():
         loops.append((16 * first, 16 * (len(found) - 1)))
     found.append(Instruction(16 * len(found), "BAR.SYNC", "outer", (), 1, 7, 7, 0))
     code = Code(found, [*loops, (0, found[-1].address)])
-    launch = Launch(groups=2, units=24, parts=1, rows=25, blocks=132, threads=384, shared_bytes=0, flags=0)
+    launch = Division(groups=2, units=24, parts=1, rows=25, blocks=132, threads=384, shared_bytes=0, flags=0)
     for precision, product in (("fp32", 13), ("bf16", 4)):
         trace = predict_large.item_trace(code, launch, 512, precision, fetched=5)
         counts = Counter(i.target for i in trace)  # 9 copies of a thread by 4s; 16 rows of the block at a time

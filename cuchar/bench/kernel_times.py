@@ -1,10 +1,10 @@
 """What one training step launches, and how long each kernel of it takes on the device.
 
 A kernel is captured `repeats` times in a row and the replay timed with events: the time a launch
-costs in a graph, its share of the gap between two kernels included. No graph has a library's GEMMs: they are called
-in a row, so that a small one costs the host's time to call it. The blocks of a persistent kernel wait for flags that only grow, and a launch that finds
-them as the one before has left them waits for nothing: begin_window, which zeroes them in training too,
-goes before each of its launches, and what it takes by itself is subtracted.
+costs in a graph, its share of the gap between two kernels included. No graph has a library's GEMMs: they are
+called in a row, so that a small one costs the host's time to call it. The blocks of a persistent kernel wait for
+flags that only grow, and a launch that finds them as the one before has left them waits for nothing: begin_window,
+which zeroes them in training too, goes before each of its launches, and what it takes by itself is subtracted.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cuchar.emulator import compiler
-from cuchar.engines.device import Kernel, Limits, check_arguments
+from cuchar.engines.device import Kernel, Limits, check_arguments, product_sizes
 from cuchar.engines.kernel_loader import join, kernel_names
 from cuchar.errors import DeviceError
 
@@ -100,6 +100,7 @@ class EmulatedDevice:
     ) -> None:
         if precision != "fp32":
             raise DeviceError(f"expected a product in fp32 from NumPy, found {precision}")
+        product_sizes(a, b, out, ta, tb)
         a, b = a.T if ta else a, b.T if tb else b
 
         def multiply() -> None:

@@ -9,7 +9,7 @@
 
 namespace emulator {
 
-__thread Self* self = nullptr;
+__thread Self* self __attribute__((tls_model("initial-exec"))) = nullptr;
 
 namespace {
 

@@ -96,6 +96,19 @@ def check_arguments(name: str, arguments: tuple[Any, ...]) -> None:
             raise ShapeError(f"{name}: argument {number}: expected an array or a NumPy scalar, found {argument!r}")
 
 
+def product_sizes(a: Any, b: Any, out: Any, ta: bool, tb: bool) -> tuple[int, int, int]:
+    """M, N and K of `Device.gemm`.
+
+    Raises:
+        ShapeError: sizes that do not go together.
+    """
+    (M, N), K = out.shape, a.shape[0 if ta else 1]
+    expected = (K, M) if ta else (M, K), (N, K) if tb else (K, N)
+    if (a.shape, b.shape) != expected:
+        raise ShapeError(f"gemm: expected {expected[0]} and {expected[1]}, found {a.shape} and {b.shape}")
+    return M, N, K
+
+
 class CudaDevice:
     """A GPU through CuPy.
 
@@ -210,9 +223,7 @@ class CudaDevice:
         self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False,
         precision: str = "fp32",
     ) -> None:  # fmt: skip
-        (M, N), K = out.shape, a.shape[0 if ta else 1]
-        if (a.shape, b.shape) != ((K, M) if ta else (M, K), (N, K) if tb else (K, N)):
-            raise ShapeError(f"gemm: expected sizes that go together, found {a.shape}, {b.shape} and {out.shape}")
+        M, N, K = product_sizes(a, b, out, ta, tb)
         check_arguments("gemm", (a, b, out))
         operands, result, compute, zero_and_one = GEMM_TYPES["fp64" if out.dtype == np.float64 else precision]
         expected = np.uint16 if precision in ("bf16", "fp16") else zero_and_one.dtype

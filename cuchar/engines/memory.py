@@ -30,15 +30,8 @@ def bytes_needed(
     numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
     numbers += L * N * H * dropout + (splits * P if splits > 1 else 0)
     copied = 10 * N * H + N * V + V * H + 8 * H * H + 5 * B * H if copies else 0
-    return (
-        2 * copied
-        + numbers * np.dtype(dtype).itemsize
-        + windows * (8 * N + 56)
-        + corpus
-        + 8 * NORM_BLOCKS
-        + 4 * flags
-        + 24
-    )
+    held = 2 * copied + numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56)
+    return held + corpus + 8 * NORM_BLOCKS + 4 * flags + 24
 
 
 def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:

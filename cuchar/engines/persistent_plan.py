@@ -49,7 +49,7 @@ def tensor_tile(inputs: int, precision: str) -> Tile:
 
 
 @dataclass(frozen=True)
-class Launch:
+class Division:
     """`groups` of batch rows, each on `stages` times `ceil(H / units)` blocks, `parts` of at most `rows` rows in turns."""
 
     groups: int
@@ -72,8 +72,8 @@ class Launch:
 class Persistent:
     """A launch forward and one backward, each divided as suits it."""
 
-    forward: Launch
-    backward: Launch
+    forward: Division
+    backward: Division
 
     @property
     def flags(self) -> int:
@@ -94,7 +94,7 @@ def persistent_plan(
 
 def divisions(
     direction: str, model: ModelConfig, B: int, itemsize: int, limits: Limits, precision: str = "fp32"
-) -> Iterator[tuple[float, Launch]]:
+) -> Iterator[tuple[float, Division]]:
     """Every division that fits the device, no more blocks than multiprocessors, with the clocks of a step."""
     H, stages, forward = model.hidden, 2 * model.layers - 1, direction == "forward"
     inputs, lanes = (H, 8) if forward else (4 * H, 16)
@@ -123,7 +123,7 @@ def divisions(
             product = tile.clocks + ceil_div(threads, REGISTER_UNIT) * tile.registers * REGISTER_CLOCKS
             clocks = parts * (PART_CLOCKS + rows * inputs * itemsize / BYTES_A_CLOCK + products * product)
             blocks, flags = groups * stages * ceil_div(H, units), stages * groups * parts * FLAG_WORDS
-            yield clocks, Launch(groups, units, parts, rows, blocks, threads, shared, flags)
+            yield clocks, Division(groups, units, parts, rows, blocks, threads, shared, flags)
 
 
 def _held(tile: Tile, H: int, threads: int, limits: Limits, forward: bool) -> bool:

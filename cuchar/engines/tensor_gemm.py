@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.engines.device import Device
+from cuchar.engines.device import Device, product_sizes
 from cuchar.engines.fitting import ceil_div
-from cuchar.errors import ShapeError
 
 TILES = (128, 64)
 
@@ -71,14 +70,7 @@ class TensorGemm:
     def __call__(
         self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False
     ) -> None:
-        """
-        Raises:
-            ShapeError: sizes that do not go together.
-        """
-        (M, N), K = out.shape, a.shape[0 if ta else 1]
-        expected = (K, M) if ta else (M, K), (N, K) if tb else (K, N)
-        if (a.shape, b.shape) != expected:
-            raise ShapeError(f"gemm: expected {expected[0]} and {expected[1]}, found {a.shape} and {b.shape}")
+        M, N, K = product_sizes(a, b, out, ta, tb)
         # The large tile halves what comes from memory, where there are enough of it for the whole device.
         blocks = {tile: ceil_div(M, tile) * ceil_div(N, tile) for tile in TILES}
         tile = 128 if blocks[128] >= self._multiprocessors else 64
