@@ -10,8 +10,8 @@ train: $(VENV)/installed
 	$(BIN)/cuchar train data/shakespeare.txt
 
 test: $(VENV)/test
-	$(BIN)/ruff format --check cuchar tests benchmarks data
-	$(BIN)/ruff check cuchar tests benchmarks data
+	$(BIN)/ruff format --check cuchar tests benchmarks tools data
+	$(BIN)/ruff check cuchar tests benchmarks tools data
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
@@ -25,7 +25,7 @@ peers: parity
 # Everything that needs a GPU, straight from the checkout with $(PYTHON) as it is. STAGE="tests speed" runs these alone.
 gpu:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cuchar needs Python 3.11 or newer; make PYTHON=python3.11 names one")'
-	@PYTHONPATH=".$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu.py $(if $(STAGE),--stage $(STAGE)) $(if $(OUT),--out $(OUT))
+	@PYTHONPATH=".$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) tools/gpu.py $(if $(STAGE),--stage $(STAGE)) $(if $(OUT),--out $(OUT))
 
 $(VENV)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cuchar needs Python 3.11 or newer; make PYTHON=python3.11 names one")'

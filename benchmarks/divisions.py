@@ -25,12 +25,12 @@ import numpy as np
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.device_clock import elapsed_ms
 from cuchar.bench.machine import gpu_facts, versions
-from cuchar.engines.arguments import i32, i64
-from cuchar.engines.buffers import STEP, Backward, Tape, Weights
-from cuchar.engines.device import CudaDevice
-from cuchar.engines.fitting import REGISTER_UNIT, ceil_div
-from cuchar.engines.launches import GemmLaunches
-from cuchar.engines.persistent_plan import Division, divisions, ffma_tile, persistent_plan, tensor_tile
+from cuchar.devices.cupy_device import CudaDevice
+from cuchar.engines.cuda.dropout import i32, i64
+from cuchar.engines.cuda.gradients import GemmLaunches
+from cuchar.engines.cuda.persistent import Division, divisions, ffma_tile, persistent_plan, tensor_tile
+from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights
+from cuchar.engines.sizes import REGISTER_UNIT, ceil_div
 from cuchar.parameters import initialise
 
 CONFIGURATIONS = [

@@ -18,7 +18,7 @@ import numpy as np
 
 from cuchar.bench.device_clock import elapsed_ms
 from cuchar.bench.machine import gpu_facts, versions
-from cuchar.engines.device import CudaDevice
+from cuchar.devices.cupy_device import CudaDevice
 
 SOURCE = r"""
 __device__ __forceinline__ void add_release(unsigned* flag) {

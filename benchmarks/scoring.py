@@ -22,12 +22,12 @@ from torch.nn import functional
 
 from cuchar.bench.contender import Burst
 from cuchar.bench.machine import processor, versions
-from cuchar.bench.turns import ratio, take_turns
+from cuchar.bench.timing import ratio, take_turns
 from cuchar.config import ModelConfig
 from cuchar.corpus import load_corpus
-from cuchar.engines import choose_engine
 from cuchar.engines.base import State
-from cuchar.engines.cpu_kernels import thread_count
+from cuchar.engines.choose import choose_engine
+from cuchar.engines.cpu.library import thread_count
 from cuchar.evaluation import chunk_losses
 from cuchar.parameters import Parameters, initialise
 

@@ -19,7 +19,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it: so be it
         sys.excepthook, sys.unraisablehook = _uncaught, _unraisable
         signal.signal(signal.SIGINT, _interrupt)
-    from cuchar.streams import prepare_streams
+    from cuchar.files import prepare_streams
 
     prepare_streams()
     from cuchar.cli import main as run

@@ -132,9 +132,9 @@ def sample(
     import secrets
 
     from cuchar.corpus import read_text
+    from cuchar.files import TextOutput, say
     from cuchar.model import Model
     from cuchar.sampling import SampleConfig, expect_seed
-    from cuchar.streams import TextOutput, say
 
     config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop)
     if count < 1:
@@ -185,8 +185,8 @@ def evaluate(
     from contextlib import redirect_stdout
 
     from cuchar.corpus import text_files
+    from cuchar.files import STREAM
     from cuchar.reports import print_score, score_files
-    from cuchar.streams import STREAM
 
     if window is not None and window < 1:
         raise OptionError(f"--window: expected at least 1, found {window}")
@@ -220,7 +220,7 @@ def export(
     """Write the weights under PyTorch's names."""
     from cuchar.checkpoint import read_checkpoint
     from cuchar.export import export_pytorch
-    from cuchar.streams import say
+    from cuchar.files import say
 
     _expect_output("OUT", out, checkpoint, binary=True)
     export_pytorch(read_checkpoint(checkpoint), out)
@@ -285,8 +285,8 @@ def _expect_output(
 
 def main() -> None:
     """Run a command; every error is one line on standard error and an exit status."""
+    from cuchar.files import ReaderGone, silence_stdout
     from cuchar.interrupts import Interrupted
-    from cuchar.streams import ReaderGone, silence_stdout
 
     try:
         status = _run()
@@ -331,7 +331,7 @@ def _found(message: str) -> str:
 
 
 def _fail(message: str, status: int) -> None:
-    from cuchar.streams import say
+    from cuchar.files import say
 
     say(f"cuchar: {message}")
     sys.exit(status)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.errors import OptionError, TextError
-from cuchar.streams import STREAM, read_stdin
+from cuchar.files import STREAM, read_stdin
 
 MAX_VOCABULARY = 65_536
 UNKNOWN = ("error", "skip")

@@ -9,7 +9,7 @@ import numpy as np
 
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import check_option, expect_options
-from cuchar.engines import choose_engine
+from cuchar.engines.choose import choose_engine
 from cuchar.evaluation import Score, chunk_losses, expect_scorable, stream_losses, window_losses
 from cuchar.generation import generate
 from cuchar.kinds import TEXT_OR_BYTES, integer

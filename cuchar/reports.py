@@ -19,13 +19,12 @@ import cuchar
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import ModelConfig
 from cuchar.corpus import Text, left_out_notes, read_text
-from cuchar.engines import choose_engine
-from cuchar.engines.cpu_kernels import load, thread_count
+from cuchar.engines.choose import choose_engine
+from cuchar.engines.cpu.library import load, thread_count
 from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
-from cuchar.files import write_output
+from cuchar.files import escape, say, write_output
 from cuchar.model import Model
-from cuchar.streams import escape, say
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from cuchar.batches import check_length, split_validation
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options, option
 from cuchar.corpus import Corpus, Text, absolute, expect_kept, left_out_notes, load_corpus, read_text
-from cuchar.engines import choose_engine
+from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError, TextError
+from cuchar.files import STREAM
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.run_folder import RunFolder
-from cuchar.streams import STREAM
 from cuchar.training import Listener, Trainer
 
 TOTALS = ("epochs", "max_steps")

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from cuchar.streams import ReaderGone, TextOutput, escape, say, silence_stdout
+from cuchar.files import ReaderGone, TextOutput, escape, say, silence_stdout
 from cuchar.training import Listener
 
 REFRESH_S = 0.1

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import contents, made, signed
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from support.checkpoints import contents, made, signed
 
 import cuchar
 from cuchar.checkpoint import _shapes, read_checkpoint, write_checkpoint

@@ -22,16 +22,16 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
-from checkpoints import contents, made, signed
 from conftest import environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.checkpoints import contents, made, signed
 
 from cuchar.adam import LossScaling
 from cuchar.batches import Windows
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
-from cuchar.engines import choose_engine
+from cuchar.engines.choose import choose_engine
 from cuchar.errors import CheckpointError, DivergedError
 from cuchar.model import Model
 from cuchar.position import Position

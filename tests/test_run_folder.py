@@ -6,12 +6,12 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from run_records import contents, metrics
+from support.run_records import contents, metrics
 
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.corpus import Vocabulary
-from cuchar.engines.cpu_engine import CpuEngine
+from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.errors import CheckpointError, OptionError, RunError
 from cuchar.run_folder import RunFolder
 from cuchar.runs import resume_run, start_run

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from statistics_of_draws import LAWS, chance_of_more
+from support.statistics_of_draws import LAWS, chance_of_more
 
 import cuchar
 from cuchar.errors import TextError

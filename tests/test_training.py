@@ -7,14 +7,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from conftest import TEXT
-from run_records import contents, interrupt_after, metrics
+from support.run_records import contents, interrupt_after, metrics
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows, split_validation
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
-from cuchar.engines.cpu_engine import CpuEngine, CpuLearner
+from cuchar.engines.cpu.engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError, OutputError, RunError, TextError
 from cuchar.interrupts import Interrupted

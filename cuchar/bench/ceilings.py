@@ -10,8 +10,8 @@ import numpy as np
 
 from cuchar.bench.device_clock import elapsed_ms
 from cuchar.engines.base import Engine
-from cuchar.engines.cpu_engine import CpuEngine
-from cuchar.engines.cpu_kernels import thread_count
+from cuchar.engines.cpu.engine import CpuEngine
+from cuchar.engines.cpu.library import thread_count
 
 ROUNDS = 12
 HOST_SIZE, GPU_SIZE = 2048, 8192  # of square matrices

@@ -17,8 +17,7 @@ from cuchar.bench.sweep import configurations_along, sweep
 from cuchar.bench.tables import print_changes, print_results, print_sweep, status
 from cuchar.config import PRECISIONS
 from cuchar.errors import OptionError
-from cuchar.files import expect_output
-from cuchar.streams import STREAM, say
+from cuchar.files import STREAM, expect_output, say
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any
 from cuchar.bench.arithmetic import bytes_moved, flops
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import DRAWING, OURS, Choice
-from cuchar.bench.field import Field
+from cuchar.bench.lineup import Field
 from cuchar.bench.machine import versions
-from cuchar.bench.turns import Timing, ratio, take_turns
-from cuchar.engines.cpu_kernels import thread_count
+from cuchar.bench.timing import Timing, ratio, take_turns
+from cuchar.engines.cpu.library import thread_count
 
 FORMAT = 1  # of a result file
 STREAMS, SAMPLING_ROUNDS = (1, 64, 4096), 7

@@ -9,9 +9,9 @@ from typing import Any
 from cuchar.bench.arithmetic import bytes_held, flops
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Choice
-from cuchar.bench.field import Field
+from cuchar.bench.lineup import Field
 from cuchar.bench.run import heading, load_average, side_by_side
-from cuchar.bench.turns import Timing, ratio, take_turns
+from cuchar.bench.timing import Timing, ratio, take_turns
 from cuchar.errors import OptionError
 
 SIZES = {"hidden": "H", "batch": "B", "steps": "T", "layers": "L"}

@@ -11,7 +11,7 @@ from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, PEERS
 from cuchar.bench.results import Change
 from cuchar.bench.sweep import ALLOWANCE
-from cuchar.bench.turns import LEAD_IN
+from cuchar.bench.timing import LEAD_IN
 
 BUSY = 0.5  # processes that had work in the minute before
 SPINS = 1 / LEAD_IN  # of a processor, while others have their turn: more than their lead-in can make good

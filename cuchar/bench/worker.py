@@ -100,9 +100,9 @@ class Work:
 
 
 def our_maker(option: str) -> tuple[dict[str, Any], Make]:
-    from cuchar.bench.ours import Ours
+    from cuchar.bench.cuchar_contender import Ours
     from cuchar.config import ModelConfig
-    from cuchar.engines import choose_engine
+    from cuchar.engines.choose import choose_engine
 
     def choose(model: ModelConfig, precision: str) -> Any:
         return choose_engine(option, model, precision=precision)[0]
@@ -126,7 +126,7 @@ def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, An
     if device != "cpu" and not torch.cuda.is_available():
         raise DeviceError(f"PyTorch {torch.__version__} finds no GPU")
     torch.set_num_threads(threads)
-    from cuchar.bench.torch_peer import TorchPeer
+    from cuchar.bench.torch_contender import TorchPeer
 
     facts = {"torch": torch.__version__}
     if device != "cpu":

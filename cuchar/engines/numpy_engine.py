@@ -15,8 +15,7 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import Dropout, State, expect_parameters, expect_streams, expect_window
-from cuchar.engines.host_learner import HostLearner
-from cuchar.engines.host_sampler import HostSampler
+from cuchar.engines.host import HostLearner, HostSampler
 from cuchar.errors import DeviceError, ShapeError
 from cuchar.parameters import Parameters
 from cuchar.philox import dropout_mask

@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from run_records import contents
+from support.run_records import contents
 
 from cuchar.config import TrainConfig
 from cuchar.runs import resume_run, start_run

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from benchmarks.gpu_stages.device import device_under_test
+from tools.gpu_stages.device import device_under_test
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from benchmarks.gpu_stages.device import dry_run
-from benchmarks.gpu_stages.reference import train
-from benchmarks.gpu_stages.shapes import DRAWN, EVALUATED_HIDDEN
-from benchmarks.gpu_stages.shapes import EVALUATED_V as V
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.cuda_engine import CudaEngine
+from cuchar.engines.cuda.engine import CudaEngine
+from cuchar.engines.cuda.regimes import draw_warps
 from cuchar.engines.numpy_engine import NumpyEngine
-from cuchar.engines.plan import draw_warps
 from cuchar.evaluation import Score, chunk_losses, stream_losses, window_losses
 from cuchar.generation import generate
 from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, draw
+from tools.gpu_stages.device import dry_run
+from tools.gpu_stages.reference import train
+from tools.gpu_stages.shapes import DRAWN, EVALUATED_HIDDEN
+from tools.gpu_stages.shapes import EVALUATED_V as V
 
 
 @pytest.fixture(scope="module", params=EVALUATED_HIDDEN.values(), ids=list(EVALUATED_HIDDEN))
@@ -87,7 +87,7 @@ def test_draws_of_the_same_logits_are_numpys(device, options, size):
     S, config = 8 if dry_run() or size > 5000 else 1000, SampleConfig(**options)
     logits = np.round(np.random.default_rng(size).normal(0, 2, (S, size)), 1).astype(np.float32)
     warps = draw_warps(ModelConfig(size, 1, 1))
-    kernel = device.kernels("draw.cu", {"WARPS": warps})["draw_ids"]
+    kernel = device.kernels("sampling/draw.cu", {"WARPS": warps})["draw_ids"]
     on_device, p = device.empty(logits.shape, np.float32), device.empty(logits.shape, np.float64)
     ids, made = device.empty((S,), np.int32), device.empty((S,), np.int32)
     device.write(on_device, logits)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from benchmarks.gpu_stages.reference import accuracy, outcome
-from benchmarks.gpu_stages.shapes import DOUBLE, PERSISTENT, RESIDENT, STEPWISE
 from cuchar.config import ModelConfig
 from cuchar.engines.base import Dropout
-from cuchar.engines.cuda_engine import CudaEngine
-from cuchar.engines.persistent_plan import Persistent
-from cuchar.engines.plan import Resident, Stepwise, make_plan
+from cuchar.engines.cuda.engine import CudaEngine
+from cuchar.engines.cuda.persistent import Persistent
+from cuchar.engines.cuda.regimes import Resident, Stepwise, make_plan
+from tools.gpu_stages.reference import accuracy, outcome
+from tools.gpu_stages.shapes import DOUBLE, PERSISTENT, RESIDENT, STEPWISE
 
 
 @pytest.mark.parametrize("dropped", [False, True], ids=["", "dropout"])

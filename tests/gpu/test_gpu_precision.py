@@ -6,19 +6,19 @@ emulator is off by half of one; and does so to the sum once for 8 products or mo
 
 import numpy as np
 import pytest
-from products import OPERATIONS, product
-from rounding import PRECISIONS
-from rounding_engine import train
+from support.products import OPERATIONS, product
+from support.rounding import PRECISIONS
+from support.rounding_engine import train
 from test_precision import ratios
 
-from benchmarks.gpu_stages.device import dry_run
-from benchmarks.gpu_stages.shapes import ROUNDED, SCALED_HIDDEN, TRAINED_V
 from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.cuda_engine import CudaEngine
-from cuchar.engines.plan import LEAST_CAPABILITY
-from cuchar.engines.tensor_gemm import LibraryGemm, TensorGemm
+from cuchar.engines.cuda.engine import CudaEngine
+from cuchar.engines.cuda.gemm import LibraryGemm, TensorGemm
+from cuchar.engines.cuda.regimes import LEAST_CAPABILITY
 from cuchar.errors import DeviceError
+from tools.gpu_stages.device import dry_run
+from tools.gpu_stages.shapes import ROUNDED, SCALED_HIDDEN, TRAINED_V
 
 SIZES = [(7, 33, 16), (50, 72, 97)] if dry_run() else [(7, 33, 16), (50, 2048, 512), (2048, 512, 2500), (131, 257, 97)]
 

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from benchmarks.gpu_stages.device import dry_run
-from benchmarks.gpu_stages.reference import train
-from benchmarks.gpu_stages.shapes import TRAINED, TRAINED_HIDDEN
-from benchmarks.gpu_stages.shapes import TRAINED_V as V
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import State
-from cuchar.engines.cuda_engine import CudaEngine
+from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError
 from cuchar.parameters import initialise
+from tools.gpu_stages.device import dry_run
+from tools.gpu_stages.reference import train
+from tools.gpu_stages.shapes import TRAINED, TRAINED_HIDDEN
+from tools.gpu_stages.shapes import TRAINED_V as V
 
 STEPS = 6 if dry_run() else 40
 OPTIONS = {"dropout": 0.2, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 5}

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cuchar.bench.configurations import Configuration
-from cuchar.bench.ours import Ours
-from cuchar.bench.torch_peer import TorchPeer
+from cuchar.bench.cuchar_contender import Ours
+from cuchar.bench.torch_contender import TorchPeer
 from cuchar.engines.numpy_engine import NumpyEngine
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,0 +1,110 @@
+"""cuchar's training steps and draws, as `cuchar train` and `cuchar sample` do them."""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.bench.configurations import WINDOWS, Configuration
+from cuchar.bench.contender import Burst
+from cuchar.bench.device_clock import device_bytes, elapsed_ms
+from cuchar.bench.kernel_times import Recorder, kernel_times
+from cuchar.engines.base import Engine, Sampler
+from cuchar.errors import DivergedError
+from cuchar.parameters import Parameters, initialise
+from cuchar.sampling import SampleConfig
+
+RATE = 1e-3
+PROFILE_ROUNDS = 20
+
+
+class Ours:
+    """An engine at work on a configuration; its turns are `train` and `draw`."""
+
+    def __init__(self, engine: Engine, sizes: Configuration):
+        self.engine, self.sizes = engine, sizes
+        self._windows, self._parameters = Windows(sizes.ids(), sizes.B, sizes.T, 1), initialise(sizes.model, 0)
+        adam, state = Adam(self._parameters.flat.size), engine.zero_state(sizes.B)
+        self._learner, self._done = engine.learner(sizes.train, self._parameters, adam, state, self._windows), 0
+        self._sampler = lru_cache(maxsize=1)(self._make_sampler)
+
+    def train(self, steps: int) -> Burst:
+        """
+        Raises:
+            DivergedError: a loss that is not finite.
+        """
+        end, loss = self._done + steps, math.nan
+
+        def work() -> None:
+            nonlocal loss
+            while self._done < end:
+                window = self._done % WINDOWS
+                count = min(end - self._done, self._learner.chunk, WINDOWS - window)
+                losses, _ = self._learner.train(window, self._done + 1, [RATE] * count)
+                loss = float(losses[-1])
+                if not math.isfinite(loss):
+                    raise DivergedError(f"expected finite losses, found {loss} at step {self._done + len(losses)}")
+                self._done += count
+
+        return self._timed(work, lambda: loss)
+
+    def draw(self, streams: int, characters: int) -> Burst:
+        """So many more characters of each of so many streams, by softmax at temperature 1."""
+        sampler = self._sampler(streams)
+        return self._timed(lambda: sampler.make(characters), lambda: None)
+
+    def _timed(self, work: Callable[[], Any], loss: Callable[[], float | None]) -> Burst:
+        began = perf_counter()
+        device_ms = elapsed_ms(getattr(self.engine, "device", None), work)
+        return Burst(perf_counter() - began, None if device_ms is None else device_ms / 1e3, loss())
+
+    def _make_sampler(self, streams: int) -> Sampler:
+        weights, ids = self.engine.fold(self._parameters), np.zeros(streams, np.int64)
+        return self.engine.sampler(weights, SampleConfig(), 0, range(streams), ids, self.engine.zero_state(streams), 0)
+
+    def notes(self) -> str:
+        return self.engine.name
+
+    def device_bytes(self) -> int | None:
+        return device_bytes(getattr(self.engine, "device", None))
+
+    def profile(self) -> dict[str, dict[str, Any]]:
+        """What a step is made of: its parts, how many of each there are in a step, and µs each."""
+        device = getattr(self.engine, "device", None)
+        return self._host_parts() if device is None else profile_kernels(device, self.sizes)
+
+    def _host_parts(self) -> dict[str, dict[str, Any]]:
+        """As far as `Engine` lets one see: by wall clock, the least of calls in turns."""
+        engine, parameters, gradients = self.engine, self._parameters, Parameters(self.sizes.model)
+        (inputs, targets), state = self._windows[0], engine.zero_state(self.sizes.B)
+        calls: dict[str, Callable[[], Any]] = {
+            "forward": lambda: engine.losses(engine.fold(parameters), inputs, targets, state),
+            "both": lambda: engine.loss_and_gradients(parameters, inputs, targets, state, gradients),
+            "step": lambda: self.train(1),
+        }
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(PROFILE_ROUNDS + 1):
+            for name, call in calls.items():
+                began = perf_counter()
+                call()
+                times[name].append(perf_counter() - began)
+        us = {name: min(taken[1:]) * 1e6 for name, taken in times.items()}
+        parts = {
+            "forward": us["forward"], "backward": us["both"] - us["forward"], "Adam and the rest": us["step"] - us["both"],
+        }  # fmt: skip
+        return {name: {"launches": 1, "us": found} for name, found in parts.items()}
+
+
+def profile_kernels(device: Any, sizes: Configuration, **how: int) -> dict[str, dict[str, Any]]:
+    """Every kernel of a step by itself; `how` is kernel_times' repeats and rounds."""
+    from cuchar.engines.cuda.engine import CudaEngine
+    from cuchar.engines.cuda.learner import MOST_WINDOWS
+
+    recorder = Recorder(device)
+    train = Ours(CudaEngine(sizes.model, recorder, precision=sizes.precision), sizes).train
+    return kernel_times(recorder, train, 2 if how else MOST_WINDOWS, **how)

@@ -1,0 +1,1 @@
+"""Devices: what kernels run on, and what compiles them."""

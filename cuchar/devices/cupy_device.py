@@ -1,0 +1,218 @@
+"""A GPU through CuPy, the only package that knows CUDA."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Timer
+from typing import Any
+
+import numpy as np
+
+from cuchar.devices.device import Kernel, Limits, check_arguments, product_sizes
+from cuchar.devices.kernel_sources import join, kernel_names
+from cuchar.errors import DeviceError, ShapeError
+
+NOTICE_AFTER_S = 0.5
+# cudaDataType of the operands and of the result, cublasComputeType, 0 and 1 of the type that sums are scaled in. Pedantic:
+# what a process may have set for all of cuBLAS does not round fp32 to tf32.
+_SCALARS, _DOUBLE_SCALARS = np.array([0, 1], np.float32), np.array([0, 1], np.float64)
+GEMM_TYPES: dict[str, tuple[int, int, int, np.ndarray]] = {
+    "fp64": (1, 1, 71, _DOUBLE_SCALARS), "fp32": (0, 0, 69, _SCALARS), "tf32": (0, 0, 77, _SCALARS),
+    "fp16": (2, 0, 68, _SCALARS), "bf16": (14, 0, 68, _SCALARS),
+}  # fmt: skip
+OLDEST = 70  # compute capability 7.0: independent thread scheduling, which __syncwarp and the flags need
+
+
+class CudaDevice:
+    """A GPU through CuPy.
+
+    Args:
+        number: as CUDA counts.
+        notice: called when kernels take a while to compile, as they do the first time.
+    Raises:
+        DeviceError: no such GPU, no driver, no CuPy, a GPU older than compute capability 7.0, or one that NVRTC does
+            not compile for; later, from any method, whatever CUDA complains of.
+    """
+
+    has_tensor_library = True
+
+    def __init__(self, number: int = 0, notice: Callable[[], None] = lambda: None):
+        try:
+            import cupy
+        except ImportError:
+            raise DeviceError("expected CuPy for --device cuda, found none; pip install cupy-cuda12x") from None
+        self._cupy, self._notice, self.number, self.name = cupy, notice, number, f"GPU {number}"
+        with _cuda_errors("--device cuda"):
+            count = cupy.cuda.runtime.getDeviceCount()
+        if number >= count:
+            raise DeviceError(f"--device cuda:{number}: expected a GPU of that number, found {count}, counted from 0")
+        with _cuda_errors(self.name):
+            properties = cupy.cuda.runtime.getDeviceProperties(number)
+        capability = properties["major"] * 10 + properties["minor"]
+        self.name = properties["name"].decode()
+        if capability < OLDEST:
+            raise DeviceError(
+                f"{self.name}: expected compute capability 7.0 or newer, found {capability // 10}.{capability % 10}"
+            )
+        self._expect_compiler(capability)
+        self.limits = Limits(
+            capability, properties["multiProcessorCount"], properties["sharedMemPerBlockOptin"],
+            properties["regsPerMultiprocessor"],
+        )  # fmt: skip
+        with _cuda_errors(self.name), cupy.cuda.Device(number):
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._captured: list[Callable[[], None]] | None = None
+        self._has_product = False  # among them
+
+    def _expect_compiler(self, capability: int) -> None:
+        """CuPy compiles for the GPU, or for the newest that NVRTC knows: that runs on it where the major number agrees."""
+        nvrtc = self._cupy.cuda.nvrtc
+        with _cuda_errors(self.name):
+            known, version = nvrtc.getSupportedArchs(), nvrtc.getVersion()
+        target = min(capability, max(known))
+        if target not in known or target // 10 != capability // 10:
+            raise DeviceError(
+                f"{self.name}: expected an NVRTC that compiles for compute capability {capability / 10}, "
+                f"found {version[0]}.{version[1]}, which does for {min(known) / 10} to {max(known) / 10}"
+            )
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """On this device and its stream."""
+        with _cuda_errors(self.name), self._cupy.cuda.Device(self.number), self._stream:
+            yield
+
+    def empty(self, shape: Any, dtype: np.typing.DTypeLike) -> Any:
+        with self._current():
+            return self._cupy.empty(shape, dtype)
+
+    def write(self, array: Any, host: np.ndarray) -> None:
+        self._expect_not_capturing("write")
+        with self._current():
+            source = np.ascontiguousarray(host, array.dtype)  # perhaps a copy, which must live until it has been read
+            array.set(source, stream=self._stream)
+            self._stream.synchronize()  # the host array may change once this returns
+
+    def read(self, array: Any) -> np.ndarray:
+        self._expect_not_capturing("read")
+        with self._current():
+            host = array.get(stream=self._stream)
+            self._stream.synchronize()
+            return host
+
+    def kernels(self, file: str, macros: Mapping[str, int | str], cooperative: bool = False) -> Mapping[str, Kernel]:
+        source = join(file, macros)
+        slow = Timer(NOTICE_AFTER_S, self._notice)
+        slow.start()
+        try:
+            with self._current():
+                module = self._cupy.RawModule(code=source, enable_cooperative_groups=cooperative)
+                return {name: self._kernel(name, module.get_function(name)) for name in kernel_names(source)}
+        except self._cupy.cuda.compiler.CompileException as error:
+            raise DeviceError(f"{file}: expected it to compile for {self.name}, found: {first_error(error)}") from None
+        finally:
+            slow.cancel()
+
+    def _kernel(self, name: str, function: Any) -> Kernel:
+        allowed = function.max_dynamic_shared_size_bytes  # asking takes longer than launching
+
+        def launch(grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None:
+            nonlocal allowed
+            check_arguments(name, arguments)
+            if shared_bytes > allowed:
+                with self._current():
+                    function.max_dynamic_shared_size_bytes = allowed = shared_bytes
+            self._put(lambda: function((grid,), (block,), arguments, shared_mem=shared_bytes))
+
+        return launch
+
+    def _put(self, work: Callable[[], None]) -> None:
+        """On the stream, or to what is being captured."""
+        if self._captured is not None:
+            return self._captured.append(work)
+        with self._current():
+            work()
+
+    def gemm(
+        self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False,
+        precision: str = "fp32",
+    ) -> None:  # fmt: skip
+        M, N, K = product_sizes(a, b, out, ta, tb)
+        check_arguments("gemm", (a, b, out))
+        operands, result, compute, zero_and_one = GEMM_TYPES["fp64" if out.dtype == np.float64 else precision]
+        expected = np.uint16 if precision in ("bf16", "fp16") else zero_and_one.dtype
+        if (a.dtype, b.dtype, out.dtype) != (expected, expected, zero_and_one.dtype):
+            raise ShapeError(
+                f"gemm in {precision}: expected {np.dtype(expected)}, found {a.dtype}, {b.dtype} and {out.dtype}"
+            )
+        zero = zero_and_one.ctypes.data
+        one = zero + zero_and_one.itemsize
+        with self._current():
+            from cupy.cuda import cublas, device
+
+            handle = device.get_cublas_handle()
+        # cuBLAS counts columns first: its matrices are the transposes of these, and so is the product, turned around.
+        self._put(
+            lambda: cublas.gemmEx(
+                handle, int(tb), int(ta), N, M, K, one, b.data.ptr, operands, b.shape[1], a.data.ptr, operands,
+                a.shape[1], one if accumulate else zero, out.data.ptr, result, N, compute, -1,
+            )
+        )  # fmt: skip
+        self._has_product = True
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A graph; or, with a product among them, which CuPy lets no graph have, calls that were checked before."""
+        self._expect_not_capturing("capture")
+        captured = self._captured = []
+        self._has_product = False
+        try:
+            work()
+        finally:
+            self._captured = None
+
+        def make_all() -> None:
+            for one in captured:
+                one()
+
+        if self._has_product:
+            return lambda: self._put(make_all)
+        with self._current():
+            self._stream.begin_capture()
+            try:
+                make_all()
+            except BaseException:
+                with suppress(RuntimeError):  # ending a capture that failed is an error of its own
+                    self._stream.end_capture()
+                raise
+            graph = self._stream.end_capture()
+
+        def replay() -> None:
+            if captured:  # they hold the arrays that the graph points to, which it does not
+                graph.launch(self._stream)
+
+        return lambda: self._put(replay)
+
+    def _expect_not_capturing(self, what: str) -> None:
+        if self._captured is not None:
+            raise DeviceError(f"{what}: expected only launches while capturing")
+
+    def free_bytes(self) -> int:
+        with self._current():
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            return free + self._cupy.get_default_memory_pool().free_bytes()
+
+
+def first_error(message: object) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = str(message).splitlines()
+    return next((line for line in lines if "error" in line), " ".join(lines))[:300]
+
+
+@contextmanager
+def _cuda_errors(where: str) -> Iterator[None]:
+    """CUDA's errors, and CuPy's about libraries that are not there, in one line."""
+    try:
+        yield
+    except (RuntimeError, ImportError, MemoryError) as error:  # what CuPy derives its errors from
+        found = " ".join(str(error).split()) or type(error).__name__
+        hint = "; pip install 'cuchar[cuda-libs]' brings CUDA's libraries" if isinstance(error, ImportError) else ""
+        raise DeviceError(f"{where}: expected no error from CUDA, found: {found[:300]}{hint}") from None

@@ -1,0 +1,15 @@
+"""A device made of host threads: kernels/*.cu compiled by the host's C++ compiler.
+
+    device = EmulatedDevice(schedule="shuffled", seed=1)
+    device.kernels("training/adam.cu", {})["adam"](grid, block, *arguments)
+
+It is slower than the NumPy engine, and a better checker than a GPU: memory starts as NaN;
+three schedules show what a missing barrier leaves to chance; a barrier that some threads
+never reach, or reach elsewhere, ends the launch with a DeviceError that names the line;
+AddressSanitizer, UBSan and ThreadSanitizer judge every access of a kernel.
+"""
+
+from cuchar.devices.emulator.compiler import sanitizer_environment
+from cuchar.devices.emulator.device import EmulatedDevice
+
+__all__ = ["EmulatedDevice", "sanitizer_environment"]

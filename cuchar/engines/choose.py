@@ -1,0 +1,82 @@
+"""Which engine a machine gets, and why."""
+
+import ctypes
+import re
+from functools import lru_cache
+
+import numpy as np
+
+from cuchar.config import PRECISIONS, ModelConfig
+from cuchar.engines.base import Engine
+from cuchar.engines.cpu.engine import CpuEngine
+from cuchar.engines.numpy_engine import NumpyEngine
+from cuchar.errors import DeviceError, OptionError
+from cuchar.files import say
+
+DEVICES = "auto | cpu | cuda | cuda:N | emulate"
+DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+
+
+def choose_engine(
+    device: str, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32, precision: str = "fp32"
+) -> tuple[Engine, str]:
+    """The engine for `--device` (auto, cpu, cuda, cuda:N or emulate) and, in words, why it is that one.
+
+    Raises:
+        OptionError: no such device name, or no such precision.
+        DeviceError: a device that this machine does not have, or that has no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"--precision: expected {' | '.join(PRECISIONS)}, found {precision}")
+
+    def on_processors(reason: str) -> tuple[Engine, str]:
+        if precision != "fp32":
+            raise DeviceError(
+                f"--precision {precision}: expected a GPU's tensor cores, found none ({reason}); "
+                "--precision fp32 runs here, --device emulate runs the tensor cores' kernels"
+            )
+        try:
+            return CpuEngine(model, dtype, _say_compiling), reason
+        except DeviceError as error:
+            return NumpyEngine(model, dtype), f"{reason}; for C++ {error}"
+
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?|emulate", device):
+        raise OptionError(f"--device: expected {DEVICES}, found {device}")
+    if device == "cpu":
+        return on_processors("asked for")
+    if device != "emulate" and not _has_driver():
+        if device == "auto":
+            return on_processors("no NVIDIA driver found")
+        raise DeviceError(
+            f"--device {device}: expected an NVIDIA GPU and its driver, found none; --device cpu needs none"
+        )
+    from cuchar.devices.cupy_device import CudaDevice
+    from cuchar.engines.cuda.engine import CudaEngine  # CuPy and the emulator are slow to import
+
+    if device == "emulate":
+        from cuchar.devices.emulator import EmulatedDevice
+
+        return CudaEngine(model, EmulatedDevice(notice=_say_compiling), dtype, precision), "asked for"
+    try:
+        chosen = CudaDevice(int(device.partition(":")[2] or 0), _say_compiling)
+    except DeviceError as error:
+        if device != "auto":
+            raise
+        return on_processors(str(error))
+    return CudaEngine(model, chosen, dtype, precision), "the fastest here" if device == "auto" else "asked for"
+
+
+def _has_driver() -> bool:
+    """Whether CUDA's driver library is there: a look that does not cost the import of CuPy."""
+    for library in DRIVERS:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+@lru_cache(maxsize=1)  # once a process
+def _say_compiling(kept: str = "the next run finds them compiled") -> None:
+    say(f"compiling the kernels; {kept}")

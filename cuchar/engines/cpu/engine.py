@@ -1,0 +1,242 @@
+"""What the NumPy engine does, in C++: kernels/recurrence_cpu.cpp does a whole window in one call.
+
+Folded weights are one array: panels, as kernels/cpu_layout.hpp lays them out.
+"""
+
+import ctypes
+import math
+from collections.abc import Callable
+from ctypes import byref
+from functools import lru_cache
+
+import numpy as np
+
+from cuchar.adam import BETA1, BETA2, EPSILON, Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.base import Dropout, State, expect_parameters, expect_streams, expect_window
+from cuchar.engines.cpu.library import Law, Task, Update, load, thread_count
+from cuchar.engines.host import HostLearner
+from cuchar.engines.sizes import ceil_div
+from cuchar.errors import ShapeError
+from cuchar.parameters import Parameters, parameter_count
+from cuchar.sampling import SampleConfig
+
+PRODUCTS_A_THREAD = 500_000  # what is less is done before another thread has woken up
+
+
+def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """Zeros, from the beginning of a cache line on."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+class Tape:
+    """A window's arrays, [T, B], and the task that points to them; made once and written over by every window."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        T: int,
+        B: int,
+        dtype: np.dtype,
+        lanes: int,
+        way_back: bool = False,
+        dropout: bool = False,
+    ):
+        V, H, L = model.vocabulary_size, model.hidden, model.layers
+        columns, characters = ceil_div(H, lanes) * lanes, ceil_div(V, lanes) * lanes
+        self._model = model
+        self.inputs, self.targets = np.empty((T, B), np.int32), np.empty((T, B), np.int32)
+        self.h = aligned((L, T + 1, B, columns), dtype)
+        self.c = aligned((L, T + 1, B, columns), dtype)
+        self.logits = aligned((T, B, characters), dtype)
+        self.losses = np.empty((T, B), dtype)
+        threads = min(thread_count(), T * B * parameter_count(model) // PRODUCTS_A_THREAD)
+        self.task = Task(V, H, L, T, B, max(1, threads if way_back else min(threads, B)))
+        self.task.point(inputs=self.inputs, h=self.h, c=self.c, logits=self.logits, losses=self.losses)
+        self._back: dict[str, np.ndarray] = {}
+        if way_back:
+            self._back["gates"] = aligned((L, T, B, 4, columns), dtype)
+            self._back["dc"] = aligned((B, columns), dtype)
+            self._back["token_sums"] = aligned((min(V, T * B), 4, columns), dtype)
+        if dropout:
+            self._back["masks"] = aligned((L, T, B, columns), dtype)
+            self._back["dropped"] = aligned((L, T, B, columns), dtype)
+        self.task.point(**self._back)
+
+    def begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> None:
+        """For what `expect_window` has looked at."""
+        H = self._model.hidden
+        self.h[:, 0, :, :H], self.c[:, 0, :, :H] = state.h, state.c
+        self.inputs[...] = inputs
+        if targets is not None:
+            self.targets[...] = targets
+        self.task.point(targets=None if targets is None else self.targets)
+
+    def state(self) -> State:
+        """What leaves the window."""
+        H = self._model.hidden
+        return State(self.h[:, -1, :, :H].copy(), self.c[:, -1, :, :H].copy())
+
+
+class CpuEngine:
+    """`cuchar.engines.base.Engine` on all processors, float32 or float64.
+
+    Raises:
+        DeviceError: no C++ compiler.
+    """
+
+    name = "C++"
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        dtype: np.typing.DTypeLike = np.float32,
+        notice: Callable[[str], None] = lambda kept: None,
+    ):
+        self.model, self.dtype = model, np.dtype(dtype)
+        self.library = load(self.dtype, notice)
+        self._lanes = self.library.lanes()
+        self._weights_shape = (self.library.weights_size(byref(self._sizes())),)
+        self._tape = lru_cache(maxsize=2)(
+            lambda *options: Tape(model, options[0], options[1], self.dtype, self._lanes, *options[2:])
+        )
+        self._own: np.ndarray | None = None  # of training
+
+    def zero_state(self, batch: int) -> State:
+        shape = (self.model.layers, batch, self.model.hidden)
+        return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
+
+    def fold(self, parameters: Parameters) -> np.ndarray:
+        expect_parameters("parameters", parameters, self.model, self.dtype)
+        weights, task = self._empty_weights(), self._sizes()
+        task.point(parameters=parameters.flat, weights=weights)
+        self.library.fold_weights(byref(task))
+        return weights
+
+    def forward(self, weights: np.ndarray, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        tape = self._forward(weights, inputs, None, state)
+        return tape.logits[..., : self.model.vocabulary_size], tape.state()
+
+    def losses(
+        self, weights: np.ndarray, inputs: np.ndarray, targets: np.ndarray, state: State
+    ) -> tuple[np.ndarray, State]:
+        tape = self._forward(weights, inputs, targets, state)
+        return tape.losses.copy(), tape.state()
+
+    def loss_and_gradients(
+        self,
+        parameters: Parameters,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        state: State,
+        gradients: Parameters,
+        dropout: Dropout | None = None,
+    ) -> tuple[float, State]:
+        expect_parameters("parameters", parameters, self.model, self.dtype)
+        expect_parameters("gradients", gradients, self.model, self.dtype)
+        expect_window(self.model, self.dtype, inputs, targets, state)
+        if self._own is None:
+            self._own = self._empty_weights()
+        tape = self._tape(*inputs.shape, True, dropout is not None)
+        tape.begin(inputs, targets, state)
+        task = tape.task
+        task.point(parameters=parameters.flat, weights=self._own, gradients=gradients.flat)
+        if dropout:
+            task.dropout, task.seed, task.step = dropout.probability, dropout.seed, dropout.step
+        self.library.run_window(byref(task))
+        return float(np.mean(tape.losses, dtype=np.float64)), tape.state()
+
+    def learner(
+        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
+    ) -> "CpuLearner":
+        return CpuLearner(self, config, parameters, adam, state, windows)
+
+    def sampler(
+        self,
+        weights: np.ndarray,
+        config: SampleConfig,
+        seed: int,
+        streams: range,
+        ids: np.ndarray,
+        state: State,
+        position: int,
+    ) -> "CpuSampler":
+        self._expect_weights(weights)
+        expect_streams(self.model, self.dtype, streams, ids, state)
+        tape = Tape(self.model, 1, len(streams), self.dtype, self._lanes)
+        tape.begin(ids[None], None, state)
+        tape.task.point(weights=weights)
+        return CpuSampler(self.library, tape, weights, config, seed, streams, position)
+
+    def _forward(self, weights: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
+        self._expect_weights(weights)
+        expect_window(self.model, self.dtype, inputs, targets, state)
+        tape = self._tape(*inputs.shape)
+        tape.begin(inputs, targets, state)
+        tape.task.point(weights=weights)
+        self.library.run_forward(byref(tape.task))
+        return tape
+
+    def _expect_weights(self, weights: np.ndarray) -> None:
+        if (weights.shape, weights.dtype) != (self._weights_shape, self.dtype):
+            raise ShapeError(
+                f"weights: expected {self._weights_shape} {self.dtype}, found {weights.shape} {weights.dtype}"
+            )
+
+    def _sizes(self) -> Task:
+        model = self.model
+        return Task(model.vocabulary_size, model.hidden, model.layers, 1, 1, thread_count())
+
+    def _empty_weights(self) -> np.ndarray:
+        return aligned(self._weights_shape, self.dtype)
+
+
+class CpuLearner(HostLearner):
+    """Adam in C++ too."""
+
+    engine: CpuEngine
+
+    def _update(self, step: int, rate: float) -> float:
+        config, adam = self.config, self.adam
+        size = adam.m.size
+        update = Update(
+            size=size, threads=max(1, min(thread_count(), size // PRODUCTS_A_THREAD)), beta1=BETA1, beta2=BETA2,
+            epsilon=EPSILON, step_size=rate / (1 - BETA1**step), root=math.sqrt(1 - BETA2**step),
+            decay=1 - rate * config.weight_decay, clip=config.clip,
+        )  # fmt: skip
+        update.point(parameters=self.parameters.flat, gradients=self.gradients.flat, m=adam.m, v=adam.v)
+        return self.engine.library.update(byref(update))
+
+
+class CpuSampler:
+    """`cuchar.engines.base.Sampler`: a block of characters a call."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        tape: Tape,
+        weights: np.ndarray,
+        config: SampleConfig,
+        seed: int,
+        streams: range,
+        position: int,
+    ):
+        self._library, self._tape, self._weights = library, tape, weights
+        top_k = min(config.top_k, tape.task.V)  # which may be any number
+        self._law = Law(config.law == "exp", config.argmax, top_k, config.coldness, config.top_p)
+        self._seed, self._streams, self._position = seed, streams, position
+
+    def make(self, count: int) -> np.ndarray:
+        made = np.empty((count, len(self._streams)), np.int32)
+        # Numbers, not arrays: a Ctrl-C while ctypes asks an array for its pointer would be ctypes's ArgumentError.
+        inputs, out = self._tape.task.inputs, made.ctypes.data
+        self._library.sample(
+            byref(self._tape.task), byref(self._law), ctypes.c_uint64(self._seed), ctypes.c_uint64(self._streams.start),
+            ctypes.c_uint64(self._position), ctypes.c_long(count), ctypes.c_void_p(inputs), ctypes.c_void_p(out),
+        )  # fmt: skip
+        self._position += count
+        return made

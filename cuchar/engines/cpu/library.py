@@ -1,0 +1,81 @@
+"""kernels/recurrence_cpu.cpp, compiled when it is first used, and the structures that it takes."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cuchar.devices import host_compiler
+from cuchar.devices.kernel_sources import join
+from cuchar.errors import DeviceError
+
+FLAGS = [
+    host_compiler.NATIVE,
+    *"-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wno-unknown-pragmas".split(),
+]
+REAL = {"f": "float", "d": "double"}
+loaded: dict[np.dtype, ctypes.CDLL] = {}
+
+
+class _Structure(ctypes.Structure):
+    """Sizes, numbers, and pointers to NumPy arrays, which whoever sets them keeps alive."""
+
+    def point(self, **arrays: np.ndarray | None) -> None:
+        for name, array in arrays.items():
+            setattr(self, name, None if array is None else array.ctypes.data)
+
+
+def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names.split()]
+
+
+class Task(_Structure):
+    """`Task` in kernels/cpu_layout.hpp, which describes it."""
+
+    _fields_: ClassVar = [
+        *_fields(ctypes.c_long, "V H L T B threads"),
+        *_fields(ctypes.c_void_p, "parameters weights inputs targets h c gates masks dropped logits losses"),
+        *_fields(ctypes.c_void_p, "dc token_sums gradients"),
+        *_fields(ctypes.c_uint64, "seed step"),
+        *_fields(ctypes.c_double, "dropout"),
+    ]
+
+
+class Update(_Structure):
+    """`Update` in kernels/cpu_adam.hpp."""
+
+    _fields_: ClassVar = [
+        *_fields(ctypes.c_long, "size threads"),
+        *_fields(ctypes.c_void_p, "parameters gradients m v"),
+        *_fields(ctypes.c_double, "beta1 beta2 epsilon step_size root decay clip"),
+    ]
+
+
+class Law(_Structure):
+    """`Law` in kernels/cpu_draw.hpp."""
+
+    _fields_: ClassVar = [*_fields(ctypes.c_long, "is_exp argmax top_k"), *_fields(ctypes.c_double, "coldness top_p")]
+
+
+def load(dtype: np.dtype, notice: Callable[[str], None] = lambda kept: None) -> ctypes.CDLL:
+    """The functions for float32 or float64, which this process keeps.
+
+    Raises:
+        DeviceError: no compiler, one that cannot do it, or another type.
+    """
+    if dtype not in loaded:
+        if dtype.char not in REAL:
+            raise DeviceError(f"expected float32 or float64, found {dtype}")
+        source = join("cpu/recurrence.cpp", {"REAL": REAL[dtype.char]})
+        library = host_compiler.load(host_compiler.build(source, FLAGS, "cpu", notice=notice))
+        library.weights_size.restype, library.update.restype = ctypes.c_long, ctypes.c_double
+        library.instructions.restype, library.multiply_add.restype = ctypes.c_char_p, ctypes.c_double
+        loaded[dtype] = library
+    return loaded[dtype]
+
+
+def thread_count() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

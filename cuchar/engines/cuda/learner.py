@@ -1,0 +1,153 @@
+"""Training on a device: a chunk of steps is told at once, done without coming back, and its losses read at the end."""
+
+import math
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cuchar.adam import BETA1, BETA2, Adam
+from cuchar.batches import Windows
+from cuchar.config import TrainConfig
+from cuchar.devices.device import Device
+from cuchar.engines.base import State, expect_ids, expect_moments
+from cuchar.engines.cuda.dropout import Mask
+from cuchar.engines.cuda.gradients import Launches
+from cuchar.engines.cuda.memory import bytes_needed, expect_memory
+from cuchar.engines.cuda.regimes import norm_blocks
+from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights
+from cuchar.engines.sizes import ceil_div
+from cuchar.parameters import Parameters
+
+MOST_WINDOWS, WINDOW_BYTES = 128, 64 << 20  # of a chunk
+CHUNK_SECONDS = 0.1
+
+
+class DeviceLearner:
+    """`cuchar.engines.base.Learner` for the CUDA engine.
+
+    Raises:
+        DeviceError: the device has too little memory; nothing was allocated.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        kernels: Launches,
+        config: TrainConfig,
+        parameters: Parameters,
+        adam: Adam,
+        state: State,
+        windows: Windows,
+    ):
+        model, dtype, T, B = parameters.model, parameters.flat.dtype, config.steps, config.batch
+        expect_moments(adam, parameters)
+        self._device, self._kernels, self._config = device, kernels, config
+        self._host_parameters, self._host_adam = parameters, adam
+        most = max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * T * B)))
+        self._expect_memory(windows, most)
+        self._weights, self._m, self._v = (
+            Weights.of(device, model, host, dtype) for host in (parameters.flat, adam.m, adam.v)
+        )
+        self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, kernels.flags, most)
+        self._backward = Backward(device, model, T, B, dtype, kernels.splits)
+        self._mask = Mask.of(config.dropout, config.seed, dtype) if config.dropout else None
+        self._adam = device.kernels("training/adam.cu", kernels.head.macros)["adam"]
+        identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
+        self._cut = device.kernels("training/windows.cu", {"ID": identifier})["cut_windows"]
+        self._replays: dict[int, Callable[[], None]] = {}
+        self._seconds_a_step = math.inf
+        self._windows, self._corpus = windows, self._bring(windows.ids)
+        self._tape.put_state(state)
+        self._tape.put_scaling(adam.scaling)
+
+    def _expect_memory(self, windows: Windows, most: int) -> None:
+        def needed(batch: int) -> int:
+            model, dtype = self._host_parameters.model, self._host_parameters.flat.dtype
+            config, corpus = self._config, windows.ids.nbytes
+            kernels, dropout = self._kernels, config.dropout > 0
+            return bytes_needed(
+                model, config.steps, batch, dtype, kernels.splits, dropout, kernels.flags, most, corpus, kernels.copies
+            )
+
+        expect_memory(needed(self._config.batch), self._device.free_bytes(), needed(1), self._config.batch)
+
+    def _bring(self, ids: np.ndarray) -> Any:
+        expect_ids("text", ids, self._host_parameters.model)
+        corpus = self._device.empty(ids.shape, ids.dtype)
+        self._device.write(corpus, ids)
+        return corpus
+
+    @property
+    def chunk(self) -> int:
+        return max(1, min(self._tape.windows, int(CHUNK_SECONDS / self._seconds_a_step)))
+
+    def begin_epoch(self, windows: Windows) -> None:
+        if windows.ids is not self._windows.ids:
+            self._corpus = self._bring(windows.ids)
+        self._windows, tape = windows, self._tape
+        zeros = np.zeros((len(tape.h), tape.B, tape.h.shape[-1]), tape.h.dtype)
+        tape.put_state(State(zeros, zeros))
+
+    def train(self, window: int, step: int, rates: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        losses, norms = [], []
+        for first in range(0, len(rates), self._tape.windows):
+            some = rates[first : first + self._tape.windows]
+            found = self._train(window + first, step + first, some)
+            losses.append(found[0])
+            norms.append(found[1])
+            if len(found[0]) < len(some) or not np.isfinite(found).all():
+                break
+        return np.concatenate(losses), np.concatenate(norms)
+
+    def _train(self, window: int, step: int, rates: Sequence[float]) -> np.ndarray:
+        """A chunk, no longer than the tape has windows; losses and norms [2, steps done]."""
+        began = perf_counter()
+        tape, windows, K = self._tape, self._windows, len(rates)
+        orders = np.zeros(K, STEP)
+        numbers = np.arange(step, step + K, dtype=np.float64)
+        orders["origin"] = windows.offset + np.array([windows.starts[window + k] for k in range(K)])
+        orders["number"] = np.arange(step, step + K)
+        orders["step_size"] = np.array(rates) / (1 - BETA1**numbers)
+        orders["root"] = np.sqrt(1 - BETA2**numbers)
+        orders["decay"] = 1 - np.array(rates) * self._config.weight_decay
+        tape.order(orders)
+        self._cut(
+            ceil_div(K * tape.N, 256), 256, self._corpus, tape.steps, tape.inputs, tape.targets, np.int32(K),
+            np.int32(tape.T), np.int32(tape.B), np.int64(windows.rows.shape[1]),
+        )  # fmt: skip
+        most = self._kernels.steps_at_once
+        for steps in [most] * (K // most) + [1] * (K % most):
+            self._replay(steps)()
+        results = self._device.read(tape.results)[:, :K]
+        tape.expect_no_wait()
+        self._seconds_a_step = (perf_counter() - began) / K
+        bad = np.flatnonzero(~np.isfinite(results).all(axis=0))
+        return results[:, : bad[0] + 1] if len(bad) else results
+
+    def _replay(self, steps: int) -> Callable[[], None]:
+        if steps not in self._replays:
+            self._replays[steps] = self._device.capture(lambda: self._steps(steps))
+        return self._replays[steps]
+
+    def _steps(self, count: int) -> None:
+        for _ in range(count):
+            self._step()
+
+    def _step(self) -> None:
+        tape, config, backward = self._tape, self._config, self._backward
+        self._kernels.gradients(self._weights, tape, backward, config.carry_state, self._mask)
+        P = self._weights.flat.size
+        self._adam(
+            ceil_div(P, 256), 256, self._weights.flat, backward.gradients.flat, self._m.flat, self._v.flat,
+            backward.squares, np.int32(norm_blocks(P)), tape.results, tape.results[1], tape.steps, tape.progress,
+            self._kernels.head.scaling(tape), np.float64(config.clip), np.int64(P),
+        )  # fmt: skip
+
+    def fetch(self) -> State:
+        self._weights.get(self._host_parameters.flat)
+        self._m.get(self._host_adam.m)
+        self._v.get(self._host_adam.v)
+        self._host_adam.scaling = self._tape.get_scaling()
+        return self._tape.get_state()

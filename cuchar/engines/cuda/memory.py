@@ -1,0 +1,50 @@
+"""Device memory of training, counted before anything is allocated."""
+
+import numpy as np
+
+from cuchar.config import ModelConfig
+from cuchar.engines.cuda.regimes import NORM_BLOCKS
+from cuchar.errors import DeviceError
+from cuchar.parameters import parameter_count
+
+
+def bytes_needed(
+    model: ModelConfig,
+    T: int,
+    B: int,
+    dtype: np.typing.DTypeLike,
+    splits: int,
+    dropout: bool,
+    flags: int,
+    windows: int,
+    corpus: int,
+    copies: bool = False,
+) -> int:
+    """Device memory of training: weights, gradients, moments, the tape, `windows` cut windows and the corpus's bytes.
+
+    Args:
+        copies: a library's products also keep 16-bit copies of their operands; as many as the stepwise regime has, at most.
+    """
+    H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
+    N = T * B
+    numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
+    numbers += L * N * H * dropout + (splits * P if splits > 1 else 0)
+    copied = 10 * N * H + N * V + V * H + 8 * H * H + 5 * B * H if copies else 0
+    held = 2 * copied + numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56)
+    return held + corpus + 8 * NORM_BLOCKS + 4 * flags + 24
+
+
+def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:
+    """
+    Args:
+        needed: bytes for `batch` rows; smallest: for one.
+    Raises:
+        DeviceError: too little is free; says which batch would fit.
+    """
+    if needed <= free:
+        return
+    fits = 1 + (batch - 1) * (free - smallest) // (needed - smallest) if batch > 1 and free >= smallest else 0
+    hint = f"--batch {fits} would fit" if fits else "not even --batch 1 fits"
+    raise DeviceError(
+        f"--batch {batch}: expected {needed / 2**20:,.0f} MiB of device memory, found {free / 2**20:,.0f} free; {hint}"
+    )

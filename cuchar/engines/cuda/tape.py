@@ -1,0 +1,144 @@
+"""What the CUDA engine keeps on a device: weights in the kernels' layout, a window's tape, gradients in the making."""
+
+from typing import Any
+
+import numpy as np
+
+from cuchar.adam import LossScaling
+from cuchar.config import ModelConfig
+from cuchar.devices.device import Device
+from cuchar.engines.base import State
+from cuchar.engines.cuda.regimes import NORM_BLOCKS
+from cuchar.errors import DeviceError
+from cuchar.parameters import parameter_count, parameter_shapes
+
+STEP = np.dtype(
+    [("origin", "<i8"), ("number", "<u8"), ("step_size", "<f8"), ("root", "<f8"), ("decay", "<f8")]
+)  # kernels/step.cuh, struct Step
+SCALING = np.dtype([("scale", "<f4"), ("good_steps", "<i4")])  # struct Scaling
+FIRST = "lstm.weight_ih_l0"  # [V, 4H] on a device, a row a character; the flat buffer begins with it
+
+
+class Weights:
+    """A flat buffer [P] on the device, parameters.py's but for FIRST, and its tensors by name."""
+
+    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype):
+        self.flat, self.model, self._device = device.empty((parameter_count(model),), dtype), model, device
+        self._views, start = {}, 0
+        for name, shape in parameter_shapes(model).items():
+            size = int(np.prod(shape))
+            self._views[name] = self.flat[start : start + size].reshape(shape[::-1] if name == FIRST else shape)
+            start += size
+
+    @classmethod
+    def of(cls, device: Device, model: ModelConfig, host: np.ndarray, dtype: np.dtype) -> "Weights":
+        """What the host's flat buffer holds."""
+        weights = cls(device, model, dtype)
+        weights.put(host)
+        return weights
+
+    def __getitem__(self, name: str) -> Any:
+        return self._views[name]
+
+    def put(self, host: np.ndarray) -> None:
+        """From the host's flat buffer."""
+        V, H = self.model.vocabulary_size, self.model.hidden
+        turned = host.astype(self.flat.dtype)
+        turned[: 4 * H * V] = host[: 4 * H * V].reshape(4 * H, V).T.reshape(-1)
+        self._device.write(self.flat, turned)
+
+    def get(self, host: np.ndarray) -> None:
+        """Into the host's flat buffer."""
+        V, H = self.model.vocabulary_size, self.model.hidden
+        host[:] = self._device.read(self.flat)
+        host[: 4 * H * V] = host[: 4 * H * V].reshape(V, 4 * H).T.reshape(-1).copy()
+
+
+class Tape:
+    """One window's way forward, [T, B], and the ids and orders of up to K windows of that size."""
+
+    def __init__(
+        self,
+        device: Device,
+        model: ModelConfig,
+        T: int,
+        B: int,
+        dtype: np.dtype,
+        dropout: bool,
+        flags: int,
+        windows: int = 1,
+    ):
+        L, H, V = model.layers, model.hidden, model.vocabulary_size
+        self.T, self.B, self.N, self.windows, self._device = T, B, T * B, windows, device
+        self.inputs = device.empty((windows, T, B), np.int32)
+        self.targets = device.empty((windows, T, B), np.int32)
+        self.h = device.empty((L, T + 1, B, H), dtype)  # h[l, t] enters step t
+        self.c = device.empty((L, T + 1, B, H), dtype)
+        self.gates = device.empty((L, T, B, 4 * H), dtype)
+        self.dropped = device.empty((L * dropout, T, B, H), dtype)
+        self.logits = device.empty((T, B, V), dtype)
+        self.losses = device.empty((T, B), dtype)
+        self.flags = device.empty((2, flags // 2), np.uint32)  # forward's and backward's
+        self.steps = device.empty((windows, STEP.itemsize), np.uint8)
+        self.progress = device.empty((4,), np.int32)
+        self.scaling = device.empty((SCALING.itemsize,), np.uint8)  # used by fp16 alone
+        self.results = device.empty((2, windows), np.float64)  # mean losses, norms
+
+    def order(self, steps: np.ndarray) -> None:
+        """The next chunk's steps (STEP [K]); the first of them is the next one."""
+        host = np.zeros(self.windows, STEP)
+        host[: len(steps)] = steps
+        self._device.write(self.steps, host.view(np.uint8).reshape(self.windows, STEP.itemsize))
+        self._device.write(self.progress, np.zeros(4, np.int32))
+
+    def put(self, inputs: np.ndarray, targets: np.ndarray | None = None) -> None:
+        """Ids of the first window, [T, B]."""
+        self._device.write(self.inputs[0], inputs.astype(np.int32))
+        if targets is not None:
+            self._device.write(self.targets[0], targets.astype(np.int32))
+
+    def put_scaling(self, scaling: LossScaling) -> None:
+        host = np.array((scaling.scale, scaling.good_steps), SCALING)
+        self._device.write(self.scaling, host.reshape(1).view(np.uint8))
+
+    def get_scaling(self) -> LossScaling:
+        return LossScaling(*self._device.read(self.scaling).view(SCALING)[0].item())
+
+    def put_state(self, state: State) -> None:
+        """As if a window had ended with it."""
+        for array, host in ((self.h, state.h), (self.c, state.c)):
+            for layer, values in enumerate(host):
+                self._device.write(array[layer, self.T], values)
+
+    def output(self, layer: int, dropped: bool) -> Any:
+        """What a layer hands on to the next, or to the head, [N, H]."""
+        steps = self.dropped[layer] if dropped else self.h[layer, 1:]
+        return steps.reshape(self.N, steps.shape[-1])
+
+    def expect_no_wait(self) -> None:
+        """
+        Raises:
+            DeviceError: a block waited too long for another one, and what was computed since is void.
+        """
+        if self._device.read(self.progress)[[1, 3]].max() > 1:  # now.stopped, next.stopped
+            raise DeviceError(f"{self._device.name}: expected blocks that run at once, found one that waited in vain")
+
+    def get_state(self) -> State:
+        """The state after the window."""
+        h, c = (
+            np.stack([self._device.read(array[layer, self.T]) for layer in range(len(array))])
+            for array in (self.h, self.c)
+        )
+        return State(h, c)
+
+
+class Backward:
+    """What back-propagation adds to a tape."""
+
+    def __init__(self, device: Device, model: ModelConfig, T: int, B: int, dtype: np.dtype, splits: int):
+        P = parameter_count(model)
+        self.gradients = Weights(device, model, dtype)
+        self.partials = device.empty((splits, P), dtype) if splits > 1 else self.gradients.flat
+        self.dh = device.empty((T, B, model.hidden), dtype)
+        self.dc = device.empty((B, model.hidden), dtype)
+        self.squares = device.empty((NORM_BLOCKS,), np.float64)

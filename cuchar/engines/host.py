@@ -1,0 +1,98 @@
+"""Training and drawing on the host, for any engine: its gradients and logits, then NumPy's Adam and NumPy's draw."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import TrainConfig
+from cuchar.engines.base import Dropout, Engine, State, expect_moments
+from cuchar.parameters import Parameters
+from cuchar.philox import uniforms
+from cuchar.sampling import SampleConfig, draw
+
+
+class HostLearner:
+    """`cuchar.engines.base.Learner` for any engine; works on the host's arrays themselves."""
+
+    chunk = 1
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: TrainConfig,
+        parameters: Parameters,
+        adam: Adam,
+        state: State,
+        windows: Windows,
+    ):
+        expect_moments(adam, parameters)
+        self.engine, self.config = engine, config
+        self.parameters, self.adam, self.state, self.windows = parameters, adam, state, windows
+        self.gradients = Parameters(engine.model, parameters.flat.dtype)
+
+    def begin_epoch(self, windows: Windows) -> None:
+        self.windows, self.state = windows, self.engine.zero_state(self.config.batch)
+
+    def train(self, window: int, step: int, rates: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        losses: list[float] = []
+        norms: list[float] = []
+        for done, rate in enumerate(rates):
+            loss, norm = self._step(*self.windows[window + done], step + done, rate)
+            losses.append(loss)
+            norms.append(norm)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                break
+        return np.array(losses), np.array(norms)
+
+    def fetch(self) -> State:
+        return self.state
+
+    def _step(self, inputs: np.ndarray, targets: np.ndarray, step: int, rate: float) -> tuple[float, float]:
+        """Forward, backward, Adam: one window. Where the loss is not finite, there is no norm (NaN)."""
+        config = self.config
+        state = self.state if config.carry_state else self.engine.zero_state(config.batch)
+        dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
+        loss, after = self.engine.loss_and_gradients(self.parameters, inputs, targets, state, self.gradients, dropout)
+        if not math.isfinite(loss):
+            return loss, math.nan
+        norm = self._update(step, rate)
+        if math.isfinite(norm):
+            self.state = after
+        return loss, norm
+
+    def _update(self, step: int, rate: float) -> float:
+        """The norm before clipping; where it is not finite, nothing was changed."""
+        config = self.config
+        return self.adam.update(self.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay)
+
+
+class HostSampler:
+    """`cuchar.engines.base.Sampler` for any engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        weights: Any,
+        config: SampleConfig,
+        seed: int,
+        streams: range,
+        ids: np.ndarray,
+        state: State,
+        position: int,
+    ):
+        self.engine, self.weights, self.config = engine, weights, config
+        self.seed, self.streams, self.ids, self.state, self.position = seed, streams, ids, state, position
+
+    def make(self, count: int) -> np.ndarray:
+        chances = uniforms(self.seed, self.streams, range(self.position, self.position + count))
+        made = np.empty(chances.shape, np.int64)
+        for k in range(count):
+            logits, self.state = self.engine.forward(self.weights, self.ids[None], self.state)
+            made[k] = draw(logits[0], self.config, chances[k])
+            self.ids = np.maximum(made[k], 0)
+        self.position += count
+        return made

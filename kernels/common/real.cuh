@@ -1,0 +1,34 @@
+/* real.cuh: the number type, float unless REAL says double, and what is done to it element by element. */
+#pragma once
+
+#include "common/hardware.cuh"
+
+#ifndef REAL
+#define REAL float
+#endif
+using real = REAL;
+
+constexpr real LOWEST = -3e38;  // below every logit; NVRTC knows no INFINITY
+
+struct __align__(16) Four {
+    real x, y, z, w;
+};
+
+__device__ __forceinline__ real sigmoid(real x) { return reciprocal(1 + exp(-x)); }
+
+/* tanh(x) for scale 1, sigmoid(x) for scale 1/2: one instruction stream for lanes that want either. */
+__device__ __forceinline__ real activate(real x, real scale) { return tanh(x * scale) * scale + (1 - scale); }
+
+/* The sum of `value` over a warp, in every lane; the same order every time. */
+template <class Number>
+__device__ __forceinline__ Number warp_sum(Number value) {
+#pragma unroll
+    for (int distance = 16; distance; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
+    return value;
+}
+
+__device__ __forceinline__ real warp_max(real value) {
+#pragma unroll
+    for (int distance = 16; distance; distance /= 2) value = max(value, __shfl_xor_sync(~0u, value, distance));
+    return value;
+}

@@ -1,0 +1,125 @@
+/* cpu/lanes.hpp: as many numbers as a vector register of the processor holds, a*b + c of them, and exp and tanh.
+ *   e^x = 2^k * (1 + f),  k = round(x / ln 2),  f = e^r - 1 by Taylor's series of r = x - k ln 2, |r| <= ln 2 / 2
+ *   tanh(x) = m / (m + 2),  m = e^2x - 1 = 2^k f + (2^k - 1), which loses no digits near 0
+ * REAL is float or double. NaN stays NaN, so that a run that diverges is seen to.
+ * The engine is compiled with -ffp-contract=off: where a product and a sum are rounded once, the source says `fused`, and
+ * everywhere else each of them is rounded. Left to the compiler, the choice would differ from one template instance to the
+ * next, and so would a number's bits with the tile that it happens to be computed in.
+ */
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#ifndef REAL
+#define REAL float
+#endif
+using real = REAL;
+
+#if defined(__AVX512F__)
+constexpr int REGISTER_BYTES = 64, REGISTERS = 32;
+constexpr char INSTRUCTIONS[] = "AVX-512";
+#elif defined(__AVX__)
+constexpr int REGISTER_BYTES = 32, REGISTERS = 16;
+constexpr char INSTRUCTIONS[] = "AVX";
+#elif defined(__aarch64__)
+constexpr int REGISTER_BYTES = 16, REGISTERS = 32;
+constexpr char INSTRUCTIONS[] = "NEON";
+#else
+constexpr int REGISTER_BYTES = 16, REGISTERS = 16;
+constexpr char INSTRUCTIONS[] = "vectors of 16 bytes";
+#endif
+constexpr int LANES = REGISTER_BYTES / sizeof(real);
+constexpr bool SINGLE = sizeof(real) == 4;
+
+using Whole = std::conditional_t<SINGLE, std::uint32_t, std::uint64_t>;
+typedef real Lanes __attribute__((vector_size(REGISTER_BYTES)));
+typedef Whole Wholes __attribute__((vector_size(REGISTER_BYTES)));
+
+inline Lanes load(const real* from) {
+    Lanes lanes;
+    std::memcpy(&lanes, from, sizeof lanes);
+    return lanes;
+}
+
+inline void store(real* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
+
+/* to[0..valid) = or += values */
+inline void put(real* to, Lanes values, long valid, bool add) {
+    if (valid >= LANES) return store(to, add ? load(to) + values : values);
+    for (long lane = 0; lane < valid; ++lane) to[lane] = add ? to[lane] + values[lane] : values[lane];
+}
+
+inline Lanes all(real x) { return x - Lanes{}; }  // not 0 + x, which makes 0 of -0
+
+/* a*b + c, rounded once where the processor can do that, and else twice. */
+#if defined(__AVX512F__)
+inline __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+inline __m512d fused(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+#elif defined(__FMA__)
+inline __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+inline __m256d fused(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+#elif defined(__aarch64__)
+inline float32x4_t fused(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+inline float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return vfmaq_f64(c, a, b); }
+#else
+inline Lanes fused(Lanes a, Lanes b, Lanes c) { return a * b + c; }
+#endif
+
+inline Lanes clamp(Lanes x, real low, real high) {
+    x = x < low ? all(low) : x;
+    return x > high ? all(high) : x;
+}
+
+struct Power {
+    Lanes scale, fraction;  // e^x = scale * (1 + fraction)
+};
+
+/* For |x| up to 87 (float) or 700 (double). */
+inline Power power(Lanes x) {
+    constexpr real LOG2_E = 1.4426950408889634;
+    constexpr real HIGH = SINGLE ? 0.693359375 : 6.93147180369123816490e-1;  // of ln 2: k * HIGH is exact
+    constexpr real LOW = SINGLE ? -2.12194440054690583e-4 : 1.90821492927058770002e-10;
+    constexpr real ROUND = SINGLE ? 12582912.0 : 6755399441055744.0;  // 1.5 * 2^fraction bits: adding it rounds
+    constexpr int FRACTION_BITS = SINGLE ? 23 : 52, BIAS = SINGLE ? 127 : 1023;
+    constexpr int TERMS = SINGLE ? 7 : 13;
+    const Lanes rounded = fused(x, all(LOG2_E), all(ROUND));
+    const Lanes k = rounded - ROUND;
+    const Lanes r = fused(k, all(-LOW), fused(k, all(-HIGH), x));
+    Wholes bits;
+    std::memcpy(&bits, &rounded, sizeof bits);
+    bits = (bits + BIAS) << FRACTION_BITS;
+    Power result;
+    std::memcpy(&result.scale, &bits, sizeof bits);
+    double factorial = 1;
+    for (int n = 2; n <= TERMS; ++n) factorial *= n;
+    Lanes series = all(1 / factorial);
+#pragma GCC unroll 16
+    for (int n = TERMS - 1; n >= 2; --n) {
+        factorial /= n + 1;
+        series = fused(series, r, all(1 / factorial));
+    }
+    result.fraction = fused(series, r * r, r);
+    return result;
+}
+
+/* e^x for x <= 0; from -87 (-700) down it stays what it is there. */
+inline Lanes exp_of_negative(Lanes x) {
+    constexpr real LEAST = SINGLE ? -87 : -700;
+    const Power e = power(clamp(x, LEAST, 0));
+    return fused(e.scale, e.fraction, e.scale);
+}
+
+inline Lanes tanh(Lanes x) {
+    constexpr real BOUND = SINGLE ? 10 : 20;  // tanh of it is 1 to the last bit
+    const Power e = power(2 * clamp(x, -BOUND, BOUND));
+    const Lanes m = fused(e.scale, e.fraction, e.scale - 1);
+    return m / (m + 2);
+}

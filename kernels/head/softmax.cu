@@ -1,0 +1,36 @@
+/* softmax.cu: cross-entropy over logits that do not fit on the chip, in place, three passes over a row.
+ *   loss[n] = log(sum_v exp x[n,v]) - x[n,target_n]     dlogits[n,v] = (softmax(x[n])[v] - (v = target_n)) / N
+ * logits [N,V] in: without bias; out: dlogits, times the scale if SCALED, or the logits where targets is null.
+ * targets [N] of this step (a chunk of N a training step); scaling, for SCALED; losses [N].
+ * One block a row. Source: softmax minus one-hot; Bishop 2006, section 4.3.4. Reference: numpy_engine.cross_entropy
+ */
+#include "common/block_sum.cuh"
+#include "common/step.cuh"
+
+extern "C" __global__ void __launch_bounds__(256) softmax(
+    real* logits, const real* bias, const int* targets, const Progress* progress, const Scaling* scaling, real* losses,
+    int N, int V) {
+    SHARED(real, scratch, 8);
+    real* row = logits + static_cast<long long>(blockIdx.x) * V;
+    real largest = LOWEST;
+    for (int v = threadIdx.x; v < V; v += 256) {
+        row[v] += bias[v];
+        largest = max(largest, row[v]);
+    }
+    if (!targets) return;
+    largest = warp_max(largest);
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = largest;
+    __syncthreads();
+    for (int warp = 0; warp < 8; ++warp) largest = max(largest, scratch[warp]);
+    __syncthreads();
+    const int target = targets[static_cast<long long>(progress->now.index) * N + blockIdx.x];
+    const real chosen = row[target];
+    real sum = 0;
+    for (int v = threadIdx.x; v < V; v += 256) sum += exp(row[v] - largest);
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) losses[blockIdx.x] = log(sum) + (largest - chosen);
+    __syncthreads();
+    const real scale = SCALED ? scaling->scale : 1;
+    for (int v = threadIdx.x; v < V; v += 256)
+        row[v] = (exp(row[v] - largest) / (sum * N) - (v == target ? real(1) / N : real(0))) * scale;
+}

@@ -1,0 +1,59 @@
+/* gradient_norm.cu: gradients from their partial sums, the pieces of their norm, and the step's loss.
+ *   gradients[p] = sum over s of partials[s,p] / scale     squares[block] = sum of this block's gradients^2
+ *   loss = mean over n of losses[n]
+ * scale: the loss scaling's, a power of two, if SCALED, else 1.
+ * partials [S,P] (may be `gradients` itself, S = 1); squares [blocks]; losses [N]; mean_losses: the chunk's.
+ * Splits are added in their order, squares and losses in double precision. The last block does the loss.
+ */
+#include "common/block_sum.cuh"
+#include "common/step.cuh"
+
+constexpr int AT_ONCE = 12;           // splits of a gradient that a thread has on their way together
+constexpr int GRADIENTS_AT_ONCE = 8;  // gradients, where they are not split
+
+extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
+    const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,
+    const Progress* progress, const Scaling* scaling, long long P, int S, int N) {
+    SHARED(double, scratch, 8);
+    const int blocks = gridDim.x - 1;
+    double sum = 0;
+    if (blockIdx.x == blocks) {
+        for (int n = threadIdx.x; n < N; n += 256) sum += losses[n];
+        sum = block_sum(sum, scratch);
+        if (threadIdx.x == 0) mean_losses[progress->now.index] = sum / N;
+        return;
+    }
+    const real unscale = SCALED ? 1 / scaling->scale : 1;
+    const long long first = blockIdx.x * 256ll + threadIdx.x, stride = blocks * 256ll;
+    const auto square = [&](long long p, real gradient) {
+        gradient *= unscale;
+        gradients[p] = gradient;
+        sum += static_cast<double>(gradient) * gradient;
+    };
+    if (S == 1) {
+#pragma unroll 1
+        for (long long p = first; p < P; p += GRADIENTS_AT_ONCE * stride) {
+            real some[GRADIENTS_AT_ONCE];
+#pragma unroll
+            for (int i = 0; i < GRADIENTS_AT_ONCE; ++i) some[i] = p + i * stride < P ? partials[p + i * stride] : real(0);
+#pragma unroll
+            for (int i = 0; i < GRADIENTS_AT_ONCE; ++i)
+                if (p + i * stride < P) square(p + i * stride, some[i]);
+        }
+    } else {
+#pragma unroll 1
+        for (long long p = first; p < P; p += stride) {
+            real gradient = 0;
+            for (int split = 0; split < S; split += AT_ONCE) {
+                real some[AT_ONCE];
+#pragma unroll
+                for (int s = 0; s < AT_ONCE; ++s) some[s] = split + s < S ? partials[(split + s) * P + p] : real(0);
+#pragma unroll
+                for (int s = 0; s < AT_ONCE; ++s) gradient += some[s];
+            }
+            square(p, gradient);
+        }
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) squares[blockIdx.x] = sum;
+}

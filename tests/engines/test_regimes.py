@@ -1,0 +1,176 @@
+"""Which kernels are taken for which sizes, and how much memory they need."""
+
+import numpy as np
+import pytest
+
+from cuchar.config import ModelConfig
+from cuchar.devices.device import Limits
+from cuchar.engines.cuda.memory import bytes_needed, expect_memory
+from cuchar.engines.cuda.persistent import FLAG_WORDS, Persistent, divisions, persistent_plan
+from cuchar.engines.cuda.regimes import OneBlock, Resident, Stepwise, draw_warps, make_plan, one_pass_head, sample_plan
+from cuchar.errors import DeviceError
+
+H100, A100, V100 = Limits(90, 132, 232_448), Limits(80, 108, 166_912), Limits(70, 80, 98_304)
+T4 = Limits(75, 40, 65_536)
+
+
+def plan(V, H, L, B=32, T=32, limits=H100, dtype=np.float32):
+    return make_plan(ModelConfig(V, H, L), T, B, dtype, limits)
+
+
+def test_the_notebooks_model_is_resident_on_an_h100_in_clusters_of_two():
+    found = plan(84, 64, 2)
+    assert isinstance(found, Resident) and (found.cluster, found.threads) == (2, 256)
+    assert found.tiles == 3 * 4 + 2 + 11 and found.splits == 132 // (3 * 4 + 2)
+
+
+@pytest.mark.parametrize("limits", [A100, T4])
+def test_the_notebooks_model_is_resident_in_one_block_before_clusters(limits):
+    found = plan(84, 64, 2, limits=limits)
+    assert isinstance(found, Resident) and (found.cluster, found.threads) == (1, 384)
+
+
+def test_more_rows_than_clusters_at_once_take_one_block_each():
+    assert plan(84, 64, 2, B=66).cluster == 2  # 132 blocks: one wave either way
+    assert plan(84, 64, 2, B=67).cluster == 1  # two waves against one
+    assert plan(84, 64, 2, B=264).cluster == 1
+
+
+@pytest.mark.parametrize(
+    "V,H,L,resident",
+    [
+        (84, 96, 1, True), (84, 97, 1, False), (84, 79, 1, True), (84, 81, 1, False), (84, 64, 2, True), (84, 80, 2, False),
+        (84, 63, 2, True), (84, 65, 2, False), (84, 32, 4, True), (84, 33, 4, False), (84, 48, 3, False),
+        (84, 16, 8, True), (84, 17, 8, False), (84, 1, 1, True),
+        (512, 32, 2, True), (513, 32, 2, False), (68, 512, 2, False),
+    ],
+)  # fmt: skip
+def test_resident_as_far_as_registers_go(V, H, L, resident):
+    assert isinstance(plan(V, H, L), Resident) == resident
+
+
+def test_resident_as_far_as_shared_memory_goes():
+    assert isinstance(plan(96, 64, 2, limits=T4), Resident) and isinstance(plan(97, 64, 2, limits=T4), Persistent)
+    assert isinstance(plan(97, 64, 2, limits=A100), Resident) and isinstance(plan(512, 64, 2, limits=A100), Persistent)
+
+
+def test_volta_holds_less_as_its_copies_pass_through_registers():
+    assert isinstance(plan(84, 48, 2, limits=V100), Resident) and isinstance(plan(84, 64, 2, limits=V100), Persistent)
+
+
+def test_tensor_cores_hold_16_bit_weights_of_larger_models_but_none_in_one_block():
+    for precision in ("tf32", "bf16", "fp16"):
+        model, wide = ModelConfig(84, 64, 2), ModelConfig(84, 1024, 1)
+        assert isinstance(make_plan(model, 32, 32, np.float32, H100, precision), Persistent)
+        found = make_plan(wide, 32, 32, np.float32, H100, precision)
+        assert isinstance(found, Stepwise if precision == "tf32" else Persistent), found
+
+
+@pytest.mark.parametrize(
+    "V,H,L,threads",
+    [
+        (84, 64, 2, 384), (84, 96, 1, 192), (84, 97, 1, None), (84, 63, 2, None), (84, 32, 4, 448), (84, 16, 8, 480),
+        (84, 80, 2, None), (512, 64, 2, 384), (513, 16, 1, None), (2, 1, 1, 32),
+    ],
+)  # fmt: skip
+def test_sampling_is_resident_where_one_block_holds_the_model(V, H, L, threads):
+    found = sample_plan(ModelConfig(V, H, L), "f4", H100)
+    assert isinstance(found, Stepwise if threads is None else OneBlock)
+    assert threads is None or found.threads == threads
+
+
+def test_sampling_is_resident_as_far_as_shared_memory_goes():
+    def last_taken(H, limits):
+        return max(V for V in range(2, 514) if isinstance(sample_plan(ModelConfig(V, H, 1), "f4", limits), OneBlock))
+
+    assert last_taken(64, T4) == 192 and last_taken(64, V100) == 320 and last_taken(64, A100) == 512
+
+
+def test_one_warp_draws_from_few_characters_and_eight_from_many():
+    assert [draw_warps(ModelConfig(V, 1, 1)) for V in (2, 512, 513, 65_536)] == [1, 1, 8, 8]
+
+
+def test_float64_weights_take_two_registers_each():
+    assert isinstance(plan(84, 32, 2, dtype=np.float64), Resident)
+    assert isinstance(plan(84, 64, 2, dtype=np.float64), Persistent)
+
+
+def division(launch):
+    return launch.groups, launch.parts, launch.rows, launch.units, launch.blocks, launch.threads
+
+
+def test_2x512_is_spread_over_a_whole_h100():
+    found = plan(68, 512, 2, B=50, T=50)
+    assert isinstance(found, Persistent)
+    assert division(found.forward) == (2, 1, 25, 24, 132, 384)
+    assert division(found.backward) == (
+        2,
+        2,
+        13,
+        24,
+        132,
+        384,
+    )  # its rows are four times as long: two parts of them fit
+    assert (found.forward.shared_bytes, found.backward.shared_bytes) == (92_304, 145_664)
+    one_group = plan(68, 512, 2, B=50, limits=Limits(90, 131, 232_448))
+    assert (one_group.forward.groups, one_group.backward.groups) == (1, 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_of_the_divisions_that_fit_each_direction_takes_the_one_of_fewest_clocks(direction, precision):
+    for V, H, L, B in ((68, 512, 2, 50), (5, 96, 3, 13), (5, 9, 2, 6)):
+        of = ModelConfig(V, H, L), B, 4, H100, precision
+        clocks = {launch: clocks for clocks, launch in divisions(direction, *of)}
+        assert len(clocks) > 10  # of many
+        assert clocks[getattr(persistent_plan(*of), direction)] == min(clocks.values())
+
+
+def test_what_fits_one_direction_alone_is_no_plan():
+    of, little = (ModelConfig(68, 512, 2), 50, 4), Limits(90, 132, 16_384)
+    fitting = [[*divisions(direction, *of, little)] for direction in ("forward", "backward")]
+    assert fitting[0] and not fitting[1] and persistent_plan(*of, little) is None
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 2, 3, 7, 14, 40, 108, 132])  # parts of a GPU, too
+@pytest.mark.parametrize("L", [1, 2, 5])
+def test_never_more_blocks_than_multiprocessors(multiprocessors, L):
+    limits, stages = Limits(90, multiprocessors, 232_448), 2 * L - 1
+    for H in (1, 30, 100, 128, 257, 512, 1000, 2000):
+        for B in (1, 3, 50, 700):
+            found = persistent_plan(ModelConfig(84, H, L), B, 4, limits)
+            if found is None:
+                continue
+            for launch in (found.forward, found.backward):
+                blocks_of_a_stage = launch.blocks / launch.groups / stages
+                assert launch.blocks <= multiprocessors and blocks_of_a_stage * launch.units >= H
+                assert launch.groups * launch.parts <= B <= launch.groups * launch.parts * launch.rows
+                assert launch.shared_bytes <= limits.shared_bytes
+                assert found.flags // 2 >= launch.flags == stages * launch.groups * launch.parts * FLAG_WORDS
+
+
+@pytest.mark.parametrize("H,L", [(2048, 1), (1024, 2), (720, 2), (400, 8)])
+def test_what_the_chip_does_not_hold_is_stepwise(H, L):
+    assert isinstance(plan(84, H, L), Stepwise)
+
+
+@pytest.mark.parametrize("V,one_pass", [(2, True), (512, True), (513, False), (65_536, False)])
+def test_head_in_one_pass_for_a_few_hundred_characters(V, one_pass):
+    assert one_pass_head(ModelConfig(V, 512, 2), 4) == one_pass
+
+
+def test_memory_error_names_a_batch_that_fits():
+    model, free = ModelConfig(84, 512, 2), 100 << 20
+
+    def needed(batch):
+        return bytes_needed(model, 50, batch, np.float32, 1, False, 0, 10, 5_000_000)
+
+    expect_memory(needed(30), needed(30), needed(1), 30)
+    with pytest.raises(DeviceError) as error:
+        expect_memory(needed(500), free, needed(1), 500)
+    message = str(error.value)
+    fits = int(message.split("; --batch ")[1].split()[0])
+    assert needed(fits) <= free < needed(fits + 1)
+    assert f"--batch 500: expected {needed(500) / 2**20:,.0f} MiB of device memory, found 100 free" in message
+    with pytest.raises(DeviceError, match="not even --batch 1 fits"):
+        expect_memory(needed(500), 1 << 20, needed(1), 500)

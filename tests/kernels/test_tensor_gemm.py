@@ -1,0 +1,226 @@
+"""kernels/tensor_gemm.cu on the emulator, and a library's products of what kernels/round.cu has rounded.
+
+Against float64 on operands that are rounded to the precision; the rounding bit by bit.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, environment
+from support.products import OPERATIONS, product
+from support.rounding import PRECISIONS, bits_of, rounded
+from support.tensor_library import TensorLibrary
+from test_kernel_mutations import mutant, sites
+
+from cuchar.devices.device import Limits
+from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.cuda.gemm import LibraryGemm, TensorGemm, gemm_of, prepared
+from cuchar.errors import ShapeError
+
+SIZES = [  # M, N, K
+    (1, 1, 1), (7, 33, 16), (16, 7, 33), (33, 130, 7), (130, 16, 130), (64, 64, 64), (1, 257, 40), (65, 1, 68), (50, 72, 96),
+]  # fmt: skip
+LARGE, SMALL = Limits(90, 1, 232_448), Limits(90, 132, 232_448)  # tiles: any number of blocks fills one multiprocessor
+
+
+@pytest.mark.parametrize("ta,tb", OPERATIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("gemm", [TensorGemm, LibraryGemm])
+def test_products_of_rounded_numbers(gemm, precision, ta, tb):
+    for number, size in enumerate(SIZES):
+        device = TensorLibrary(limits=LARGE if number % 3 == 2 else SMALL)
+        found, exact, bound = product(device, precision, *size, ta, tb, bool(number % 2), gemm=gemm)
+        assert (np.abs(found - exact) <= bound).all(), size
+
+
+@pytest.mark.parametrize("limits", [LARGE, SMALL], ids=["large tiles", "small tiles"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_schedule_gives_the_same_bits(precision, limits):
+    forward, reverse, shuffled = (
+        product(EmulatedDevice(schedule, 3, limits=limits), precision, 66, 70, 100, False, True, True)[0].tobytes()
+        for schedule in ("forward", "reverse", "shuffled")
+    )
+    assert forward == reverse == shuffled
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("other", ["fp32", *PRECISIONS])
+def test_the_bound_tells_precisions_apart(precision, other):
+    """A kernel that rounded to another precision, or not at all, would break it. fp16 is subnormal here."""
+    found, exact, bound = product(EmulatedDevice(), precision, 33, 65, 70, False, True, False, other, 2.0**-12)
+    assert (np.abs(found - exact) <= bound).all() == (other == precision)
+
+
+def test_matrices_that_are_not_aligned():
+    """Beginning anywhere in a buffer, as parameters do: rows of fours, but not at a multiple of 16 bytes."""
+    device, buffer = EmulatedDevice(), np.arange(2000, dtype=np.float32) % 64
+    a, b, out = (
+        buffer[3 : 3 + 33 * 8].reshape(33, 8),
+        buffer[1 : 1 + 7 * 8].reshape(7, 8),
+        device.empty((33, 7), np.float32),
+    )
+    TensorGemm(device, "fp16")(a, b, out, tb=True)
+    assert np.array_equal(out, a @ b.T)
+
+
+def test_sizes_that_do_not_go_together():
+    device = EmulatedDevice()
+    a, b, out = (device.empty(shape, np.float32) for shape in ((2, 3), (3, 4), (2, 4)))
+    with pytest.raises(ShapeError, match=r"expected \(2, 3\) and \(4, 3\), found \(2, 3\) and \(3, 4\)"):
+        TensorGemm(device, "bf16")(a, b, out, tb=True)
+
+
+# ---- By a library ----
+
+EDGES = np.array(  # ties to even and away from it, numbers that become 0, subnormal or infinite, and what is no number
+    [
+        0.0, -0.0, 1.0, 1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-11, 1 + 3 * 2.0**-11, -1 - 2.0**-8, 1 + 2.0**-8 + 2.0**-20,
+        65504, 65519.996, 65520, -65520, 3.3895314e38, 3.4e38, 2.0**-14, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 3 * 2.0**-25,
+        1e-45, -1e-40, 2.0**-133, 2.0**-134, np.inf, -np.inf, np.nan, np.float32(np.pi), -1e-7,
+    ],
+    np.float32,
+)  # fmt: skip
+HALVES = ("bf16", "fp16")
+
+
+def some_numbers(count):
+    """The edges at every place of a word, and numbers of many sizes."""
+    numbers = np.random.default_rng(count).normal(size=count) * 2.0 ** np.random.default_rng(1).integers(-30, 20, count)
+    numbers = numbers.astype(np.float32)
+    numbers[: len(EDGES)] = EDGES[:count]
+    numbers[-len(EDGES) :] = EDGES[-count:][::-1]
+    return numbers
+
+
+def words_of(precision, numbers):
+    """What kernels/round.cu makes of them, and what is behind that in a buffer full of 0xffff."""
+    count = numbers.size
+    kernel = EmulatedDevice().kernels("gemm/round.cu", {"PRECISION": precision.capitalize()})["round_numbers"]
+    words = np.full(-(-count // 2) * 2 + 600, 0xFFFF, np.uint16)
+    kernel(-(-count // 512), 256, numbers, words.view(np.uint32), np.int64(count))
+    return words[: -(-count // 2) * 2], words[-(-count // 2) * 2 :]
+
+
+def round_is_right(precision, count):
+    """Every word of so many numbers, which begin somewhere in a buffer; where they are odd in number, the last half is 0."""
+    buffer = np.full(count + 8, 7, np.float32)
+    numbers = buffer[3 : 3 + count]
+    numbers[:] = some_numbers(count)
+    words, behind = words_of(precision, numbers)
+    expected = np.append(bits_of(numbers, precision), [0] * (count % 2)).astype(np.uint16)
+    return np.array_equal(words, expected) and (behind == 0xFFFF).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 29, 511, 512, 513, 1025, 1537])
+@pytest.mark.parametrize("precision", HALVES)
+def test_words_are_the_nearest_numbers_bit_by_bit(precision, count):
+    assert round_is_right(precision, count)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_tensor_gemm import round_is_right
+
+from cuchar.devices import kernel_sources
+kernel_sources.kernel_folder = lambda: Path(sys.argv[1])
+print(all(round_is_right("bf16", count) for count in (29, 513)))
+"""
+
+
+@pytest.mark.parametrize("site", [None, *sites(ROOT / "kernels/round.cu")], ids=str)
+def test_no_changed_sign_of_the_rounding_goes_unnoticed(site, tmp_path):
+    """In a process of its own, which may end where memory is written that is not the kernel's."""
+    folder = mutant("gemm/round.cu", site, tmp_path / "kernels") if site else ROOT / "kernels"
+    command = [sys.executable, "-c", CHILD, str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    assert (run.returncode == 0 and run.stdout == "True\n") == (site is None), run.stderr
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_a_library_is_given_the_words_of_both_operands(precision):
+    """Of any size and anywhere in a buffer, though both are as large; and not those of products before."""
+    device = TensorLibrary()
+    gemm, generator = LibraryGemm(device, precision), np.random.default_rng(1)
+    for M, N, K in ((3, 3, 5), (5, 5, 3), (1, 1, 1), (7, 33, 15), (3, 3, 5)):
+        buffer = generator.normal(size=M * K + K * N + 9).astype(np.float32)
+        a, b = buffer[3 : 3 + M * K].reshape(M, K), buffer[M * K + 8 : M * K + 8 + K * N].reshape(K, N)
+        gemm(a, b, device.empty((M, N), np.float32))
+        name, *given = device.products[-1]
+        assert name == precision
+        for words, numbers in zip(given, (a, b), strict=True):
+            assert words.dtype == np.uint16 and np.array_equal(words, bits_of(numbers, precision))
+
+
+def test_a_matrix_times_itself_and_products_that_are_infinite():
+    device = TensorLibrary()
+    a, out = np.array([[1, 2.0**-9], [2.0**-9, 7e4]], np.float32), device.empty((2, 2), np.float32)
+    LibraryGemm(device, "bf16")(a, a, out)
+    large = 70_144.0  # 7e4 in bf16
+    expected = [[1 + 2.0**-18, 2.0**-9 + 2.0**-9 * large], [2.0**-9 + large * 2.0**-9, 2.0**-18 + large * large]]
+    assert np.array_equal(out, np.array(expected, np.float32))
+    LibraryGemm(device, "fp16")(a, np.ones((2, 1), np.float32), out[:, :1].copy())
+    assert device.products[-1][1][1, 1] == 0x7C00  # beyond fp16
+
+
+@pytest.mark.parametrize(
+    "sizes,by_library", [((8, 12, 4), True), ((8, 12, 5), False), ((8, 11, 4), False), ((7, 12, 4), True)]
+)
+def test_tf32_is_a_librarys_where_it_would_round(sizes, by_library):
+    """Of rows of fours, whose numbers it gets as they are."""
+    device = TensorLibrary()
+    (M, N, K), generator = sizes, np.random.default_rng(2)
+    a, b = (generator.normal(size=shape).astype(np.float32) for shape in ((M, K), (K, N)))
+    out = device.empty((M, N), np.float32)
+    LibraryGemm(device, "tf32")(a, b, out)
+    exact = rounded(a, "tf32").astype(float) @ rounded(b, "tf32").astype(float)
+    assert (np.abs(out - exact) <= 1e-6 * (np.abs(a) @ np.abs(b))).all()
+    assert len(device.products) == by_library
+    for _, left, right in device.products:
+        assert np.array_equal(left, a) and np.array_equal(right, b)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_what_is_prepared_is_rounded_once(precision, monkeypatch):
+    device, rounds = TensorLibrary(), []
+    gemm, generator = LibraryGemm(device, precision), np.random.default_rng(3)
+    kernel = gemm._round
+    monkeypatch.setattr(gemm, "_round", lambda *arguments: (rounds.append(arguments[2]), kernel(*arguments)))
+    a, b, c = (generator.normal(size=shape).astype(np.float32) for shape in ((6, 4), (6, 5), (6, 3)))
+    ready = prepared(gemm, "here", a)
+    for other in (b, c, b):
+        out = device.empty((4, other.shape[1]), np.float32)
+        gemm(ready, other, out, ta=True)
+        exact = rounded(a, precision).astype(float).T @ rounded(other, precision).astype(float)
+        assert np.array_equal(out, exact.astype(np.float32))
+    assert [id(array) for array in rounds] == [id(array) for array in (a, b, c, b)]
+
+
+def test_nothing_is_prepared_where_nothing_is_copied():
+    device, array = TensorLibrary(), np.ones((4, 4), np.float32)
+    for gemm in (device.gemm, TensorGemm(device, "bf16"), LibraryGemm(device, "tf32")):
+        assert prepared(gemm, "here", array) is array
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_captured_product_rounds_what_is_there_when_it_is_replayed(precision):
+    device = TensorLibrary()
+    gemm, out = LibraryGemm(device, precision), device.empty((4, 4), np.float32)
+    a, b = np.zeros((4, 4), np.float32), np.eye(4, dtype=np.float32)
+    replay = device.capture(lambda: gemm(a, b, out))
+    assert np.isnan(out).all() and not device.products
+    for seed in range(2):
+        a[...] = np.random.default_rng(seed).normal(size=(4, 4))
+        replay()
+        assert np.array_equal(out, rounded(a, precision))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_device_without_a_library_has_our_kernel(precision):
+    assert isinstance(gemm_of(EmulatedDevice(), precision), TensorGemm)
+    assert isinstance(gemm_of(TensorLibrary(), precision), LibraryGemm)
+    for device in (EmulatedDevice(), TensorLibrary()):
+        assert gemm_of(device, "fp32") == device.gemm

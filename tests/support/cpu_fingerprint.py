@@ -1,0 +1,63 @@
+"""What the C++ engine of a folder computes, as a digest.
+
+python tests/cpu_fingerprint.py KERNELS [COMPILER FLAGS]
+"""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.base import State
+from cuchar.engines.cpu import engine as cpu_engine
+from cuchar.parameters import initialise
+from cuchar.sampling import SampleConfig
+
+SHAPES = [(70, 50, 3, 13, 5), (5, 3, 1, 1, 3), (130, 70, 2, 5, 40)]  # V, H, L, B, T
+LAWS = ({"law": "exp"}, {"top_k": 4, "top_p": 0.6}, {"top_p": 0.4}, {"argmax": True}, {"temperature": 1e-4})
+
+
+def results(V: int, H: int, L: int, B: int, T: int, dtype: str = "f4", laws: Sequence[dict] = LAWS) -> list[np.ndarray]:
+    """Losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
+    model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
+    options = {"dropout": 0.3 if L == 3 else 0.0, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
+    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
+    engine, parameters = cpu_engine.CpuEngine(model, dtype), initialise(model, 0, dtype)
+    adam, ids = Adam(parameters.flat.size, dtype), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint8)
+    state = State(*generator.normal(0, 0.5, (2, L, B, H)).astype(dtype))
+    windows = Windows(ids, B, T, T)
+    learner = engine.learner(config, parameters, adam, state, windows)
+    trained = learner.train(0, 1, [0.1, 0.2])
+    state, (inputs, targets) = learner.fetch(), windows[1]
+    weights = engine.fold(parameters)
+    losses, end = engine.losses(weights, inputs, targets, state)
+    logits, _ = engine.forward(weights, inputs, state)
+    found = [*trained, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits.copy()]
+    for options in laws:
+        sampler = engine.sampler(weights, SampleConfig(**options), (5 << 32) | 7, range(2, 2 + B), inputs[-1], state, 9)
+        found += [sampler.make(50), sampler.make(1)]
+    parameters["head.bias"][-1] = np.inf
+    weights = engine.fold(parameters)
+    found.append(engine.sampler(weights, SampleConfig(), 7, range(B), inputs[-1], state, 9).make(1))
+    return found
+
+
+def digest_of(arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    kernel_sources.kernel_folder = lambda: folder
+    cpu_library.FLAGS = [*cpu_library.FLAGS, *sys.argv[2:]]
+    cpu_engine.thread_count, cpu_engine.PRODUCTS_A_THREAD = lambda: 3, 1
+    cpu_engine.aligned = np.zeros  # whose memory ends where the array does, for AddressSanitizer
+    print(digest_of([array for shape in SHAPES for array in results(*shape)]))

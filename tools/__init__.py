@@ -1,0 +1,1 @@
+"""What checks the kernels without a GPU, and what runs everything that needs one."""

@@ -1,0 +1,21 @@
+"""One stage, in a process of its own: python -m tools.gpu_stages STAGE FOLDER (or --describe)."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from cuchar.bench.processes import die_with_the_starter
+from cuchar.errors import DeviceError
+from tools.gpu_stages.device import describe
+from tools.gpu_stages.report import Report
+
+if sys.argv[1:] == ["--describe"]:
+    try:
+        print(json.dumps(describe()))
+    except DeviceError as error:
+        sys.exit(str(error))
+else:
+    die_with_the_starter()
+    stage, folder = sys.argv[1:]
+    import_module(f"tools.gpu_stages.{stage}").run_stage(Report(Path(folder), stage))

@@ -1,0 +1,137 @@
+"""Every kernel that the later stages launch, compiled side by side in processes: they find it in the cache.
+
+What there is to compile follows from the sizes that those stages and tests/gpu name: an engine over a device that only
+takes down what it is asked for says which files, with which macros.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from time import perf_counter
+from typing import Any
+
+from cuchar.bench.processes import die_with_the_starter
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.cuda.engine import CudaEngine
+from cuchar.engines.cuda.gemm import LibraryGemm, TensorGemm
+from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, draw_warps
+from cuchar.errors import CucharError
+from cuchar.evaluation import CHUNKS
+from tools.gpu_stages import one_step, parity, run, shapes, speed
+from tools.gpu_stages.device import device_under_test
+from tools.gpu_stages.report import Report
+
+MOST_WORKERS = 16
+Source = tuple[str, tuple[tuple[str, int | str], ...], bool]  # a file, its macros, whether its launches are cooperative
+
+
+@dataclass(frozen=True)
+class Work:
+    """Windows [T, B] that are trained on or scored."""
+
+    V: int
+    H: int
+    L: int
+    B: int
+    T: int
+    precision: str = "fp32"
+    dropout: bool = False
+    dtype: str = "f4"
+
+
+class Listing:
+    """A device that compiles nothing and takes down what it was asked to."""
+
+    gemm = None
+
+    def __init__(self, device: Any):
+        self.name, self.limits, self.has_tensor_library = device.name, device.limits, device.has_tensor_library
+        self.asked: dict[Source, None] = {}
+
+    def kernels(self, file: str, macros: dict[str, int | str], cooperative: bool = False) -> Mapping[str, None]:
+        self.asked[file, tuple(macros.items()), cooperative] = None
+        return defaultdict(lambda: None)
+
+
+def everything(device: Any) -> list[Source]:
+    """What the later stages ask for, each once."""
+    listing = Listing(device)
+    for work in works():
+        if device.limits.capability < LEAST_CAPABILITY[work.precision]:
+            continue
+        engine = CudaEngine(ModelConfig(work.V, work.H, work.L), listing, work.dtype, work.precision)
+        launches = engine.launches_for(work.T, work.B, work.dropout)
+        listing.kernels("training/adam.cu", launches.head.macros)
+        if not work.dropout and work.dtype == "f4":
+            _ = engine._sample_steps
+    for precision, least in LEAST_CAPABILITY.items():
+        if precision != "fp32" and device.limits.capability >= least:  # both kinds are tested, whichever is taken
+            TensorGemm(listing, precision)
+            LibraryGemm(listing, precision)
+    for identifier in ("unsigned char", "unsigned short"):
+        listing.kernels("training/windows.cu", {"ID": identifier})
+    for size in shapes.DRAWN:
+        listing.kernels("sampling/draw.cu", {"WARPS": draw_warps(ModelConfig(size, 1, 1))})
+    return list(listing.asked)
+
+
+def works() -> Iterator[Work]:
+    for dropout in (False, True):
+        for shape in (*shapes.RESIDENT, *shapes.PERSISTENT, *shapes.STEPWISE, *parity.SHAPES):
+            yield Work(*shape, dropout=dropout)
+        for hidden in shapes.TRAINED_HIDDEN.values():
+            yield trained(shapes.TRAINED_V, TrainConfig(**shapes.TRAINED, hidden=hidden, dropout=0.2 * dropout))
+        for V, H, L, B, T, precision in one_step.REGIMES:
+            yield Work(V, H, L, B, T, precision, dropout)
+    for shape in shapes.DOUBLE:
+        yield Work(*shape, dropout=True, dtype="f8")
+    for hidden in shapes.EVALUATED_HIDDEN.values():
+        for rows in shapes.EVALUATED_ROWS:
+            yield Work(shapes.EVALUATED_V, hidden, 2, rows, 32)
+    V = len(parity.load_text().vocabulary)
+    for config, _ in parity.CASES.values():
+        yield trained(V, config)
+    for precision in LEAST_CAPABILITY:
+        yield trained(V, replace(parity.ROUNDED, precision=precision))
+        yield trained(shapes.TRAINED_V, TrainConfig(hidden=shapes.SCALED_HIDDEN, steps=4, batch=3, precision=precision))
+        for shape in shapes.ROUNDED:
+            yield Work(*shape, precision=precision, dropout=True)
+    for sizes in speed.CONFIGURATIONS:
+        yield Work(sizes.V, sizes.H, sizes.L, sizes.B, sizes.T, sizes.precision)
+    for rows in (run.CONFIG.batch, CHUNKS):
+        yield replace(trained(V, run.CONFIG), B=rows)
+
+
+def trained(V: int, config: TrainConfig) -> Work:
+    return Work(V, config.hidden, config.layers, config.batch, config.steps, config.precision, config.dropout > 0)
+
+
+def run_stage(report: Report) -> None:
+    sources = everything(device_under_test())
+    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    # spawn: a process that is forked from one that has used CUDA cannot use it
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=die_with_the_starter) as pool:
+        outcomes = dict(zip(sources, pool.map(compiled, sources), strict=True))
+    for file in dict.fromkeys(file for file, _, _ in sources):
+        ours = [outcome for (name, _, _), outcome in outcomes.items() if name == file]
+        errors = [error for _, error in ours if error]
+        times = {"seconds in all processes": sum(seconds for seconds, _ in ours)}
+        report.add(file, not errors, times, builds=len(ours), note=errors[0] if errors else f"{len(ours)} builds")
+
+
+def compiled(source: Source) -> tuple[float, str | None]:
+    """Seconds, and the error if it does not compile."""
+    file, macros, cooperative = source
+    began, error = perf_counter(), None
+    try:
+        own_device().kernels(file, dict(macros), cooperative)
+    except CucharError as found:
+        error = str(found)
+    return perf_counter() - began, error
+
+
+own_device = cache(device_under_test)  # a process's own

@@ -1,0 +1,56 @@
+"""One training step, one evaluation and a few draws in each regime, small: what compute-sanitizer watches.
+
+Tensor cores' products are our own: compute-sanitizer 2025.3 does not see what a library's write, on Hopper by bulk copies,
+and under racecheck they end in an error. round.cu, which belongs to the library's, runs by itself.
+"""
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.cuda import learner as device_learner
+from cuchar.engines.cuda.engine import CudaEngine
+from cuchar.engines.cuda.gemm import LibraryGemm
+from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, make_plan, sample_plan
+from cuchar.parameters import initialise
+from cuchar.sampling import SampleConfig
+from tools.gpu_stages.device import device_under_test
+
+REGIMES = [  # V, H, L, B, T, precision
+    (84, 64, 2, 4, 6, "fp32"), (84, 64, 1, 4, 6, "fp32"), (84, 81, 2, 7, 4, "fp32"), (600, 24, 2, 3, 4, "fp32"),
+    (84, 720, 2, 3, 4, "fp32"), (84, 81, 2, 3, 4, "tf32"), (84, 64, 2, 3, 4, "bf16"), (84, 33, 2, 3, 4, "fp16"),
+]  # fmt: skip
+device_learner.MOST_WINDOWS = 2  # no more than there are steps: initcheck sees results read that no step has written
+
+if __name__ == "__main__":
+    device = device_under_test()
+    device.has_tensor_library = False
+    for V, H, L, B, T, precision in REGIMES:
+        if device.limits.capability < LEAST_CAPABILITY[precision]:
+            continue
+        model = ModelConfig(V, H, L)
+        config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, dropout=0.3, clip=0.5)
+        engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
+        ids = np.random.default_rng(0).integers(V, size=B * (3 * T + 1), dtype=np.uint16)
+        windows, state = Windows(ids, B, T, T), engine.zero_state(B)
+        learner = engine.learner(config, parameters, Adam(parameters.flat.size), state, windows)
+        losses, norms = learner.train(0, 1, [1e-3, 1e-3])
+        learner.fetch()
+        if precision in ("bf16", "fp16"):
+            halves = LibraryGemm(device, precision).in_16_bits("a", engine.fold(parameters)["head.weight"])
+            print(device.read(halves).size, flush=True)
+        scores, _ = engine.losses(engine.fold(parameters), *windows[2], state)
+        for law in (SampleConfig(law="exp"), SampleConfig(top_k=9, top_p=0.9)):
+            sampler = engine.sampler(engine.fold(parameters), law, 1, range(B), windows[2][0][-1], state, 0)
+            print(sample_plan(model, np.float32, device.limits), sampler.make(3)[-1], flush=True)
+        print(
+            make_plan(model, T, B, np.float32, device.limits, precision),
+            precision,
+            losses,
+            norms,
+            scores.mean(),
+            flush=True,
+        )
+        if not np.isfinite([*losses, *norms, scores.mean()]).all():
+            raise SystemExit("expected finite losses and norms")
