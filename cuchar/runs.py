@@ -150,7 +150,7 @@ def _train(trainer: Trainer, listener: Listener) -> None:
     config, folder = trainer.config, shlex.quote(str(trainer.folder.path))
     listener.note(
         f"{len(trainer.training):,} characters, {len(trainer.vocabulary)} distinct; "
-        f"{trainer.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
+        f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
         listener.note(
