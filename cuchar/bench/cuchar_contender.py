@@ -13,6 +13,7 @@ from cuchar.batches import Windows
 from cuchar.bench.configurations import WINDOWS, Configuration
 from cuchar.bench.contender import Burst
 from cuchar.bench.kernel_times import Recorder, kernel_times
+from cuchar.bench.machine import device_ms
 from cuchar.engines.base import Engine, Sampler, Streams, TrainingState
 from cuchar.errors import DivergedError
 from cuchar.parameters import Parameters, initialise
@@ -59,8 +60,8 @@ class CucharContender:
 
     def _timed(self, work: Callable[[], Any], loss: Callable[[], float | None]) -> Burst:
         device, began = getattr(self.engine, "device", None), perf_counter()
-        device_ms = work() if device is None else device.elapsed_ms(work)
-        return Burst(perf_counter() - began, None if device_ms is None else device_ms / 1e3, loss())
+        ms = device_ms(device, work)
+        return Burst(perf_counter() - began, None if ms is None else ms / 1e3, loss())
 
     def _make_sampler(self, streams: int) -> Sampler:
         weights, ids = self.engine.fold(self._parameters), np.zeros(streams, np.int64)

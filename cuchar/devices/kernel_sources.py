@@ -6,6 +6,7 @@ read from that text, is what a launch is held against: `Signature.bind`.
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -65,21 +66,61 @@ def join(file: str, macros: Mapping[str, int | str], overlay: Path | None = None
     return "\n".join([*defined, *expand(file)]) + "\n"
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """A kernel's: a number of a type, or a pointer to numbers of it; `number` is None for a pointer to structs."""
+
+    name: str
+    number: type[np.number] | None
+    is_pointer: bool
+
+    def expect(self, value: Any) -> None:
+        """
+        Raises:
+            ShapeError: the kernel would misread it.
+        """
+        number, is_array, found = self.number, bool(getattr(value, "shape", ())), repr(value)
+        if is_array:
+            found = f"an array of {value.dtype}"
+        if self.is_pointer and value is not None:
+            of_numbers = "" if number is None else f" of {np.dtype(number)}"
+            if not is_array or (number is not None and value.dtype != number):
+                raise ShapeError(f"{self.name}: expected an array{of_numbers}, found {found}")
+            if not value.flags.c_contiguous:
+                raise ShapeError(f"{self.name}: expected a C-ordered array, found strides {value.strides}")
+        elif number is not None and not self.is_pointer:
+            try:
+                number(exactly(number)(value))
+            except (TypeError, ValueError, OverflowError):
+                raise ShapeError(f"{self.name}: expected {np.dtype(number)}, found {found}") from None
+
+
+def exactly(number: type[np.number]) -> Callable[[Any], Any]:
+    """What takes numbers of that kind alone: no integer is made of 2.5."""
+    return index if issubclass(number, np.integer) else float
+
+
 class Signature:
     """A kernel's name and its parameters, as its source declares them."""
 
-    def __init__(self, kernel: str, parameters: str, aliases: Mapping[str, str]):
-        self.kernel, self.parameters = kernel, " ".join(parameters.split())
-        self._conversions: dict[str, Callable[[Any], Any]] = {}
-        for declaration in self.parameters.split(","):
+    def __init__(self, kernel: str, declarations: str, aliases: Mapping[str, str]):
+        self.kernel, self.declarations = kernel, " ".join(declarations.split())
+        self._parameters: list[Parameter] = []
+        for declaration in self.declarations.split(","):
             found = _PARAMETER.fullmatch(declaration.strip())
-            if not found:
-                raise DeviceError(f"{kernel}: expected parameters that are pointers or numbers, found {declaration}")
-            type_, is_pointer, name = found.groups()
+            type_, star, name = found.groups() if found else (declaration.strip(), "", "")
             while type_ in aliases:
                 type_ = aliases[type_]
-            convert = _array_conversion if is_pointer else _number_conversion
-            self._conversions[name] = convert(f"{kernel}: {name}", type_)
+            number = NUMBERS.get(type_)
+            if number is None and not star:
+                raise DeviceError(f"{kernel}: expected parameters that are pointers or numbers, found {type_} {name}")
+            self._parameters.append(Parameter(name, number, bool(star)))
+        # The same, as `bind` goes through them at every launch: an array's type, or what makes a number of a value.
+        self._in_order = [
+            (one.name, one.number and np.dtype(one.number), None, None) if one.is_pointer or one.number is None
+            else (one.name, None, exactly(one.number), one.number)
+            for one in self._parameters
+        ]  # fmt: skip
 
     def bind(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments in the parameters' order: numbers with the parameter's width, for None a pointer to nothing.
@@ -88,47 +129,33 @@ class Signature:
             ShapeError: a name is missing or is none of the parameters'; an array is not C-ordered, or not of the type
                 that the kernel reads; a number is none that the parameter can hold.
         """
+        bound: list[Any] = []
         try:
-            bound = tuple([convert(arguments[name]) for name, convert in self._conversions.items()])
-        except KeyError:
-            bound = ()
-        if len(bound) != len(arguments):
-            expected, found = ", ".join(self._conversions), ", ".join(arguments) or "none"
-            raise ShapeError(f"{self.kernel}: expected arguments {expected}, found {found}")
-        return bound
+            for name, dtype, exact, number in self._in_order:
+                value = arguments[name]
+                if exact is not None and number is not None:
+                    value = number(exact(value))
+                elif value is None:
+                    value = NULL
+                elif not (value.ndim and value.flags.c_contiguous and (dtype is None or value.dtype == dtype)):
+                    break
+                bound.append(value)
+        except (KeyError, AttributeError, TypeError, ValueError, OverflowError):
+            pass
+        if not len(bound) == len(arguments) == len(self._in_order):
+            self._complain(arguments)
+        return tuple(bound)
 
-
-def _array_conversion(what: str, type_: str) -> Callable[[Any], Any]:
-    dtype = np.dtype(NUMBERS[type_]) if type_ in NUMBERS else None  # None: a struct, whose bytes come in any array
-
-    def convert(value: Any) -> Any:
-        if value is None:
-            return NULL
-        if not getattr(value, "shape", ()):
-            raise ShapeError(f"{what}: expected an array, found {value!r}")
-        if dtype is not None and value.dtype != dtype:
-            raise ShapeError(f"{what}: expected an array of {dtype}, found {value.dtype}")
-        if not value.flags.c_contiguous:
-            raise ShapeError(f"{what}: expected a C-ordered array, found strides {value.strides}")
-        return value
-
-    return convert
-
-
-def _number_conversion(what: str, type_: str) -> Callable[[Any], Any]:
-    if type_ not in NUMBERS:
-        raise DeviceError(f"{what}: expected one of {', '.join(NUMBERS)}, found {type_}")
-    number = NUMBERS[type_]
-    exact: Callable[[Any], Any] = index if issubclass(number, np.integer) else float
-
-    def convert(value: Any) -> Any:
-        try:
-            return number(exact(value))
-        except (TypeError, ValueError, OverflowError):
-            found = f"an array of {value.dtype}" if getattr(value, "shape", ()) else repr(value)
-            raise ShapeError(f"{what}: expected {np.dtype(number)}, found {found}") from None
-
-    return convert
+    def _complain(self, arguments: Mapping[str, Any]) -> None:
+        names = [one.name for one in self._parameters]
+        if set(names) != set(arguments):
+            given = ", ".join(arguments) or "none"
+            raise ShapeError(f"{self.kernel}: expected arguments {', '.join(names)}, found {given}")
+        for one in self._parameters:
+            try:
+                one.expect(arguments[one.name])
+            except ShapeError as error:
+                raise ShapeError(f"{self.kernel}: {error}") from None
 
 
 def signatures(source: str) -> dict[str, Signature]:

@@ -149,7 +149,7 @@ class EmulatedDevice:
 
     def _compile(self, source: str, file: str, cluster: int, cooperative: bool) -> Mapping[str, Kernel]:
         found = signatures(source)
-        exported = "".join(f"EMULATE({name}, {signature.parameters})\n" for name, signature in found.items())
+        exported = "".join(f"EMULATE({name}, {signature.declarations})\n" for name, signature in found.items())
         library = compiler.load(source + exported, self._sanitize, self._notice)
         return {name: self._kernel(library, signature, cluster, cooperative) for name, signature in found.items()}
 

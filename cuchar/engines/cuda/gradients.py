@@ -43,7 +43,7 @@ class GemmLaunches:
         L, BH = self._model.layers, tape.B * self._model.hidden
         self._begin(
             ceil_div(L * BH, 256), 256, h=tape.h, c=tape.c, progress=tape.progress, flags=tape.flags,
-            count=tape.flags.size, L=L, T=tape.T, BH=BH, carry=carry,
+            flag_count=tape.flags.size, L=L, T=tape.T, BH=BH, carry=carry,
         )  # fmt: skip
         self._recurrence.forward(weights, tape, mask)
 
@@ -76,4 +76,4 @@ class GemmLaunches:
     def _sum_by_id(self, rows: Any, tape: Tape, out: Any) -> None:
         (N, M), V = rows.shape, self._model.vocabulary_size
         blocks = ceil_div(V * ceil_div(M, 256), 4)
-        self._sum_rows_by_id(blocks, 128, ids=tape.inputs, progress=tape.progress, rows=rows, out=out, N=N, M=M, V=V)
+        self._sum_rows_by_id(blocks, 128, inputs=tape.inputs, progress=tape.progress, rows=rows, out=out, N=N, M=M, V=V)

@@ -56,7 +56,7 @@ class Norm:
         self._kernel(
             norm_blocks(P) + 1, 256, partials=partials, gradients=gradients, squares=backward.squares,
             losses=tape.losses, mean_losses=tape.results, progress=tape.progress, scaling=tape.scaling, P=P,
-            S=partials.size // P, N=tape.N,
+            splits=partials.size // P, N=tape.N,
         )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ class DeviceLearner:
         tape.order(orders)
         self._cut(
             ceil_div(K * tape.N, 256), 256, corpus=self._corpus, steps=tape.steps, inputs=tape.inputs,
-            targets=tape.targets, K=K, T=tape.T, B=tape.B, row_length=windows.rows.shape[1],
+            targets=tape.targets, windows=K, T=tape.T, B=tape.B, row_length=windows.rows.shape[1],
         )  # fmt: skip
         most = self._launches.steps_at_once
         for steps in [most] * (K // most) + [1] * (K % most):
@@ -130,7 +130,7 @@ class DeviceLearner:
         P = self._weights.flat.size
         self._adam(
             ceil_div(P, 256), 256, parameters=self._weights.flat, gradients=backward.gradients.flat, m=self._m.flat,
-            v=self._v.flat, squares=backward.squares, count=norm_blocks(P), mean_losses=tape.results,
+            v=self._v.flat, squares=backward.squares, square_count=norm_blocks(P), mean_losses=tape.results,
             norms=tape.results[1], steps=tape.steps, progress=tape.progress, scaling=tape.scaling, clip=config.clip,
             P=P,
         )  # fmt: skip

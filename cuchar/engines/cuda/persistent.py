@@ -163,7 +163,7 @@ class PersistentRecurrence:
         division = self._plan.forward
         self._forward(
             division.blocks, division.threads, division.shared_bytes, parameters=weights.flat, inputs=tape.inputs,
-            h=tape.h, c=tape.c, gates=tape.gates, dropped=tape.dropped, flag_words=tape.flags[0],
+            h=tape.h, c=tape.c, gates=tape.gates, dropped=tape.dropped, flags=tape.flags[0],
             progress=tape.progress, T=tape.T, B=tape.B, **(mask or NO_MASK).arguments, steps=tape.steps,
         )  # fmt: skip
 
@@ -173,6 +173,6 @@ class PersistentRecurrence:
         division = self._plan.backward
         self._backward(
             division.blocks, division.threads, division.shared_bytes, parameters=weights.flat, c=tape.c,
-            gates=tape.gates, dh=backward.dh, flag_words=tape.flags[1], progress=tape.progress, T=tape.T, B=tape.B,
+            gates=tape.gates, dh=backward.dh, flags=tape.flags[1], progress=tape.progress, T=tape.T, B=tape.B,
             **(mask or NO_MASK).arguments, steps=tape.steps,
         )  # fmt: skip

@@ -132,7 +132,7 @@ class ResidentLaunches:
         self._weight_gradients(
             plan.tiles * plan.splits, 256, gates=tape.gates, h=tape.h, dropped=tape.dropped if mask else None,
             dlogits=tape.logits, inputs=tape.inputs, progress=tape.progress, partials=backward.partials, T=tape.T,
-            B=tape.B, S=plan.splits,
+            B=tape.B, splits=plan.splits,
         )  # fmt: skip
         self._norm(tape, backward)
 
@@ -173,6 +173,6 @@ class ResidentDrawing:
     def __call__(self, weights: Weights, tape: Tape, made: Any, law: dict[str, Any], position: int) -> None:
         count, streams = made.shape
         self._kernel(
-            streams, self._plan.threads, self._plan.shared_bytes, parameters=weights.flat, ids=tape.inputs, h=tape.h,
-            c=tape.c, made=made, K=count, S=streams, **law, position=position,
+            streams, self._plan.threads, self._plan.shared_bytes, parameters=weights.flat, inputs=tape.inputs, h=tape.h,
+            c=tape.c, made=made, count=count, streams=streams, **law, position=position,
         )  # fmt: skip

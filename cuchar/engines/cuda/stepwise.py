@@ -56,8 +56,8 @@ class StepwiseRecurrence:
                 gemm(h[t], recurrent, gates[t], tb=True, accumulate=layer > 0)
                 table, ids = (None, None) if layer else (inputs, tape.inputs[0, t])
                 self._cell_forward(
-                    ceil_div(B * H, 256), 256, gates=gates[t], bias=bias, table=table, ids=ids, progress=tape.progress,
-                    TB=N, c=c[t], c_next=c[t + 1], h_next=h[t + 1], B=B, H=H,
+                    ceil_div(B * H, 256), 256, gates=gates[t], bias=bias, table=table, inputs=ids, progress=tape.progress,
+                    N=N, c=c[t], c_next=c[t + 1], h_next=h[t + 1], B=B, H=H,
                 )  # fmt: skip
             if self._drop and mask:
                 self._drop(h[1:], tape.dropped[layer], layer, mask, tape)
@@ -73,7 +73,7 @@ class StepwiseRecurrence:
             for t in reversed(range(T)):
                 self._cell_backward(
                     ceil_div(B * H, 256), 256, gates=gates[t], c=c[t], c_next=c[t + 1], dh=dh[t], dc=backward.dc,
-                    last=t == T - 1, B=B, H=H,
+                    is_last=t == T - 1, B=B, H=H,
                 )  # fmt: skip
                 if t:
                     gemm(gates[t], recurrent, dh[t - 1], accumulate=True)
@@ -101,7 +101,7 @@ class StepwiseDrawing:
         for k in range(count):
             window()
             self._draw(
-                streams, 32 * self._warps, logits=tape.logits, p=p, ids=tape.inputs, made=made[k], V=self._V, **law,
+                streams, 32 * self._warps, logits=tape.logits, p=p, inputs=tape.inputs, made=made[k], V=self._V, **law,
                 position=position + k,
             )  # fmt: skip
 
