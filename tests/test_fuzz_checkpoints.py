@@ -266,9 +266,9 @@ def use(file):
     np.random.default_rng().bit_generator.state = run["generators"]["batches"]
     adam.scaling = LossScaling(**run.get("loss_scaling", {}))
     engine, _ = choose_engine("cpu", parameters.model, parameters.flat.dtype)
-    if config.steps * config.batch <= 1000:
-        ids = np.zeros(config.batch * (config.steps + 1), np.uint8)
-        windows = Windows(ids, config.batch, config.steps, config.window_stride)
+    if config.window * config.batch <= 1000:
+        ids = np.zeros(config.batch * (config.window + 1), np.uint8)
+        windows = Windows(ids, config.batch, config.window, config.window_stride)
         learner = engine.learner(config, parameters, adam, checkpoint.state, windows)
         with np.errstate(all="ignore"):
             learner.train(0, position.step + 1, [config.lr])

@@ -24,7 +24,7 @@ from cuchar.runs import resume_run, start_run
 from cuchar.training import Listener, Trainer
 
 SMALL = TrainConfig(
-    hidden=9, layers=2, steps=7, batch=5, epochs=3, lr=0.01, seed=3,
+    hidden=9, layers=2, window=7, batch=5, epochs=3, lr=0.01, seed=3,
     log_every=6, sample_every=8, sample_length=20, save_every=10,
 )  # fmt: skip
 DISCIPLINES = {
@@ -168,8 +168,8 @@ def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path)
     offsets, step = np.random.default_rng([config.seed, 1]), 0
     found = metrics(tmp_path / "run")
     for epoch in range(2):
-        offset = int(offsets.integers(config.steps))
-        windows = Windows(corpus.ids, config.batch, config.steps, config.steps, offset)
+        offset = int(offsets.integers(config.window))
+        windows = Windows(corpus.ids, config.batch, config.window, config.window, offset)
         for index in range(len(windows)):
             from cuchar.engines.base import Dropout
 
@@ -232,7 +232,7 @@ def test_same_seed_same_bits_another_seed_others(text, tmp_path):
 @pytest.mark.parametrize("split", ["tail", "streams"])
 def test_validation_loss_is_the_models_score_and_best_is_the_best(split, text, tmp_path):
     text.write_text(TEXT[:800] + TEXT[::-1][:800] + TEXT[:400])
-    config = replace(SMALL, epochs=6, lr=0.05, val_fraction=0.2, val_split=split, steps=4)
+    config = replace(SMALL, epochs=6, lr=0.05, val_fraction=0.2, val_split=split, window=4)
     start_run([text], config, out=tmp_path / "run")
     measured = {line["step"]: line["val_loss"] for line in metrics(tmp_path / "run") if "val_loss" in line}
     assert len(measured) == 6
@@ -302,9 +302,9 @@ def test_exploding_parameters_are_never_saved(text, tmp_path):
 @pytest.mark.parametrize("broken", ["loss", "norm"])
 def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, monkeypatch):
     """Five steps are asked for and the third fails: two are done, as if no more had been asked for."""
-    config = TrainConfig(hidden=5, steps=4, batch=3, carry_state=True)
+    config = TrainConfig(hidden=5, window=4, batch=3, carry_state=True)
     model, rates = ModelConfig(6, config.hidden, config.layers), [0.1, 0.2, 0.3, 0.4, 0.5]
-    windows = Windows(np.arange(90) % 6, config.batch, config.steps, config.steps)
+    windows = Windows(np.arange(90) % 6, config.batch, config.window, config.window)
     original, calls = engine_of.loss_and_gradients, []
 
     def failing(self, *arguments):

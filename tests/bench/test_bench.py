@@ -171,7 +171,7 @@ def test_growth_beside_the_arithmetics():
 def test_sizes_of_a_sweep():
     assert [one.H for one in configurations_along("hidden", NAMED["a"])] == [64, 128, 256, 512]
     assert [one.L for one in configurations_along("layers", NAMED["a"])] == [1, 2, 4, 8]
-    assert {one.H for one in configurations_along("steps", NAMED["b"])} == {512}
+    assert {one.H for one in configurations_along("window", NAMED["b"])} == {512}
 
 
 def result(ratio_value, spread=0.1, ms=2.0, device="Some CPU @ 2.0"):

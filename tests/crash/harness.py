@@ -34,7 +34,7 @@ KILLS_A_RUN = 2
 LAST_CALLS = 40  # of the some 300 of a run: from the last save on
 
 SMALL = TrainConfig(
-    hidden=9, layers=2, steps=7, batch=5, epochs=3, lr=0.01, seed=3,
+    hidden=9, layers=2, window=7, batch=5, epochs=3, lr=0.01, seed=3,
     log_every=6, sample_every=8, sample_length=20, save_every=10,
 )  # fmt: skip
 VALIDATED = replace(SMALL, val_fraction=0.1)

@@ -155,7 +155,7 @@ def test_twenty_steps_of_training_are_numpys():
     """Adam too, with clipping and decay; the state goes on; float64."""
     model = ModelConfig(30, 40, 2)
     config = TrainConfig(
-        hidden=40, layers=2, steps=9, batch=6, carry_state=True, dropout=0.2, clip=0.5, weight_decay=0.1
+        hidden=40, layers=2, window=9, batch=6, carry_state=True, dropout=0.2, clip=0.5, weight_decay=0.1
     )
     ids = np.random.default_rng(0).integers(30, size=6 * 200)
 
@@ -280,7 +280,7 @@ def test_a_forked_process_and_python_threads_have_threads_of_their_own(monkeypat
 @pytest.mark.parametrize("engine_of", [NumpyEngine, CpuEngine])
 def test_adam_leaves_all_as_it_is_where_the_norm_is_not_finite(engine_of, wrong):
     """1e25 squared is no float32."""
-    config = TrainConfig(hidden=5, steps=4, batch=3)
+    config = TrainConfig(hidden=5, window=4, batch=3)
     engine, parameters = engine_of(ModelConfig(6, 5, 2)), initialise(ModelConfig(6, 5, 2), 1)
     adam, windows = Adam(parameters.flat.size), Windows(np.arange(90) % 6, 3, 4, 4)
     learner = engine.learner(config, parameters, adam, engine.zero_state(3), windows)

@@ -33,8 +33,8 @@ OPTIONS = {"dropout": 0.3, "clip": 0.05, "weight_decay": 0.1}
         replace(TWENTY, **OPTIONS, schedule="step", carry_state=True),
         replace(TWENTY, hidden=96, layers=2, batch=8, carry_state=True, **OPTIONS, schedule="cosine"),
         replace(TWENTY, hidden=72, layers=3, batch=8, stride=5, **OPTIONS, schedule="step"),
-        replace(TWENTY, hidden=72, layers=2, batch=8, steps=16, carry_state=True, **OPTIONS, schedule="cosine"),
-        replace(TWENTY, hidden=72, layers=3, batch=8, steps=8, stride=5, **OPTIONS, schedule="step"),
+        replace(TWENTY, hidden=72, layers=2, batch=8, window=16, carry_state=True, **OPTIONS, schedule="cosine"),
+        replace(TWENTY, hidden=72, layers=3, batch=8, window=8, stride=5, **OPTIONS, schedule="step"),
     ],
     ids=[
         "resident windows", "resident carried", "stepwise carried", "stepwise windows", "persistent carried",
@@ -109,7 +109,7 @@ def test_divergence_names_the_step_and_changes_nothing_after_it(registers, text,
     engine = CudaEngine(model, EmulatedDevice(limits=limits))
     parameters = initialise(model, 0)
     adam = Adam(parameters.flat.size)
-    windows = Windows(corpus.ids, config.batch, config.steps, config.window_stride)
+    windows = Windows(corpus.ids, config.batch, config.window, config.window_stride)
     learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
     learner.train(0, 1, [0.01] * 3)
     learner.fetch()
@@ -153,7 +153,7 @@ def test_memory_needed_is_what_is_allocated(options, text, monkeypatch):
     config, ids = replace(SMALL, **options), load_corpus([text]).ids
     model = ModelConfig(29, config.hidden, config.layers)
     engine, parameters = CudaEngine(model, device), initialise(model, 0)
-    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.steps, config.steps)
+    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.window, config.window)
     engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
     assert said == [sum(array.nbytes for array in allocated)]
 
@@ -168,12 +168,12 @@ def test_memory_needed_has_room_for_what_is_rounded_for_a_library(shared_bytes, 
     config, ids = replace(SMALL, hidden=80, layers=2, precision=precision), load_corpus([text]).ids
     model = ModelConfig(30, config.hidden, config.layers)  # of even numbers, which fill whole words
     engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
-    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.steps, config.steps)
+    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.window, config.window)
     learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
     learner.train(0, 1, [0.01] * 2)
     operands = {operand.dtype.type for _, *both in device.products for operand in both}
     assert operands == {np.float32 if precision == "tf32" else np.uint16}
-    H, B, N = config.hidden, config.batch, config.batch * config.steps
+    H, B, N = config.hidden, config.batch, config.batch * config.window
     of_steps = 4 * N * H + 8 * H * H + 5 * B * H  # the stepwise regime's products in the recurrence have them
     more = 2 * of_steps if shared_bytes and precision != "tf32" else 0
     assert said == [sum(array.nbytes for array in allocated) + more]

@@ -169,7 +169,7 @@ def test_a_wait_in_vain_leaves_the_parameters_as_they_were(monkeypatch, tmp_path
     V, H, L, B, T = SMALL
     single = as_type(parameters, problem(*SMALL)[4], np.float32)
     ids = np.random.default_rng(0).integers(V, size=B * (2 * T + 1)).astype(np.uint8)
-    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B)
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B)
     engine = CudaEngine(model, EmulatedDevice(limits=CROWDED))
     learner = engine.learner(config, single[0], Adam(parameters.flat.size), single[1], Windows(ids, B, T, T))
     before = single[0].flat.copy()

@@ -28,7 +28,7 @@ def made(
 ) -> Checkpoint:
     """What a run of 7 steps with windows of 5 characters, 4 at once, may have saved."""
     model, generator = ModelConfig(len(characters), hidden, layers), np.random.default_rng(0)
-    config = TrainConfig(hidden=hidden, layers=layers, steps=5, batch=4, precision=precision, **options)
+    config = TrainConfig(hidden=hidden, layers=layers, window=5, batch=4, precision=precision, **options)
     parameters = initialise(model, 0, dtype)
     adam = Adam(parameters.flat.size, dtype)
     adam.m[:] = generator.normal(size=adam.m.size)

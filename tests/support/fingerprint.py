@@ -63,7 +63,7 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if "without" not in sys.argv[2] else 0.0
     options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
-    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
     precision = next((name for name in PRECISIONS if name in sys.argv[2]), "fp32")
     device = TensorLibrary if "library" in sys.argv[2] else EmulatedDevice
     engine = CudaEngine(model, device(schedule, 1, sanitize, limits), precision=precision)

@@ -126,7 +126,7 @@ class RoundingEngine:
 
 def train(engine, config, ids, steps, scaling=None, window=0, first=1):
     """Losses, norms, parameters and the loss scaling after `steps` steps of any engine, from seed 0 on."""
-    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.steps, config.steps)
+    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.window, config.window)
     adam = Adam(parameters.flat.size)
     adam.scaling = scaling or LossScaling()
     learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)

@@ -113,7 +113,7 @@ class CudaEngine:
     def learner(
         self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
     ) -> DeviceLearner:
-        kernels = self.launches_for(config.steps, config.batch, config.dropout > 0)
+        kernels = self.launches_for(config.window, config.batch, config.dropout > 0)
         return DeviceLearner(self.device, kernels, config, parameters, adam, state, windows)
 
     def sampler(

@@ -41,7 +41,7 @@ class DeviceLearner:
         state: State,
         windows: Windows,
     ):
-        model, dtype, T, B = parameters.model, parameters.flat.dtype, config.steps, config.batch
+        model, dtype, T, B = parameters.model, parameters.flat.dtype, config.window, config.batch
         expect_moments(adam, parameters)
         self._device, self._kernels, self._config = device, kernels, config
         self._host_parameters, self._host_adam = parameters, adam
@@ -68,7 +68,7 @@ class DeviceLearner:
             config, corpus = self._config, windows.ids.nbytes
             kernels, dropout = self._kernels, config.dropout > 0
             return bytes_needed(
-                model, config.steps, batch, dtype, kernels.splits, dropout, kernels.flags, most, corpus, kernels.copies
+                model, config.window, batch, dtype, kernels.splits, dropout, kernels.flags, most, corpus, kernels.copies
             )
 
         expect_memory(needed(self._config.batch), self._device.free_bytes(), needed(1), self._config.batch)
