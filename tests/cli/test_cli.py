@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TEXT
+from support.small_runs import TEXT
 
 import cuchar
 from cuchar.checkpoint import read_checkpoint

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from support.process import ROOT
 from support.rounding import bits_of, rounded
 from support.tensor_library import numbers_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import environment
+from support.process import environment
 
 from cuchar.devices.device import Device, Kernel, Limits
 from cuchar.devices.emulator import EmulatedDevice, sanitizer_environment
@@ -716,7 +716,7 @@ def test_without_a_compiler(monkeypatch):
 
 
 def test_whatever_the_kernels_headers_define_is_used():
-    sources = "".join(path.read_text() for path in kernel_folder().glob("*.cu*"))
+    sources = "".join(path.read_text() for path in kernel_folder().rglob("*.cu*"))
     code = re.sub(r"/\*.*?\*/|//[^\n]*", "", sources, flags=re.DOTALL)
     defined = re.findall(r"__device__ [^;{}()=]*?(\w+)\(", code)
     assert {"wait_flag", "add_release", "philox"} <= set(defined)

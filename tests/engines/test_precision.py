@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from support.problems import as_type, problem
 from support.rounding import PRECISIONS
 from support.rounding_engine import PRODUCTS, RoundingEngine
 from support.tensor_library import TensorLibrary
-from test_cuda_engine import as_type, problem
 
 from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig
