@@ -121,7 +121,7 @@ def lstm_step(plan: Resident) -> list[Phase]:
     hand_over = 0 if plan.cluster == 1 else DSMEM
     phases = []
     for direction in ("forward", "backward"):
-        file = f"lstm_{direction}.cuh"
+        file = f"resident/lstm_{direction}.cuh"
         body = source_lines(file, r"^\s+run\(")
         load = select(code, file, range(1, body.start))
         global_passes = 8 if direction == "forward" else 0
@@ -165,8 +165,8 @@ def head_phases(code: Code, plan: Resident) -> list[Phase]:
 
 def weight_gradients(plan: Resident) -> list[Phase]:
     sizes = {"REAL": "float", "HIDDEN": MODEL.hidden, "LAYERS": MODEL.layers, "VOCABULARY": MODEL.vocabulary_size}
-    file = "resident/weight_gradients.cu"
-    code = disassemble(file, sizes, CAPABILITY)["weight_gradients"]
+    file, name = "resident/weight_gradients.cu", "weight_gradients"
+    code = disassemble(file, sizes, CAPABILITY)[name]
     rows = ceil_div(T * B, plan.splits)
     tile = select(code, file, source_lines(file, r"return tile_product<4 \* H>\("))
     loop = next(
@@ -182,7 +182,7 @@ def weight_gradients(plan: Resident) -> list[Phase]:
     some = select(code, file, range(embedding.start, embedding.stop + 1))
     sums = [repeated(code, some, {"FADD": 8 * hits}) for hits in (HITS, 2, 2, 2, 2, 2, 2, 2)]
     clocks = Multiprocessor([[tile] * 8, sums]).run()
-    return [Phase(file.removesuffix(".cu"), "the busiest SM: a tile, eight characters", len(tile), clocks)]
+    return [Phase(name, "the busiest SM: a tile, eight characters", len(tile), clocks)]
 
 
 def small(file: str, name: str, counts: dict[str, int], blocks: int, *without: str) -> Phase:

@@ -117,7 +117,7 @@ def recurrence(sizes: Configuration, plan: Persistent) -> list[dict]:
         ("persistent_forward", plan.forward, H, 5),
         ("persistent_backward", plan.backward, 4 * H, 6),
     ):
-        code = disassemble(f"{kernel}.cu", macros | launch.macros, CAPABILITY)[kernel]
+        code = disassemble(f"persistent/{kernel}.cu", macros | launch.macros, CAPABILITY)[kernel]
         trace = item_trace(code, launch, inputs, sizes.precision, fetched)
         clocks = per_pass([[trace] * (launch.threads // 32)], 2, 4)
         traffic = 4 * inputs * sizes.B * launch.blocks // launch.groups  # bytes of a step

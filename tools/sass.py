@@ -24,7 +24,7 @@ class Instruction:
     address: int
     opcode: str
     target: str  # a branch's label
-    places: tuple[tuple[str, int], ...]  # files and lines, from the innermost call outwards
+    places: tuple[tuple[str, int], ...]  # files, as kernels/ has them, and lines, from the innermost call outwards
     stall: int
     sets: int  # the scoreboard of its result, 7 for none
     frees: int  # the scoreboard of its operands
@@ -58,7 +58,7 @@ def disassemble(file: str, macros: Mapping[str, int | str], capability: int) -> 
     return {name: parse(section) for name, section in zip(sections[1::2], sections[2::2], strict=True)}
 
 
-_PLACE = re.compile(r'//## File "(?:[^"]*/)?([^"/]+)", line (\d+)')
+_PLACE = re.compile(r'//## File "(?:[^"]*/)?([^"/]+/[^"/]+)", line (\d+)')
 _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+ )?\s*([\w.]+)([^;]*);\s+/\* 0x([0-9a-f]{16}) \*/")
 
 

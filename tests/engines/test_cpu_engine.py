@@ -21,11 +21,11 @@ from support.problems import SHAPES, as_type, problem
 from support.process import ROOT, environment
 from support.statistics_of_draws import LAWS
 
-from cuchar import engines
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.emulator.compiler import SANITIZERS, sanitizer_environment
+from cuchar.engines import choose
 from cuchar.engines.base import Dropout
 from cuchar.engines.cpu import engine as cpu_engine
 from cuchar.engines.cpu import library as cpu_library
@@ -322,8 +322,8 @@ def test_a_damaged_cache_or_none_costs_a_compilation_and_not_the_engine(tmp_path
     def notice(folder):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
         built_with(monkeypatch, "-O0")
-        engines._say_compiling.cache_clear()  # which is said once a process
-        assert engines.choose_engine("cpu", ModelConfig(2, 1, 1))[0].name == "C++"
+        choose._say_compiling.cache_clear()  # which is said once a process
+        assert choose.choose_engine("cpu", ModelConfig(2, 1, 1))[0].name == "C++"
         return capsys.readouterr().err
 
     (tmp_path / "file").write_text("")

@@ -11,6 +11,7 @@ import predict_large
 import pytest
 from multiprocessor import BARRIER, Multiprocessor
 from sass import Code, Instruction, source_lines
+from support.process import ROOT
 from support.tensor_library import TensorLibrary
 
 from cuchar.bench.configurations import Configuration
