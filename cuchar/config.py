@@ -167,14 +167,15 @@ def with_present_names(given: Mapping[str, Any], note: Callable[[str], None]) ->
     """Options by their present names; `note` is told, in a line each, of those that were given by a former one.
 
     Raises:
-        OptionError: an option that has one value by its present name and another by its former one.
+        OptionError: a wrong value, or one by the present name and another by the former one.
     """
     options = dict(given)
     for former, present in FORMER_NAMES.items():
         if former not in options:
             continue
-        value = options.pop(former)
-        if options.setdefault(present, value) != value:
+        value = check_option(former, TRAIN[present], options.pop(former))
+        options[present] = check_option(present, TRAIN[present], options.get(present, value))
+        if options[present] != value:
             raise OptionError(
                 f"{option(former)} is the former name of {option(present)}: expected one value, "
                 f"found {value} and {options[present]}"
