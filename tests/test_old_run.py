@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoints import signed, tensors_and_metadata
+from support.checkpoints import by_former_names, signed, tensors_and_metadata
 from support.small_runs import DISCIPLINES
 
 import cuchar
@@ -46,13 +46,6 @@ def options_of(run):
     """What each of a run folder's files says that the run's options are."""
     stored = {file.name: tensors_and_metadata(file)[1]["run"]["train"] for file in run.glob("*.safetensors")}
     return {"config.json": json.loads((run / "config.json").read_text())["train"], **stored}
-
-
-def with_former_name(train):
-    """The options as an older version wrote them; changes `train`."""
-    items = [("steps" if name == "window" else name, value) for name, value in train.items()]
-    train.clear()
-    train.update(items)
 
 
 def expect_the_bits_of(found, expected):
@@ -110,11 +103,11 @@ def test_a_run_of_today_with_yesterdays_names_goes_on_as_it_is(text, tmp_path, c
     run = start_run([text], short, out=tmp_path / "new", device="cpu")
     old = shutil.copytree(run, tmp_path / "old")
     stored = json.loads((old / "config.json").read_text())
-    with_former_name(stored["train"])
+    by_former_names(stored["train"])
     (old / "config.json").write_text(json.dumps(stored))
     for file in old.glob("*.safetensors"):
         tensors, body = tensors_and_metadata(file)
-        with_former_name(body["run"]["train"])
+        by_former_names(body["run"]["train"])
         file.write_bytes(signed(tensors, body))
         assert read_checkpoint(file).run["train"] == short.to_json()
     for folder in (run, old):

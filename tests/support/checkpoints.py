@@ -65,6 +65,13 @@ def tensors_and_metadata(path: Path) -> tuple[dict[str, np.ndarray], dict[str, A
     return load_file(path), body
 
 
+def by_former_names(train: dict[str, Any]) -> None:
+    """Change the options of training into those that an older version wrote."""
+    items = [("steps" if name == "window" else name, value) for name, value in train.items()]
+    train.clear()
+    train.update(items)
+
+
 def signed(tensors: dict[str, np.ndarray], body: dict[str, Any]) -> bytes:
     """A file with these contents, whatever they are, and the digest that fits them."""
     body = {**body, "sha256": _digest(tensors, body)}
