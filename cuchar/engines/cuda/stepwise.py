@@ -93,7 +93,7 @@ class PersistentRecurrence:
         if precision != "fp32":
             macros["PRECISION"] = precision.capitalize()
         self._forward, self._backward = (
-            device.kernels(f"{name}.cu", {**macros, **launch.macros}, cooperative=True)[name]
+            device.kernels(f"persistent/{name}.cu", {**macros, **launch.macros}, cooperative=True)[name]
             for name, launch in (("persistent_forward", plan.forward), ("persistent_backward", plan.backward))
         )
         self._no_mask = Mask.of(0, 0, dtype)
