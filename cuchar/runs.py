@@ -224,7 +224,7 @@ def _merge(path: Path, config: TrainConfig, options: dict[str, Any]) -> TrainCon
     for name, value in options.items():
         kept = getattr(config, name)
         if name == "stride":
-            value, kept = value or config.steps, config.window_stride
+            value, kept = value or config.window, config.window_stride
         if name not in TOTALS and value != kept:
             raise RunError(f"{option(name)}: expected the run's {kept} to resume {path}, found {value}")
     return replace(config, **{name: value for name, value in options.items() if name in TOTALS})

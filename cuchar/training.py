@@ -150,7 +150,7 @@ class Trainer:
             position.lr, position.grad_norm = rate, norm
             for mean in (position.since_line, position.since_summary, position.since_epoch):
                 mean.add(loss, seconds)
-            self.listener.step(step, loss, config.batch * config.steps)
+            self.listener.step(step, loss, config.batch * config.window)
 
     def _fetch(self) -> None:
         """Bring `changing` up to date, before it is looked at."""
@@ -215,11 +215,11 @@ class Trainer:
         self.learner.begin_epoch(self.windows)
 
     def _draw_offset(self) -> int:
-        return 0 if self.config.carry_state else int(self.batches.integers(self.config.steps))
+        return 0 if self.config.carry_state else int(self.batches.integers(self.config.window))
 
     def _cut(self) -> Windows:
         config = self.config
-        return Windows(self.training, config.batch, config.steps, config.window_stride, self.position.offset)
+        return Windows(self.training, config.batch, config.window, config.window_stride, self.position.offset)
 
     def _line(self, validation_loss: float | None) -> None:
         """One line of metrics.jsonl."""
@@ -231,7 +231,7 @@ class Trainer:
         metrics |= {
             "lr": position.lr,
             "grad_norm": position.grad_norm,
-            "chars_per_s": round(mean.count * config.batch * config.steps / mean.seconds),
+            "chars_per_s": round(mean.count * config.batch * config.window / mean.seconds),
             "elapsed_s": round(perf_counter() - self.started, 3),
         }
         self.loss, self.loss_since, position.since_line = mean.loss, position.step - mean.count, Mean()
@@ -310,6 +310,6 @@ class Trainer:
 
 def total_steps(characters: int, config: TrainConfig) -> int:
     """Steps of a whole run (an epoch's offset can make it a few fewer)."""
-    windows = Windows(np.empty(characters, np.uint8), config.batch, config.steps, config.window_stride)
+    windows = Windows(np.empty(characters, np.uint8), config.batch, config.window, config.window_stride)
     total = config.epochs * len(windows)
     return total if config.max_steps is None else min(total, config.max_steps)

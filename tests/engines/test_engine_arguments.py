@@ -104,7 +104,7 @@ def test_parameters_and_streams_that_do_not_fit_are_named(engine_of):
 
 def test_moments_and_texts_that_do_not_fit_are_named(engine_of):
     engine, parameters = engine_of(MODEL), initialise(MODEL, 0)
-    config, size = TrainConfig(hidden=3, steps=6, batch=4), parameters.flat.size
+    config, size = TrainConfig(hidden=3, window=6, batch=4), parameters.flat.size
     windows = Windows(np.zeros(100, np.uint8), 4, 6, 6)
     for adam in (Adam(size + 1), Adam(size, np.float64)):
         with pytest.raises(ShapeError, match=rf"Adam: expected \({size},\) float32, found \("):

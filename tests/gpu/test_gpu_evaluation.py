@@ -22,7 +22,7 @@ def trained(request):
     """Ids, and a model that has learnt something of them."""
     ids = (np.cumsum(np.random.default_rng(1).choice([1, 2, 9], 20_000, p=[0.7, 0.2, 0.1])) % V).astype(np.uint8)
     engine = NumpyEngine(ModelConfig(V, request.param, 2))
-    return ids, train(engine, TrainConfig(hidden=request.param, batch=8, steps=16, lr=0.01), ids, 40)[1]
+    return ids, train(engine, TrainConfig(hidden=request.param, batch=8, window=16, lr=0.01), ids, 40)[1]
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_draws_are_characters_and_the_state_moves_on():
 
 def test_bench_with_pytorch():
     command = [sys.executable, "-m", "cuchar", "bench", "--device", "cpu", "--peer", "eager"]
-    options = "--hidden 8 --layers 1 --steps 4 --batch 3 --sampling --json".split()
+    options = "--hidden 8 --layers 1 --window 4 --batch 3 --sampling --json".split()
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

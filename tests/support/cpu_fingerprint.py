@@ -1,6 +1,6 @@
 """What the C++ engine of a folder computes, as a digest.
 
-python tests/cpu_fingerprint.py KERNELS [COMPILER FLAGS]
+python tests/support/cpu_fingerprint.py KERNELS [COMPILER FLAGS]
 """
 
 import hashlib
@@ -13,8 +13,10 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
+from cuchar.devices import kernel_sources
 from cuchar.engines.base import State
 from cuchar.engines.cpu import engine as cpu_engine
+from cuchar.engines.cpu import library as cpu_library
 from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
 
@@ -26,7 +28,7 @@ def results(V: int, H: int, L: int, B: int, T: int, dtype: str = "f4", laws: Seq
     """Losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     options = {"dropout": 0.3 if L == 3 else 0.0, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
-    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
     engine, parameters = cpu_engine.CpuEngine(model, dtype), initialise(model, 0, dtype)
     adam, ids = Adam(parameters.flat.size, dtype), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint8)
     state = State(*generator.normal(0, 0.5, (2, L, B, H)).astype(dtype))

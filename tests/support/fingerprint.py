@@ -1,6 +1,6 @@
 """What the kernels of a folder compute on the emulator, as a digest.
 
-python tests/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
+python tests/support/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
 """
 
 import hashlib
@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from support.tensor_library import TensorLibrary
 
 from cuchar.adam import Adam, LossScaling
@@ -63,7 +66,7 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if "without" not in sys.argv[2] else 0.0
     options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
-    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
     precision = next((name for name in PRECISIONS if name in sys.argv[2]), "fp32")
     device = TensorLibrary if "library" in sys.argv[2] else EmulatedDevice
     engine = CudaEngine(model, device(schedule, 1, sanitize, limits), precision=precision)

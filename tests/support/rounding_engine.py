@@ -1,12 +1,16 @@
 """The model of engines/base.py in plain NumPy, but that matrix products round their operands as the kernels do.
 
-python tests/rounding_engine.py TEXT PRECISION STEPS    losses of the notebook's model, as JSON
+python tests/support/rounding_engine.py TEXT PRECISION STEPS    losses of the notebook's model, as JSON
 """
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from support.rounding import rounded
 
 from cuchar.adam import Adam, LossScaling
@@ -126,7 +130,7 @@ class RoundingEngine:
 
 def train(engine, config, ids, steps, scaling=None, window=0, first=1):
     """Losses, norms, parameters and the loss scaling after `steps` steps of any engine, from seed 0 on."""
-    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.steps, config.steps)
+    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.window, config.window)
     adam = Adam(parameters.flat.size)
     adam.scaling = scaling or LossScaling()
     learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)

@@ -97,7 +97,9 @@ def works() -> Iterator[Work]:
         yield trained(V, config)
     for precision in LEAST_CAPABILITY:
         yield trained(V, replace(parity.ROUNDED, precision=precision))
-        yield trained(shapes.TRAINED_V, TrainConfig(hidden=shapes.SCALED_HIDDEN, steps=4, batch=3, precision=precision))
+        yield trained(
+            shapes.TRAINED_V, TrainConfig(hidden=shapes.SCALED_HIDDEN, window=4, batch=3, precision=precision)
+        )
         for shape in shapes.ROUNDED:
             yield Work(*shape, precision=precision, dropout=True)
     for sizes in speed.CONFIGURATIONS:
@@ -107,7 +109,7 @@ def works() -> Iterator[Work]:
 
 
 def trained(V: int, config: TrainConfig) -> Work:
-    return Work(V, config.hidden, config.layers, config.batch, config.steps, config.precision, config.dropout > 0)
+    return Work(V, config.hidden, config.layers, config.batch, config.window, config.precision, config.dropout > 0)
 
 
 def run_stage(report: Report) -> None:

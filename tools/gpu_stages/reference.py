@@ -54,7 +54,7 @@ def train(engine: Engine, config: TrainConfig, ids: np.ndarray, steps: int) -> t
     parameters, half = initialise(engine.model, config.seed), steps // 2
     rates = [learning_rate(config, step, 0, steps) for step in range(1, steps + 1)]
     first, second = (
-        Windows(ids, config.batch, config.steps, config.window_stride, offset)
+        Windows(ids, config.batch, config.window, config.window_stride, offset)
         for offset in (0, 0 if config.carry_state else 3)
     )
     adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)

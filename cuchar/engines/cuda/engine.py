@@ -120,7 +120,7 @@ class CudaEngine:
         return self._launches[key]
 
     def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> DeviceLearner:
-        launches = self.launches_for(Window(config.steps, config.batch, config.dropout > 0))
+        launches = self.launches_for(Window(config.window, config.batch, config.dropout > 0))
         return DeviceLearner(self._target, launches, config, training, windows)
 
     def sampler(self, weights: Weights, config: SampleConfig, streams: Streams) -> DeviceSampler:

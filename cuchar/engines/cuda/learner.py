@@ -36,7 +36,7 @@ class DeviceLearner:
         expect_moments(training)
         self._target, self._device, self._launches = target, target.device, launches
         self._config, self._training = config, training
-        window = Window(config.steps, config.batch, config.dropout > 0)
+        window = Window(config.window, config.batch, config.dropout > 0)
         most = max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * window.N)))
         self._expect_memory(windows, most)
         host = training.parameters.flat, training.adam.m, training.adam.v
@@ -57,7 +57,7 @@ class DeviceLearner:
         config = self._config
 
         def needed(batch: int) -> int:
-            window = Window(config.steps, batch, config.dropout > 0)
+            window = Window(config.window, batch, config.dropout > 0)
             return bytes_needed(self._target, window, self._launches, most, windows.ids.nbytes)
 
         expect_memory(needed(config.batch), self._device.free_bytes(), needed(1), config.batch)
