@@ -31,6 +31,7 @@ from cuchar.adam import LossScaling
 from cuchar.batches import Windows
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
+from cuchar.engines.base import TrainingState
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import CheckpointError, DivergedError
 from cuchar.model import Model
@@ -269,10 +270,12 @@ def use(file):
     if config.window * config.batch <= 1000:
         ids = np.zeros(config.batch * (config.window + 1), np.uint8)
         windows = Windows(ids, config.batch, config.window, config.window_stride)
-        learner = engine.learner(config, parameters, adam, checkpoint.state, windows)
+        training = TrainingState(parameters, adam, checkpoint.state)
+        learner = engine.learner(config, training, windows)
         with np.errstate(all="ignore"):
             learner.train(0, position.step + 1, [config.lr])
-        assert learner.fetch().h.shape == checkpoint.state.h.shape
+        learner.fetch()
+        assert training.state.h.shape == checkpoint.state.h.shape
     model = Model(file, "cpu")
     model.vocabulary.decode(np.arange(len(model.vocabulary)))
     try:

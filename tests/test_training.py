@@ -14,6 +14,7 @@ from cuchar.batches import Windows, split_validation
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
+from cuchar.engines.base import TrainingState
 from cuchar.engines.cpu.engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError, OutputError, RunError, TextError
@@ -303,10 +304,11 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, m
     def train(asked):
         engine, parameters = engine_of(model), initialise(model, 1)
         adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
-        learner = engine.learner(config, parameters, adam, state, windows)
+        training = TrainingState(parameters, adam, state)
+        learner = engine.learner(config, training, windows)
         losses, norms = learner.train(1, 1, asked)
-        after = learner.fetch()
-        return losses, norms, [parameters.flat, adam.m, adam.v, after.h, after.c]
+        learner.fetch()
+        return losses, norms, [parameters.flat, adam.m, adam.v, training.state.h, training.state.c]
 
     losses, norms, arrays = train(rates[:2])
     monkeypatch.setattr(engine_of, "loss_and_gradients", failing)

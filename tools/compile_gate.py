@@ -27,19 +27,13 @@ from pathlib import Path
 from cuchar.bench.configurations import NAMED
 from cuchar.config import ModelConfig
 from cuchar.devices.device import Limits
-from cuchar.devices.kernel_sources import join, kernel_folder, kernel_names
+from cuchar.devices.kernel_sources import join, kernel_folder, signatures
 from cuchar.engines.cuda.gemm import TILES
+from cuchar.engines.cuda.head import one_pass_head
 from cuchar.engines.cuda.persistent import Persistent
-from cuchar.engines.cuda.regimes import (
-    LEAST_CAPABILITY,
-    OneBlock,
-    Resident,
-    draw_warps,
-    make_plan,
-    one_pass_head,
-    resident_plan,
-    sample_plan,
-)
+from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, make_plan, resident_plan, sample_plan
+from cuchar.engines.cuda.resident import OneBlock, Resident
+from cuchar.engines.cuda.stepwise import draw_warps
 
 TABLE = Path(__file__).parent.parent / "kernels/registers.md"
 OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space")  # RawModule's, without include paths
@@ -406,10 +400,10 @@ def rows_of(build: Build) -> list[Row]:
     source, architecture = build.source, ARCHITECTURES[build.capability]
     _, log = compile_source(source, build.capability)
     found = usages(log)
-    if sorted(found) != sorted(kernel_names(source)):
-        raise RuntimeError(f"{build}: expected kernels {kernel_names(source)}, found {sorted(found)} in the log")
+    if sorted(found) != sorted(signatures(source)):
+        raise RuntimeError(f"{build}: expected kernels {signatures(source)}, found {sorted(found)} in the log")
     rows = []
-    for name in kernel_names(source):
+    for name in signatures(source):
         usage, (threads, dynamic) = found[name], build.launch(name)
         shared = usage.shared_bytes + dynamic
         blocks = architecture.blocks_at_once(usage.registers, threads, shared)
@@ -447,7 +441,7 @@ def table(rows: list[Row]) -> str:
 def uncovered(rows: list[Row], capability: int) -> list[str]:
     """Kernels of kernels/ without a row on an architecture that has what they need, and precisions without one."""
     files = [path.name for path in kernel_folder().glob("*.cu")]
-    defined = {(file, name) for file in files for name in kernel_names(join(file, {}))}
+    defined = {(file, name) for file in files for name in signatures(join(file, {}))}
     if not precisions(capability):
         defined -= {("gemm/tensor_gemm.cu", "tensor_gemm"), ("gemm/round.cu", "round_numbers")}
     shapes = {row.shape.split()[0] for row in rows}

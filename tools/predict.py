@@ -37,13 +37,15 @@ from pathlib import Path
 
 import compile_gate
 import predict_large
+from cuchar.engines.sizes import ceil_div
 from multiprocessor import Multiprocessor, per_pass
 from sass import Code, Instruction, disassemble, repeated, select, source_lines, within
 
 from cuchar.config import ModelConfig
 from cuchar.devices.kernel_sources import kernel_folder
-from cuchar.engines.cuda.regimes import Resident, make_plan, norm_blocks
-from cuchar.engines.sizes import ceil_div
+from cuchar.engines.cuda.regimes import make_plan
+from cuchar.engines.cuda.resident import Resident
+from cuchar.engines.cuda.tape import norm_blocks
 from cuchar.parameters import parameter_count
 
 HERTZ, LAUNCH_SECONDS = 1.755e9, 1.3e-6

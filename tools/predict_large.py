@@ -18,13 +18,14 @@ from published figures (arXiv 2402.13499, 2501.12084) unless marked (e), an esti
 from dataclasses import dataclass
 
 import compile_gate
+from cuchar.engines.sizes import ceil_div
 from multiprocessor import per_pass
 from sass import Code, Instruction, disassemble, source_lines, within
 
 from cuchar.config import ModelConfig
+from cuchar.engines.cuda.head import one_pass_head
 from cuchar.engines.cuda.persistent import Division, Persistent
-from cuchar.engines.cuda.regimes import make_plan, one_pass_head
-from cuchar.engines.sizes import ceil_div
+from cuchar.engines.cuda.regimes import make_plan
 from cuchar.parameters import parameter_count
 
 HERTZ, CAPABILITY = 1.755e9, 90

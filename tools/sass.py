@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import compile_gate
+from cuchar.engines.sizes import ceil_div
 
 from cuchar.devices.kernel_sources import join, kernel_folder
-from cuchar.engines.sizes import ceil_div
 
 
 @dataclass(frozen=True)

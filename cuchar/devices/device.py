@@ -101,7 +101,7 @@ def product_sizes(a: Any, b: Any, out: Any, ta: bool, tb: bool) -> tuple[int, in
     expected = (K, M) if ta else (M, K), (N, K) if tb else (K, N)
     if (a.shape, b.shape) != expected:
         raise ShapeError(f"gemm: expected {expected[0]} and {expected[1]}, found {a.shape} and {b.shape}")
-    for array in (a, b, out):
+    for name, array in (("a", a), ("b", b), ("out", out)):
         if not array.flags.c_contiguous:
-            raise ShapeError(f"gemm: expected C-ordered arrays, found strides {array.strides}")
+            raise ShapeError(f"gemm: {name}: expected a C-ordered array, found strides {array.strides}")
     return M, N, K

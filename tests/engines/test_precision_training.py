@@ -20,6 +20,7 @@ from cuchar.checkpoint import read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.base import TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.errors import DivergedError
 from cuchar.interrupts import Interrupted
@@ -123,7 +124,7 @@ def test_gradients_that_overflow_at_scale_1_end_training(corpus):
     parameters["lstm.weight_hh_l1"][...] = 60_000
     adam, before = Adam(parameters.flat.size), parameters.flat.copy()
     adam.scaling = LossScaling(4.0)
-    learner = engine.learner(TINY, parameters, adam, engine.zero_state(3), windows)
+    learner = engine.learner(TINY, TrainingState(parameters, adam, engine.zero_state(3)), windows)
     losses, norms = learner.train(0, 1, [0.1] * 9)
     learner.fetch()
     assert losses == pytest.approx([np.log(len(corpus.vocabulary))] * 3)

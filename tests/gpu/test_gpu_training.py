@@ -6,7 +6,7 @@ import pytest
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import State
+from cuchar.engines.base import State, TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError
@@ -81,7 +81,7 @@ def learner_of(config, ids, device, state=None):
     parameters = initialise(ModelConfig(V, config.hidden, config.layers), 0)
     engine, windows = engine_of(config, device), Windows(ids, config.batch, config.window, config.window)
     adam, state = Adam(parameters.flat.size), state or engine.zero_state(config.batch)
-    return engine.learner(config, parameters, adam, state, windows), parameters
+    return engine.learner(config, TrainingState(parameters, adam, state), windows), parameters
 
 
 @pytest.mark.parametrize("diverging", [1, 3] if dry_run() else [1, 3, 18])

@@ -12,15 +12,17 @@ import pytest
 from multiprocessor import BARRIER, Multiprocessor
 from sass import Code, Instruction, source_lines
 from support.process import ROOT
+from support.targets import target_of
 from support.tensor_library import TensorLibrary
 
 from cuchar.bench.configurations import Configuration
-from cuchar.bench.cuchar_contender import Ours
+from cuchar.bench.cuchar_contender import CucharContender
 from cuchar.bench.kernel_times import Recorder
 from cuchar.devices.device import Limits
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Division
-from cuchar.engines.cuda.regimes import make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.target import Window
 
 COMMITTED = ROOT / "benchmarks/results/prediction-h100.json"
 
@@ -63,7 +65,10 @@ def test_larger_configurations_add_up_and_count_what_blocks_read_of_each_other(p
         assert len(found) == (2 if of["regime"] == "persistent" else 0)
         if not found:
             continue
-        plan = make_plan(sizes.model, sizes.T, sizes.B, "f4", compile_gate.ARCHITECTURES[90].limits, sizes.precision)
+        plan = plan_window(
+            target_of(sizes.model, compile_gate.ARCHITECTURES[90].limits, "f4", sizes.precision),
+            Window(sizes.T, sizes.B),
+        )
         H, stages = sizes.model.hidden, 2 * sizes.model.layers - 1
         for part, launch, width in zip(found, (plan.forward, plan.backward), (H, 4 * H), strict=True):  # h; da
             readers = launch.blocks / launch.groups / stages  # every block of a stage reads its group's rows
@@ -92,9 +97,12 @@ def test_launches_are_those_of_a_step(L, regime, precision):
             return kernels
 
     device = Device(limits=Limits(90, 6, 232_448 if regime == "persistent" else 0))
-    assert type(make_plan(sizes.model, T, B, "f4", device.limits, precision)).__name__.lower() == regime
+    assert (
+        type(plan_window(target_of(sizes.model, device.limits, "f4", precision), Window(T, B))).__name__.lower()
+        == regime
+    )
     recorder = Recorder(device)
-    Ours(CudaEngine(sizes.model, recorder, precision=precision), sizes).train(1)
+    CucharContender(CudaEngine(sizes.model, recorder, precision=precision), sizes).train(1)
     launches = [name for name, _ in recorder.launches if name != "cut_windows"]  # that one is of a chunk of steps
     expected = predict_large.launches_and_rounded(sizes.model, T, B, precision, regime == "persistent")
     assert (len(launches), sum(rounded)) == expected

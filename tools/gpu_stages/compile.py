@@ -18,7 +18,8 @@ from cuchar.bench.processes import die_with_the_starter
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.gemm import LibraryGemm, TensorGemm
-from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, draw_warps
+from cuchar.engines.cuda.regimes import LEAST_CAPABILITY
+from cuchar.engines.cuda.stepwise import draw_warps
 from cuchar.errors import CucharError
 from cuchar.evaluation import CHUNKS
 from tools.gpu_stages import one_step, parity, run, shapes, speed
