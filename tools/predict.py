@@ -35,8 +35,9 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import compile_gate
 import predict_large
+from architectures import ARCHITECTURES
+from machine_code import nvrtc_version
 from multiprocessor import Multiprocessor, per_pass
 from sass import Code, Instruction, disassemble, repeated, select, source_lines, within
 
@@ -191,7 +192,7 @@ def small(file: str, name: str, counts: dict[str, int], blocks: int, *without: s
     others = [source_lines(file, other) for other in without]
     some = [i for i in code.instructions if not any(within(i, file, other) for other in others)]
     trace = repeated(code, some, counts)
-    on_one = ceil_div(blocks, compile_gate.ARCHITECTURES[CAPABILITY].multiprocessors)
+    on_one = ceil_div(blocks, ARCHITECTURES[CAPABILITY].multiprocessors)
     return Phase(name, f"{on_one} blocks an SM", len(trace), Multiprocessor([[trace] * 8] * on_one).run())
 
 
@@ -209,7 +210,7 @@ def predict(plan: Resident) -> list[Phase]:
 
 def plans() -> dict[str, Resident]:
     """What plan.py takes, and what it would take without clusters."""
-    limits = compile_gate.ARCHITECTURES[CAPABILITY].limits
+    limits = ARCHITECTURES[CAPABILITY].limits
     own = make_plan(MODEL, T, B, "f4", limits)
     other = make_plan(MODEL, T, 4 * B, "f4", limits)
     if not (isinstance(own, Resident) and isinstance(other, Resident) and (own.cluster, other.cluster) == (2, 1)):
@@ -238,7 +239,7 @@ def result() -> dict:
     return {
         "what": "a prediction to be confronted with a measurement; no GPU was used",
         "configuration": "V84 H64 L2 B32 T32 float32, a training step on an H100",
-        "compiler": f"NVRTC {compile_gate.nvrtc_version()}",
+        "compiler": f"NVRTC {nvrtc_version()}",
         "floor_us": FLOOR,
         "goal_us": GOAL,
         "forms": forms,

@@ -17,7 +17,7 @@ from published figures (arXiv 2402.13499, 2501.12084) unless marked (e), an esti
 
 from dataclasses import dataclass
 
-import compile_gate
+from architectures import ARCHITECTURES
 from multiprocessor import per_pass
 from sass import Code, Instruction, disassemble, source_lines, within
 
@@ -159,7 +159,7 @@ def predict(sizes: Configuration) -> dict:
     """A training step: its parts in microseconds, and their sum or what Python takes to launch them."""
     model, T, B, precision = sizes.model, sizes.T, sizes.B, sizes.precision
     H, L, V, N = model.hidden, model.layers, model.vocabulary_size, T * B
-    plan = make_plan(model, T, B, "f4", compile_gate.ARCHITECTURES[CAPABILITY].limits, precision)
+    plan = make_plan(model, T, B, "f4", ARCHITECTURES[CAPABILITY].limits, precision)
     P, layers = parameter_count(model), 2 * L - 1
     parts = recurrence(sizes, plan) if isinstance(plan, Persistent) else []
     launches, rounded = launches_and_rounded(model, T, B, precision, bool(parts))

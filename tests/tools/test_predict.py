@@ -5,10 +5,11 @@ import subprocess
 import sys
 from collections import Counter
 
-import compile_gate
 import predict
 import predict_large
 import pytest
+from architectures import ARCHITECTURES
+from machine_code import nvrtc_version
 from multiprocessor import BARRIER, Multiprocessor
 from sass import Code, Instruction, source_lines
 from support.process import ROOT
@@ -49,7 +50,7 @@ def test_the_phases_add_up(predicted):
 def test_the_committed_prediction_is_of_these_kernels(predicted):
     committed, found = json.loads(COMMITTED.read_text()), predicted[1]
     advice = f"run python tools/predict.py --out {COMMITTED.name} in benchmarks/results and commit it"
-    assert committed["compiler"] == f"NVRTC {compile_gate.nvrtc_version()}", advice
+    assert committed["compiler"] == f"NVRTC {nvrtc_version()}", advice
     totals, now = ({form: content["us_a_step"] for form, content in of["forms"].items()} for of in (committed, found))
     assert now == pytest.approx(totals, rel=0.01), advice
     totals, now = ({of["configuration"]: of["us_a_step"] for of in all_["larger"]} for all_ in (committed, found))
@@ -63,7 +64,7 @@ def test_larger_configurations_add_up_and_count_what_blocks_read_of_each_other(p
         assert len(found) == (2 if of["regime"] == "persistent" else 0)
         if not found:
             continue
-        plan = make_plan(sizes.model, sizes.T, sizes.B, "f4", compile_gate.ARCHITECTURES[90].limits, sizes.precision)
+        plan = make_plan(sizes.model, sizes.T, sizes.B, "f4", ARCHITECTURES[90].limits, sizes.precision)
         H, stages = sizes.model.hidden, 2 * sizes.model.layers - 1
         for part, launch, width in zip(found, (plan.forward, plan.backward), (H, 4 * H), strict=True):  # h; da
             readers = launch.blocks / launch.groups / stages  # every block of a stage reads its group's rows
