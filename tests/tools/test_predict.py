@@ -5,14 +5,16 @@ import subprocess
 import sys
 from collections import Counter
 
-import compile_gate
+import numpy as np
 import predict
 import predict_large
 import pytest
+from architectures import ARCHITECTURES
+from listing import Listing
+from machine_code import nvrtc_version
 from multiprocessor import BARRIER, Multiprocessor
 from sass import Code, Instruction, source_lines
 from support.process import ROOT
-from support.targets import target_of
 from support.tensor_library import TensorLibrary
 
 from cuchar.bench.configurations import Configuration
@@ -22,7 +24,7 @@ from cuchar.devices.device import Limits
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Division
 from cuchar.engines.cuda.regimes import plan_window
-from cuchar.engines.cuda.target import Window
+from cuchar.engines.cuda.target import Target, Window
 
 COMMITTED = ROOT / "benchmarks/results/prediction-h100.json"
 
@@ -51,7 +53,7 @@ def test_the_phases_add_up(predicted):
 def test_the_committed_prediction_is_of_these_kernels(predicted):
     committed, found = json.loads(COMMITTED.read_text()), predicted[1]
     advice = f"run python tools/predict.py --out {COMMITTED.name} in benchmarks/results and commit it"
-    assert committed["compiler"] == f"NVRTC {compile_gate.nvrtc_version()}", advice
+    assert committed["compiler"] == f"NVRTC {nvrtc_version()}", advice
     totals, now = ({form: content["us_a_step"] for form, content in of["forms"].items()} for of in (committed, found))
     assert now == pytest.approx(totals, rel=0.01), advice
     totals, now = ({of["configuration"]: of["us_a_step"] for of in all_["larger"]} for all_ in (committed, found))
@@ -66,8 +68,7 @@ def test_larger_configurations_add_up_and_count_what_blocks_read_of_each_other(p
         if not found:
             continue
         plan = plan_window(
-            target_of(sizes.model, compile_gate.ARCHITECTURES[90].limits, "f4", sizes.precision),
-            Window(sizes.T, sizes.B),
+            Listing("", ARCHITECTURES[90].limits).target(sizes.model, sizes.precision), Window(sizes.T, sizes.B)
         )
         H, stages = sizes.model.hidden, 2 * sizes.model.layers - 1
         for part, launch, width in zip(found, (plan.forward, plan.backward), (H, 4 * H), strict=True):  # h; da
@@ -89,16 +90,16 @@ def test_launches_are_those_of_a_step(L, regime, precision):
             kernels = dict(super().kernels(*arguments, **options))
             if round_numbers := kernels.get("round_numbers"):
 
-                def launch(grid, block, array, *rest):
-                    rounded.append(array.size)
-                    round_numbers(grid, block, array, *rest)
+                def launch(*sizes, numbers, **arguments):
+                    rounded.append(numbers.size)
+                    round_numbers(*sizes, numbers=numbers, **arguments)
 
                 kernels["round_numbers"] = launch
             return kernels
 
     device = Device(limits=Limits(90, 6, 232_448 if regime == "persistent" else 0))
     assert (
-        type(plan_window(target_of(sizes.model, device.limits, "f4", precision), Window(T, B))).__name__.lower()
+        type(plan_window(Target(device, sizes.model, np.dtype("f4"), precision), Window(T, B))).__name__.lower()
         == regime
     )
     recorder = Recorder(device)
