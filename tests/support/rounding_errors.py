@@ -8,6 +8,7 @@ from support.rounding_engine import RoundingEngine
 from cuchar.adam import LossScaling
 from cuchar.engines.base import Dropout, Example
 from cuchar.engines.cuda.engine import CudaEngine
+from cuchar.engines.cuda.target import Window
 from cuchar.parameters import Parameters
 
 
@@ -19,7 +20,7 @@ def results(engine, parameters, state, inputs, targets, dropout):
     found = {"loss": np.array([loss]), "c": after.c, **dict(gradients.items())}
     if isinstance(engine, RoundingEngine):
         return found | engine.tape
-    tape, read = engine._tape(*inputs.shape, dropout is not None), engine.device.read
+    tape, read = engine._tape(Window(*inputs.shape, dropout is not None)), engine.device.read
     return found | {"h": read(tape.h), "dlogits": read(tape.logits).reshape(inputs.size, -1), "das": read(tape.gates)}
 
 
