@@ -115,11 +115,12 @@ inline void gradients(const Task& task, const Layout& layout, int thread) {
             if (layer == 0) {
                 sums_by_character(task, layout, task.gradients, gate, units);
             } else {
-                const real* below = layout.output(task, layer - 1);
-                outer_products(of_gate(layout.inputs(layer), H), units, H, da, 4 * Hp, below, Hp, N);
+                outer_products(
+                    of_gate(layout.inputs(layer), H), units, H, da, 4 * Hp, layout.output(task, layer - 1), Hp, N);
             }
         }
-    const real* output = layout.output(task, layout.L - 1);
-    outer_products(task.gradients + layout.head(), vocabulary, H, task.logits, layout.Vp, output, Hp, N);
+    outer_products(
+        task.gradients + layout.head(), vocabulary, H, task.logits, layout.Vp, layout.output(task, layout.L - 1), Hp,
+        N);
     column_sums(task.gradients + layout.head_bias(), vocabulary, task.logits, layout.Vp, N);
 }
