@@ -1,8 +1,11 @@
-/* cpu/adam.hpp: global norm, clipping and Adam over flat buffers.
- *   m = b1*m + (1-b1)*g    v = b2*v + (1-b2)*g*g    p = decay*p - step_size * m / (sqrt(v)/root + eps)
- * step_size = lr / (1 - b1^step)    root = sqrt(1 - b2^step)    decay = 1 - lr * weight decay
- * The norm is a sum over blocks of numbers, in order. It is infinite where its square is too large for `real`, since v
- * would be, too. Where it is not finite, nothing is changed.
+/* cpu/adam.hpp: the gradients' global norm, clipping, and Adam with decoupled weight decay, over flat buffers.
+ *   g = gradient * min(1, clip / norm)    m = b1*m + (1-b1)*g    v = b2*v + (1-b2)*g*g
+ *   p = p*decay - step_size * m / (sqrt(v)/root + epsilon)
+ *   step_size = lr / (1 - b1^s)    root = sqrt(1 - b2^s)    decay = 1 - lr * weight decay    s: training steps, from 1
+ * The squares are added in partial sums of NUMBERS numbers, each as `sum_of_squares` says, which every thread then adds
+ * in their order: the norm's bits do not depend on the number of threads.
+ * The norm is infinite where its square is too large for `real`, since v would be, too. Where the norm is not finite,
+ * nothing is changed.
  * Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; Pascanu et al. 2013. Reference: cuchar/adam.py
  */
 #pragma once
@@ -13,28 +16,33 @@
 
 #include "cpu/layout.hpp"
 
+/* One update's numbers and arrays, in the order that cuchar/engines/cpu/library.py has them in. */
 struct Update {
-    long size, threads;
-    real *parameters, *gradients, *m, *v;
-    double beta1, beta2, epsilon, step_size, root, decay, clip;  // clip: the largest norm; 0 is off
+    long size, threads;                       // `size`: how many parameters there are
+    real *parameters, *gradients, *m, *v;     // [size]
+    double beta1, beta2, epsilon, step_size, root, decay;
+    double clip;                              // the largest norm that is not clipped; 0 for no clipping
 };
 
+/* One partial sum: number i is added to sum i % 16, in the order of i, and these 16 are then added in their order. */
 inline double sum_of_squares(const real* numbers, long count) {
-    double parts[16] = {}, sum = 0;
-    for (long i = 0; i < count; ++i) parts[i % 16] += static_cast<double>(numbers[i]) * numbers[i];
-    for (const double part : parts) sum += part;
-    return sum;
+    double sums[16] = {}, total = 0;
+    for (long i = 0; i < count; ++i) sums[i % 16] += static_cast<double>(numbers[i]) * numbers[i];
+    for (const double sum : sums) total += sum;
+    return total;
 }
 
+/* Updates parameters, m and v in place, and returns the norm before clipping. */
 inline double adam(const Update& update) {
     constexpr long NUMBERS = 4096;
     std::vector<double> squares((update.size + NUMBERS - 1) / NUMBERS);
     double norm = 0;
-    Team::run(update.threads, [&](int thread, Team& team) {
-        const Share blocks(squares.size(), thread, update.threads);
-        for (long block = blocks.begin; block < blocks.end; ++block)
-            squares[block] = sum_of_squares(update.gradients + block * NUMBERS, std::min(NUMBERS, update.size - block * NUMBERS));
-        team.meet();
+    ThreadPool::run(update.threads, [&](int thread, ThreadPool& pool) {
+        const Share mine(squares.size(), thread, update.threads);
+        for (long index = mine.begin; index < mine.end; ++index)
+            squares[index] = sum_of_squares(
+                update.gradients + index * NUMBERS, std::min(NUMBERS, update.size - index * NUMBERS));
+        pool.meet();
         double sum = 0;
         for (const double square : squares) sum += square;
         const double found = std::sqrt(sum > std::numeric_limits<real>::max() ? HUGE_VAL : sum);
@@ -45,10 +53,12 @@ inline double adam(const Update& update) {
         const real step_size = update.step_size, root = update.root, decay = update.decay, epsilon = update.epsilon;
         real *__restrict p = update.parameters, *__restrict m = update.m, *__restrict v = update.v;
         const real* __restrict gradients = update.gradients;
-        for (long i = blocks.begin * NUMBERS; i < std::min(update.size, blocks.end * NUMBERS); ++i) {
+        for (long i = mine.begin * NUMBERS; i < std::min(update.size, mine.end * NUMBERS); ++i) {
             const real g = gradients[i] * scale;
+            // These stay in registers: to read them again from m and v would mean to wait for the stores.
             const real mean = m[i] * beta1 + g * new1, square = v[i] * beta2 + g * g * new2;
-            m[i] = mean, v[i] = square;  // and not read again from there, which would wait for the store
+            m[i] = mean;
+            v[i] = square;
             p[i] = p[i] * decay - step_size * mean / (std::sqrt(square) / root + epsilon);
         }
     });

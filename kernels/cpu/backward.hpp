@@ -1,34 +1,48 @@
-/* cpu/backward.hpp: from dlogits down to da of every layer, for some of the batch rows; da takes the gates' place. */
+/* cpu/backward.hpp: back-propagation through time, from dlogits to da of every layer, for one thread's batch rows.
+ *   dh = factors * (W_above^T da_above) + W_hh^T da_next         (for the last layer: W^T dlogits, with the head's W)
+ *   dc = dh*o*(1 - tanh(c')^2) + f_next*dc_next
+ *   da_i = dc*g*i*(1-i)    da_f = dc*c*f*(1-f)    da_g = dc*i*(1-g^2)    da_o = dh*tanh(c')*o*(1-o)
+ * c enters the time step and c' leaves it; `next` is of the time step after; factors are dropout's. da takes the place
+ * of the gates that it was computed from. Shapes are in layout.hpp; n = t*B + b numbers the characters of a window.
+ * A product with da is summed gate after gate, each as product.hpp says, and the two products are then added. The order
+ * depends neither on the tile nor on the number of threads.
+ */
 #pragma once
 
 #include "cpu/layout.hpp"
 
+/* 1 - x^2, by `fused`. */
 inline Lanes one_minus_square(Lanes x) { return fused(-x, x, all(1)); }
 
-/* R rows of a panel of units at one step. */
+/* da at time step t, for batch rows b..b+R-1 and the units of one panel of P vectors. */
 template <int R, int P>
-inline void cell_back(const Task& task, const Layout& at, long layer, long t, long b, long number, Number<R>, Number<P>) {
-    const long Hp = at.Hp, row = t * task.B + b, N = task.T * task.B;
+inline void cell_back(
+    const Task& task, const Layout& layout, long layer, long t, long b, long panel_index, Number<R>, Number<P>) {
+    const long Hp = layout.Hp, n = t * task.B + b, N = task.T * task.B;
     const real* const weights = task.weights;
-    real* const gates = task.gates + (layer * N + row) * 4 * Hp;
-    const auto add = [&](Lanes (&sum)[R][P], const real* da, const real* panels) {  // of the four gates of a layer
+    real* const gates = task.gates + (layer * N + n) * 4 * Hp;
+    const auto add_product = [&](Lanes (&sum)[R][P], const real* da, const real* panels) {
         for (long gate = 0; gate < 4; ++gate)
-            multiply<R, P>(sum, da + gate * Hp, 4 * Hp, panels + (number * 4 + gate) * at.H * P * LANES, at.H);
+            multiply<R, P>(
+                sum, da + gate * Hp, 4 * Hp, panels + (panel_index * 4 + gate) * layout.H * P * LANES, layout.H);
     };
     Lanes above[R][P] = {}, recurrent[R][P] = {};
-    if (layer + 1 == at.L)
-        multiply<R, P>(above, task.logits + row * at.Vp, at.Vp, weights + at.head_backward() + number * at.V * P * LANES, at.V);
-    else
-        add(above, gates + N * 4 * Hp, weights + at.inputs_backward(layer + 1));
-    if (t + 1 < task.T) add(recurrent, gates + task.B * 4 * Hp, weights + at.recurrent_backward(layer));
-    for (int p = 0; p < P && number * P + p < at.U; ++p)
+    if (layer + 1 == layout.L) {
+        multiply<R, P>(
+            above, task.logits + n * layout.Vp, layout.Vp,
+            weights + layout.head_backward() + panel_index * layout.V * P * LANES, layout.V);
+    } else {
+        add_product(above, gates + N * 4 * Hp, weights + layout.inputs_backward(layer + 1));
+    }
+    if (t + 1 < task.T) add_product(recurrent, gates + task.B * 4 * Hp, weights + layout.recurrent_backward(layer));
+    for (int p = 0; p < P && panel_index * P + p < layout.U; ++p)
         for (int r = 0; r < R; ++r) {
-            const long unit = (number * P + p) * LANES;
-            const real* c = task.c + (layer * (N + task.B) + row + r) * Hp + unit;
+            const long unit = (panel_index * P + p) * LANES;
+            const real* c = task.c + (layer * (N + task.B) + n + r) * Hp + unit;  // c' is B rows further on
             real* const gate = gates + r * 4 * Hp + unit;
-            real* const carried = task.dc + (b + r) * Hp + unit;
+            real* const carried = task.dc + (b + r) * Hp + unit;  // f_next*dc_next, then f*dc
             const Lanes i = load(gate), f = load(gate + Hp), g = load(gate + 2 * Hp), o = load(gate + 3 * Hp);
-            if (task.masks) above[r][p] *= load(task.masks + (layer * N + row + r) * Hp + unit);
+            if (task.masks) above[r][p] *= load(task.masks + (layer * N + n + r) * Hp + unit);
             const Lanes dh = above[r][p] + recurrent[r][p], tanh_c = tanh(load(c + task.B * Hp));
             Lanes dc = dh * o * one_minus_square(tanh_c);
             if (t + 1 < task.T) dc += load(carried);
@@ -40,11 +54,14 @@ inline void cell_back(const Task& task, const Layout& at, long layer, long t, lo
         }
 }
 
-inline void backward(const Task& task, const Layout& at, Share rows) {
-    for (long layer = at.L - 1; layer >= 0; --layer)
+/* From the last layer to the first, each from the last time step to the first. */
+inline void backward(const Task& task, const Layout& layout, Share batch_rows) {
+    for (long layer = layout.L - 1; layer >= 0; --layer)
         for (long t = task.T - 1; t >= 0; --t)
-            with<WIDTH>(at.units.width, [&](auto P) {
-                for (long number = 0; number < at.units.count; ++number)
-                    for_tiles<ROWS>(rows.begin, rows.end, [&](long b, auto R) { cell_back(task, at, layer, t, b, number, R, P); });
+            with<TILE_VECTORS>(layout.unit_panels.width, [&](auto P) {
+                for (long panel_index = 0; panel_index < layout.unit_panels.count; ++panel_index)
+                    for_tiles<TILE_ROWS>(batch_rows.begin, batch_rows.end, [&](long b, auto R) {
+                        cell_back(task, layout, layer, t, b, panel_index, R, P);
+                    });
             });
 }

@@ -1,8 +1,9 @@
-/* cpu/draw.hpp: one id from a stream's logits [V].
+/* cpu/draw.hpp: draws one id from the logits [V] of a stream.
  *   p = softmax(logits / temperature), or softmax(exp(min(logits / temperature, 700))) for the law "exp"
  *   top_k: p of all but the k likeliest is 0     top_p: p of all but the fewest likeliest that reach top_p is 0
  *   id = the first up to which the sum of p reaches uniform * (the sum of all)
- * Likelier: the larger logit as a float, of equal ones the lower id.
+ * Of two ids the likelier is the one with the larger logit, as a float, and of equal logits the lower id. argmax takes
+ * the likeliest of all. p is double and is summed in the order of ids; for top_p, in the order of likelihood.
  * Source: Holtzman et al. 2020 for top_p. Reference: cuchar/sampling.py
  */
 #pragma once
@@ -14,20 +15,26 @@
 
 #include "cpu/lanes.hpp"
 
+/* How to draw, in the order that cuchar/engines/cpu/library.py has the fields in. */
 struct Law {
-    long is_exp, argmax, top_k;  // top_k 0: off
-    double coldness, top_p;      // coldness: 1 / temperature
+    long is_exp, argmax;  // 0 or 1
+    long top_k;           // 0 for no limit
+    double coldness;      // 1 / temperature
+    double top_p;         // 1 for no limit
 };
 
-class Urn {
+/* Draws by one law, again and again, with the scratch space that takes. */
+class Sampler {
    public:
-    Urn(const Law& law, long V) : law(law), p(V), order(V) {}
+    Sampler(const Law& law, long V) : law(law), p(V), order(V) {}
 
-    /* -1 where a logit is not finite. */
+    /* An id, by a number `uniform` between 0 and 1; -1 where a logit is not finite. */
     int draw(const real* logits, double uniform) {
         const long V = p.size();
         if (!std::all_of(logits, logits + V, [](real logit) { return std::isfinite(logit); })) return -1;
-        const auto likelier = [&](int a, int b) { return static_cast<float>(logits[a]) > static_cast<float>(logits[b]); };
+        const auto likelier = [&](int a, int b) {
+            return static_cast<float>(logits[a]) > static_cast<float>(logits[b]);
+        };
         if (law.argmax) {
             int best = 0;
             for (int v = 1; v < V; ++v)
@@ -46,19 +53,23 @@ class Urn {
             long kept = law.top_k ? std::min(law.top_k, V) : V;
             double goal = 0, sum = 0;
             for (long rank = 0; rank < kept; ++rank) goal += p[order[rank]] * law.top_p;
-            for (long rank = 0; law.top_p < 1 && rank < kept; ++rank)
-                if ((sum += p[order[rank]]) >= goal) kept = rank + 1;
+            for (long rank = 0; law.top_p < 1 && rank < kept; ++rank) {
+                sum += p[order[rank]];
+                if (sum >= goal) kept = rank + 1;  // which ends the loop
+            }
             for (long rank = kept; rank < V; ++rank) p[order[rank]] = 0;
         }
         const double goal = uniform * std::accumulate(p.begin(), p.end(), 0.0);
         double sum = 0;
-        for (int v = 0; v < V; ++v)
-            if ((sum += p[v]) >= goal) return v;
+        for (int v = 0; v < V; ++v) {
+            sum += p[v];
+            if (sum >= goal) return v;
+        }
         return V - 1;
     }
 
    private:
     const Law& law;
     std::vector<double> p;
-    std::vector<int> order;
+    std::vector<int> order;  // the ids, the likeliest first
 };

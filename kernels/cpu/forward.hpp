@@ -1,117 +1,153 @@
-/* cpu/forward.hpp: layers, head and loss, for some of the batch rows. */
+/* cpu/forward.hpp: the layers, dropout, the head and the loss, for one thread's batch rows.
+ *   a = W_ih x + W_hh h + b    i,f,o = sigmoid(a_i, a_f, a_o)    g = tanh(a_g)    c' = f*c + i*g    h' = o*tanh(c')
+ *   logits = W y + b           loss = -log softmax(logits)[target]
+ * In layer 0, W_ih x is the character's column of W_ih. Above it, x is the output of the layer below: its h', with
+ * dropout times the factors. y is the last layer's output. Shapes are in layout.hpp; n = t*B + b numbers the characters
+ * of a window.
+ * A pre-activation is one sum over x and then over h, in the order that product.hpp tells, to which b is added last.
+ * The sum of a softmax is taken as `cross_entropy` says. These orders depend neither on the tile, nor on the number of
+ * threads, nor on the width of a vector.
+ */
 #pragma once
 
 #include <cmath>
 
 #include "cpu/layout.hpp"
 
+/* philox.cuh is written for CUDA: this is what it needs of CUDA's language. */
 #define __device__
 #define __forceinline__ inline
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<std::uint64_t>(a) * b >> 32; }
 #include "common/philox.cuh"
 
+/* sigmoid(x), given x/2. */
 inline Lanes sigmoid_of_half(Lanes half) { return fused(tanh(half), all(0.5), all(0.5)); }
 
-/* R rows of a vector of units at one step. */
+/* The cell at time step t, for batch rows b..b+R-1 and vector u of the units: the two products for its four gates, then
+ * the pointwise formulas on what is still in registers. Writes c' and h', and for backward the gates.
+ */
 template <int R>
-inline void cell(const Task& task, const Layout& at, long layer, long t, long b, long u, Number<R>) {
-    const long Hp = at.Hp, row = t * task.B + b, rows = task.T * task.B + task.B, unit = u * LANES;
+inline void cell(const Task& task, const Layout& layout, long layer, long t, long b, long u, Number<R>) {
+    const long Hp = layout.Hp, n = t * task.B + b, states = task.T * task.B + task.B, unit = u * LANES;
     const real* const weights = task.weights;
-    real* const h = task.h + (layer * rows + row) * Hp;
-    real* const c = task.c + (layer * rows + row) * Hp;
+    real* const h = task.h + (layer * states + n) * Hp;  // h' is B rows further on
+    real* const c = task.c + (layer * states + n) * Hp;
+    const long panel_offset = u * layout.H * 4 * LANES;
     Lanes sum[R][4] = {};
-    const long panel = u * at.H * 4 * LANES;
-    if (layer) multiply<R, 4>(sum, at.output(task, layer - 1) + row * Hp, Hp, weights + at.inputs_forward(layer) + panel, at.H);
-    multiply<R, 4>(sum, h, Hp, weights + at.recurrent_forward(layer) + panel, at.H);
+    if (layer)
+        multiply<R, 4>(
+            sum, layout.output(task, layer - 1) + n * Hp, Hp, weights + layout.inputs_forward(layer) + panel_offset,
+            layout.H);
+    multiply<R, 4>(sum, h, Hp, weights + layout.recurrent_forward(layer) + panel_offset, layout.H);
     Lanes held[R][4];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-        // Last, since most products are smaller than the forget gate's bias.
-        const real* start = weights + at.first(layer) + (layer ? 0 : task.inputs[row + r] * 4 * Hp);
+        // The bias comes last, since most products are smaller than the forget gate's.
+        const real* bias = weights + layout.layer_start(layer) + (layer ? 0 : task.inputs[n + r] * 4 * Hp);
 #pragma GCC unroll 4
-        for (int gate = 0; gate < 4; ++gate) held[r][gate] = sum[r][gate] + load(start + gate * Hp + unit);
+        for (int gate = 0; gate < 4; ++gate) held[r][gate] = sum[r][gate] + load(bias + gate * Hp + unit);
     }
     for (int r = 0; r < R; ++r) {
-        const Lanes i = sigmoid_of_half(held[r][0]), f = sigmoid_of_half(held[r][1]), g = tanh(held[r][2]), o = sigmoid_of_half(held[r][3]);
+        const Lanes i = sigmoid_of_half(held[r][0]), f = sigmoid_of_half(held[r][1]);
+        const Lanes g = tanh(held[r][2]), o = sigmoid_of_half(held[r][3]);
         const Lanes next = fused(f, load(c + r * Hp + unit), i * g);
         store(c + (task.B + r) * Hp + unit, next);
         store(h + (task.B + r) * Hp + unit, o * tanh(next));
         if (task.gates) {
-            real* gates = task.gates + (layer * task.T * task.B + row + r) * 4 * Hp + unit;
-            store(gates, i), store(gates + Hp, f), store(gates + 2 * Hp, g), store(gates + 3 * Hp, o);
+            real* gates = task.gates + (layer * task.T * task.B + n + r) * 4 * Hp + unit;
+            store(gates, i);
+            store(gates + Hp, f);
+            store(gates + 2 * Hp, g);
+            store(gates + 3 * Hp, o);
         }
     }
 }
 
-/* Factors of a row of a layer's output, and the row times them. */
-inline void drop(const Task& task, const Layout& at, long layer, long row) {
-    const long place = (layer * task.T * task.B + row) * at.Hp;
-    const real* h = task.h + (layer * (task.T + 1) * task.B + task.B + row) * at.Hp;
+/* Dropout's factors for a layer's output for character n, 0 or 1/(1 - probability), and the output times them. Element
+ * n*H + unit is dropped where its word of philox(element/4, layer, training step; seed) is below probability * 2^32.
+ */
+inline void drop(const Task& task, const Layout& layout, long layer, long n) {
+    const long offset = (layer * task.T * task.B + n) * layout.Hp;
+    const real* h = task.h + (layer * (task.T + 1) * task.B + task.B + n) * layout.Hp;
     const std::uint32_t threshold = static_cast<std::uint32_t>(task.dropout * 4294967296.0);
     const real scale = 1 / (1 - task.dropout);
-    const std::uint64_t first = static_cast<std::uint64_t>(row) * at.H;
-    for (std::uint64_t element = first; element < first + at.H;) {
-        const Words words = philox({static_cast<unsigned>(element / 4), static_cast<unsigned>(layer), static_cast<unsigned>(task.step), static_cast<unsigned>(task.step >> 32)}, task.seed);
+    const std::uint64_t first = static_cast<std::uint64_t>(n) * layout.H;
+    for (std::uint64_t element = first; element < first + layout.H;) {
+        const Words words = philox(
+            {static_cast<unsigned>(element / 4), static_cast<unsigned>(layer), static_cast<unsigned>(task.step),
+             static_cast<unsigned>(task.step >> 32)}, task.seed);
         const unsigned word[] = {words.w0, words.w1, words.w2, words.w3};
-        for (unsigned choice = element % 4; choice < 4 && element < first + at.H; ++choice, ++element)
-            task.masks[place + element - first] = word[choice] >= threshold ? scale : 0;
+        for (unsigned choice = element % 4; choice < 4 && element < first + layout.H; ++choice, ++element)
+            task.masks[offset + element - first] = word[choice] >= threshold ? scale : 0;
     }
-    for (long unit = 0; unit < at.H; ++unit) task.dropped[place + unit] = h[unit] * task.masks[place + unit];
+    for (long unit = 0; unit < layout.H; ++unit) task.dropped[offset + unit] = h[unit] * task.masks[offset + unit];
 }
 
-/* -log softmax(logits)[target]; with a way back, logits become the gradient of the mean over N. */
-inline real cross_entropy(real* logits, long V, long target, long N, bool way_back) {
+/* -log softmax(logits)[target] of one row of logits. With `with_backward`, the logits are replaced by the gradient of
+ * the mean loss over the N characters, and else by scratch numbers.
+ * Character v is added to partial sum v % PARTIAL_SUMS, in the order of v, and these are then added in their order: as
+ * many as the widest vector has lanes, whichever vector there is.
+ */
+inline real cross_entropy(real* logits, long V, long target, long N, bool with_backward) {
     real largest = logits[0], total = 0;
     for (long v = 1; v < V; ++v) largest = logits[v] > largest ? logits[v] : largest;
     const real chosen = logits[target] - largest;
-    constexpr int PARTS = 64 / sizeof(real);  // of the sum, however wide a vector is
-    real parts[PARTS] = {};
+    constexpr int PARTIAL_SUMS = 64 / sizeof(real);
+    real partial[PARTIAL_SUMS] = {};
     for (long v = 0; v < V; v += LANES) {
-        const Lanes e = exp_of_negative(load(logits + v) - largest);  // rows are padded
+        const Lanes e = exp_of_negative(load(logits + v) - largest);  // Rows are padded, so there are whole vectors.
         store(logits + v, e);
-        put(parts + v % PARTS, e, V - v, true);
+        put(partial + v % PARTIAL_SUMS, e, V - v, /*add=*/true);
     }
-    for (const real part : parts) total += part;
-    if (way_back) {
+    for (const real sum : partial) total += sum;
+    if (with_backward) {
         for (long v = 0; v < V; ++v) logits[v] /= total * N;
         logits[target] -= real(1) / N;
     }
     return std::log(total) - chosen;
 }
 
-/* Logits of R rows in a panel of characters at one step. */
+/* The logits of batch rows b..b+R-1 at time step t, for the characters of one panel of P vectors. */
 template <int R, int P>
-inline void logits_of(const Task& task, const Layout& at, long t, long b, long number, Number<R>, Number<P>) {
-    const real* const bias = task.weights + at.head_bias_row() + number * P * LANES;
-    const real* const panel = task.weights + at.head_forward() + number * at.H * P * LANES;
-    const real* const h = at.output(task, at.L - 1) + (t * task.B + b) * at.Hp;
-    real* const logits = task.logits + (t * task.B + b) * at.Vp + number * P * LANES;
+inline void logits_of(
+    const Task& task, const Layout& layout, long t, long b, long panel_index, Number<R>, Number<P>) {
+    const real* const bias = task.weights + layout.head_bias_row() + panel_index * P * LANES;
+    const real* const panel = task.weights + layout.head_forward() + panel_index * layout.H * P * LANES;
+    const real* const output = layout.output(task, layout.L - 1) + (t * task.B + b) * layout.Hp;
+    real* const logits = task.logits + (t * task.B + b) * layout.Vp + panel_index * P * LANES;
     Lanes sum[R][P] = {};
-    multiply<R, P>(sum, h, at.Hp, panel, at.H);
+    multiply<R, P>(sum, output, layout.Hp, panel, layout.H);
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p)
-        if ((number * P + p) * LANES < at.Vp)
+        if ((panel_index * P + p) * LANES < layout.Vp)
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) store(logits + r * at.Vp + p * LANES, sum[r][p] + load(bias + p * LANES));
+            for (int r = 0; r < R; ++r) store(logits + r * layout.Vp + p * LANES, sum[r][p] + load(bias + p * LANES));
 }
 
-inline void head(const Task& task, const Layout& at, long t, Share rows) {
-    with<WIDTH>(at.characters.width, [&](auto P) {
-        for (long number = 0; number < at.characters.count; ++number)
-            for_tiles<ROWS>(rows.begin, rows.end, [&](long b, auto R) { logits_of(task, at, t, b, number, R, P); });
+/* The logits of one time step, and, where there are targets, the losses. */
+inline void head(const Task& task, const Layout& layout, long t, Share batch_rows) {
+    with<TILE_VECTORS>(layout.vocabulary_panels.width, [&](auto P) {
+        for (long panel_index = 0; panel_index < layout.vocabulary_panels.count; ++panel_index)
+            for_tiles<TILE_ROWS>(batch_rows.begin, batch_rows.end, [&](long b, auto R) {
+                logits_of(task, layout, t, b, panel_index, R, P);
+            });
     });
     if (!task.targets) return;
-    for (long row = t * task.B + rows.begin; row < t * task.B + rows.end; ++row)
-        task.losses[row] = cross_entropy(task.logits + row * at.Vp, at.V, task.targets[row], task.T * task.B, task.gates);
+    for (long n = t * task.B + batch_rows.begin; n < t * task.B + batch_rows.end; ++n)
+        task.losses[n] = cross_entropy(
+            task.logits + n * layout.Vp, layout.V, task.targets[n], task.T * task.B, task.gates);
 }
 
-inline void forward(const Task& task, const Layout& at, Share rows) {
-    for (long layer = 0; layer < at.L; ++layer)
+/* Layer after layer, each through all time steps, and then the head for all time steps. */
+inline void forward(const Task& task, const Layout& layout, Share batch_rows) {
+    for (long layer = 0; layer < layout.L; ++layer)
         for (long t = 0; t < task.T; ++t) {
-            for (long u = 0; u < at.U; ++u)
-                for_tiles<GATE_ROWS>(rows.begin, rows.end, [&](long b, auto R) { cell(task, at, layer, t, b, u, R); });
+            for (long u = 0; u < layout.U; ++u)
+                for_tiles<CELL_ROWS>(batch_rows.begin, batch_rows.end, [&](long b, auto R) {
+                    cell(task, layout, layer, t, b, u, R);
+                });
             if (task.masks)
-                for (long b = rows.begin; b < rows.end; ++b) drop(task, at, layer, t * task.B + b);
+                for (long b = batch_rows.begin; b < batch_rows.end; ++b) drop(task, layout, layer, t * task.B + b);
         }
-    for (long t = 0; t < task.T; ++t) head(task, at, t, rows);
+    for (long t = 0; t < task.T; ++t) head(task, layout, t, batch_rows);
 }

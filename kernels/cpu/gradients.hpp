@@ -1,5 +1,11 @@
-/* cpu/gradients.hpp: the weights' gradients, sums over the N = T*B characters, from da and dlogits.
- * Sums are made in chunks of characters, in order, so that what a chunk reads stays in the cache and roundings stay few.
+/* cpu/gradients.hpp: the parameters' gradients, which are sums over the N = T*B characters of a window.
+ *   dW_hh = sum of da[n] h[n]^T    dW_ih = sum of da[n] x[n]^T    db = sum of da[n]
+ *   head: dW = sum of dlogits[n] y[n]^T    db = sum of dlogits[n]
+ * n = t*B + b numbers the characters. h[n] enters the time step, x[n] is the output of the layer below, y[n] that of
+ * the last layer. Layer 0 has characters for x: column v of its dW_ih is the sum of da[n] over the n with character v.
+ * Sums are taken in the order of n, in partial sums of PARTIAL_CHARACTERS characters, which are then added in their
+ * order: what a partial sum reads stays in the cache, and roundings stay few. Only layer 0's dW_ih is one sum in the
+ * order of n. One thread makes the whole of a sum, so neither the tile nor the number of threads changes a bit.
  */
 #pragma once
 
@@ -7,18 +13,24 @@
 
 #include "cpu/layout.hpp"
 
-constexpr long CHUNK = 128;  // characters
+constexpr long PARTIAL_CHARACTERS = 128;
 
-/* N characters' share in R rows of a panel of a product: sum over n of left[n, r] * right[n, column]. */
+/* R rows and one panel of the product of `outer_products`: the partial sum of N characters, which is stored in `out`
+ * or, with `add`, added to it. `left` and `right` point to the first character's rows, `out` to the first of the R
+ * rows.
+ */
 template <int R, int P>
-inline void product(real* out, long K, const real* left, long left_stride, const real* right, long right_stride, long column, long N, bool add, Number<R>, Number<P>) {
-    long place[P];  // the last vectors of the last panel may be beyond the row's end: they are not used
-    for (int p = 0; p < P; ++p) place[p] = std::min(column + p * LANES, right_stride - LANES);
+inline void outer_products_tile(
+    real* out, long K, const real* left, long left_stride, const real* right, long right_stride, long column, long N,
+    bool add, Number<R>, Number<P>) {
+    // The last vectors of the last panel may lie beyond the row's end. They read another vector and are not stored.
+    long columns[P];
+    for (int p = 0; p < P; ++p) columns[p] = std::min(column + p * LANES, right_stride - LANES);
     Lanes sum[R][P] = {};
     for (long n = 0; n < N; ++n, left += left_stride, right += right_stride) {
         Lanes row[P];
 #pragma GCC unroll 8
-        for (int p = 0; p < P; ++p) row[p] = load(right + place[p]);
+        for (int p = 0; p < P; ++p) row[p] = load(right + columns[p]);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -30,73 +42,85 @@ inline void product(real* out, long K, const real* left, long left_stride, const
         for (int p = 0; p < P; ++p) put(out + r * K + column + p * LANES, sum[r][p], K - column - p * LANES, add);
 }
 
-/* out[m, k] = sum over n of left[n, m] * right[n, k], for m in [begin, end), k < K. */
-inline void products(
+/* out[m, k] = sum over n of left[n, m] * right[n, k], for the rows m of one thread and all k < K. */
+inline void outer_products(
     real* out, Share rows, long K, const real* left, long left_stride, const real* right, long right_stride, long N) {
     const Panels panels(K);
-    with<WIDTH>(panels.width, [&](auto P) {
-        for (long n = 0; n < N; n += CHUNK)
-            for (long number = 0; number < panels.count; ++number)
-                for_tiles<ROWS>(rows.begin, rows.end, [&](long m, auto R) {
-                    product(
+    with<TILE_VECTORS>(panels.width, [&](auto P) {
+        for (long n = 0; n < N; n += PARTIAL_CHARACTERS)
+            for (long panel_index = 0; panel_index < panels.count; ++panel_index)
+                for_tiles<TILE_ROWS>(rows.begin, rows.end, [&](long m, auto R) {
+                    outer_products_tile(
                         out + m * K, K, left + n * left_stride + m, left_stride, right + n * right_stride, right_stride,
-                        number * panels.width * LANES, std::min(CHUNK, N - n), n > 0, R, P);
+                        panel_index * panels.width * LANES, std::min(PARTIAL_CHARACTERS, N - n), n > 0, R, P);
                 });
     });
 }
 
-/* out[m] = sum over n of left[n, m], for m in [begin, end). */
-inline void sums(real* out, Share rows, const real* left, long stride, long N) {
-    constexpr long COLUMNS = 64;
-    for (long m = rows.begin; m < rows.end; m += COLUMNS) {
-        const long width = std::min(COLUMNS, rows.end - m);
-        std::fill(out + m, out + m + width, real(0));
-        for (long n0 = 0; n0 < N; n0 += CHUNK) {
-            real part[COLUMNS] = {};
-            for (long n = n0; n < std::min(N, n0 + CHUNK); ++n)
-                for (long j = 0; j < width; ++j) part[j] += left[n * stride + m + j];
-            for (long j = 0; j < width; ++j) out[m + j] += part[j];
+/* out[m] = sum over n of left[n, m], for the m of one thread. */
+inline void column_sums(real* out, Share columns, const real* left, long stride, long N) {
+    constexpr long MOST = 64;  // columns at a time
+    for (long m = columns.begin; m < columns.end; m += MOST) {
+        const long count = std::min(MOST, columns.end - m);
+        std::fill(out + m, out + m + count, real(0));
+        for (long first = 0; first < N; first += PARTIAL_CHARACTERS) {
+            real partial[MOST] = {};
+            for (long n = first; n < std::min(N, first + PARTIAL_CHARACTERS); ++n)
+                for (long j = 0; j < count; ++j) partial[j] += left[n * stride + m + j];
+            for (long j = 0; j < count; ++j) out[m + j] += partial[j];
         }
     }
 }
 
-/* Layer 0: out[m, v] = sum over the n that have character v of da[n, m], for units [begin, end) of a gate; 0 where there is none. */
-inline void sums_by_character(const Task& task, const Layout& at, real* out, long gate, Share units) {
-    const long N = task.T * task.B, stride = 4 * at.Hp, width = units.end - units.begin;
-    std::vector<std::int32_t> place(at.V, -1), found;
-    for (long n = 0; n < N; ++n)
-        if (std::int32_t& slot = place[task.inputs[n]]; slot < 0) slot = found.size(), found.push_back(task.inputs[n]);
-    real* const sum = task.token_sums + gate * at.Hp + units.begin;
-    for (std::size_t slot = 0; slot < found.size(); ++slot) std::fill_n(sum + slot * stride, width, real(0));
+/* Layer 0's dW_ih: out[m, v] = sum of da[n, m] over the n whose character is v, or 0 where there is none, for some
+ * units m of a gate. The sums are first made in task.token_sums, a row for each character that the window has.
+ */
+inline void sums_by_character(const Task& task, const Layout& layout, real* out, long gate, Share units) {
+    const long N = task.T * task.B, stride = 4 * layout.Hp, count = units.end - units.begin;
+    std::vector<std::int32_t> row_of(layout.V, -1), found;  // a character's row, and the row's character
     for (long n = 0; n < N; ++n) {
-        const real* da = task.gates + n * stride + gate * at.Hp + units.begin;
-        real* to = sum + place[task.inputs[n]] * stride;
-        for (long j = 0; j < width; ++j) to[j] += da[j];
+        std::int32_t& row = row_of[task.inputs[n]];
+        if (row < 0) {
+            row = found.size();
+            found.push_back(task.inputs[n]);
+        }
     }
-    for (long j = 0; j < width; ++j) {
-        real* row = out + (gate * at.H + units.begin + j) * at.V;
-        std::fill_n(row, at.V, real(0));
-        for (std::size_t slot = 0; slot < found.size(); ++slot) row[found[slot]] = sum[slot * stride + j];
+    real* const sum = task.token_sums + gate * layout.Hp + units.begin;
+    for (std::size_t row = 0; row < found.size(); ++row) std::fill_n(sum + row * stride, count, real(0));
+    for (long n = 0; n < N; ++n) {
+        const real* da = task.gates + n * stride + gate * layout.Hp + units.begin;
+        real* to = sum + row_of[task.inputs[n]] * stride;
+        for (long j = 0; j < count; ++j) to[j] += da[j];
+    }
+    for (long j = 0; j < count; ++j) {
+        real* of_unit = out + (gate * layout.H + units.begin + j) * layout.V;
+        std::fill_n(of_unit, layout.V, real(0));
+        for (std::size_t row = 0; row < found.size(); ++row) of_unit[found[row]] = sum[row * stride + j];
     }
 }
 
-/* A thread's share. */
-inline void gradients(const Task& task, const Layout& at, int thread) {
-    const long N = task.T * task.B, H = at.H, Hp = at.Hp, rows = N + task.B;
-    const Share units(H, thread, task.threads), characters(at.V, thread, task.threads);
-    for (long layer = 0; layer < at.L; ++layer)
+/* One thread's share of all the gradients: some units of every gate of every layer, and some characters of the head. */
+inline void gradients(const Task& task, const Layout& layout, int thread) {
+    const long N = task.T * task.B, H = layout.H, Hp = layout.Hp, states = N + task.B;
+    const Share units(H, thread, task.threads), vocabulary(layout.V, thread, task.threads);
+    for (long layer = 0; layer < layout.L; ++layer)
         for (long gate = 0; gate < 4; ++gate) {
             const real* da = task.gates + layer * N * 4 * Hp + gate * Hp;
-            const auto into = [&](long tensor, long columns) { return task.gradients + tensor + gate * H * columns; };
-            const real* h = task.h + layer * rows * Hp;
-            products(into(at.recurrent(layer), H), units, H, da, 4 * Hp, h, Hp, N);
-            sums(into(at.bias(layer), 1), units, da, 4 * Hp, N);
+            const auto of_gate = [&](long tensor, long columns) {
+                return task.gradients + tensor + gate * H * columns;
+            };
+            const real* h = task.h + layer * states * Hp;
+            outer_products(of_gate(layout.recurrent(layer), H), units, H, da, 4 * Hp, h, Hp, N);
+            column_sums(of_gate(layout.bias(layer), 1), units, da, 4 * Hp, N);
             if (layer == 0) {
-                sums_by_character(task, at, task.gradients, gate, units);
+                sums_by_character(task, layout, task.gradients, gate, units);
             } else {
-                products(into(at.inputs(layer), H), units, H, da, 4 * Hp, at.output(task, layer - 1), Hp, N);
+                outer_products(
+                    of_gate(layout.inputs(layer), H), units, H, da, 4 * Hp, layout.output(task, layer - 1), Hp, N);
             }
         }
-    products(task.gradients + at.head(), characters, H, task.logits, at.Vp, at.output(task, at.L - 1), Hp, N);
-    sums(task.gradients + at.head_bias(), characters, task.logits, at.Vp, N);
+    outer_products(
+        task.gradients + layout.head(), vocabulary, H, task.logits, layout.Vp, layout.output(task, layout.L - 1), Hp,
+        N);
+    column_sums(task.gradients + layout.head_bias(), vocabulary, task.logits, layout.Vp, N);
 }

@@ -1,10 +1,12 @@
-/* cpu/lanes.hpp: as many numbers as a vector register of the processor holds, a*b + c of them, and exp and tanh.
+/* cpu/lanes.hpp: `Lanes`, the numbers of one vector register of the processor, with a*b + c, exp and tanh of each.
  *   e^x = 2^k * (1 + f),  k = round(x / ln 2),  f = e^r - 1 by Taylor's series of r = x - k ln 2, |r| <= ln 2 / 2
  *   tanh(x) = m / (m + 2),  m = e^2x - 1 = 2^k f + (2^k - 1), which loses no digits near 0
- * REAL is float or double. NaN stays NaN, so that a run that diverges is seen to.
- * The engine is compiled with -ffp-contract=off: where a product and a sum are rounded once, the source says `fused`, and
- * everywhere else each of them is rounded. Left to the compiler, the choice would differ from one template instance to the
- * next, and so would a number's bits with the tile that it happens to be computed in.
+ * The macro REAL, float or double, is the type of all the engine's numbers; a register holds LANES of them. What is
+ * computed in a lane depends on that lane's numbers alone, so a result has the same bits however many lanes there are.
+ * exp and tanh of NaN are NaN, so that a run that diverges is seen to.
+ * The engine is compiled with -ffp-contract=off: where a product and a sum are rounded once, the source says `fused`,
+ * and everywhere else each of them is rounded. Left to the compiler, the choice would differ from one template instance
+ * to the next, and so would a number's bits with the tile that it happens to be computed in.
  */
 #pragma once
 
@@ -23,6 +25,7 @@
 #endif
 using real = REAL;
 
+/* The bytes of a vector register and how many such registers there are, with the name that users are told. */
 #if defined(__AVX512F__)
 constexpr int REGISTER_BYTES = 64, REGISTERS = 32;
 constexpr char INSTRUCTIONS[] = "AVX-512";
@@ -39,7 +42,7 @@ constexpr char INSTRUCTIONS[] = "vectors of 16 bytes";
 constexpr int LANES = REGISTER_BYTES / sizeof(real);
 constexpr bool SINGLE = sizeof(real) == 4;
 
-using Whole = std::conditional_t<SINGLE, std::uint32_t, std::uint64_t>;
+using Whole = std::conditional_t<SINGLE, std::uint32_t, std::uint64_t>;  // as wide as `real`, for work on its bits
 typedef real Lanes __attribute__((vector_size(REGISTER_BYTES)));
 typedef Whole Wholes __attribute__((vector_size(REGISTER_BYTES)));
 
@@ -51,15 +54,18 @@ inline Lanes load(const real* from) {
 
 inline void store(real* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
 
-/* to[0..valid) = or += values */
+/* Stores the first `valid` lanes of `values` at `to`, or all of them where `valid` is more; with `add`, adds them to
+ * what is there.
+ */
 inline void put(real* to, Lanes values, long valid, bool add) {
     if (valid >= LANES) return store(to, add ? load(to) + values : values);
     for (long lane = 0; lane < valid; ++lane) to[lane] = add ? to[lane] + values[lane] : values[lane];
 }
 
-inline Lanes all(real x) { return x - Lanes{}; }  // not 0 + x, which makes 0 of -0
+/* x in every lane. It is written x - 0, since 0 + x would make 0 of -0. */
+inline Lanes all(real x) { return x - Lanes{}; }
 
-/* a*b + c, rounded once where the processor can do that, and else twice. */
+/* a*b + c, rounded once where the processor can do that. Elsewhere the product is rounded and then the sum. */
 #if defined(__AVX512F__)
 inline __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 inline __m512d fused(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
@@ -73,30 +79,34 @@ inline float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return v
 inline Lanes fused(Lanes a, Lanes b, Lanes c) { return a * b + c; }
 #endif
 
+/* x, but at least `low` and at most `high`; NaN, for which both comparisons are false, stays NaN. */
 inline Lanes clamp(Lanes x, real low, real high) {
     x = x < low ? all(low) : x;
     return x > high ? all(high) : x;
 }
 
+/* e^x = scale * (1 + fraction), where `scale` is a power of 2. */
 struct Power {
-    Lanes scale, fraction;  // e^x = scale * (1 + fraction)
+    Lanes scale, fraction;
 };
 
-/* For |x| up to 87 (float) or 700 (double). */
+/* e^x for |x| up to 87 (float) or 700 (double), where 2^k is neither infinite nor subnormal. */
 inline Power power(Lanes x) {
     constexpr real LOG2_E = 1.4426950408889634;
-    constexpr real HIGH = SINGLE ? 0.693359375 : 6.93147180369123816490e-1;  // of ln 2: k * HIGH is exact
+    // HIGH + LOW = ln 2. HIGH has so few bits that k * HIGH is exact.
+    constexpr real HIGH = SINGLE ? 0.693359375 : 6.93147180369123816490e-1;
     constexpr real LOW = SINGLE ? -2.12194440054690583e-4 : 1.90821492927058770002e-10;
-    constexpr real ROUND = SINGLE ? 12582912.0 : 6755399441055744.0;  // 1.5 * 2^fraction bits: adding it rounds
     constexpr int FRACTION_BITS = SINGLE ? 23 : 52, BIAS = SINGLE ? 127 : 1023;
-    constexpr int TERMS = SINGLE ? 7 : 13;
+    // 1.5 * 2^FRACTION_BITS. Added to a number, it rounds that to a whole one, which is then in the sum's lowest bits.
+    constexpr real ROUND = SINGLE ? 12582912.0 : 6755399441055744.0;
+    constexpr int TERMS = SINGLE ? 7 : 13;  // of Taylor's series: r + r^2/2! + ... + r^TERMS/TERMS!
     const Lanes rounded = fused(x, all(LOG2_E), all(ROUND));
     const Lanes k = rounded - ROUND;
     const Lanes r = fused(k, all(-LOW), fused(k, all(-HIGH), x));
+    Power result;
     Wholes bits;
     std::memcpy(&bits, &rounded, sizeof bits);
-    bits = (bits + BIAS) << FRACTION_BITS;
-    Power result;
+    bits = (bits + BIAS) << FRACTION_BITS;  // k + BIAS as the exponent of a number with fraction 0: 2^k
     std::memcpy(&result.scale, &bits, sizeof bits);
     double factorial = 1;
     for (int n = 2; n <= TERMS; ++n) factorial *= n;
@@ -110,7 +120,7 @@ inline Power power(Lanes x) {
     return result;
 }
 
-/* e^x for x <= 0; from -87 (-700) down it stays what it is there. */
+/* e^x for x <= 0. Below -87 (float) or -700 (double) the result is e^-87 or e^-700. */
 inline Lanes exp_of_negative(Lanes x) {
     constexpr real LEAST = SINGLE ? -87 : -700;
     const Power e = power(clamp(x, LEAST, 0));
@@ -118,7 +128,7 @@ inline Lanes exp_of_negative(Lanes x) {
 }
 
 inline Lanes tanh(Lanes x) {
-    constexpr real BOUND = SINGLE ? 10 : 20;  // tanh of it is 1 to the last bit
+    constexpr real BOUND = SINGLE ? 10 : 20;  // its tanh is 1 to the last bit
     const Power e = power(2 * clamp(x, -BOUND, BOUND));
     const Lanes m = fused(e.scale, e.fraction, e.scale - 1);
     return m / (m + 2);

@@ -1,7 +1,10 @@
-/* cpu/product.hpp: matrix products in registers, from packed panels.
- *   sum[r][p] += row_r[k] * panel[k][p]   for rows r < R, vectors p < P of columns, k = 0, 1, ...
- * A panel is what all k have of P vectors of columns, [K][P][LANES], so that it is read from its beginning to its end.
- * Every number is a sum over k in order, in parts of BLOCK, whatever R, P and the number of threads are.
+/* cpu/product.hpp: matrix products whose sums stay in registers, with one factor packed into panels.
+ *   sum[r][p] += row_r[k] * panel[k][p]   for rows r < R, vectors p < P of columns, k = 0 .. K-1
+ * A vector is LANES neighbouring columns. A panel holds P vectors for every k, as [K][P][LANES], so that the innermost
+ * loop reads it from its beginning to its end. A tile is the R x P vectors of sums that are computed together: each
+ * vector read from the panel serves R rows, and each number of a row serves P vectors.
+ * Every sum is taken in the order of k, in partial sums of PARTIAL_TERMS terms, which are then added in their order.
+ * Neither the tile nor the number of threads changes that, so neither changes a bit.
  */
 #pragma once
 
@@ -9,27 +12,31 @@
 
 #include "cpu/lanes.hpp"
 
-constexpr int ROWS = 6;                            // of a tile: with WIDTH vectors each, and WIDTH of a panel,
-constexpr int WIDTH = REGISTERS == 32 ? 4 : 2;     // they fill the registers
-constexpr int GATE_ROWS = REGISTERS == 32 ? 6 : 3; // where a tile has the four gates of one vector of units
-constexpr long BLOCK = 256;                        // of a long sum: fewer roundings of large numbers
+/* A tile's sums, the vectors read from the panel and one number of a row together fill the registers. */
+constexpr int TILE_ROWS = 6;
+constexpr int TILE_VECTORS = REGISTERS == 32 ? 4 : 2;
+constexpr int CELL_ROWS = REGISTERS == 32 ? 6 : 3;  // of a tile whose four vectors are the gates of one vector of units
+constexpr long PARTIAL_TERMS = 256;                 // Partial sums mean fewer roundings of large numbers.
 
+/* How many vectors hold so many numbers. */
 constexpr long vectors(long numbers) { return (numbers + LANES - 1) / LANES; }
 
-/* A matrix of `columns` cut into panels of equal width. */
+/* A matrix of `columns` is cut into `count` panels of `width` vectors. The last one may reach beyond the matrix. */
 struct Panels {
-    long count, width;  // width: vectors, P
+    long count, width;
 
     explicit Panels(long columns)
-        : count((vectors(columns) + WIDTH - 1) / WIDTH), width((vectors(columns) + count - 1) / count) {}
+        : count((vectors(columns) + TILE_VECTORS - 1) / TILE_VECTORS), width((vectors(columns) + count - 1) / count) {}
 
+    /* The numbers in all the panels of a matrix [K, columns]. */
     long size(long K) const { return count * K * width * LANES; }
 };
 
+/* A number that is part of a type, so that the compiler can unroll a loop over it. */
 template <int N>
 using Number = std::integral_constant<int, N>;
 
-/* call(Number<n>), for 1 <= n <= MOST. */
+/* Calls call(Number<n>{}) for an n from 1 to MOST that only the running program knows. */
 template <int MOST, class Call>
 inline void with(long n, Call call) {
     if constexpr (MOST > 1)
@@ -37,7 +44,9 @@ inline void with(long n, Call call) {
     call(Number<MOST>{});
 }
 
-/* call(first, Number<R>) for tiles of at most MOST rows that share [begin, end) evenly. */
+/* Cuts the rows [begin, end) into as few tiles as possible, of at most MOST rows and as equal as they can be, and calls
+ * call(first row, Number<rows of the tile>{}) for each.
+ */
 template <int MOST, class Call>
 inline void for_tiles(long begin, long end, Call call) {
     const long rows = end - begin, tiles = (rows + MOST - 1) / MOST;
@@ -47,44 +56,50 @@ inline void for_tiles(long begin, long end, Call call) {
     }
 }
 
+/* The product in this file's header. `rows` is the first of R rows, each of which begins `stride` numbers after the one
+ * before.
+ */
 template <int R, int P>
 inline __attribute__((always_inline)) void multiply(
     Lanes (&sum)[R][P], const real* rows, long stride, const real* panel, long K) {
-    for (long first = 0; first < K; first += BLOCK) {
-        Lanes part[R][P] = {};
-        for (long k = first; k < std::min(K, first + BLOCK); ++k, panel += P * LANES) {
+    for (long first = 0; first < K; first += PARTIAL_TERMS) {
+        Lanes partial[R][P] = {};
+        for (long k = first; k < std::min(K, first + PARTIAL_TERMS); ++k, panel += P * LANES) {
             Lanes weights[P];
 #pragma GCC unroll 8
             for (int p = 0; p < P; ++p) weights[p] = load(panel + p * LANES);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-                for (int p = 0; p < P; ++p) part[r][p] = fused(all(rows[r * stride + k]), weights[p], part[r][p]);
+                for (int p = 0; p < P; ++p)
+                    partial[r][p] = fused(all(rows[r * stride + k]), weights[p], partial[r][p]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) sum[r][p] += part[r][p];
+            for (int p = 0; p < P; ++p) sum[r][p] += partial[r][p];
     }
 }
 
-/* Panels of a matrix whose rows are the columns here: panel[k][p][lane] = value(row, k), row = the number of the column. */
-template <class Row>
-inline void pack_transposed(real* panel, long K, long width, Row row) {
+/* Packs one panel, [K][width][LANES], whose columns are rows of a matrix. column(p, lane) says which: it returns where
+ * that row's K numbers are and what they are multiplied by, or nullptr for a column of zeros.
+ */
+template <class Column>
+inline void pack_transposed(real* panel, long K, long width, Column column) {
     for (long p = 0; p < width; ++p)
         for (int lane = 0; lane < LANES; ++lane) {
-            const auto [from, scale] = row(p, lane);  // nullptr: zeros
+            const auto [from, scale] = column(p, lane);
             real* to = panel + p * LANES + lane;
             for (long k = 0; k < K; ++k) to[k * width * LANES] = from ? from[k] * scale : 0;
         }
 }
 
-/* Panel `number` of a matrix [K, columns], row-major. */
-inline void pack(real* panel, const real* from, long K, long columns, Panels panels, long number) {
-    const long first = number * panels.width * LANES, width = panels.width * LANES;
-    const long found = std::min(width, columns - first);
-    for (long k = 0; k < K; ++k, panel += width) {
+/* Packs panel `panel_index` of a row-major matrix [K, columns]. Columns beyond the matrix are zeros. */
+inline void pack(real* panel, const real* from, long K, long columns, Panels panels, long panel_index) {
+    const long first = panel_index * panels.width * LANES, size = panels.width * LANES;
+    const long found = std::min(size, columns - first);
+    for (long k = 0; k < K; ++k, panel += size) {
         std::copy_n(from + k * columns + first, found, panel);
-        std::fill(panel + found, panel + width, real(0));
+        std::fill(panel + found, panel + size, real(0));
     }
 }

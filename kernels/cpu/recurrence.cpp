@@ -1,10 +1,13 @@
-/* cpu/recurrence.cpp: forward and back-propagation through time on the processor, a whole window in one call.
+/* cpu/recurrence.cpp: the engine for processors, as the functions that Python calls (cuchar/engines/cpu/engine.py): a
+ * whole window forward, through the loss and back in one call, Adam, and sampling.
  *   a = W_ih x + W_hh h + b    i,f,o = sigmoid(a_i, a_f, a_o)    g = tanh(a_g)    c' = f*c + i*g    h' = o*tanh(c')
- *   dc = dh*o*(1 - tanh(c')^2) + f'*dc'    da_i = dc*g*i*(1-i)    da_f = dc*c*f*(1-f)    da_g = dc*i*(1-g^2)
- *   da_o = dh*tanh(c')*o*(1-o)    dh = W_above^T da_above + W_hh^T da'              (' of the step after)
- * Batch rows do not meet before the weights' gradients. So every thread takes some rows through all layers and steps,
- * forward and back; then they share the gradients' rows. A thread reads a step's weights once for all of its rows.
- * Every number has one order of summation: the same bits, whatever the number of threads is.
+ *   dh = W_above^T da_above + W_hh^T da_next    dc = dh*o*(1 - tanh(c')^2) + f_next*dc_next
+ *   da_i = dc*g*i*(1-i)    da_f = dc*c*f*(1-f)    da_g = dc*i*(1-g^2)    da_o = dh*tanh(c')*o*(1-o)
+ * `next` is of the time step after. What a call takes is in `Task` (layout.hpp), `Update` (adam.hpp), `Law` (draw.hpp).
+ * Batch rows do not meet before the parameters' gradients are summed. So every thread takes its share of the batch rows
+ * through all layers and time steps, forward and back, reading a time step's weights once for a tile of them. Then the
+ * threads meet, and share the gradients' rows.
+ * Every sum has one order, which the header of its file tells: the number of threads changes no bit.
  * Reference: cuchar/engines/numpy_engine.py
  */
 #include "cpu/adam.hpp"
@@ -15,77 +18,85 @@
 
 extern "C" {
 
+/* The name of the vector instructions that this was compiled for. */
 const char* instructions() { return INSTRUCTIONS; }
 
+/* How many numbers a vector holds, which rows are padded to a multiple of. */
 int lanes() { return LANES; }
 
+/* How many numbers the folded weights of a model have. */
 long weights_size(const Task* task) { return Layout(*task).size(); }
 
-/* `trips` times the multiplications and additions of a tile in registers, on each of the threads: no product is faster.
- * Returns how many operations that were.
+/* Repeats `trips` times, on each of the threads, the multiplications and additions of a tile whose numbers are all in
+ * registers. No product is faster, so this measures the processor's limit. Returns the number of operations.
  */
 double multiply_add(long threads, long trips) {
     std::vector<Lanes> kept(threads);
-    Team::run(threads, [&](int thread, Team&) {
-        constexpr int SUMS = ROWS * WIDTH;
+    ThreadPool::run(threads, [&](int thread, ThreadPool&) {
+        constexpr int SUMS = TILE_ROWS * TILE_VECTORS;
         Lanes sum[SUMS], factor = all(0.5);
-        for (int i = 0; i < SUMS; ++i) sum[i] = all(thread + i);  // others, or the compiler makes one of them
+        for (int i = 0; i < SUMS; ++i) sum[i] = all(thread + i);  // If all were equal, the compiler would keep one.
         for (long trip = 0; trip < trips; ++trip)
 #pragma GCC unroll 32
             for (int i = 0; i < SUMS; ++i) sum[i] = fused(sum[i], factor, factor);
         for (int i = 0; i < SUMS; ++i) kept[thread] += sum[i];
     });
-    return 2.0 * ROWS * WIDTH * LANES * trips * threads;
+    return 2.0 * TILE_ROWS * TILE_VECTORS * LANES * trips * threads;
 }
 
-/* From parameters to weights, but for what back-propagation alone needs. */
+/* From parameters to folded weights, without those that only backward reads. */
 void fold_weights(const Task* task) {
-    Team::run(task->threads, [&](int thread, Team&) { fold(*task, thread, false); });
+    ThreadPool::run(task->threads, [&](int thread, ThreadPool&) { fold(*task, thread, /*with_backward=*/false); });
 }
 
 /* From folded weights to logits and, where there are targets, losses. */
 void run_forward(const Task* task) {
-    Team::run(task->threads, [&](int thread, Team&) { forward(*task, Layout(*task), Share(task->B, thread, task->threads)); });
+    ThreadPool::run(task->threads, [&](int thread, ThreadPool&) {
+        forward(*task, Layout(*task), Share(task->B, thread, task->threads));
+    });
 }
 
 /* From parameters to losses and gradients. */
 void run_window(const Task* task) {
-    Team::run(task->threads, [&](int thread, Team& team) {
-        const Layout at(*task);
-        const Share rows(task->B, thread, task->threads);
-        fold(*task, thread, true);
-        team.meet();
-        forward(*task, at, rows);
-        backward(*task, at, rows);
-        team.meet();
-        gradients(*task, at, thread);
+    ThreadPool::run(task->threads, [&](int thread, ThreadPool& pool) {
+        const Layout layout(*task);
+        const Share batch_rows(task->B, thread, task->threads);
+        fold(*task, thread, /*with_backward=*/true);
+        pool.meet();
+        forward(*task, layout, batch_rows);
+        backward(*task, layout, batch_rows);
+        pool.meet();
+        gradients(*task, layout, thread);
     });
 }
 
-/* One step of Adam. Returns the gradients' norm before clipping. */
+/* One training step of Adam. Returns the gradients' norm before clipping. */
 double update(const Update* update) { return adam(*update); }
 
-/* Characters `position`, `position` + 1, ... of B streams, numbered from `stream`: made [count,B].
- * T is 1; inputs are the characters before, and afterwards the last ones made; h[l][0] and c[l][0] are the state.
+/* Makes characters `position` .. `position` + count-1 of each of B streams, which are numbered from `stream`: made
+ * [count,B]. T is 1. `inputs` are the characters before, and are replaced by the last ones made; h[l][0] and c[l][0]
+ * are the state, and are replaced by the state after the last ones. A stream whose logits are not finite gets id -1.
  */
 void sample(
     const Task* task, const Law* law, std::uint64_t seed, std::uint64_t stream, std::uint64_t position, long count,
     std::int32_t* inputs, std::int32_t* made) {
-    Team::run(task->threads, [&](int thread, Team&) {
-        const Layout at(*task);
-        const Share rows(task->B, thread, task->threads);
-        Urn urn(*law, at.V);
+    ThreadPool::run(task->threads, [&](int thread, ThreadPool&) {
+        const Layout layout(*task);
+        const Share streams(task->B, thread, task->threads);
+        Sampler sampler(*law, layout.V);
         for (long k = 0; k < count; ++k) {
-            forward(*task, at, rows);
-            for (long b = rows.begin; b < rows.end; ++b) {
-                const int id = urn.draw(task->logits + b * at.Vp, draw_uniform(seed, stream + b, position + k));
+            forward(*task, layout, streams);
+            for (long b = streams.begin; b < streams.end; ++b) {
+                const real* const logits = task->logits + b * layout.Vp;
+                const int id = sampler.draw(logits, draw_uniform(seed, stream + b, position + k));
                 made[k * task->B + b] = id;
                 inputs[b] = std::max(id, 0);
             }
             for (real* state : {task->h, task->c})
-                for (long layer = 0; layer < at.L; ++layer) {
-                    real* before = state + (2 * layer * task->B + rows.begin) * at.Hp;
-                    std::copy_n(before + task->B * at.Hp, (rows.end - rows.begin) * at.Hp, before);
+                for (long layer = 0; layer < layout.L; ++layer) {
+                    real* before = state + (2 * layer * task->B + streams.begin) * layout.Hp;
+                    real* const after = before + task->B * layout.Hp;
+                    std::copy_n(after, (streams.end - streams.begin) * layout.Hp, before);
                 }
         }
     });

@@ -1,4 +1,6 @@
-// CUDA's language, as far as the kernels use it, for the host's C++ compiler. One-dimensional grids and blocks.
+// CUDA's language, as far as the kernels use it, for the host's C++ compiler, which includes this before a kernel's
+// source. Grids and blocks have one dimension. A call that may fail or wait takes the line that it stands in, as a
+// default argument.
 #pragma once
 
 #include <atomic>
@@ -22,7 +24,7 @@
 #define blockDim (emulator::self->block_dim)
 #define gridDim (emulator::self->grid_dim)
 
-using emulator::Where;  // a default argument of what may fail: the line of the call
+using emulator::Where;
 
 // ---- Vectors ----
 
@@ -98,7 +100,7 @@ inline int __all_sync(unsigned mask, int vote, Where where = Where::current()) {
 }
 
 namespace emulator {
-// Lane `source` of this lane's segment of `width` lanes; outside of the segment, this lane itself.
+// What lane `source` brings, if that is in this lane's segment of `width` lanes, and else this lane's own value.
 template <class T>
 T exchange(unsigned mask, T value, int source, int width, const Where& where) {
     using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
@@ -126,7 +128,8 @@ T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, Where where =
     return emulator::exchange(mask, value, static_cast<int>(threadIdx.x % 32) + by, width, where);
 }
 
-// What Python appends for each kernel of a file: a name, which a device function may have too, and the parameters.
+// What Python appends to a source for each of its kernels: two functions that Python can call by name. The cast to the
+// kernel's parameters picks the kernel where a device function has the same name.
 #define EMULATE(name, ...)                                                      \
     extern "C" bool launch_##name(const emulator::Launch* launch) {             \
         return emulator::launch(static_cast<void (*)(__VA_ARGS__)>(name), *launch); \

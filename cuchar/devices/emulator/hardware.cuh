@@ -1,6 +1,6 @@
-/* hardware.cuh, for the emulator: the same names as in kernels/hardware.cuh, where they are explained.
+/* hardware.cuh, for the emulator: it takes the place of kernels/common/hardware.cuh, where its names are explained.
  *
- * Flags are real atomics of the stated memory orders, so that ThreadSanitizer judges them.
+ * Flags are real atomics of the memory orders that their names say, so that ThreadSanitizer judges them.
  */
 #pragma once
 
@@ -13,10 +13,11 @@
 inline float reciprocal(float x) { return 1.0f / x; }
 inline double reciprocal(double x) { return 1.0 / x; }
 
-/* ---- Copies that nobody waits for, at first ----
+/* ---- Copies that run while the thread goes on ----
  *
- * The device reads a copy's source at some time between its issue and its wait. So it is read at both: what changes it in
- * between ends the launch, and to ThreadSanitizer it is the wait that reads. Until then there is NaN where the copy goes.
+ * The device reads a copy's source at some time between its issue and its wait. So the emulator reads it at both: if it
+ * has changed in between, the launch ends. To ThreadSanitizer it is the wait that reads. Until the wait there is NaN
+ * where the copy goes.
  */
 
 template <class Number>
@@ -34,12 +35,13 @@ void wait_copies(Where where = Where::current()) {
     for (; done < copies.size() && copies[done].commit + Later < emulator::self->commits; ++done) {
         const emulator::Copy& copy = copies[done];
         std::memcpy(copy.to, copy.from, copy.bytes);
-        if (std::memcmp(copy.to, copy.value, copy.bytes)) emulator::fail("a copy's source has changed under way", where);
+        if (std::memcmp(copy.to, copy.value, copy.bytes))
+            emulator::fail("a copy's source has changed under way", where);
     }
     copies.erase(copies.begin(), copies.begin() + done);
 }
 
-/* ---- Tensor cores ---- */
+/* ---- Tensor cores: see tensor.hpp ---- */
 
 template <emulator::Format FORMAT, int NUMBERS>
 struct Precision {
@@ -86,8 +88,9 @@ inline bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stop
 inline unsigned cluster_rank() { return emulator::self->rank; }
 inline void cluster_sync(Where where = Where::current()) { emulator::cluster_barrier(where); }
 
-/* The plain accesses to the word are for the sanitizers: they see an mbarrier out of bounds, or one used by a
- * thread that nothing tells that it is initialised. What changes it later is the emulator's, as it is atomic.
+/* The plain accesses to an mbarrier's word are for the sanitizers: they find an mbarrier out of bounds, or one used by
+ * a thread that has not synchronised with its initialisation. Whatever changes it later is atomic on the device, and so
+ * the runtime does it.
  */
 inline uint64_t* mbarrier_use(unsigned long long* barrier) {
     static_cast<void>(*const_cast<volatile unsigned long long*>(barrier));
@@ -106,7 +109,8 @@ void send(Number* to, unsigned rank, Number value, unsigned long long* barrier, 
 }
 template <class Number>
 void send(
-    Number* to, unsigned rank, Number first, Number second, unsigned long long* barrier, Where where = Where::current()) {
+    Number* to, unsigned rank, Number first, Number second, unsigned long long* barrier,
+    Where where = Where::current()) {
     send(to, rank, first, barrier, where);
     send(to + 1, rank, second, barrier, where);
 }

@@ -1,5 +1,6 @@
-// Barriers, warp operations, shared memory and flags: see runtime.hpp. Compiled without -fsanitize, also for the
-// sanitizers: they are to see the kernel's accesses, not this file's, and are told by hand what the kernel may rely on.
+// Barriers, warp operations, shared memory, flags and the launch itself: what runtime.hpp declares and describes. Also
+// for the sanitizers this is compiled without -fsanitize: they are to see the kernel's accesses and not this file's,
+// and are told by hand what the kernel may rely on (stacks.hpp).
 
 #include "runtime.hpp"
 
@@ -9,6 +10,7 @@
 
 namespace emulator {
 
+// For the attribute see runtime.hpp.
 __thread Self* self __attribute__((tls_model("initial-exec"))) = nullptr;
 
 namespace {
@@ -20,10 +22,10 @@ Fiber& running() { return *static_cast<Fiber*>(self); }
 void wait(Fiber& fiber, Status how, const char* what, const Where& where) {
     fiber.waits_for = what;
     fiber.where = where;
-    Unit::leave(fiber, how);
+    Bundle::leave(fiber, how);
 }
 
-// Until holds(watched, value); false if the thread gave up.
+// Waits until holds(watched, value), and returns true, or false if the thread gave up.
 bool watch(bool (*holds)(const void*, uint64_t), const void* watched, uint64_t value, bool can_give_up,
            const char* what, const Where& where) {
     if (holds(watched, value)) return true;
@@ -37,12 +39,14 @@ bool watch(bool (*holds)(const void*, uint64_t), const void* watched, uint64_t v
     return !fiber.gave_up;
 }
 
+// Waits at a barrier until `expected` threads are there, and returns how many of them voted true.
 unsigned arrive(Barrier& barrier, unsigned expected, bool vote, const char* what, const Where& where) {
     Fiber& fiber = running();
-    Order& order = barrier.order[barrier.turn & 1];
-    before(order);
+    Sync& sync = barrier.sync[barrier.meetings & 1];
+    release(sync);
     barrier.votes += vote;
-    if (++barrier.arrived < expected) {
+    ++barrier.arrived;
+    if (barrier.arrived < expected) {
         fiber.next = barrier.waiting;
         barrier.waiting = &fiber;
         wait(fiber, Status::waiting, what, where);
@@ -52,17 +56,19 @@ unsigned arrive(Barrier& barrier, unsigned expected, bool vote, const char* what
             other->result = barrier.votes;
             other->status = Status::ready;
         }
-        barrier.arrived = barrier.votes = 0;
+        barrier.arrived = 0;
+        barrier.votes = 0;
         barrier.waiting = nullptr;
-        ++barrier.turn;
+        ++barrier.meetings;
     }
-    after(order);
+    acquire(sync);
     return fiber.result;
 }
 
-// The lanes of `mask` meet; each has said what it brought, and gets what its source brought or, without one, the votes.
-// The last one does `work`, if any, while all of them are there.
-uint64_t meet(unsigned mask, bool orders, const Where& where, void (*work)(Fiber* warp) = nullptr) {
+// The lanes of `mask` meet. Each has put what it brings into its Fiber, and gets what its source brought, or the votes
+// if it has none (source 32). The last one that comes does `work`, if any, while all of them are there. If
+// `synchronises`, each sees what the others wrote before.
+uint64_t meet(unsigned mask, bool synchronises, const Where& where, void (*work)(Fiber* warp) = nullptr) {
     Fiber& fiber = running();
     Block& block = *fiber.owner;
     Fiber* warp = &block.fibers[fiber.thread.x - fiber.lane()];
@@ -75,14 +81,14 @@ uint64_t meet(unsigned mask, bool orders, const Where& where, void (*work)(Fiber
     if (const unsigned others = waiting & mask) {
         const Fiber& other = warp[__builtin_ctz(others)];
         if (other.mask != mask || !same(other.where, where))
-            fail(("divergent warp: thread " + std::to_string(other.thread.x) + " is at " + place(other.where) +
+            fail(("divergent warp: thread " + std::to_string(other.thread.x) + " is at " + text_of(other.where) +
                   (other.mask == mask ? "" : " with another mask")).c_str(), where);
     }
     fiber.mask = mask;
     waiting |= 1u << fiber.lane();
     Fiber& first = warp[__builtin_ctz(mask)];
-    Order& order = first.order[first.meetings & 1];
-    if (orders) before(order);
+    Sync& sync = first.sync[first.meetings & 1];
+    if (synchronises) release(sync);
     if ((waiting & mask) != mask) {
         wait(fiber, Status::waiting, "its warp", where);
     } else {
@@ -100,15 +106,20 @@ uint64_t meet(unsigned mask, bool orders, const Where& where, void (*work)(Fiber
         waiting &= ~mask;
         ++first.meetings;
     }
-    if (orders) after(order);
+    if (synchronises) acquire(sync);
     return fiber.result;
 }
 
-// ---- mbarriers: 10 bits of arrivals that are missing, 10 of how many a phase takes, 27 of bytes that are missing
-// (in front of their bias, as they may come before they are expected), the phase's parity, and that it is one ----
+// ---- The word of an mbarrier ----
+//   bits 0-9     arrivals that the phase still lacks
+//   bits 10-19   arrivals that a phase takes
+//   bits 20-46   bytes that the phase still lacks, + 2^26, since bytes may come before an arrival announces them
+//   bit 47       the parity of the phase
+//   bits 48-63   mbarrier_mark, which says that the word is an mbarrier
 
 constexpr uint64_t mbarrier_mark = 0x6d62ull << 48, mbarrier_marks = 0xffffull << 48, mbarrier_phase = 1ull << 47;
-constexpr uint64_t mbarrier_byte = 1ull << 20, no_bytes = mbarrier_byte << 26, bytes_mask = mbarrier_phase - mbarrier_byte;
+constexpr uint64_t mbarrier_byte = 1ull << 20, no_bytes = mbarrier_byte << 26;
+constexpr uint64_t bytes_mask = mbarrier_phase - mbarrier_byte;
 constexpr unsigned mbarrier_most = (1 << 10) - 1;
 
 unsigned phase_of(uint64_t word) { return word & mbarrier_phase ? 1 : 0; }
@@ -117,7 +128,7 @@ void check_mbarrier(uint64_t word, const Where& where) {
     if ((word & mbarrier_marks) != mbarrier_mark) fail("an mbarrier before its mbarrier_init", where);
 }
 
-// After an arrival or a byte: is the phase over?
+// After an arrival or bytes: begins the next phase if this one lacks nothing more.
 void settle(uint64_t* word) {
     if ((*word & mbarrier_most) || (*word & bytes_mask) != no_bytes) return;
     *word = (*word ^ mbarrier_phase) | (*word >> 10 & mbarrier_most);
@@ -131,15 +142,15 @@ unsigned barrier(bool vote, const char* what, const Where& where) {
     Barrier& barrier = running().owner->barrier;
     if (barrier.waiting && !same(barrier.waiting->where, where))
         fail(("divergent barrier: thread " + std::to_string(barrier.waiting->thread.x) + " is at " +
-              place(barrier.waiting->where)).c_str(), where);
+              text_of(barrier.waiting->where)).c_str(), where);
     return arrive(barrier, self->block_dim.x, vote, what, where);
 }
 
 void cluster_barrier(const Where& where) {
     Block& block = *running().owner;
-    const Launch& launch = block.unit->grid.launch;
-    const size_t which = (&block - block.unit->blocks.data()) / launch.cluster;
-    arrive(block.unit->clusters[which], launch.cluster * launch.block, false, "cluster_sync", where);
+    const Launch& launch = block.bundle->grid.launch;
+    const size_t which = (&block - block.bundle->blocks.data()) / launch.cluster;
+    arrive(block.bundle->clusters[which], launch.cluster * launch.block, false, "cluster_sync", where);
 }
 
 uint64_t shuffle(unsigned mask, uint64_t brought, unsigned source, const Where& where) {
@@ -173,18 +184,18 @@ void mma(Format format, float* d, const uint32_t* a, const uint32_t* b, const Wh
 
 void* shared_variable(const void* key, size_t bytes, size_t alignment, const Where& where) {
     Block& block = *running().owner;
-    Unit& unit = *block.unit;
-    const size_t offset = unit.grid.place_variable(key, bytes, alignment);
+    Bundle& bundle = *block.bundle;
+    const size_t offset = bundle.grid.offset_of(key, bytes, alignment);
     if (offset == Grid::no_room)
         fail("expected at most 49152 bytes of SHARED in at most 64 variables, found more", where);
-    if (gap)  // in every block: another one may be here first, through shared_of
-        for (Block& other : unit.blocks) allow(other.memory + offset, bytes);
+    if (gap)  // It is allowed in every block: another block may get here first, through shared_of.
+        for (Block& other : bundle.blocks) allow(other.memory + offset, bytes);
     return block.memory + offset;
 }
 
 void* shared_of(void* mine, unsigned rank, const Where& where) {
     Block& block = *running().owner;
-    const Grid& grid = block.unit->grid;
+    const Grid& grid = block.bundle->grid;
     const ptrdiff_t offset = static_cast<unsigned char*>(mine) - block.memory;
     if (offset < 0 || static_cast<size_t>(offset) >= grid.shared_stride)
         fail("send: the address is not in this block's shared memory", where);
@@ -199,14 +210,14 @@ uint64_t mbarrier_word(unsigned arrivals) {
 void mbarrier_expect(uint64_t* word, unsigned bytes, const Where& where) {
     check_mbarrier(*word, where);
     if (!(*word & mbarrier_most)) fail("an mbarrier whose phase has all its arrivals", where);
-    before(reinterpret_cast<Order*>(word)[phase_of(*word)]);
+    release(reinterpret_cast<Sync*>(word)[phase_of(*word)]);
     *word = *word - 1 + bytes * mbarrier_byte;
     settle(word);
 }
 
 void mbarrier_complete(uint64_t* word, unsigned bytes, const Where& where) {
     check_mbarrier(*word, where);
-    before(reinterpret_cast<Order*>(word)[phase_of(*word)]);
+    release(reinterpret_cast<Sync*>(word)[phase_of(*word)]);
     *word -= bytes * mbarrier_byte;
     settle(word);
 }
@@ -215,9 +226,10 @@ void mbarrier_wait(uint64_t* word, unsigned phase, const Where& where) {
     check_mbarrier(*word, where);
     auto over = [](const void* word, uint64_t phase) { return phase_of(*static_cast<const uint64_t*>(word)) != phase; };
     watch(over, word, phase, false, "an mbarrier", where);
-    after(reinterpret_cast<Order*>(word)[phase]);
+    acquire(reinterpret_cast<Sync*>(word)[phase]);
 }
 
+// What a flag is at this moment.
 static unsigned now(const unsigned* word) {
     return std::atomic_ref(*const_cast<unsigned*>(word)).load(std::memory_order_relaxed);
 }
@@ -234,10 +246,11 @@ bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped, co
 }
 
 void delay(const Where& where) {
-    constexpr unsigned seldom = 8, most_turns = 128;  // long enough for the others to get some steps ahead
-    Unit& unit = *running().owner->unit;
-    if (unit.grid.launch.schedule == 2 && unit.random() % seldom == 0)
-        for (unsigned turns = unit.random() % most_turns; turns; --turns) give_way(where);
+    // One call in `seldom` waits, for so many rounds at most that the others can get some time steps ahead.
+    constexpr unsigned seldom = 8, most_rounds = 128;
+    Bundle& bundle = *running().owner->bundle;
+    if (bundle.grid.launch.schedule == 2 && bundle.random() % seldom == 0)
+        for (unsigned rounds = bundle.random() % most_rounds; rounds; --rounds) give_way(where);
 }
 
 void give_way(const Where& where) { wait(running(), Status::gave_way, "a flag", where); }
@@ -248,32 +261,34 @@ long long nanoseconds() {
 
 void fail(const char* message, const Where& where) {
     Fiber& fiber = running();
-    fiber.owner->unit->grid.report(place(where) + ": block " + std::to_string(fiber.owner->number) + ", thread " +
+    fiber.owner->bundle->grid.report(text_of(where) + ": block " + std::to_string(fiber.owner->number) + ", thread " +
                                    std::to_string(fiber.thread.x) + ": " + message);
-    Unit::leave(fiber, Status::waiting);
-    std::abort();  // no thread of a failed launch is entered again
+    Bundle::leave(fiber, Status::waiting);
+    std::abort();  // It is never reached, since no thread of a failed launch is entered again.
 }
 
 // ---- A launch ----
 
 bool run(const Launch& launch, void (*call)(void*, const unsigned char*), void* kernel) {
     Grid grid(launch, call, kernel);
-    const unsigned size = launch.cooperative ? launch.grid : launch.cluster;  // blocks of a unit
-    std::vector<unsigned> order(launch.grid / size);
+    const unsigned size = launch.cooperative ? launch.grid : launch.cluster;  // blocks in a bundle
+    std::vector<unsigned> order(launch.grid / size);  // of the bundles
     for (unsigned i = 0; i < order.size(); ++i) order[i] = i;
     if (launch.schedule == 1) std::reverse(order.begin(), order.end());
     if (launch.schedule == 2) std::shuffle(order.begin(), order.end(), std::minstd_rand(launch.seed + 1));
 
     const unsigned workers = std::min<unsigned>(launch.workers, order.size());
-    const size_t unit_bytes = size * grid.shared_stride, bytes = (reuses ? workers : order.size()) * unit_bytes;
+    const size_t bundle_bytes = size * grid.shared_stride, bytes = (reuses ? workers : order.size()) * bundle_bytes;
     unsigned char* memory = map(bytes);
-    std::vector<std::vector<std::unique_ptr<Unit>>> done(workers);
+    std::vector<std::vector<std::unique_ptr<Bundle>>> done(workers);
     std::atomic<unsigned> next{0};
     auto work = [&](unsigned worker) {
-        for (unsigned i; !grid.failed && (i = next++) < order.size();) {
+        while (!grid.failed) {
+            const unsigned i = next.fetch_add(1);
+            if (i >= order.size()) break;
             if (reuses) done[worker].clear();
-            auto* shared = memory + (reuses ? worker : i) * unit_bytes;
-            done[worker].push_back(std::make_unique<Unit>(grid, order[i] * size, size, shared));
+            auto* shared = memory + (reuses ? worker : i) * bundle_bytes;
+            done[worker].push_back(std::make_unique<Bundle>(grid, order[i] * size, size, shared));
             done[worker].back()->run();
         }
     };
@@ -281,7 +296,7 @@ bool run(const Launch& launch, void (*call)(void*, const unsigned char*), void* 
     for (unsigned worker = 1; worker < workers; ++worker) threads.emplace_back(work, worker);
     work(0);
     for (auto& thread : threads) thread.join();
-    after(grid.order);
+    acquire(grid.end);
     done.clear();
     allow(memory, bytes);
     munmap(memory, bytes);

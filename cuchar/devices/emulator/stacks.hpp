@@ -1,4 +1,4 @@
-// What a fiber is to the machine: a stack, the switch to another one, and what the sanitizers are told.
+// What a fiber is to the machine: a stack, and the switch from one stack to another. Also what the sanitizers are told.
 #pragma once
 
 #include <sys/mman.h>
@@ -25,20 +25,21 @@ namespace {
 
 // ---- What the sanitizers are told ----
 
-// ThreadSanitizer: what was done before a `before` of an order is seen after an `after` of it.
-using Order = char;
+// ThreadSanitizer: what a thread did before it released a `Sync` is seen by a thread that acquires that `Sync` later.
+using Sync = char;
 #if defined(SANITIZE_THREAD)
-void before(Order& order) { __tsan_release(&order); }
-void after(Order& order) { __tsan_acquire(&order); }
-// Memory used again would look like a race between its users, so a launch uses none twice.
+void release(Sync& sync) { __tsan_release(&sync); }
+void acquire(Sync& sync) { __tsan_acquire(&sync); }
+// Two threads that used the same memory one after the other would look like a race, so a launch uses none twice.
 constexpr bool reuses = false;
 #else
-void before(Order&) {}
-void after(Order&) {}
+void release(Sync&) {}
+void acquire(Sync&) {}
 constexpr bool reuses = true;
 #endif
 
-// AddressSanitizer: which bytes may be touched; it also finds variables too small for what is put in them.
+// AddressSanitizer: which bytes a kernel may touch. Between two shared variables lies a gap that it may not, so that a
+// variable too small for what is put into it is found.
 #if defined(SANITIZE_ADDRESS)
 void forbid(void* begin, size_t bytes) { __asan_poison_memory_region(begin, bytes); }
 void allow(void* begin, size_t bytes) { __asan_unpoison_memory_region(begin, bytes); }
@@ -49,15 +50,21 @@ void allow(void*, size_t) {}
 constexpr size_t gap = 0;
 #endif
 
-constexpr size_t round_up(size_t number, size_t unit) { return (number + unit - 1) / unit * unit; }
+constexpr size_t round_up(size_t number, size_t multiple) {
+    return (number + multiple - 1) / multiple * multiple;
+}
 
+// Memory of zeros from the operating system; without any left, the process ends.
 unsigned char* map(size_t bytes) {
     void* begin = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (begin == MAP_FAILED) std::perror("emulator: no memory for a kernel's threads"), std::abort();
+    if (begin == MAP_FAILED) {
+        std::perror("emulator: no memory for a kernel's threads");
+        std::abort();
+    }
     return static_cast<unsigned char*>(begin);
 }
 
-// ---- A place to run on, and the switch from one to another ----
+// ---- A stack to run on, and the switch from one to another ----
 
 #if defined(SANITIZE_ADDRESS) || defined(SANITIZE_THREAD)
 constexpr size_t stack_bytes = 256 << 10;
@@ -65,9 +72,11 @@ constexpr size_t stack_bytes = 256 << 10;
 constexpr size_t stack_bytes = 64 << 10;
 #endif
 
+// A Context is a thread of execution that does not run now: what is needed to go on with it. `prepare` makes one that
+// will begin with `entry` on a stack. `jump` leaves the one that runs, which is kept in `from`, and goes on with `to`.
 #if defined(__x86_64__)
 struct Context {
-    void* stack_pointer = nullptr;
+    void* stack_pointer = nullptr;  // The registers that a call preserves lie on the stack, from there on.
 };
 extern "C" void emulator_switch(void** save, void* load);
 asm(R"(
@@ -84,7 +93,7 @@ emulator_switch:
 void prepare(Context& context, void* stack, void (*entry)()) {
     void** words = reinterpret_cast<void**>(static_cast<unsigned char*>(stack) + stack_bytes) - 8;
     std::fill(words, words + 8, nullptr);
-    words[6] = reinterpret_cast<void*>(entry);  // what `ret` takes, with the stack aligned as after a call
+    words[6] = reinterpret_cast<void*>(entry);  // `ret` goes there, with the stack aligned as after a call.
     context.stack_pointer = words;
 }
 void jump(Context& from, Context& to) { emulator_switch(&from.stack_pointer, to.stack_pointer); }
@@ -102,20 +111,20 @@ void prepare(Context& context, void* stack, void (*entry)()) {
 void jump(Context& from, Context& to) { swapcontext(&from.registers, &to.registers); }
 #endif
 
-// Stacks, kept for the next launch.
+// The stacks that no thread uses now, which are kept for the next launch.
 class Stacks {
   public:
     void* take() {
         std::lock_guard lock(mutex_);
         if (free_.empty()) {
-            // Not a power of two apart, for the caches' sake.
+            // Were they a power of two apart, the same depth of all stacks would compete for the same lines of a cache.
             constexpr size_t stride = stack_bytes + 17 * 64, count = 64;
             unsigned char* slab = map(stride * count);
             for (size_t i = 0; i < count; ++i) free_.push_back(slab + i * stride);
         }
         void* stack = free_.back();
         free_.pop_back();
-        allow(stack, stack_bytes);  // a failed launch leaves the frames that it was in
+        allow(stack, stack_bytes);  // A failed launch never returned from the frames that it was in.
         return stack;
     }
     void give_back(const std::vector<void*>& stacks) {
@@ -127,7 +136,7 @@ class Stacks {
     std::mutex mutex_;
     std::vector<void*> free_;
 };
-Stacks& stacks = *new Stacks;  // never destroyed: threads may outlive static destructors
+Stacks& stacks = *new Stacks;  // It is never destroyed, since threads may outlive static destructors.
 
 }  // namespace
 }  // namespace emulator
