@@ -22,10 +22,10 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
-from conftest import environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.checkpoints import contents, made, signed
+from support.checkpoints import made, signed, tensors_and_metadata
+from support.process import environment
 
 from cuchar.adam import LossScaling
 from cuchar.batches import Windows
@@ -289,7 +289,7 @@ def fuzz(examples, folder, derandomize):
     for options in BASES:
         write_checkpoint(file, made(**options))
         assert use(file) == "used"
-        bases.append(contents(file))
+        bases.append(tensors_and_metadata(file))
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEGABYTES * 2**20,) * 2)

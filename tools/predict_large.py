@@ -17,7 +17,7 @@ from published figures (arXiv 2402.13499, 2501.12084) unless marked (e), an esti
 
 from dataclasses import dataclass
 
-import registers
+import compile_gate
 from multiprocessor import per_pass
 from sass import Code, Instruction, disassemble, source_lines, within
 
@@ -117,7 +117,7 @@ def recurrence(sizes: Configuration, plan: Persistent) -> list[dict]:
         ("persistent_forward", plan.forward, H, 5),
         ("persistent_backward", plan.backward, 4 * H, 6),
     ):
-        code = disassemble(f"{kernel}.cu", macros | launch.macros, CAPABILITY)[kernel]
+        code = disassemble(f"persistent/{kernel}.cu", macros | launch.macros, CAPABILITY)[kernel]
         trace = item_trace(code, launch, inputs, sizes.precision, fetched)
         clocks = per_pass([[trace] * (launch.threads // 32)], 2, 4)
         traffic = 4 * inputs * sizes.B * launch.blocks // launch.groups  # bytes of a step
@@ -159,7 +159,7 @@ def predict(sizes: Configuration) -> dict:
     """A training step: its parts in microseconds, and their sum or what Python takes to launch them."""
     model, T, B, precision = sizes.model, sizes.T, sizes.B, sizes.precision
     H, L, V, N = model.hidden, model.layers, model.vocabulary_size, T * B
-    plan = make_plan(model, T, B, "f4", registers.ARCHITECTURES[CAPABILITY].limits, precision)
+    plan = make_plan(model, T, B, "f4", compile_gate.ARCHITECTURES[CAPABILITY].limits, precision)
     P, layers = parameter_count(model), 2 * L - 1
     parts = recurrence(sizes, plan) if isinstance(plan, Persistent) else []
     launches, rounded = launches_and_rounded(model, T, B, precision, bool(parts))

@@ -7,18 +7,17 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from conftest import environment
+from support.process import environment
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
-from cuchar.bench import turns
 from cuchar.bench.arithmetic import bytes_held, bytes_moved, flops
 from cuchar.bench.configurations import NAMED, WINDOWS, Configuration, named
 from cuchar.bench.contender import Burst, Choice, reason_against
 from cuchar.bench.cuchar_contender import Ours
 from cuchar.bench.results import compare, configurations_of, peers_of, read_results, write_results
 from cuchar.bench.sweep import configurations_along, growth
-from cuchar.bench.timing import Timing, ratio, steps_a_burst, take_turns
+from cuchar.bench.timing import LEAST_ROUNDS, Timing, ratio, steps_a_burst, take_turns
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OptionError, ResultError
 from cuchar.parameters import Parameters, initialise
@@ -112,8 +111,8 @@ def test_turns_alternate_and_bursts_are_as_long_as_asked():
 
 
 def test_rounds_end_when_the_time_is_spent(monkeypatch):
-    monkeypatch.setattr(turns, "BUDGET_S", -1)
-    assert len(take_turns({"a": made_up(1.0)}, rounds=9)["a"].rounds) == turns.LEAST_ROUNDS
+    monkeypatch.setattr("cuchar.bench.timing.BUDGET_S", -1)
+    assert len(take_turns({"a": made_up(1.0)}, rounds=9)["a"].rounds) == LEAST_ROUNDS
 
 
 def test_timing_of_bursts():

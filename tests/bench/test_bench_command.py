@@ -3,9 +3,9 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
+from support.process import ROOT
 
 from cuchar.bench import processes, run
 from cuchar.bench.tables import print_sweep
@@ -17,7 +17,7 @@ SAME = {"value": pytest.approx(1.5), "low": pytest.approx(1.5), "high": pytest.a
 
 @pytest.fixture
 def bench(cli, monkeypatch):
-    monkeypatch.setattr(processes, "COMMAND", [sys.executable, str(Path(__file__).with_name("fake_contenders.py"))])
+    monkeypatch.setattr(processes, "COMMAND", [sys.executable, str(ROOT / "tests/support/fake_contenders.py")])
     monkeypatch.setattr(run, "HELP_RUNS", 1)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(run, "load_average", lambda: 0.1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TEXT
+from support.small_runs import TEXT
 
 import cuchar
 from cuchar.checkpoint import read_checkpoint
@@ -612,7 +612,7 @@ def test_wide_vocabulary_is_refused(fails, text, tmp_path):
 def test_cuda_without_a_driver_is_refused_clearly_and_leaves_no_folder(
     fails, cli, text, trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("cuchar.engines.DRIVERS", ())
+    monkeypatch.setattr("cuchar.engines.choose.DRIVERS", ())
     line = fails(1, "train", text, "--device", "cuda", "--out", tmp_path / "run")
     assert "--device cuda: expected an NVIDIA GPU and its driver, found none; --device cpu needs none" in line
     assert not (tmp_path / "run").exists()

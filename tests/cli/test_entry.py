@@ -11,7 +11,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, environment, start
+from support.process import ROOT, environment, start
 
 COMMANDS = ("train", "sample", "eval", "info", "export", "bench")
 POINTS = 20

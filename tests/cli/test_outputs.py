@@ -10,8 +10,9 @@ import subprocess
 import threading
 
 import pytest
-from conftest import TEXT, start
 from safetensors.numpy import load, load_file
+from support.process import start
+from support.small_runs import TEXT
 
 from cuchar import files
 from cuchar.bench.results import write_results

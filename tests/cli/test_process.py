@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import environment, start
+from support.process import environment, start
 
 from cuchar.checkpoint import read_checkpoint
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pexpect
 import pytest
-from conftest import CUCHAR, environment, start
+from support.process import CUCHAR, environment, start
 
 from cuchar.checkpoint import read_checkpoint
 from cuchar.files import escape

@@ -6,7 +6,7 @@ import sys
 import pexpect
 import pyte
 import pytest
-from conftest import environment
+from support.process import environment
 
 from cuchar.terminal import terminal_listener
 

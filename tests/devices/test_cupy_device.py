@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from support.process import ROOT
 from support.rounding import bits_of, rounded
 from support.tensor_library import numbers_of
 
@@ -286,7 +286,7 @@ def test_auto_falls_back_where_nvrtc_does_not_compile_for_the_gpu(
 ):
     fake = install(major=capability[0], minor=capability[1])
     fake.cuda.nvrtc = SimpleNamespace(getVersion=lambda: version, getSupportedArchs=lambda: known)
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
     engine, reason = choose_engine("auto", ModelConfig(5, 3, 1))
     if taken:
         assert engine.name == "CUDA kernels on Stand-in H100" and reason == "the fastest here"
@@ -534,7 +534,7 @@ def test_an_error_while_capturing_ends_the_capture(install, monkeypatch):
 
 def test_engine_names_the_gpu(install, monkeypatch):
     install()
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
     engine, reason = choose_engine("cuda:0", ModelConfig(5, 3, 1))
     assert engine.name == "CUDA kernels on Stand-in H100" and reason == "asked for"
 
@@ -548,7 +548,7 @@ def test_engine_names_the_gpu(install, monkeypatch):
 )  # fmt: skip
 def test_a_precision_needs_its_tensor_cores(install, monkeypatch, precision, major, minor, taken):
     install(major=major, minor=minor)
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
     if taken:
         engine, _ = choose_engine("auto", ModelConfig(5, 3, 1), precision=precision)
         assert precision == "fp32" or engine.name == f"CUDA kernels on Stand-in H100 in {precision}"
@@ -564,10 +564,10 @@ def test_a_precision_needs_its_tensor_cores(install, monkeypatch, precision, maj
 
 def test_reduced_precision_is_of_float32_and_of_a_gpu(install, monkeypatch):
     install()
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
     with pytest.raises(DeviceError, match="--precision bf16: expected float32 parameters, found float64"):
         choose_engine("cuda", ModelConfig(5, 3, 1), np.float64, "bf16")
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: False)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: False)
     with pytest.raises(DeviceError, match=r"found none \(no NVIDIA driver found\); --precision fp32 runs here"):
         choose_engine("auto", ModelConfig(5, 3, 1), precision="bf16")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import environment
+from support.process import environment
 
 from cuchar.devices.device import Device, Kernel, Limits
 from cuchar.devices.emulator import EmulatedDevice, sanitizer_environment
@@ -716,7 +716,7 @@ def test_without_a_compiler(monkeypatch):
 
 
 def test_whatever_the_kernels_headers_define_is_used():
-    sources = "".join(path.read_text() for path in kernel_folder().glob("*.cu*"))
+    sources = "".join(path.read_text() for path in kernel_folder().rglob("*.cu*"))
     code = re.sub(r"/\*.*?\*/|//[^\n]*", "", sources, flags=re.DOTALL)
     defined = re.findall(r"__device__ [^;{}()=]*?(\w+)\(", code)
     assert {"wait_flag", "add_release", "philox"} <= set(defined)
@@ -739,10 +739,11 @@ print(numbers.tolist())
 
 
 def test_both_hardware_headers_have_the_same_names():
-    def names(folder: Path) -> set[str]:
+    def names(header: Path) -> set[str]:
         begin = r"^(?:#define |__device__ __(?:forceinline|noinline)__ |inline |void |Type\* )(?:[\w*]+ )*"
-        return set(re.findall(begin + r"(\w+)\(", (folder / "common/hardware.cuh").read_text(), re.MULTILINE))
+        return set(re.findall(begin + r"(\w+)\(", header.read_text(), re.MULTILINE))
 
-    assert {"SHARED", "wait_flag", "send"} <= names(kernel_folder())
+    own = kernel_folder() / "common/hardware.cuh"
+    assert {"SHARED", "wait_flag", "send"} <= names(own)
     inside = {"shared_address", "address_in", "mbarrier_is_over", "MMA"}  # that only the header itself uses
-    assert names(kernel_folder()) - inside <= names(HERE)
+    assert names(own) - inside <= names(HERE / "hardware.cuh")

@@ -13,18 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
+from support.accuracy import EPS, Recording, everything, magnitudes
 from support.central_differences import expect_gradients_of_central_differences
 from support.cpu_fingerprint import digest_of, results
+from support.mutants import KERNELS, chosen, mutant
+from support.problems import SHAPES, as_type, problem
+from support.process import ROOT, environment
 from support.statistics_of_draws import LAWS
-from test_cuda_engine import EPS, SHAPES, Recording, as_type, everything, magnitudes, problem
-from test_kernel_mutations import KERNELS, chosen, mutant
 
-from cuchar import engines
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.emulator.compiler import SANITIZERS, sanitizer_environment
+from cuchar.engines import choose
 from cuchar.engines.base import Dropout
 from cuchar.engines.cpu import engine as cpu_engine
 from cuchar.engines.cpu import library as cpu_library
@@ -321,8 +322,8 @@ def test_a_damaged_cache_or_none_costs_a_compilation_and_not_the_engine(tmp_path
     def notice(folder):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
         built_with(monkeypatch, "-O0")
-        engines._say_compiling.cache_clear()  # which is said once a process
-        assert engines.choose_engine("cpu", ModelConfig(2, 1, 1))[0].name == "C++"
+        choose._say_compiling.cache_clear()  # which is said once a process
+        assert choose.choose_engine("cpu", ModelConfig(2, 1, 1))[0].name == "C++"
         return capsys.readouterr().err
 
     (tmp_path / "file").write_text("")
@@ -341,8 +342,8 @@ def test_a_damaged_cache_or_none_costs_a_compilation_and_not_the_engine(tmp_path
 
 
 def fingerprint(folder, *flags, **more):
-    """What tests/cpu_fingerprint.py says of the kernels in a folder."""
-    command = [sys.executable, ROOT / "tests/cpu_fingerprint.py", folder, *flags]
+    """What tests/support/cpu_fingerprint.py says of the kernels in a folder."""
+    command = [sys.executable, ROOT / "tests/support/cpu_fingerprint.py", folder, *flags]
     return subprocess.run(command, capture_output=True, text=True, env=environment() | more, timeout=180)
 
 
@@ -362,7 +363,7 @@ def test_every_compiler_makes_the_same_bits():
     if len(compilers) < 2:
         assert "CI" not in os.environ
         pytest.skip("one compiler alone is here")
-    emulated = [sys.executable, ROOT / "tests/fingerprint.py", KERNELS, "small block"]
+    emulated = [sys.executable, ROOT / "tests/support/fingerprint.py", KERNELS, "small block"]
     of_engine, of_emulator = set(), set()
     for name in compilers:
         of_engine.add(fingerprint(KERNELS, "-O1", CXX=name).stdout)
@@ -371,9 +372,7 @@ def test_every_compiler_makes_the_same_bits():
     assert [len(digest) for digest in (*of_engine, *of_emulator)] == [65, 65]  # one of each
 
 
-FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(
-    path.name for path in KERNELS.glob("cpu_*.hpp")
-)
+FILES = sorted(str(path.relative_to(KERNELS)) for path in KERNELS.glob("cpu/*.[ch]pp"))
 
 
 HARMLESS = (  # signs that may be either, as what they lead to is not used

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.run_records import contents, interrupt_after, metrics
+from support.run_records import interrupt_after, metrics, records_without_times
+from support.small_runs import DISCIPLINES, SMALL
 from support.tensor_library import TensorLibrary
-from test_training import DISCIPLINES, SMALL
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
@@ -67,14 +67,14 @@ def test_resumed_run_ends_as_the_uninterrupted_one(registers, discipline, text, 
     on(monkeypatch, limits=Limits(90, 132, 232_448, registers))
     config = replace(DISCIPLINES[discipline], epochs=1, sample_every=20, save_every=25)
     start_run([text], config, out=tmp_path / "whole", device="emulate")
-    expected = contents(tmp_path / "whole")
+    expected = records_without_times(tmp_path / "whole")
     for step in (3, 28):
         out = tmp_path / f"{step}"
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             interrupt_after(patch, step, Interrupted(2))
             start_run([text], config, out=out, device="emulate")
         resume_run(out, device="emulate")
-        assert contents(out) == expected, step
+        assert records_without_times(out) == expected, step
 
 
 def test_a_chunk_of_steps_leaves_the_same_bits_as_one_at_a_time(text, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_chunk_of_steps_leaves_the_same_bits_as_one_at_a_time(text, tmp_path, 
     for seconds in (0, 1000):  # one step a call; or as many as there are, most of them captured together
         monkeypatch.setattr("cuchar.engines.cuda.learner.CHUNK_SECONDS", seconds)
         start_run([text], config, out=tmp_path / f"{seconds}", device="emulate")
-    assert contents(tmp_path / "0") == contents(tmp_path / "1000")
+    assert records_without_times(tmp_path / "0") == records_without_times(tmp_path / "1000")
 
 
 def test_a_checkpoint_goes_to_another_engine_and_back(text, tmp_path):

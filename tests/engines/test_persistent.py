@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
+from support.accuracy import everything, expect_accuracy
 from support.central_differences import expect_gradients_of_central_differences
-from test_cuda_engine import as_type, everything, expect_accuracy, expect_pairs, problem
+from support.problems import as_type, expect_pairs, problem
+from support.process import ROOT, environment
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
@@ -237,42 +238,12 @@ def expect_notice(expected):
 
 
 SEEDS = 200
-# H, L, multiprocessors, in turns: two blocks a stage and three stages, or either; and blocks of several warps, both ways
-SANITIZED = [(9, 2, 6), (9, 1, 2), (8, 2, 3), (9, 1, 2), (8, 2, 3), (25, 1, 2)]
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_persistent import *
-from cuchar.engines.cuda.tape import Backward
-import cuchar.engines.cuda.regimes
-kernel_sources.kernel_folder = lambda: Path(sys.argv[1])
-cuchar.engines.cuda.regimes.resident_plan = lambda *_: None
-plans = set()
-for number, (H, L, multiprocessors) in enumerate(SANITIZED):
-    limits = Limits(90, multiprocessors, 950 if H < 10 else 2400)
-    device, shape = EmulatedDevice("shuffled", 0, "thread", limits), (3, H, L, 3, 2)
-    model, parameters, inputs, targets, state = problem(*shape)
-    single, state = as_type(parameters, state, np.float32)
-    engine = CudaEngine(model, device)
-    engine.loss_and_gradients(single, inputs, targets, state, Parameters(model))
-    tape, kernels, weights = engine._tape(2, 3, False), engine.launches_for(2, 3, False), engine.fold(single)
-    backward = Backward(device, model, 2, 3, engine.dtype, 1)
-    backward.dh[...] = 1
-    for seed in range(number, int(sys.argv[2]), len(SANITIZED)):
-        device._seed = seed
-        kernels.forward(weights, tape)
-        kernels._recurrence.backward(weights, tape, backward, None)
-    found = plan(shape, limits)
-    plans |= {(launch.blocks, launch.parts, launch.threads) for launch in (found.forward, found.backward)}
-print(sorted(plans))
-"""
 
 
 def thread_sanitizer(folder, seeds):
     env = environment() | sanitizer_environment("thread") | {"OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, str(folder), str(seeds)]
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    command = [sys.executable, ROOT / "tests/support/persistent_flags.py", folder, str(seeds)]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 def test_flags_are_clean_under_thread_sanitizer_over_many_seeds():

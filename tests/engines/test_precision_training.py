@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
+from support.process import ROOT, environment
 from support.rounding import PRECISIONS
 from support.rounding_engine import RoundingEngine, train
-from support.run_records import contents, interrupt_after
-from test_training import SMALL
+from support.run_records import interrupt_after, records_without_times
+from support.small_runs import SMALL
 
 from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
@@ -44,7 +44,7 @@ def test_300_steps_end_where_fp32s_do():
 
     def end(precision):
         environ = environment() | {"OPENBLAS_NUM_THREADS": "1"}  # its matrices are small
-        command = [sys.executable, ROOT / "tests/rounding_engine.py", TEXT_10K, precision, "300"]
+        command = [sys.executable, ROOT / "tests/support/rounding_engine.py", TEXT_10K, precision, "300"]
         run = subprocess.run(command, env=environ, cwd=ROOT, check=True, capture_output=True, text=True)
         losses = json.loads(run.stdout)
         assert losses[0] > 4 and len(losses) == 300
@@ -140,14 +140,14 @@ def test_resumed_run_ends_as_the_uninterrupted_one(text, tmp_path, monkeypatch):
     monkeypatch.setattr("cuchar.training.Adam", scaled_adam(2.0**40))  # so that the first save comes while it is halved
     config = replace(SMALL, epochs=1, dropout=0.2, carry_state=True, max_steps=26, save_every=15, precision="fp16")
     start_run([text], config, out=tmp_path / "whole", device="emulate")
-    expected = contents(tmp_path / "whole")
+    expected = records_without_times(tmp_path / "whole")
     for step in (3, 18):
         out = tmp_path / f"{step}"
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             interrupt_after(patch, step, Interrupted(2))
             start_run([text], config, out=out, device="emulate")
         resume_run(out, device="emulate")
-        assert contents(out) == expected, step
+        assert records_without_times(out) == expected, step
     stored = read_checkpoint(tmp_path / "whole").run["loss_scaling"]
     assert 2**10 < stored["scale"] < 2**40 and 0 < stored["good_steps"] < 26
 

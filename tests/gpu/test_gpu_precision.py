@@ -9,7 +9,7 @@ import pytest
 from support.products import OPERATIONS, product
 from support.rounding import PRECISIONS
 from support.rounding_engine import train
-from test_precision import ratios
+from support.rounding_errors import ratios
 
 from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig, TrainConfig

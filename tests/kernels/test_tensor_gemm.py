@@ -8,11 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
+from support.mutants import KERNELS, mutant, sites
+from support.process import ROOT, environment
 from support.products import OPERATIONS, product
+from support.round_kernel import HALVES, round_is_right
 from support.rounding import PRECISIONS, bits_of, rounded
 from support.tensor_library import TensorLibrary
-from test_kernel_mutations import mutant, sites
 
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
@@ -74,44 +75,6 @@ def test_sizes_that_do_not_go_together():
 
 # ---- By a library ----
 
-EDGES = np.array(  # ties to even and away from it, numbers that become 0, subnormal or infinite, and what is no number
-    [
-        0.0, -0.0, 1.0, 1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-11, 1 + 3 * 2.0**-11, -1 - 2.0**-8, 1 + 2.0**-8 + 2.0**-20,
-        65504, 65519.996, 65520, -65520, 3.3895314e38, 3.4e38, 2.0**-14, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 3 * 2.0**-25,
-        1e-45, -1e-40, 2.0**-133, 2.0**-134, np.inf, -np.inf, np.nan, np.float32(np.pi), -1e-7,
-    ],
-    np.float32,
-)  # fmt: skip
-HALVES = ("bf16", "fp16")
-
-
-def some_numbers(count):
-    """The edges at every place of a word, and numbers of many sizes."""
-    numbers = np.random.default_rng(count).normal(size=count) * 2.0 ** np.random.default_rng(1).integers(-30, 20, count)
-    numbers = numbers.astype(np.float32)
-    numbers[: len(EDGES)] = EDGES[:count]
-    numbers[-len(EDGES) :] = EDGES[-count:][::-1]
-    return numbers
-
-
-def words_of(precision, numbers):
-    """What kernels/round.cu makes of them, and what is behind that in a buffer full of 0xffff."""
-    count = numbers.size
-    kernel = EmulatedDevice().kernels("gemm/round.cu", {"PRECISION": precision.capitalize()})["round_numbers"]
-    words = np.full(-(-count // 2) * 2 + 600, 0xFFFF, np.uint16)
-    kernel(-(-count // 512), 256, numbers, words.view(np.uint32), np.int64(count))
-    return words[: -(-count // 2) * 2], words[-(-count // 2) * 2 :]
-
-
-def round_is_right(precision, count):
-    """Every word of so many numbers, which begin somewhere in a buffer; where they are odd in number, the last half is 0."""
-    buffer = np.full(count + 8, 7, np.float32)
-    numbers = buffer[3 : 3 + count]
-    numbers[:] = some_numbers(count)
-    words, behind = words_of(precision, numbers)
-    expected = np.append(bits_of(numbers, precision), [0] * (count % 2)).astype(np.uint16)
-    return np.array_equal(words, expected) and (behind == 0xFFFF).all()
-
 
 @pytest.mark.parametrize("count", [1, 2, 29, 511, 512, 513, 1025, 1537])
 @pytest.mark.parametrize("precision", HALVES)
@@ -119,24 +82,12 @@ def test_words_are_the_nearest_numbers_bit_by_bit(precision, count):
     assert round_is_right(precision, count)
 
 
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_tensor_gemm import round_is_right
-
-from cuchar.devices import kernel_sources
-kernel_sources.kernel_folder = lambda: Path(sys.argv[1])
-print(all(round_is_right("bf16", count) for count in (29, 513)))
-"""
-
-
-@pytest.mark.parametrize("site", [None, *sites(ROOT / "kernels/round.cu")], ids=str)
+@pytest.mark.parametrize("site", [None, *sites(KERNELS / "gemm/round.cu")], ids=str)
 def test_no_changed_sign_of_the_rounding_goes_unnoticed(site, tmp_path):
     """In a process of its own, which may end where memory is written that is not the kernel's."""
-    folder = mutant("gemm/round.cu", site, tmp_path / "kernels") if site else ROOT / "kernels"
-    command = [sys.executable, "-c", CHILD, str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    folder = mutant("gemm/round.cu", site, tmp_path / "kernels") if site else KERNELS
+    command = [sys.executable, ROOT / "tests/support/round_kernel.py", folder]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert (run.returncode == 0 and run.stdout == "True\n") == (site is None), run.stderr
 
 

@@ -57,7 +57,7 @@ def made(
     )
 
 
-def contents(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def tensors_and_metadata(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and metadata of a checkpoint file, without its digest."""
     with safe_open(path, "np") as opened:
         body = json.loads(opened.metadata()["cuchar"])

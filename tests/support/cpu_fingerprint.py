@@ -1,6 +1,6 @@
 """What the C++ engine of a folder computes, as a digest.
 
-python tests/cpu_fingerprint.py KERNELS [COMPILER FLAGS]
+python tests/support/cpu_fingerprint.py KERNELS [COMPILER FLAGS]
 """
 
 import hashlib
@@ -13,8 +13,10 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
+from cuchar.devices import kernel_sources
 from cuchar.engines.base import State
 from cuchar.engines.cpu import engine as cpu_engine
+from cuchar.engines.cpu import library as cpu_library
 from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
 

@@ -1,6 +1,6 @@
 """What the kernels of a folder compute on the emulator, as a digest.
 
-python tests/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
+python tests/support/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
 """
 
 import hashlib
@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from support.tensor_library import TensorLibrary
 
 from cuchar.adam import Adam, LossScaling

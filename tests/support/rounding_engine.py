@@ -1,12 +1,16 @@
 """The model of engines/base.py in plain NumPy, but that matrix products round their operands as the kernels do.
 
-python tests/rounding_engine.py TEXT PRECISION STEPS    losses of the notebook's model, as JSON
+python tests/support/rounding_engine.py TEXT PRECISION STEPS    losses of the notebook's model, as JSON
 """
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from support.rounding import rounded
 
 from cuchar.adam import Adam, LossScaling

@@ -1,11 +1,11 @@
-"""Every kernel, compiled for every architecture without a GPU: no spill, no stack, and as kernels/registers.md says."""
+"""Every kernel, compiled for every architecture without a GPU: no spill, no stack, and as kernels/compile_gate.md says."""
 
 import difflib
 import re
 from concurrent.futures import ProcessPoolExecutor
 
+import compile_gate
 import pytest
-import registers
 
 from cuchar.devices.kernel_sources import join, kernel_folder
 
@@ -30,7 +30,7 @@ INNOCENT = 'extern "C" __global__ void doubles(float* numbers) { numbers[threadI
 
 @pytest.fixture(scope="module")
 def rows():
-    return registers.all_rows()
+    return compile_gate.all_rows()
 
 
 def test_no_kernel_that_the_planner_takes_spills_or_has_a_stack(rows):
@@ -39,24 +39,24 @@ def test_no_kernel_that_the_planner_takes_spills_or_has_a_stack(rows):
 
 
 def test_every_kernel_has_a_row_on_every_architecture(rows):
-    for architecture in registers.ARCHITECTURES:
+    for architecture in compile_gate.ARCHITECTURES:
         there = [row for row in rows if row.arch == f"sm_{architecture}"]
-        assert registers.uncovered(there, architecture) == []
+        assert compile_gate.uncovered(there, architecture) == []
 
 
 def test_rows_that_are_missing_are_named(rows):
     there = [row for row in rows if row.arch == "sm_80"]
-    assert registers.uncovered([row for row in there if row.file != "training/adam.cu"], 80) == ["adam.cu adam"]
-    assert registers.uncovered([row for row in there if "bf16" not in row.shape], 80) == ["bf16"]
+    assert compile_gate.uncovered([row for row in there if row.file != "training/adam.cu"], 80) == ["adam.cu adam"]
+    assert compile_gate.uncovered([row for row in there if "bf16" not in row.shape], 80) == ["bf16"]
 
 
 def test_the_committed_table_is_of_these_kernels(rows):
-    committed = registers.TABLE.read_text("utf-8")
+    committed = compile_gate.TABLE.read_text("utf-8")
     version = re.search(r"NVRTC (\S+)", committed)[1]
-    advice = "run python tools/compile_gate.py --write and commit kernels/registers.md"
-    assert version == registers.nvrtc_version(), f"expected NVRTC {version}, as the table; {advice}"
+    advice = "run python tools/compile_gate.py --write and commit kernels/compile_gate.md"
+    assert version == compile_gate.nvrtc_version(), f"expected NVRTC {version}, as the table; {advice}"
     changed = difflib.unified_diff(
-        committed.splitlines(), registers.table(rows).splitlines(), "committed", "now", n=0, lineterm=""
+        committed.splitlines(), compile_gate.table(rows).splitlines(), "committed", "now", n=0, lineterm=""
     )
     assert not (lines := list(changed)), "\n".join([advice, *lines])
 
@@ -64,17 +64,17 @@ def test_the_committed_table_is_of_these_kernels(rows):
 @pytest.mark.parametrize("capability", [70, 90])
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_compiles_without_macros(file, capability):
-    registers.compile_source(join(file, {}), capability)
+    compile_gate.compile_source(join(file, {}), capability)
 
 
 @pytest.mark.parametrize(("source", "spills", "stacks"), [(SPILLS, 1, 1), (STACKS, 0, 1), (INNOCENT, 0, 0)])
-@pytest.mark.parametrize("capability", sorted(registers.ARCHITECTURES))
+@pytest.mark.parametrize("capability", sorted(compile_gate.ARCHITECTURES))
 def test_the_gate_sees_a_planted_spill_and_a_planted_stack(capability, source, spills, stacks):
     """The spill has a stack to spill to."""
-    (usage,) = registers.usages(registers.compile_source(source, capability)[1]).values()
+    (usage,) = compile_gate.usages(compile_gate.compile_source(source, capability)[1]).values()
     assert (usage.spill_bytes > 0, usage.stack_bytes > 0) == (spills, stacks)
-    blocks = registers.ARCHITECTURES[capability].blocks_at_once(usage.registers, 256, 0)
-    row = registers.Row(
+    blocks = compile_gate.ARCHITECTURES[capability].blocks_at_once(usage.registers, 256, 0)
+    row = compile_gate.Row(
         "planted.cu", "planted", "float", f"sm_{capability}", 256, usage.registers, usage.spill_bytes,
         usage.stack_bytes, 0, blocks, 0,
     )  # fmt: skip
@@ -83,13 +83,13 @@ def test_the_gate_sees_a_planted_spill_and_a_planted_stack(capability, source, s
 
 def test_a_kernel_that_does_not_compile_is_an_error_that_says_why():
     with pytest.raises(RuntimeError, match="undeclared_name"):
-        registers.compile_source('extern "C" __global__ void k(int* a) { *a = undeclared_name; }', 90)
+        compile_gate.compile_source('extern "C" __global__ void k(int* a) { *a = undeclared_name; }', 90)
 
 
 def test_a_worker_finds_what_this_process_finds():
-    build = registers.Build("training/adam.cu", "float", 90)
+    build = compile_gate.Build("training/adam.cu", "float", 90)
     with ProcessPoolExecutor(1) as pool:
-        assert pool.submit(registers.rows_of, build).result() == registers.rows_of(build)
+        assert pool.submit(compile_gate.rows_of, build).result() == compile_gate.rows_of(build)
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_a_worker_finds_what_this_process_finds():
     ],
 )
 def test_blocks_at_once(capability, used, threads, shared, blocks):
-    assert registers.ARCHITECTURES[capability].blocks_at_once(used, threads, shared) == blocks
+    assert compile_gate.ARCHITECTURES[capability].blocks_at_once(used, threads, shared) == blocks

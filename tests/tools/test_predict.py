@@ -4,14 +4,14 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
+import compile_gate
 import predict
 import predict_large
 import pytest
-import registers
 from multiprocessor import BARRIER, Multiprocessor
 from sass import Code, Instruction, source_lines
+from support.process import ROOT
 from support.tensor_library import TensorLibrary
 
 from cuchar.bench.configurations import Configuration
@@ -22,7 +22,7 @@ from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Division
 from cuchar.engines.cuda.regimes import make_plan
 
-COMMITTED = Path(__file__).parent.parent / "benchmarks/results/prediction-h100.json"
+COMMITTED = ROOT / "benchmarks/results/prediction-h100.json"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_the_phases_add_up(predicted):
 def test_the_committed_prediction_is_of_these_kernels(predicted):
     committed, found = json.loads(COMMITTED.read_text()), predicted[1]
     advice = f"run python tools/predict.py --out {COMMITTED.name} in benchmarks/results and commit it"
-    assert committed["compiler"] == f"NVRTC {registers.nvrtc_version()}", advice
+    assert committed["compiler"] == f"NVRTC {compile_gate.nvrtc_version()}", advice
     totals, now = ({form: content["us_a_step"] for form, content in of["forms"].items()} for of in (committed, found))
     assert now == pytest.approx(totals, rel=0.01), advice
     totals, now = ({of["configuration"]: of["us_a_step"] for of in all_["larger"]} for all_ in (committed, found))
@@ -63,7 +63,7 @@ def test_larger_configurations_add_up_and_count_what_blocks_read_of_each_other(p
         assert len(found) == (2 if of["regime"] == "persistent" else 0)
         if not found:
             continue
-        plan = make_plan(sizes.model, sizes.T, sizes.B, "f4", registers.ARCHITECTURES[90].limits, sizes.precision)
+        plan = make_plan(sizes.model, sizes.T, sizes.B, "f4", compile_gate.ARCHITECTURES[90].limits, sizes.precision)
         H, stages = sizes.model.hidden, 2 * sizes.model.layers - 1
         for part, launch, width in zip(found, (plan.forward, plan.backward), (H, 4 * H), strict=True):  # h; da
             readers = launch.blocks / launch.groups / stages  # every block of a stage reads its group's rows

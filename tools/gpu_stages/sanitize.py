@@ -48,7 +48,7 @@ def command(sanitizer: str, tool: str, only: list[str]) -> list[str]:
 
 def only_ours(option: str) -> list[str]:
     """A filter for each kernel of kernels/: a tool looks at those that pass any."""
-    files = sorted(kernel_folder().glob("*.cu"))
+    files = sorted(kernel_folder().rglob("*.cu"))
     return [
         part for file in files for name in kernel_names(file.read_text("utf-8")) for part in (option, f"kne={name}")
     ]
