@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from support.process import ROOT
 
 from cuchar.config import ModelConfig
 from cuchar.devices.emulator import EmulatedDevice
