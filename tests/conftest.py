@@ -67,6 +67,6 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "fox.txt").write_text(TEXT)
     command = [*CUCHAR, "train", folder / "fox.txt"]
-    options = "--hidden 12 --steps 8 --batch 4 --lr 0.02 --max-steps 30 --out".split()
+    options = "--hidden 12 --window 8 --batch 4 --lr 0.02 --max-steps 30 --out".split()
     subprocess.run([*command, *options, folder / "run"], check=True, capture_output=True, env=environment())
     return folder / "run"

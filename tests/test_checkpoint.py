@@ -337,7 +337,7 @@ def test_other_files_are_named(checkpoint, tmp_path):
 
 def test_a_window_beyond_the_epochs_last_is_not_resumed(text, tmp_path):
     """How many there are only the text can say."""
-    run = start_run([text], TrainConfig(hidden=3, steps=8, batch=4, max_steps=3, log_every=1), out=tmp_path / "run")
+    run = start_run([text], TrainConfig(hidden=3, window=8, batch=4, max_steps=3, log_every=1), out=tmp_path / "run")
     tensors, body = tensors_and_metadata(run / "last.safetensors")
     body["run"]["position"] |= {"step": 1000, "window": 1000}
     (run / "last.safetensors").write_bytes(signed(tensors, body))

@@ -18,7 +18,7 @@ from cuchar.runs import resume_run, start_run
 from cuchar.training import Listener, Trainer
 
 CONFIG = TrainConfig(
-    hidden=6, layers=1, steps=7, batch=5, epochs=2, lr=0.01, log_every=6, sample_every=8, sample_length=9, save_every=10,
+    hidden=6, layers=1, window=7, batch=5, epochs=2, lr=0.01, log_every=6, sample_every=8, sample_length=9, save_every=10,
     carry_state=True, val_fraction=0.01,
 )  # fmt: skip
 EPOCH = 49  # steps

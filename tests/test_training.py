@@ -14,6 +14,7 @@ from cuchar.batches import Windows, split_validation
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
+from cuchar.engines.base import TrainingState
 from cuchar.engines.cpu.engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError, OutputError, RunError, TextError
@@ -154,8 +155,8 @@ def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path)
     offsets, step = np.random.default_rng([config.seed, 1]), 0
     found = metrics(tmp_path / "run")
     for epoch in range(2):
-        offset = int(offsets.integers(config.steps))
-        windows = Windows(corpus.ids, config.batch, config.steps, config.steps, offset)
+        offset = int(offsets.integers(config.window))
+        windows = Windows(corpus.ids, config.batch, config.window, config.window, offset)
         for index in range(len(windows)):
             from cuchar.engines.base import Dropout
 
@@ -218,7 +219,7 @@ def test_same_seed_same_bits_another_seed_others(text, tmp_path):
 @pytest.mark.parametrize("split", ["tail", "streams"])
 def test_validation_loss_is_the_models_score_and_best_is_the_best(split, text, tmp_path):
     text.write_text(TEXT[:800] + TEXT[::-1][:800] + TEXT[:400])
-    config = replace(SMALL, epochs=6, lr=0.05, val_fraction=0.2, val_split=split, steps=4)
+    config = replace(SMALL, epochs=6, lr=0.05, val_fraction=0.2, val_split=split, window=4)
     start_run([text], config, out=tmp_path / "run")
     measured = {line["step"]: line["val_loss"] for line in metrics(tmp_path / "run") if "val_loss" in line}
     assert len(measured) == 6
@@ -288,9 +289,9 @@ def test_exploding_parameters_are_never_saved(text, tmp_path):
 @pytest.mark.parametrize("broken", ["loss", "norm"])
 def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, monkeypatch):
     """Five steps are asked for and the third fails: two are done, as if no more had been asked for."""
-    config = TrainConfig(hidden=5, steps=4, batch=3, carry_state=True)
+    config = TrainConfig(hidden=5, window=4, batch=3, carry_state=True)
     model, rates = ModelConfig(6, config.hidden, config.layers), [0.1, 0.2, 0.3, 0.4, 0.5]
-    windows = Windows(np.arange(90) % 6, config.batch, config.steps, config.steps)
+    windows = Windows(np.arange(90) % 6, config.batch, config.window, config.window)
     original, calls = engine_of.loss_and_gradients, []
 
     def failing(self, *arguments):
@@ -303,10 +304,11 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, m
     def train(asked):
         engine, parameters = engine_of(model), initialise(model, 1)
         adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
-        learner = engine.learner(config, parameters, adam, state, windows)
+        training = TrainingState(parameters, adam, state)
+        learner = engine.learner(config, training, windows)
         losses, norms = learner.train(1, 1, asked)
-        after = learner.fetch()
-        return losses, norms, [parameters.flat, adam.m, adam.v, after.h, after.c]
+        learner.fetch()
+        return losses, norms, [parameters.flat, adam.m, adam.v, training.state.h, training.state.c]
 
     losses, norms, arrays = train(rates[:2])
     monkeypatch.setattr(engine_of, "loss_and_gradients", failing)

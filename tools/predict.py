@@ -35,16 +35,21 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import compile_gate
 import predict_large
+from architectures import ARCHITECTURES
+from listing import Listing
+from machine_code import nvrtc_version
 from multiprocessor import Multiprocessor, per_pass
 from sass import Code, Instruction, disassemble, repeated, select, source_lines, within
 
 from cuchar.config import ModelConfig
 from cuchar.devices.kernel_sources import kernel_folder
-from cuchar.engines.cuda.regimes import Resident, make_plan, norm_blocks
-from cuchar.engines.sizes import ceil_div
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.resident import Resident
+from cuchar.engines.cuda.tape import norm_blocks
+from cuchar.engines.cuda.target import Window
 from cuchar.parameters import parameter_count
+from cuchar.sizes import ceil_div
 
 HERTZ, LAUNCH_SECONDS = 1.755e9, 1.3e-6
 MODEL, T, B, CAPABILITY = ModelConfig(84, 64, 2), 32, 32, 90
@@ -191,14 +196,14 @@ def small(file: str, name: str, counts: dict[str, int], blocks: int, *without: s
     others = [source_lines(file, other) for other in without]
     some = [i for i in code.instructions if not any(within(i, file, other) for other in others)]
     trace = repeated(code, some, counts)
-    on_one = ceil_div(blocks, compile_gate.ARCHITECTURES[CAPABILITY].multiprocessors)
+    on_one = ceil_div(blocks, ARCHITECTURES[CAPABILITY].multiprocessors)
     return Phase(name, f"{on_one} blocks an SM", len(trace), Multiprocessor([[trace] * 8] * on_one).run())
 
 
 def predict(plan: Resident) -> list[Phase]:
     """Everything of a training step but the launches."""
     P = parameter_count(MODEL)
-    squares, not_taken = norm_blocks(P), (r"if \(blockIdx\.x == blocks\)", r"if \(S == 1\) \{")
+    squares, not_taken = norm_blocks(P), (r"if \(blockIdx\.x == blocks\)", r"if \(splits == 1\) \{")
     return [
         *lstm_step(plan),
         *weight_gradients(plan),
@@ -208,10 +213,9 @@ def predict(plan: Resident) -> list[Phase]:
 
 
 def plans() -> dict[str, Resident]:
-    """What plan.py takes, and what it would take without clusters."""
-    limits = compile_gate.ARCHITECTURES[CAPABILITY].limits
-    own = make_plan(MODEL, T, B, "f4", limits)
-    other = make_plan(MODEL, T, 4 * B, "f4", limits)
+    """What the planner takes, and what it would take without clusters."""
+    target = Listing(ARCHITECTURES[CAPABILITY].example, ARCHITECTURES[CAPABILITY].limits).target(MODEL)
+    own, other = plan_window(target, Window(T, B)), plan_window(target, Window(T, 4 * B))
     if not (isinstance(own, Resident) and isinstance(other, Resident) and (own.cluster, other.cluster) == (2, 1)):
         raise RuntimeError(f"expected plans with a cluster of 2 and with 1 block, found {own} and {other}")
     single = replace(other, splits=own.splits)
@@ -238,7 +242,7 @@ def result() -> dict:
     return {
         "what": "a prediction to be confronted with a measurement; no GPU was used",
         "configuration": "V84 H64 L2 B32 T32 float32, a training step on an H100",
-        "compiler": f"NVRTC {compile_gate.nvrtc_version()}",
+        "compiler": f"NVRTC {nvrtc_version()}",
         "floor_us": FLOOR,
         "goal_us": GOAL,
         "forms": forms,

@@ -60,7 +60,7 @@ def wavefront(code: Code, source: str) -> float:
 
 def main() -> None:
     source = "\n".join(COMPLETE.findall(PAGE.read_text("utf-8")))
-    codes = disassemble_source(source, CAPABILITY)
+    codes = disassemble_source(f'#line 1 "docs/{PAGE.name}"\n{source}', CAPABILITY)
     clocks = {
         "naive_time_step": naive(codes["naive_time_step"]),
         "one_launch": one_launch(codes["one_launch"]),

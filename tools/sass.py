@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import compile_gate
+from machine_code import compile_source
 
 from cuchar.devices.kernel_sources import join, kernel_folder
-from cuchar.engines.sizes import ceil_div
+from cuchar.sizes import ceil_div
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def disassemble_source(source: str, capability: int) -> dict[str, Code]:
     tool = next(Path(sysconfig.get_path("purelib")).glob("nvidia/cu*/bin/nvdisasm"), None)
     if tool is None:
         raise RuntimeError("expected nvdisasm, found none; pip install 'cuchar[test]'")
-    cubin, _ = compile_gate.compile_source(source, capability, ("--generate-line-info",))
+    cubin, _ = compile_source(source, capability, ("--generate-line-info",))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as image:
         image.write(cubin)
         image.flush()

@@ -18,7 +18,7 @@ from cuchar import files
 from cuchar.bench.results import write_results
 from cuchar.checkpoint import read_checkpoint
 
-SMALL = "--hidden 5 --layers 1 --steps 6 --batch 3 --max-steps 4 --sample-every 0".split()
+SMALL = "--hidden 5 --layers 1 --window 6 --batch 3 --max-steps 4 --sample-every 0".split()
 OTHER_USE = "expected a file of its own, found one that it reads or the run keeps: "
 
 

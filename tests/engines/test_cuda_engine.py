@@ -5,12 +5,16 @@ import pytest
 from support.accuracy import everything, expect_accuracy
 from support.central_differences import expect_gradients_of_central_differences
 from support.problems import SHAPES, SIZES, as_type, expect_pairs, problem
+from support.targets import target_of
 
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.base import Dropout
 from cuchar.engines.cuda.engine import CudaEngine
-from cuchar.engines.cuda.regimes import Resident, Stepwise, make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.resident import Resident
+from cuchar.engines.cuda.stepwise import Stepwise
+from cuchar.engines.cuda.target import Window
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import ShapeError
 
@@ -21,9 +25,7 @@ CLUSTERS, ONE_BLOCK, NO_REGISTERS = (
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_result_is_as_accurate_as_numpys_in_every_schedule(shape, monkeypatch):
-    monkeypatch.setattr(
-        "cuchar.engines.cuda.regimes.persistent_plan", lambda *_: None
-    )  # test_persistent.py is about it
+    monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)  # test_persistent.py is about it
     V, H, L, B, T = shape
     dropout = Dropout(0.4, (3 << 32) | 5, (7 << 32) | 9) if (V + H + L + B + T) % 2 else None
     expect_accuracy(shape, CLUSTERS, dropout)
@@ -39,7 +41,7 @@ def test_shapes_cover_every_pair_of_sizes():
 def test_gradients_are_those_of_central_differences(shape, dropout, limits):
     model, parameters, inputs, targets, state = problem(*shape)
     engine = CudaEngine(model, EmulatedDevice(limits=limits), np.float64)
-    plan = make_plan(model, *inputs.shape, np.float64, limits)
+    plan = plan_window(target_of(model, limits, np.float64), Window(*inputs.shape))
     assert isinstance(plan, Stepwise if limits is NO_REGISTERS else Resident)
     expect_gradients_of_central_differences(engine, parameters, inputs, targets, state, dropout)
 

@@ -10,6 +10,7 @@ from support.accuracy import everything, expect_accuracy
 from support.central_differences import expect_gradients_of_central_differences
 from support.problems import as_type, expect_pairs, problem
 from support.process import ROOT, environment
+from support.targets import target_of
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
@@ -17,10 +18,11 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice, sanitizer_environment
-from cuchar.engines.base import Dropout
+from cuchar.engines.base import Dropout, TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
-from cuchar.engines.cuda.regimes import make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.target import Window
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError
 from cuchar.parameters import Parameters
@@ -38,12 +40,12 @@ SHAPES = [  # H, L, B, T: every pair of two sizes; KiB
 
 @pytest.fixture(autouse=True)
 def never_resident(monkeypatch):
-    monkeypatch.setattr("cuchar.engines.cuda.regimes.resident_plan", lambda *_: None)
+    monkeypatch.setattr("cuchar.engines.cuda.resident.plan_window", lambda *_: None)
 
 
 def plan(shape, limits, dtype=np.float32):
     V, H, L, B, T = shape
-    found = make_plan(ModelConfig(V, H, L), T, B, dtype, limits)
+    found = plan_window(target_of(ModelConfig(V, H, L), limits, dtype), Window(T, B))
     assert isinstance(found, Persistent)
     return found
 
@@ -170,9 +172,11 @@ def test_a_wait_in_vain_leaves_the_parameters_as_they_were(monkeypatch, tmp_path
     V, H, L, B, T = SMALL
     single = as_type(parameters, problem(*SMALL)[4], np.float32)
     ids = np.random.default_rng(0).integers(V, size=B * (2 * T + 1)).astype(np.uint8)
-    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B)
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B)
     engine = CudaEngine(model, EmulatedDevice(limits=CROWDED))
-    learner = engine.learner(config, single[0], Adam(parameters.flat.size), single[1], Windows(ids, B, T, T))
+    learner = engine.learner(
+        config, TrainingState(single[0], Adam(parameters.flat.size), single[1]), Windows(ids, B, T, T)
+    )
     before = single[0].flat.copy()
     with pytest.raises(DeviceError, match="waited in vain"):
         learner.train(0, 1, [0.1, 0.1])

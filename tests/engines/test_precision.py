@@ -6,6 +6,7 @@ from support.problems import problem
 from support.rounding import PRECISIONS
 from support.rounding_engine import PRODUCTS, RoundingEngine
 from support.rounding_errors import ratios, results
+from support.targets import target_of
 from support.tensor_library import TensorLibrary
 
 from cuchar.config import ModelConfig
@@ -13,7 +14,9 @@ from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.base import Dropout
 from cuchar.engines.cuda.persistent import Persistent
-from cuchar.engines.cuda.regimes import Stepwise, make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.stepwise import Stepwise
+from cuchar.engines.cuda.target import Window
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters
 
@@ -46,7 +49,7 @@ def test_the_reference_without_rounding_is_the_numpy_engine():
 def regime(request, monkeypatch):
     """The one that the kernels of a test are of."""
     if request.param == "stepwise":
-        monkeypatch.setattr("cuchar.engines.cuda.regimes.persistent_plan", lambda *_: None)
+        monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)
     return request.param
 
 
@@ -55,7 +58,7 @@ def regime(request, monkeypatch):
 def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape, regime):
     V, H, L, B, T = shape
     assert isinstance(
-        make_plan(ModelConfig(V, H, L), T, B, np.float32, FORTY, precision),
+        plan_window(target_of(ModelConfig(V, H, L), FORTY, np.float32, precision), Window(T, B)),
         Persistent if regime == "persistent" else Stepwise,
     )
     for name, ratio in ratios(precision, shape, [EmulatedDevice(of, limits=FORTY) for of in SCHEDULES]):

@@ -20,6 +20,7 @@ from cuchar.checkpoint import read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.base import TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.errors import DivergedError
 from cuchar.interrupts import Interrupted
@@ -27,7 +28,7 @@ from cuchar.parameters import initialise
 from cuchar.runs import resume_run, start_run
 
 TEXT_10K = "data/shakespeare_10K.txt"
-TINY = TrainConfig(hidden=5, layers=2, steps=4, batch=3, precision="fp16")
+TINY = TrainConfig(hidden=5, layers=2, window=4, batch=3, precision="fp16")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_300_steps_end_where_fp32s_do():
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_twenty_steps_on_the_emulator_are_those_of_rounded_operands(precision, corpus):
     """They differ where float32's error carries an operand over a tie: far less than from steps that do not round."""
-    config, model = TrainConfig(hidden=32, batch=8, steps=16), ModelConfig(len(corpus.vocabulary), 32, 2)
+    config, model = TrainConfig(hidden=32, batch=8, window=16), ModelConfig(len(corpus.vocabulary), 32, 2)
     of_fp32, expected = (
         train(RoundingEngine(model, of, np.float32, scale_of(of)), config, corpus.ids, 20) for of in ("fp32", precision)
     )
@@ -110,7 +111,7 @@ def test_gradients_do_not_depend_on_a_scale_that_fits(corpus):
     ],
 )
 def test_good_steps_double_the_scale(before, steps, after, corpus):
-    small = replace(TINY, lr=1e-9, steps=24, batch=24)  # a mean over so many that 2^24 fits
+    small = replace(TINY, lr=1e-9, window=24, batch=24)  # a mean over so many that 2^24 fits
     assert train(engine_of(small, corpus), small, corpus.ids, steps, before)[3] == after
 
 
@@ -123,7 +124,7 @@ def test_gradients_that_overflow_at_scale_1_end_training(corpus):
     parameters["lstm.weight_hh_l1"][...] = 60_000
     adam, before = Adam(parameters.flat.size), parameters.flat.copy()
     adam.scaling = LossScaling(4.0)
-    learner = engine.learner(TINY, parameters, adam, engine.zero_state(3), windows)
+    learner = engine.learner(TINY, TrainingState(parameters, adam, engine.zero_state(3)), windows)
     losses, norms = learner.train(0, 1, [0.1] * 9)
     learner.fetch()
     assert losses == pytest.approx([np.log(len(corpus.vocabulary))] * 3)

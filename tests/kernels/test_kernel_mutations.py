@@ -10,10 +10,14 @@ import pytest
 from support.fingerprint import WORKLOADS
 from support.mutants import HARMLESS, KERNELS, chosen, mutant, sites
 from support.process import ROOT, environment
+from support.targets import target_of
 
 from cuchar.config import ModelConfig
 from cuchar.engines.cuda.persistent import Persistent
-from cuchar.engines.cuda.regimes import Resident, Stepwise, make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.resident import Resident
+from cuchar.engines.cuda.stepwise import Stepwise
+from cuchar.engines.cuda.target import Window
 
 RESIDENT, FP16 = ("cluster", "block"), ("stepwise fp16", "stepwise fp16 overflow")
 JUDGES = {  # of each file: the workloads that run it, one of which must notice
@@ -86,7 +90,7 @@ def test_a_workload_runs_what_it_is_called_for(workload, monkeypatch):
     V, H, L, B, T, limits = WORKLOADS[workload]
     if "persistent" in workload:
         monkeypatch.setattr("cuchar.engines.cuda.regimes.ONE_PASS_VOCABULARY", V - 1)  # as fingerprint.py does
-    plan = make_plan(ModelConfig(V, H, L), T, B, "f4", limits)
+    plan = plan_window(target_of(ModelConfig(V, H, L), limits), Window(T, B))
     regimes = {"cluster": (Resident, 2), "block": (Resident, 1), "persistent": (Persistent, None)}
     expected = next((regime for name, regime in regimes.items() if name in workload), (Stepwise, None))
     assert (type(plan), getattr(plan, "cluster", None)) == expected

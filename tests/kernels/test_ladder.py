@@ -29,7 +29,7 @@ def launch(request):
     kernels = device.compile(source, "docs/kernels.md")
 
     def run(name, blocks, threads, **arguments):
-        kernels[name](blocks, threads, *arguments.values())
+        kernels[name](blocks, threads, **arguments)
 
     return run
 

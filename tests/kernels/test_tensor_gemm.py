@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from support.mutants import KERNELS, mutant, sites
 from support.process import ROOT, environment
-from support.products import OPERATIONS, product
+from support.products import OPERATIONS, product, products_of
 from support.round_kernel import HALVES, round_is_right
 from support.rounding import PRECISIONS, bits_of, rounded
 from support.tensor_library import TensorLibrary
 
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.cuda.gemm import LibraryGemm, TensorGemm, gemm_of, prepared
+from cuchar.engines.cuda.gemm import LibraryGemm, PlainGemm, TensorGemm, gemm_of
 from cuchar.errors import ShapeError
 
 SIZES = [  # M, N, K
@@ -62,7 +62,7 @@ def test_matrices_that_are_not_aligned():
         buffer[1 : 1 + 7 * 8].reshape(7, 8),
         device.empty((33, 7), np.float32),
     )
-    TensorGemm(device, "fp16")(a, b, out, tb=True)
+    TensorGemm(products_of(device, "fp16"))(a, b, out, tb=True)
     assert np.array_equal(out, a @ b.T)
 
 
@@ -70,7 +70,7 @@ def test_sizes_that_do_not_go_together():
     device = EmulatedDevice()
     a, b, out = (device.empty(shape, np.float32) for shape in ((2, 3), (3, 4), (2, 4)))
     with pytest.raises(ShapeError, match=r"expected \(2, 3\) and \(4, 3\), found \(2, 3\) and \(3, 4\)"):
-        TensorGemm(device, "bf16")(a, b, out, tb=True)
+        TensorGemm(products_of(device, "bf16"))(a, b, out, tb=True)
 
 
 # ---- By a library ----
@@ -95,7 +95,7 @@ def test_no_changed_sign_of_the_rounding_goes_unnoticed(site, tmp_path):
 def test_a_library_is_given_the_words_of_both_operands(precision):
     """Of any size and anywhere in a buffer, though both are as large; and not those of products before."""
     device = TensorLibrary()
-    gemm, generator = LibraryGemm(device, precision), np.random.default_rng(1)
+    gemm, generator = LibraryGemm(products_of(device, precision)), np.random.default_rng(1)
     for M, N, K in ((3, 3, 5), (5, 5, 3), (1, 1, 1), (7, 33, 15), (3, 3, 5)):
         buffer = generator.normal(size=M * K + K * N + 9).astype(np.float32)
         a, b = buffer[3 : 3 + M * K].reshape(M, K), buffer[M * K + 8 : M * K + 8 + K * N].reshape(K, N)
@@ -109,11 +109,11 @@ def test_a_library_is_given_the_words_of_both_operands(precision):
 def test_a_matrix_times_itself_and_products_that_are_infinite():
     device = TensorLibrary()
     a, out = np.array([[1, 2.0**-9], [2.0**-9, 7e4]], np.float32), device.empty((2, 2), np.float32)
-    LibraryGemm(device, "bf16")(a, a, out)
+    LibraryGemm(products_of(device, "bf16"))(a, a, out)
     large = 70_144.0  # 7e4 in bf16
     expected = [[1 + 2.0**-18, 2.0**-9 + 2.0**-9 * large], [2.0**-9 + large * 2.0**-9, 2.0**-18 + large * large]]
     assert np.array_equal(out, np.array(expected, np.float32))
-    LibraryGemm(device, "fp16")(a, np.ones((2, 1), np.float32), out[:, :1].copy())
+    LibraryGemm(products_of(device, "fp16"))(a, np.ones((2, 1), np.float32), out[:, :1].copy())
     assert device.products[-1][1][1, 1] == 0x7C00  # beyond fp16
 
 
@@ -126,7 +126,7 @@ def test_tf32_is_a_librarys_where_it_would_round(sizes, by_library):
     (M, N, K), generator = sizes, np.random.default_rng(2)
     a, b = (generator.normal(size=shape).astype(np.float32) for shape in ((M, K), (K, N)))
     out = device.empty((M, N), np.float32)
-    LibraryGemm(device, "tf32")(a, b, out)
+    LibraryGemm(products_of(device, "tf32"))(a, b, out)
     exact = rounded(a, "tf32").astype(float) @ rounded(b, "tf32").astype(float)
     assert (np.abs(out - exact) <= 1e-6 * (np.abs(a) @ np.abs(b))).all()
     assert len(device.products) == by_library
@@ -137,11 +137,11 @@ def test_tf32_is_a_librarys_where_it_would_round(sizes, by_library):
 @pytest.mark.parametrize("precision", HALVES)
 def test_what_is_prepared_is_rounded_once(precision, monkeypatch):
     device, rounds = TensorLibrary(), []
-    gemm, generator = LibraryGemm(device, precision), np.random.default_rng(3)
+    gemm, generator = LibraryGemm(products_of(device, precision)), np.random.default_rng(3)
     kernel = gemm._round
-    monkeypatch.setattr(gemm, "_round", lambda *arguments: (rounds.append(arguments[2]), kernel(*arguments)))
+    monkeypatch.setattr(gemm, "_round", lambda *sizes, **of: (rounds.append(of["numbers"]), kernel(*sizes, **of)))
     a, b, c = (generator.normal(size=shape).astype(np.float32) for shape in ((6, 4), (6, 5), (6, 3)))
-    ready = prepared(gemm, "here", a)
+    ready = gemm.prepared("here", a)
     for other in (b, c, b):
         out = device.empty((4, other.shape[1]), np.float32)
         gemm(ready, other, out, ta=True)
@@ -152,14 +152,14 @@ def test_what_is_prepared_is_rounded_once(precision, monkeypatch):
 
 def test_nothing_is_prepared_where_nothing_is_copied():
     device, array = TensorLibrary(), np.ones((4, 4), np.float32)
-    for gemm in (device.gemm, TensorGemm(device, "bf16"), LibraryGemm(device, "tf32")):
-        assert prepared(gemm, "here", array) is array
+    for kind, precision in ((PlainGemm, "fp32"), (TensorGemm, "bf16"), (LibraryGemm, "tf32")):
+        assert kind(products_of(device, precision)).prepared("here", array) is array
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_captured_product_rounds_what_is_there_when_it_is_replayed(precision):
     device = TensorLibrary()
-    gemm, out = LibraryGemm(device, precision), device.empty((4, 4), np.float32)
+    gemm, out = LibraryGemm(products_of(device, precision)), device.empty((4, 4), np.float32)
     a, b = np.zeros((4, 4), np.float32), np.eye(4, dtype=np.float32)
     replay = device.capture(lambda: gemm(a, b, out))
     assert np.isnan(out).all() and not device.products
@@ -171,7 +171,7 @@ def test_a_captured_product_rounds_what_is_there_when_it_is_replayed(precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_device_without_a_library_has_our_kernel(precision):
-    assert isinstance(gemm_of(EmulatedDevice(), precision), TensorGemm)
-    assert isinstance(gemm_of(TensorLibrary(), precision), LibraryGemm)
+    assert isinstance(gemm_of(products_of(EmulatedDevice(), precision)), TensorGemm)
+    assert isinstance(gemm_of(products_of(TensorLibrary(), precision)), LibraryGemm)
     for device in (EmulatedDevice(), TensorLibrary()):
-        assert gemm_of(device, "fp32") == device.gemm
+        assert isinstance(gemm_of(products_of(device, "fp32")), PlainGemm)

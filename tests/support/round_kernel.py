@@ -40,7 +40,7 @@ def words_of(precision, numbers):
     count = numbers.size
     kernel = EmulatedDevice().kernels("gemm/round.cu", {"PRECISION": precision.capitalize()})["round_numbers"]
     words = np.full(-(-count // 2) * 2 + 600, 0xFFFF, np.uint16)
-    kernel(-(-count // 512), 256, numbers, words.view(np.uint32), np.int64(count))
+    kernel(-(-count // 512), 256, numbers=numbers, words=words.view(np.uint32), count=count)
     return words[: -(-count // 2) * 2], words[-(-count // 2) * 2 :]
 
 

@@ -6,7 +6,7 @@ from cuchar.config import TrainConfig
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
 SMALL = TrainConfig(
-    hidden=9, layers=2, steps=7, batch=5, epochs=3, lr=0.01, seed=3,
+    hidden=9, layers=2, window=7, batch=5, epochs=3, lr=0.01, seed=3,
     log_every=6, sample_every=8, sample_length=20, save_every=10,
 )  # fmt: skip
 DISCIPLINES = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.process import ROOT, environment
 
-from cuchar.devices.kernel_sources import kernel_names
+from cuchar.devices.kernel_sources import signatures
 
 STAGES = ("compile", "tests", "parity", "sanitize", "speed", "run")
 NO_GPU = {**environment(), "CUDA_VISIBLE_DEVICES": "-1"}
@@ -294,7 +294,7 @@ def test_sanitizers_are_told_what_to_look_at(option, tmp_path, monkeypatch):
     monkeypatch.setattr(sanitize, "dry_run", lambda: False)
     monkeypatch.setattr(sanitize, "watch", lambda report, name, command: commands.update({name: command}))
     sanitize.run_stage(report)
-    names = {name for file in (ROOT / "kernels").rglob("*.cu") for name in kernel_names(file.read_text())}
+    names = {name for file in (ROOT / "kernels").rglob("*.cu") for name in signatures(file.read_text())}
     assert {"lstm_step", "persistent_backward", "adam"} <= names
     filters = {f"{option} kne={name}" for name in names}
     own = {"memcheck": "--report-api-errors no", "racecheck": "--racecheck-detect-level error"}
