@@ -58,10 +58,11 @@ def wavefront(code: Code, source: str) -> float:
     return per_pass([[recurrent] * 4 + [projection] * 4 + [recurrent] * 4])
 
 
-def main() -> None:
+def predicted() -> dict[str, float]:
+    """Clocks of a time step of each kernel; of a tick of `wavefront`."""
     source = "\n".join(COMPLETE.findall(PAGE.read_text("utf-8")))
     codes = disassemble_source(f'#line 1 "docs/{PAGE.name}"\n{source}', CAPABILITY)
-    clocks = {
+    return {
         "naive_time_step": naive(codes["naive_time_step"]),
         "one_launch": one_launch(codes["one_launch"]),
         "weights_in_registers": per_pass([[inside(codes["weights_in_registers"], -1)] * 8]),
@@ -69,7 +70,10 @@ def main() -> None:
         "wavefront": wavefront(codes["wavefront"], source),
         "backward": per_pass([[inside(codes["backward"], -1)] * 4]),
     }
-    for name, count in clocks.items():
+
+
+def main() -> None:
+    for name, count in predicted().items():
         print(f"{name:22} {round(count):6,} clocks a {'tick' if name == 'wavefront' else 'time step'}")
 
 
