@@ -13,7 +13,7 @@ from cuchar.engines.base import State
 from cuchar.engines.numpy_engine import NumpyEngine, Tape
 from cuchar.parameters import Parameters
 
-H, L, V, T, B, SPLITS = 64, 2, 21, 8, 6, 3  # the page's kernels are for H = 64, and T * B characters in SPLITS of DEPTH
+H, L, V, T, B, SPLITS = 64, 2, 21, 8, 8, 2  # the kernels are for H = 64; a split has 32 characters, two trips of DEPTH
 EPS = float(np.finfo(np.float32).eps)
 COMPLETE = re.compile(r"^```cuda complete\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHARED = re.compile(r"__shared__ (\w+) (\w+)\[(.+)\];")
