@@ -40,7 +40,16 @@ class Code:
 
 
 def disassemble(file: str, macros: Mapping[str, int | str], capability: int) -> dict[str, Code]:
-    """The kernels of a file by name.
+    """The kernels of a file of kernels/ by name.
+
+    Raises:
+        RuntimeError: nvdisasm is missing.
+    """
+    return disassemble_source(join(file, dict(macros)), capability)
+
+
+def disassemble_source(source: str, capability: int) -> dict[str, Code]:
+    """The kernels of a source text by name.
 
     Raises:
         RuntimeError: nvdisasm is missing.
@@ -48,7 +57,7 @@ def disassemble(file: str, macros: Mapping[str, int | str], capability: int) -> 
     tool = next(Path(sysconfig.get_path("purelib")).glob("nvidia/cu*/bin/nvdisasm"), None)
     if tool is None:
         raise RuntimeError("expected nvdisasm, found none; pip install 'cuchar[test]'")
-    cubin, _ = compile_source(join(file, dict(macros)), capability, ("--generate-line-info",))
+    cubin, _ = compile_source(source, capability, ("--generate-line-info",))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as image:
         image.write(cubin)
         image.flush()
