@@ -1,0 +1,44 @@
+"""Draws docs/figures/*.svg: `python tools/draw_figures.py [FIGURE...] [--out FOLDER]`.
+
+The same figures have the same bytes on every machine. tests/tools/test_figures.py fails where a committed
+figure is not what this script draws.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools.figures.drawing import Drawing  # noqa: E402
+
+from tools.figures.persistent_grid import persistent_grid
+from tools.figures.training_step import training_step  # noqa: E402
+from tools.figures.wavefront import wavefront  # noqa: E402
+
+FIGURES = {
+    "training-step": training_step,
+    "wavefront": wavefront,
+    "persistent-grid": persistent_grid,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("figure", nargs="*", metavar="FIGURE", help=f"all, or some of {', '.join(FIGURES)}")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures")
+    options = parser.parse_args()
+    if unknown := set(options.figure) - set(FIGURES):
+        parser.error(f"no figure is called {', '.join(sorted(unknown))}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.figure or FIGURES:
+        (options.out / f"{name}.svg").write_text(draw(name).svg(name), encoding="utf-8", newline="\n")
+
+
+def draw(name: str) -> Drawing:
+    return FIGURES[name]()
+
+
+if __name__ == "__main__":
+    main()
