@@ -13,6 +13,8 @@ sys.path.insert(0, str(ROOT))
 
 from tools.figures.drawing import Drawing  # noqa: E402
 
+from tools.figures.gradient_tile import gradient_tile  # noqa: E402
+from tools.figures.lanes import fragment_lanes, slices  # noqa: E402
 from tools.figures.persistent_grid import persistent_grid
 from tools.figures.training_step import training_step  # noqa: E402
 from tools.figures.wavefront import wavefront  # noqa: E402
@@ -21,6 +23,9 @@ FIGURES = {
     "training-step": training_step,
     "wavefront": wavefront,
     "persistent-grid": persistent_grid,
+    "fragment-lanes": fragment_lanes,
+    "slices": slices,
+    "gradient-tile": gradient_tile,
 }
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """Lines, boxes and text of one SVG file, in colours that follow the reader's light or dark page.
 
 A figure names colours by what they stand for ("recurrent", "i"), never by their value. Every colour stands

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """The persistent regime: which block has which rows, stage and units, as the planner divides them, and what travels."""
 
 from tools.figures.drawing import Drawing

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """One training step of the resident regime, from the text to Adam."""
 
 from tools.figures.drawing import Drawing

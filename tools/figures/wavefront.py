@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """The wavefront of the resident regime: which stage is at which time step at one tick."""
 
 from tools.figures.drawing import Drawing
