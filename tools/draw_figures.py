@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 from tools.figures.drawing import Drawing  # noqa: E402
 
 from tools.figures.gradient_tile import gradient_tile  # noqa: E402
+from tools.figures.ladder import rung_1, rung_2, rung_3, rung_4, rung_5, rung_6  # noqa: E402
 from tools.figures.lanes import fragment_lanes, slices  # noqa: E402
 from tools.figures.persistent_grid import persistent_grid
 from tools.figures.training_step import training_step  # noqa: E402
@@ -26,6 +27,12 @@ FIGURES = {
     "fragment-lanes": fragment_lanes,
     "slices": slices,
     "gradient-tile": gradient_tile,
+    "rung-1": rung_1,
+    "rung-2": rung_2,
+    "rung-3": rung_3,
+    "rung-4": rung_4,
+    "rung-5": rung_5,
+    "rung-6": rung_6,
 }
 
 
