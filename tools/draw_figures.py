@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools.figures.drawing import Drawing  # noqa: E402
-
 from tools.figures.gradient_tile import gradient_tile  # noqa: E402
 from tools.figures.ladder import rung_1, rung_2, rung_3, rung_4, rung_5, rung_6  # noqa: E402
 from tools.figures.lanes import fragment_lanes, slices  # noqa: E402
-from tools.figures.persistent_grid import persistent_grid
+from tools.figures.learning import learning_curve, terminal  # noqa: E402
+from tools.figures.persistent_grid import persistent_grid  # noqa: E402
 from tools.figures.training_step import training_step  # noqa: E402
 from tools.figures.wavefront import wavefront  # noqa: E402
 
@@ -27,6 +27,8 @@ FIGURES = {
     "fragment-lanes": fragment_lanes,
     "slices": slices,
     "gradient-tile": gradient_tile,
+    "learning-curve": learning_curve,
+    "terminal": terminal,
     "rung-1": rung_1,
     "rung-2": rung_2,
     "rung-3": rung_3,

@@ -1,2 +1,1 @@
-# ruff: noqa: RUF001
 """The pictures of the documentation: drawing.py draws, every other module has the figures of one subject."""

@@ -24,6 +24,7 @@ COLOURS = {
     "recurrent": ("#0b7285", "#cfecf0", "#4cc5cf", "#0e434a"),
     "projection": ("#8d6100", "#faeabf", "#e0b040", "#4c3909"),
 }
+GRID = ("#d1d9e0", "#30363d")
 INK, FAINT = ("#1f2328", "#e6edf3"), ("#59636e", "#9da7b3")  # of text, on a light and on a dark page
 PAGES = ("#ffffff", "#0d1117")
 
@@ -31,7 +32,7 @@ Point = tuple[float, float]
 
 
 def _variables(page: int) -> str:
-    values = {"ink": INK[page], "faint": FAINT[page], "page": PAGES[page]}
+    values = {"ink": INK[page], "faint": FAINT[page], "grid": GRID[page], "page": PAGES[page]}
     for name, colours in COLOURS.items():
         values[f"{name}-line"], values[f"{name}-surface"] = colours[2 * page : 2 * page + 2]
     return ";".join(f"--{name}:{value}" for name, value in values.items())
@@ -47,7 +48,7 @@ def _style() -> str:
         f".cuchar{{{_variables(0)}}}"
         f"@media (prefers-color-scheme:dark){{.cuchar{{{_variables(1)}}}}}"
         f"text{{font-family:{SANS};fill:var(--ink)}}.code{{font-family:{MONOSPACE}}}.bold{{font-weight:600}}"
-        ".faint{fill:var(--faint)}.ink-line{fill:none;stroke:var(--ink)}.faint-line{fill:none;stroke:var(--faint)}"
+        ".faint{fill:var(--faint)}.grid-line{fill:none;stroke:var(--grid)}.ink-line{fill:none;stroke:var(--ink)}.faint-line{fill:none;stroke:var(--faint)}"
         ".ink-head{fill:var(--ink);stroke:none}.faint-head{fill:var(--faint);stroke:none}"
         f".page{{fill:var(--page);stroke:var(--plain-line)}}{surfaces}"
     )
@@ -153,6 +154,12 @@ class Drawing:
         corners = (x1, y1), (base[0] - 0.45 * head * dy, base[1] + 0.45 * head * dx), (base[0] + 0.45 * head * dy, base[1] - 0.45 * head * dx)  # fmt: skip
         head_kind = f"{kind}-head" if kind in ("ink", "faint") else kind
         self._add("polygon", head_kind, points=" ".join(f"{number(x)},{number(y)}" for x, y in corners))
+
+    def diamond(self, x: float, y: float, radius: float, kind: str, **facts: object) -> None:
+        """A mark at a point."""
+        corners = (x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)
+        points = " ".join(f"{number(a)},{number(b)}" for a, b in corners)
+        self._add("polygon", kind, points=points, **_stroke(1.8, False), **_data(facts))
 
     def bracket(self, x0: float, x1: float, y: float, depth: float = 6, kind: str = "faint") -> None:
         """A horizontal bracket whose ends point by `depth` down, or up where that is negative."""

@@ -1,10 +1,9 @@
 # ruff: noqa: RUF001
 """A weight gradient of the resident regime: from the matrix to one thread's sums, and the order in which they are added."""
 
-from tools.figures.drawing import Drawing
-
 from cuchar.config import ModelConfig
 from cuchar.engines.cuda.regimes import Resident, make_plan
+from tools.figures.drawing import Drawing
 from tools.figures.persistent_grid import H100
 
 MODEL, TIME_STEPS, BATCH = ModelConfig(84, 64, 2), 32, 32  # the notebook's

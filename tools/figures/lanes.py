@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 
+from cuchar.engines.sizes import ceil_div
 from tools.figures.drawing import Drawing
 
 GATES = "ifgo"
@@ -153,7 +154,7 @@ def _fragment_d(picture: Drawing, left: float, top: float) -> None:
 # ---- Slices: kernels/resident/matvec.cuh ----
 
 HIDDEN = 64
-SLICE = 4 * -(-(-(-HIDDEN // 2)) // 4)
+SLICE = 4 * ceil_div(ceil_div(HIDDEN, 2), 4)
 STRIDE = SLICE + (0 if SLICE // 4 % 2 else 4)
 SLICE_LANE = 5  # outlined
 

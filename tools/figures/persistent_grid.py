@@ -1,12 +1,11 @@
 # ruff: noqa: RUF001
 """The persistent regime: which block has which rows, stage and units, as the planner divides them, and what travels."""
 
-from tools.figures.drawing import Drawing
-from tools.figures.wavefront import SUBSCRIPTS
-
 from cuchar.config import ModelConfig
 from cuchar.devices.device import Limits
 from cuchar.engines.cuda.persistent import Division, persistent_plan
+from tools.figures.drawing import Drawing
+from tools.figures.wavefront import SUBSCRIPTS
 
 MODEL, BATCH = ModelConfig(68, 512, 2), 50
 H100 = Limits(capability=90, multiprocessors=132, shared_bytes=232_448)
