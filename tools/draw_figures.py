@@ -5,20 +5,18 @@ figure is not what this script draws.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from figures.drawing import Drawing
+from figures.gradient_tile import gradient_tile
+from figures.ladder import rung_1, rung_2, rung_3, rung_4, rung_5, rung_6
+from figures.lanes import fragment_lanes, slices
+from figures.learning import learning_curve, terminal
+from figures.persistent_grid import persistent_grid
+from figures.training_step import training_step
+from figures.wavefront import wavefront
 
-from tools.figures.drawing import Drawing  # noqa: E402
-from tools.figures.gradient_tile import gradient_tile  # noqa: E402
-from tools.figures.ladder import rung_1, rung_2, rung_3, rung_4, rung_5, rung_6  # noqa: E402
-from tools.figures.lanes import fragment_lanes, slices  # noqa: E402
-from tools.figures.learning import learning_curve, terminal  # noqa: E402
-from tools.figures.persistent_grid import persistent_grid  # noqa: E402
-from tools.figures.training_step import training_step  # noqa: E402
-from tools.figures.wavefront import wavefront  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 FIGURES = {
     "training-step": training_step,

@@ -3,17 +3,20 @@
 import itertools
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from draw_figures import FIGURES, draw
+from figures import gradient_tile, lanes, learning, persistent_grid, wavefront
+from figures.drawing import COLOURS, FAINT, INK, PAGES, SMALLEST
 
+from cuchar.devices.device import Kernel
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.devices.kernel_sources import kernel_folder
-from tools.draw_figures import FIGURES, draw
-from tools.figures import gradient_tile, lanes, learning, persistent_grid, wavefront
-from tools.figures.drawing import COLOURS, FAINT, INK, PAGES, SMALLEST
+from cuchar.devices.emulator.compiler import HERE
+from cuchar.devices.kernel_sources import join, kernel_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "docs" / "figures"
@@ -136,7 +139,7 @@ def test_the_grid_is_what_the_planner_divides():
     blocks = -(-model.hidden // division.units)
     drawn = [(cell["group"], cell["stage"], cell["block"]) for cell in facts("persistent-grid", block=None)]
     assert sorted(drawn) == list(itertools.product(range(division.groups), range(2 * model.layers - 1), range(blocks)))
-    assert len(drawn) == division.blocks <= persistent_grid.H100.multiprocessors
+    assert len(drawn) == division.blocks <= persistent_grid.H100.limits.multiprocessors
     rows = [cell["rows"] for cell in facts("persistent-grid", rows=None)]
     assert len(rows) == division.groups * division.parts and sum(rows) == persistent_grid.BATCH
     assert max(rows) == division.rows
@@ -146,6 +149,11 @@ def test_the_grid_is_what_the_planner_divides():
 
 def placed(name: str, of: tuple[str, ...], **wanted: object) -> dict[tuple[int, ...], dict[str, int]]:
     return {tuple(cell[key] for key in of): cell for cell in facts(name, **wanted)}
+
+
+def compiled(header: str, source: str, **macros: int) -> Mapping[str, Kernel]:
+    """Kernels that use a header of kernels/, on the emulator."""
+    return EmulatedDevice("shuffled").compile(join(header, macros, overlay=HERE) + source)
 
 
 def test_lanes_of_a_fragment_make_the_product():
@@ -158,7 +166,7 @@ def test_lanes_of_a_fragment_make_the_product():
         for place, cell in places.items():
             words[cell["lane"], first + cell["register"]] = matrix[place]
     assert len(a) == A.size and len(b) == B.size and not np.isnan(words).any()
-    source = """#include "common/hardware.cuh"
+    source = """
         extern "C" __global__ void product(const float* words, float* out) {
             unsigned a[4], b[2];
             float d[4] = {};
@@ -168,7 +176,7 @@ def test_lanes_of_a_fragment_make_the_product():
             for (int i = 0; i < 4; ++i) out[4 * threadIdx.x + i] = d[i];
         }"""
     out = np.empty((32, 4), np.float32)
-    EmulatedDevice("shuffled").compile(source)["product"](1, 32, words, out)
+    compiled("common/hardware.cuh", source)["product"](1, 32, words=words, out=out)
     D = np.full((16, 8), np.nan, np.float32)
     for place, cell in d.items():
         D[place] = out[cell["lane"], cell["register"]]
@@ -177,30 +185,28 @@ def test_lanes_of_a_fragment_make_the_product():
 
 def test_lanes_of_a_slice_hold_what_the_resident_product_loads():
     H = lanes.HIDDEN
-    source = f"""#define V 4
-        #define L 1
-        #define H {H}
-        #include "resident/matvec.cuh"
-        extern "C" __global__ void loads(const float* matrix, float* rows, float* columns, int* units, int* sizes) {{
+    source = """
+        extern "C" __global__ void loads(const float* matrix, float* rows, float* columns, int* units, int* sizes) {
             const int lane = threadIdx.x;
             const bool high = lane & 16;
             Rows by_rows;
             by_rows.load(matrix, lane % 16, high);
-            for (int gate = 0; gate < 4; ++gate) {{
+            for (int gate = 0; gate < 4; ++gate) {
                 rows[8 * lane + 2 * gate] = by_rows.weights[gate][0].x;
                 rows[8 * lane + 2 * gate + 1] = by_rows.weights[gate][SLICE / 4 - 1].w;
-            }}
+            }
             Columns by_columns;
             by_columns.load(matrix, 0, lane);
             columns[2 * lane] = by_columns.weights[0].x;
             columns[2 * lane + 1] = by_columns.weights[SLICE - 1].w;
             units[lane] = Columns::unit_of(0, lane);
             if (lane == 0) sizes[0] = SLICE, sizes[1] = STRIDE;
-        }}"""
+        }"""
     matrix = np.arange(4 * H * H, dtype=np.float32)
     rows, columns = np.empty((32, 4, 2), np.float32), np.empty((32, 2), np.float32)
     units, sizes = np.empty(32, np.int32), np.empty(2, np.int32)
-    EmulatedDevice("shuffled").compile(source)["loads"](1, 32, matrix, rows, columns, units, sizes)
+    loads = compiled("resident/matvec.cuh", source, HIDDEN=H)["loads"]
+    loads(1, 32, matrix=matrix, rows=rows, columns=columns, units=units, sizes=sizes)
     SLICE = lanes.SLICE
     assert sizes.tolist() == [SLICE, lanes.STRIDE]
     drawn = facts("slices", product="rows")

@@ -1,10 +1,12 @@
 # ruff: noqa: RUF001
 """A weight gradient of the resident regime: from the matrix to one thread's sums, and the order in which they are added."""
 
+from figures.drawing import Drawing
+from figures.persistent_grid import H100
+
 from cuchar.config import ModelConfig
-from cuchar.engines.cuda.regimes import Resident, make_plan
-from tools.figures.drawing import Drawing
-from tools.figures.persistent_grid import H100
+from cuchar.engines.cuda.resident import plan_window
+from cuchar.engines.cuda.target import Window
 
 MODEL, TIME_STEPS, BATCH = ModelConfig(84, 64, 2), 32, 32  # the notebook's
 TILE, HALF, ROWS, COLUMNS = 64, 128, 8, 4  # of weight_gradients.cu; a thread has ROWS x COLUMNS of a tile
@@ -15,8 +17,8 @@ GATES = "ifgo"
 
 def splits() -> int:
     """How many shares of N the planner makes on an H100."""
-    plan = make_plan(MODEL, TIME_STEPS, BATCH, "float32", H100)
-    if not isinstance(plan, Resident):
+    plan = plan_window(H100.target(MODEL), Window(TIME_STEPS, BATCH))
+    if plan is None:
         raise ValueError("expected a model of the resident regime")
     return plan.splits
 

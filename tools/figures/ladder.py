@@ -1,8 +1,8 @@
 # ruff: noqa: RUF001
 """The ladder of docs/kernels.md, a picture a rung: who reads what from where, in the same three columns each time."""
 
-from tools.figures.drawing import Drawing
-from tools.figures.wavefront import SUBSCRIPTS
+from figures.drawing import Drawing
+from figures.wavefront import SUBSCRIPTS
 
 H, LAYERS, T = 64, 2, 32  # the notebook's, for the numbers in the pictures
 MATRIX_KIB = 4 * H * H * 4 // 1024

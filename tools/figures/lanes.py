@@ -3,8 +3,9 @@
 
 from collections.abc import Callable
 
-from cuchar.engines.sizes import ceil_div
-from tools.figures.drawing import Drawing
+from figures.drawing import Drawing
+
+from cuchar.sizes import ceil_div
 
 GATES = "ifgo"
 

@@ -1,11 +1,10 @@
-# ruff: noqa: RUF001
 """For README: a session on a terminal, and how the loss falls. Both show one recorded run."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from tools.figures.drawing import Drawing
+from figures.drawing import Drawing
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "learning-curve-amd-epyc-2026-11-26.json"
 
@@ -52,10 +51,10 @@ def learning_curve() -> Drawing:
     for step, loss in zip(notebook["steps"], notebook["losses"], strict=True):
         x, y = place(step, loss)
         picture.diamond(x, y, 6, "f", step=step, loss=loss)
-    picture.line((300, 88), (330, 88), kind="recurrent", stroke=2.4)
-    picture.text(342, 92.5, f"cuchar, mean of {run['mean_of']} training steps", bold=True)
-    picture.diamond(315, 114, 6, "f")
-    picture.text(342, 118.5, "the 2017 notebook, single batches of a slightly different text")
+    picture.line((300, 72), (330, 72), kind="recurrent", stroke=2.4)
+    picture.text(342, 76.5, f"cuchar, mean of {run['mean_of']} training steps", bold=True)
+    picture.diamond(315, 94, 6, "f")
+    picture.text(342, 98.5, "the 2017 notebook, single batches of a slightly different text")
     x, y = drawn[-1]
     picture.text(x, y + 22, f"{losses[-1]:.2f}", anchor="end", bold=True)
     return picture

@@ -1,21 +1,24 @@
 # ruff: noqa: RUF001
 """The persistent regime: which block has which rows, stage and units, as the planner divides them, and what travels."""
 
-from cuchar.config import ModelConfig
-from cuchar.devices.device import Limits
-from cuchar.engines.cuda.persistent import Division, persistent_plan
-from tools.figures.drawing import Drawing
-from tools.figures.wavefront import SUBSCRIPTS
+from architectures import ARCHITECTURES
+from figures.drawing import Drawing
+from figures.wavefront import SUBSCRIPTS
+from listing import Listing
 
-MODEL, BATCH = ModelConfig(68, 512, 2), 50
-H100 = Limits(capability=90, multiprocessors=132, shared_bytes=232_448)
+from cuchar.config import ModelConfig
+from cuchar.engines.cuda.persistent import Division, plan_window
+from cuchar.engines.cuda.target import Window
+
+MODEL, TIME_STEPS, BATCH = ModelConfig(68, 512, 2), 50, 50  # of a char-rnn run, but for 512 units
+H100 = Listing("H100", ARCHITECTURES[90].limits)
 BLOCK = (0, 2, 7)  # the block that is enlarged: group, stage, number
 LEFT = 20
 
 
 def division() -> Division:
     """The backward launch's: there a group's rows are in parts."""
-    plan = persistent_plan(MODEL, BATCH, 4, H100)
+    plan = plan_window(H100.target(MODEL), Window(TIME_STEPS, BATCH))
     if plan is None:
         raise ValueError("expected a model of the persistent regime")
     return plan.backward
@@ -84,7 +87,7 @@ def _grid(picture: Drawing, divided: Division, stages: int, blocks: int) -> None
     picture.text(
         LEFT,
         138,
-        f"{divided.blocks} blocks on 132 multiprocessors: {divided.groups} groups × {stages} stages × {blocks} blocks of {divided.units} units",
+        f"{divided.blocks} blocks on {H100.limits.multiprocessors} multiprocessors: {divided.groups} groups × {stages} stages × {blocks} blocks of {divided.units} units",
         bold=True,
     )
     left, gap, top, down = 158, 18, 156, 46

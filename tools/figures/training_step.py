@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001
 """One training step of the resident regime, from the text to Adam."""
 
-from tools.figures.drawing import Drawing
+from figures.drawing import Drawing
 
 FORWARD, TAPE, BACKWARD = 36, 288, 508  # left edges of the three columns
 WIDE, MIDDLE = 216, 184  # widths of the outer ones and of the one between

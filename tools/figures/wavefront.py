@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001
 """The wavefront of the resident regime: which stage is at which time step at one tick."""
 
-from tools.figures.drawing import Drawing
+from figures.drawing import Drawing
 
 LAYERS, TIME_STEPS = 3, 6
 STAGES = 2 * LAYERS - 1
