@@ -144,7 +144,7 @@ def test_the_grid_is_what_the_planner_divides():
     assert len(rows) == division.groups * division.parts and sum(rows) == persistent_grid.BATCH
     assert max(rows) == division.rows
     for cell in facts("persistent-grid", item=None):
-        assert (cell["done"], cell["part"]) == divmod(cell["item"], division.parts)  # persistent.cuh, item()
+        assert (cell["done"], cell["part"]) == divmod(cell["item"], division.parts)  # persistent.cuh
 
 
 def placed(name: str, of: tuple[str, ...], **wanted: object) -> dict[tuple[int, ...], dict[str, int]]:
@@ -231,8 +231,12 @@ def test_lanes_of_a_slice_hold_what_the_resident_product_loads():
 
 def test_the_tile_of_a_gradient_has_the_kernel_s_sizes():
     source = (kernel_folder() / "resident" / "weight_gradients.cu").read_text()
-    sizes = re.search(r"TILE = (\d+), DEPTH = (\d+) / sizeof\(real\), HALF = (\d+)", source)
-    assert [int(size) for size in sizes.groups()] == [gradient_tile.TILE, 4 * gradient_tile.DEPTH, gradient_tile.HALF]
+
+    def size(name: str) -> int:
+        return int(re.search(rf"\b{name} = (\d+)", source)[1])
+
+    assert size("TILE") == gradient_tile.TILE and size("HALF(?:_THREADS)?") == gradient_tile.HALF
+    assert size("DEPTH") == 4 * gradient_tile.DEPTH  # of float
     threads = facts("gradient-tile", thread=None)
     assert [cell["thread"] for cell in threads] == list(range(gradient_tile.HALF))
     for cell in threads:  # m0 + 8 * y, k0 + 4 * x

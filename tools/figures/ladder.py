@@ -168,6 +168,7 @@ def rung_5() -> Drawing:
         [
             f"{T} + {stages} − 1 = {ticks} ticks instead of {stages} × {T} = {stages * T} products after each other, for L = {LAYERS}, T = {T}.",
             "The projection of a layer's input lies beside the recurrence, not in its way. One barrier a tick.",
+            "From compute capability 9.0 on, two layers may have a block each: a cluster, and a channel between its blocks.",
         ],
     )  # fmt: skip
     _in_global(picture, 0, "W of all stages", "read once a window", "plain")

@@ -46,17 +46,17 @@ def fragment_lanes() -> Drawing:
     picture = Drawing(
         800, 694, "Which lane holds what in a product of the tensor cores",
         "D, 16 by 8, grows by A, 16 by K, times B, K by 8, computed by the 32 lanes of a warp. K is 8 words of 32 bits: 8 Tf32 "
-        "numbers, or 16 of bf16 or fp16, two in a word. Each cell shows the lane that holds it. With group = lane / 4 and member = lane "
-        "% 4, a lane has A's words (group, member), (group + 8, member), (group, member + 4) and (group + 8, member + 4); B's "
-        "words (member, group) and (member + 4, group); and D's numbers (group, 2 member), (group, 2 member + 1), (group + 8, 2 member) "
-        f"and (group + 8, 2 member + 1). Lane {CHOSEN} is outlined: in A {list_of(a)}, in B {list_of(b)}, in D {list_of(d)}. In the forward "
+        "numbers, or 16 of bf16 or fp16, two in a word. Each cell shows the lane that holds it. With quad = lane / 4 and member = lane "
+        "% 4, a lane has A's words (quad, member), (quad + 8, member), (quad, member + 4) and (quad + 8, member + 4); B's "
+        "words (member, quad) and (member + 4, quad); and D's numbers (quad, 2 member), (quad, 2 member + 1), (quad + 8, 2 member) "
+        f"and (quad + 8, 2 member + 1). Lane {CHOSEN} is outlined: in A {list_of(a)}, in B {list_of(b)}, in D {list_of(d)}. In the forward "
         "kernel of the persistent regime the rows of A are the gates i, f, g and o of four units.",
     )  # fmt: skip
     picture.text(20, 28, "D [16,8] += A [16,K] · B [K,8], by one warp", bold=True, size=14)
     picture.lines(
         20, 56, [
             "A cell shows the lane that holds it.", "K is 8 words of 32 bits: 8 Tf32 numbers, or",
-            "16 of bf16 or fp16, two in a word.", "group = lane / 4,  member = lane % 4",
+            "16 of bf16 or fp16, two in a word.", "quad = lane / 4,  member = lane % 4",
         ],
     )  # fmt: skip
     picture.text(20, 146, f"Lane {CHOSEN}, outlined, holds these (row, column)", bold=True)

@@ -25,7 +25,7 @@ def division() -> Division:
 
 
 def rows_of(part: int, parts: int) -> range:
-    """The batch rows of a part, counted over all groups: persistent.cuh, item()."""
+    """The batch rows of a part, counted over all groups, as persistent.cuh has them."""
     return range(BATCH * part // parts, BATCH * (part + 1) // parts)
 
 
