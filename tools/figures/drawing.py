@@ -5,8 +5,7 @@ A figure names colours by what they stand for ("recurrent", "i"), never by their
 beside a word or a letter that says the same. Coordinates are pixels; a figure is 800 of them wide at most.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
@@ -48,7 +47,8 @@ def _style() -> str:
         f".cuchar{{{_variables(0)}}}"
         f"@media (prefers-color-scheme:dark){{.cuchar{{{_variables(1)}}}}}"
         f"text{{font-family:{SANS};fill:var(--ink)}}.code{{font-family:{MONOSPACE}}}.bold{{font-weight:600}}"
-        ".faint{fill:var(--faint)}.grid-line{fill:none;stroke:var(--grid)}.ink-line{fill:none;stroke:var(--ink)}.faint-line{fill:none;stroke:var(--faint)}"
+        ".faint{fill:var(--faint)}.grid-line{fill:none;stroke:var(--grid)}"
+        ".ink-line{fill:none;stroke:var(--ink)}.faint-line{fill:none;stroke:var(--faint)}"
         ".ink-head{fill:var(--ink);stroke:none}.faint-head{fill:var(--faint);stroke:none}"
         f".page{{fill:var(--page);stroke:var(--plain-line)}}{surfaces}"
     )
@@ -151,7 +151,8 @@ class Drawing:
         dx, dy = (x1 - x0) / length, (y1 - y0) / length
         base = (x1 - head * dx, y1 - head * dy)
         self.line(*points[:-1], base, kind=kind, stroke=stroke, dashed=dashed)
-        corners = (x1, y1), (base[0] - 0.45 * head * dy, base[1] + 0.45 * head * dx), (base[0] + 0.45 * head * dy, base[1] - 0.45 * head * dx)  # fmt: skip
+        aside, ahead = 0.45 * head * dy, 0.45 * head * dx
+        corners = (x1, y1), (base[0] - aside, base[1] + ahead), (base[0] + aside, base[1] - ahead)
         head_kind = f"{kind}-head" if kind in ("ink", "faint") else kind
         self._add("polygon", head_kind, points=" ".join(f"{number(x)},{number(y)}" for x, y in corners))
 
@@ -161,20 +162,13 @@ class Drawing:
         points = " ".join(f"{number(a)},{number(b)}" for a, b in corners)
         self._add("polygon", kind, points=points, **_stroke(1.8, False), **_data(facts))
 
+    def outline(self, x: float, y: float, width: float, height: float) -> None:
+        """A heavy line around a rectangle of these coordinates: the one that the text speaks of."""
+        self.rectangle(x - 1, y - 1, width + 2, height + 2, "ink-line", radius=3, stroke=2.4)
+
     def bracket(self, x0: float, x1: float, y: float, depth: float = 6, kind: str = "faint") -> None:
         """A horizontal bracket whose ends point by `depth` down, or up where that is negative."""
         self.line((x0, y + depth), (x0, y), (x1, y), (x1, y + depth), kind=kind)
-
-    def side_bracket(self, x: float, y0: float, y1: float, depth: float = 6, kind: str = "faint") -> None:
-        """A vertical bracket whose ends point by `depth` to the right, or to the left where that is negative."""
-        self.line((x + depth, y0), (x, y0), (x, y1), (x + depth, y1), kind=kind)
-
-    @contextmanager
-    def group(self, **facts: object) -> Iterator[None]:
-        """What is drawn inside belongs together."""
-        self.parts.append(f"<g{_attributes('', _data(facts))}>")
-        yield
-        self.parts.append("</g>")
 
     def _add(self, tag: str, kind: str, **attributes: str) -> None:
         self.parts.append(f"<{tag}{_attributes(kind, attributes)}/>")

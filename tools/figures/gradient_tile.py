@@ -35,12 +35,14 @@ def gradient_tile() -> Drawing:
     n = split_range(CHOSEN_SPLIT, S)
     picture = Drawing(
         800, 790, "A tile of a weight gradient, from the matrix to one thread's sums",
-        f"The gradient of a layer's W, 4H by H, for H = {H}, is the sum over n of da of n times h of n; n counts the N = T times B = {N} "
-        f"characters of the window. The matrix is cut into tiles of {TILE} by {TILE}, here one for each gate, and N into {S} splits. A block has one tile of "
-        f"one split, such as the n from {n.start} to {n[-1]}. Its {2 * HALF} threads are two halves; each half adds over half of these n and takes them {DEPTH} at "
-        f"a time through two buffers in shared memory. A thread has {ROWS} by {COLUMNS} of the tile: for each n it reads {ROWS} numbers of da and {COLUMNS} of h and "
-        f"does {ROWS * COLUMNS} multiply-adds. The order of additions is fixed: n ascending in a thread, then the second half's sums, then the "
-        "splits in their order, in gradient_norm.cu.",
+        f"The gradient of a layer's W, 4H by H, for H = {H}, is the sum over n of da of n times h of n; n counts the "
+        f"N = T times B = {N} characters of the window. The matrix is cut into tiles of {TILE} by {TILE}, here one "
+        f"for each gate, and N into {S} splits. A block has one tile of one split, such as the n from {n.start} to "
+        f"{n[-1]}. Its {2 * HALF} threads are two halves; each half adds over half of these n and takes them {DEPTH} "
+        f"at a time through two buffers in shared memory. A thread has {ROWS} by {COLUMNS} of the tile: for each n it "
+        f"reads {ROWS} numbers of da and {COLUMNS} of h and does {ROWS * COLUMNS} multiply-adds. The order of "
+        "additions is fixed: n ascending in a thread, then the second half's sums, then the splits in their order, "
+        "in gradient_norm.cu.",
     )  # fmt: skip
     _matrix(picture, H)
     _splits(picture, S)
@@ -58,9 +60,13 @@ def _matrix(picture: Drawing, H: int) -> None:
         picture.rectangle(20, y, 110, 34, GATES[tile], tile=tile)
         picture.text(75, y + 22, f"tile {tile}: gate {GATES[tile]}", anchor="middle", size=12, bold=tile == CHOSEN_TILE)
         if tile == CHOSEN_TILE:
-            picture.rectangle(18.5, y - 1.5, 113, 37, "ink-line", stroke=2.4)
+            picture.outline(20, y, 110, 34)
     picture.lines(
-        146, 62, [f"H = {H}: each tile is one gate's.", "d W = sum over n of da[n]ᵀ h[n]", f"N = T·B = {TIME_STEPS} · {BATCH} = {TIME_STEPS * BATCH}"],
+        146, 62, [
+            f"H = {H}: each tile is one gate's.",
+            "d W = sum over n of da[n]ᵀ h[n]",
+            f"N = T·B = {TIME_STEPS} · {BATCH} = {TIME_STEPS * BATCH}",
+        ],
     )  # fmt: skip
 
 
@@ -74,12 +80,16 @@ def _splits(picture: Drawing, S: int) -> None:
         picture.rectangle(x + 0.5, 60, each * len(n) - 1, 30, radius=2, split=split, first=n.start, last=n[-1])
         picture.text(x + each * len(n) / 2, 80, str(split), anchor="middle", size=12, bold=split == CHOSEN_SPLIT)
         if split == CHOSEN_SPLIT:
-            picture.rectangle(x - 1, 58.5, each * len(n) + 2, 33, "ink-line", stroke=2.4)
-    n = split_range(CHOSEN_SPLIT, S)
+            picture.outline(x + 0.5, 60, each * len(n) - 1, 30)
+    n, tiles = split_range(CHOSEN_SPLIT, S), 4 * MODEL.hidden // TILE
     picture.text(left, 52, "n = 0", size=12, faint=True)
     picture.text(780, 52, f"n = {TIME_STEPS * BATCH - 1}", size=12, faint=True, anchor="end")
     picture.lines(
-        left, 114, [f"Split {CHOSEN_SPLIT}: n = {n.start} to {n[-1]}, {len(n)} characters.", f"{4 * MODEL.hidden // TILE} tiles × {S} splits = {4 * MODEL.hidden // TILE * S} blocks for this matrix;", "the other matrices are in the same launch."],
+        left, 114, [
+            f"Split {CHOSEN_SPLIT}: n = {n.start} to {n[-1]}, {len(n)} characters.",
+            f"{tiles} tiles × {S} splits = {tiles * S} blocks for this matrix;",
+            "the other matrices are in the same launch.",
+        ],
     )  # fmt: skip
 
 
@@ -122,24 +132,16 @@ def _thread(picture: Drawing) -> None:
                 left + x * width, top + y * height, width - 1, height - 1, GATES[CHOSEN_TILE], radius=1, stroke=0.7,
                 thread=y * columns + x, m=ROWS * y, k=COLUMNS * x,
             )  # fmt: skip
-    picture.rectangle(
-        left + CHOSEN_X * width - 1.5,
-        top + CHOSEN_Y * height - 1.5,
-        width + 2,
-        height + 2,
-        "ink-line",
-        radius=2,
-        stroke=2.4,
-    )
+    picture.outline(left + CHOSEN_X * width, top + CHOSEN_Y * height, width - 1, height - 1)
     for x in range(columns):
         chosen = x == CHOSEN_X
         picture.rectangle(left + x * width, top - 26, width - 1, 16, radius=1, stroke=0.7)
         if chosen:
-            picture.rectangle(left + x * width - 1, top - 27, width + 1, 18, "ink-line", radius=2, stroke=2.2)
+            picture.outline(left + x * width, top - 26, width - 1, 16)
     for y in range(rows):
         picture.rectangle(left - 28, top + y * height, 18, height - 1, GATES[CHOSEN_TILE], radius=1, stroke=0.7)
         if y == CHOSEN_Y:
-            picture.rectangle(left - 29, top + y * height - 1, 20, height + 1, "ink-line", radius=2, stroke=2.2)
+            picture.outline(left - 28, top + y * height, 18, height - 1)
     picture.text(left + columns * width + 10, top - 13, "h of one n", size=12)
     picture.text(20, top + 14, "da of", size=12)
     picture.text(20, top + 32, "one n", size=12)
@@ -155,7 +157,11 @@ def _thread(picture: Drawing) -> None:
         [f"rows {m} to {m + ROWS - 1}, columns {k} to {k + COLUMNS - 1}"],
     )
     picture.lines(
-        506, top + 60, [f"For each n it reads {ROWS} numbers of da and", f"{COLUMNS} of h, three times 16 bytes, and does", f"{ROWS} × {COLUMNS} = {ROWS * COLUMNS} multiply-adds in registers."],
+        506, top + 60, [
+            f"For each n it reads {ROWS} numbers of da and",
+            f"{COLUMNS} of h, three times 16 bytes, and does",
+            f"{ROWS} × {COLUMNS} = {ROWS * COLUMNS} multiply-adds in registers.",
+        ],
     )  # fmt: skip
     picture.arrow(
         (left + (CHOSEN_X + 1) * width, top + CHOSEN_Y * height + 10),

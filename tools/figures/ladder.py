@@ -87,7 +87,7 @@ def rung_2() -> Drawing:
         "of the thread that needs it; the weights still come from global memory at every time step. h, c and the gates go to the tape.",
         [
             "Launches: one a layer for all T time steps. No block waits for another.",
-            f"The weights still come through the L2 cache: {MATRIX_KIB} KiB a time step and row at H = {H}.",
+            f"The weights travel again at every time step: {MATRIX_KIB} KiB a row at H = {H}, by then from the L1 cache.",
         ],
     )  # fmt: skip
     _in_global(picture, 0, "W_hh [4H,H]", "every weight", "recurrent")

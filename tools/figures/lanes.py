@@ -45,12 +45,13 @@ def fragment_lanes() -> Drawing:
 
     picture = Drawing(
         800, 694, "Which lane holds what in a product of the tensor cores",
-        "D, 16 by 8, grows by A, 16 by K, times B, K by 8, computed by the 32 lanes of a warp. K is 8 words of 32 bits: 8 Tf32 "
-        "numbers, or 16 of bf16 or fp16, two in a word. Each cell shows the lane that holds it. With quad = lane / 4 and member = lane "
-        "% 4, a lane has A's words (quad, member), (quad + 8, member), (quad, member + 4) and (quad + 8, member + 4); B's "
-        "words (member, quad) and (member + 4, quad); and D's numbers (quad, 2 member), (quad, 2 member + 1), (quad + 8, 2 member) "
-        f"and (quad + 8, 2 member + 1). Lane {CHOSEN} is outlined: in A {list_of(a)}, in B {list_of(b)}, in D {list_of(d)}. In the forward "
-        "kernel of the persistent regime the rows of A are the gates i, f, g and o of four units.",
+        "D, 16 by 8, grows by A, 16 by K, times B, K by 8, computed by the 32 lanes of a warp. K is 8 words of 32 "
+        "bits: 8 Tf32 numbers, or 16 of bf16 or fp16, two in a word. Each cell shows the lane that holds it. With "
+        "quad = lane / 4 and member = lane % 4, a lane has A's words (quad, member), (quad + 8, member), (quad, "
+        "member + 4) and (quad + 8, member + 4); B's words (member, quad) and (member + 4, quad); and D's numbers "
+        f"(quad, 2 member), (quad, 2 member + 1), (quad + 8, 2 member) and (quad + 8, 2 member + 1). Lane {CHOSEN} is "
+        f"outlined: in A {list_of(a)}, in B {list_of(b)}, in D {list_of(d)}. In the forward kernel of the persistent "
+        "regime the rows of A are the gates i, f, g and o of four units.",
     )  # fmt: skip
     picture.text(20, 28, "D [16,8] += A [16,K] · B [K,8], by one warp", bold=True, size=14)
     picture.lines(
@@ -77,7 +78,7 @@ def fragment_lanes() -> Drawing:
 def _cell(picture: Drawing, x: float, y: float, kind: str, lane: int, **facts: object) -> None:
     picture.rectangle(x, y, CELL_WIDTH - 2, CELL_HEIGHT - 2, kind, radius=2, stroke=0.8, lane=lane, **facts)
     if lane == CHOSEN:
-        picture.rectangle(x - 1, y - 1, CELL_WIDTH, CELL_HEIGHT, "ink-line", radius=2, stroke=2.4)
+        picture.outline(x, y, CELL_WIDTH - 2, CELL_HEIGHT - 2)
     picture.text(x + CELL_WIDTH / 2 - 1, y + 14, str(lane), anchor="middle", size=12, bold=lane == CHOSEN)
 
 
@@ -178,19 +179,16 @@ def unit_of(lane: int) -> int:
 def slices() -> Drawing:
     picture = Drawing(
         800, 900, f"Which lane holds what of a row's slice, for H = {HIDDEN}",
-        f"Two pictures of warp 0. Forward, Rows: W, 4H by H, times h. A lane has the four gates i, f, g and o of one unit and half of K, {SLICE} "
-        "numbers; lanes 0 to 15 the first half, lanes 16 to 31 the second. Lanes 16 apart exchange halves of sums: the low lane then has "
-        "the sums of i and g, the high one those of f and o. Backward, Columns: W transposed, H by 4H, times da. A lane has four outputs and half of "
-        f"one gate's units: lane / 4 is its slice of da, lane % 4 its four outputs. Three exchanges, with the lanes 16, 8 and 4 "
-        "away, leave the whole sum of a unit in two lanes that are 4 apart.",
+        "Two pictures of warp 0. Forward, Rows: W, 4H by H, times h. A lane has the four gates i, f, g and o of one "
+        f"unit and half of K, {SLICE} numbers; lanes 0 to 15 the first half, lanes 16 to 31 the second. Lanes 16 "
+        "apart exchange halves of sums: the low lane then has the sums of i and g, the high one those of f and o. "
+        "Backward, Columns: W transposed, H by 4H, times da. A lane has four outputs and half of one gate's units: "
+        "lane / 4 is its slice of da, lane % 4 its four outputs. Three exchanges, with the lanes 16, 8 and 4 away, "
+        "leave the whole sum of a unit in two lanes that are 4 apart.",
     )  # fmt: skip
     _rows(picture)
     _columns(picture)
     return picture
-
-
-def _outline(picture: Drawing, x: float, y: float, width: float, height: float) -> None:
-    picture.rectangle(x - 1, y - 1, width + 2, height + 2, "ink-line", radius=3, stroke=2.4)
 
 
 def _rows(picture: Drawing) -> None:
@@ -212,10 +210,13 @@ def _rows(picture: Drawing) -> None:
             )
             for unit in range(16):
                 y, lane = top + unit * height, rows_lane(unit, half)
-                picture.rectangle(x, y, width, height - 2, name, radius=2, stroke=0.8, product="rows", gate=gate, half=half, unit=unit, lane=lane)  # fmt: skip
+                picture.rectangle(
+                    x, y, width, height - 2, name, radius=2, stroke=0.8, product="rows", gate=gate, half=half,
+                    unit=unit, lane=lane,
+                )  # fmt: skip
                 chosen = lane in (SLICE_LANE, other)
                 if chosen:
-                    _outline(picture, x, y, width, height - 2)
+                    picture.outline(x, y, width, height - 2)
                 picture.text(x + width / 2, y + 12.5, str(lane), anchor="middle", size=12, bold=chosen)
     picture.text(20, top - 14, "unit", size=12, faint=True)
     for unit in range(16):
@@ -257,9 +258,12 @@ def _columns(picture: Drawing) -> None:
             picture.text(238, y + 14, units, anchor="end", size=12)
             for four in range(4):
                 x, lane = left + four * (width + 4), columns_lane(gate, half, four)
-                picture.rectangle(x, y, width, height - 2, name, radius=2, stroke=0.8, product="columns", gate=gate, half=half, four=four, lane=lane)  # fmt: skip
+                picture.rectangle(
+                    x, y, width, height - 2, name, radius=2, stroke=0.8, product="columns", gate=gate, half=half,
+                    four=four, lane=lane,
+                )  # fmt: skip
                 if lane == SLICE_LANE:
-                    _outline(picture, x, y, width, height - 2)
+                    picture.outline(x, y, width, height - 2)
                 picture.text(x + width / 2, y + 14, str(lane), anchor="middle", size=12, bold=lane == SLICE_LANE)
     _exchanged(picture, top + 8 * height + 8)
 
@@ -279,7 +283,7 @@ def _exchanged(picture: Drawing, y: float) -> None:
             x, y + 24, each - 3, 22, radius=2, stroke=0.8, product="sums", unit=unit, lanes=" ".join(map(str, lanes))
         )
         if SLICE_LANE in lanes:
-            _outline(picture, x, y + 24, each - 3, 22)
+            picture.outline(x, y + 24, each - 3, 22)
         picture.text(
             x + each / 2 - 1.5, y + 39, ",".join(map(str, lanes)), anchor="middle", size=12, bold=SLICE_LANE in lanes
         )

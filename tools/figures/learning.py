@@ -28,9 +28,10 @@ def learning_curve() -> Drawing:
     )
     picture = Drawing(
         800, 420, "The training loss of a model of the notebook's size on Shakespeare",
-        f"Nats per character against training steps. cuchar's loss, the mean of {run['mean_of']} training steps at each point, falls from "
-        f"{losses[0]:.2f} at step {steps[0]} to {losses[-1]:.2f} at step {steps[-1]}, after four passes over {run['text']}. Beside it the four figures of the 2017 "
-        f"notebook, each of a single batch of its slightly different text: {points}.",
+        f"Nats per character against training steps. cuchar's loss, the mean of {run['mean_of']} training steps at "
+        f"each point, falls from {losses[0]:.2f} at step {steps[0]} to {losses[-1]:.2f} at step {steps[-1]}, after "
+        f"four passes over {run['text']}. Beside it the four figures of the 2017 notebook, each of a single batch of "
+        f"its slightly different text: {points}.",
     )  # fmt: skip
 
     def place(step: float, loss: float) -> tuple[float, float]:

@@ -42,14 +42,15 @@ def persistent_grid() -> Drawing:
     names = ", ".join(stage_of(stage)[0] for stage in range(stages))
     picture = Drawing(
         800, 800, f"The persistent grid: {divided.blocks} blocks for {MODEL.layers} layers of {H} units",
-        f"The backward launch for a batch of {BATCH}, {MODEL.layers} layers of {H} units in fp32, as the planner divides it on an "
-        f"H100. The batch rows are {divided.groups} groups that never meet. In each group every one of the {stages} stages, {names}, is "
-        f"{blocks} blocks of {divided.units} units: together {divided.blocks} blocks, one a multiprocessor. A block keeps its units' columns of "
-        f"the stage's matrix in registers for the whole window. A group's rows are {divided.parts} parts of at most "
-        f"{divided.rows} rows, which take turns. Below: in a block, da of a part's rows is copied from the tape into shared memory "
-        "and multiplied by the weights; the cell's results go to the tape. Then the block adds one to the flag of its stage and part. A "
-        f"block may begin a time step of a part once that flag of its own stage counts {blocks} blocks for the time step before, and "
-        "the flag of the stage before it counts them for this one.",
+        f"The backward launch for a batch of {BATCH}, {MODEL.layers} layers of {H} units in fp32, as the planner "
+        f"divides it on an H100. The batch rows are {divided.groups} groups that never meet. In each group every one "
+        f"of the {stages} stages, {names}, is {blocks} blocks of {divided.units} units: together {divided.blocks} "
+        "blocks, one a multiprocessor. A block keeps its units' columns of the stage's matrix in registers for the "
+        f"whole window. A group's rows are {divided.parts} parts of at most {divided.rows} rows, which take turns. "
+        "Below: in a block, da of a part's rows is copied from the tape into shared memory and multiplied by the "
+        "weights; the cell's results go to the tape. Then the block adds one to the flag of its stage and part. A "
+        f"block may begin a time step of a part once that flag of its own stage counts {blocks} blocks for the time "
+        "step before, and the flag of the stage before it counts them for this one.",
     )  # fmt: skip
     _batch(picture, divided)
     _grid(picture, divided, stages, blocks)
@@ -87,7 +88,8 @@ def _grid(picture: Drawing, divided: Division, stages: int, blocks: int) -> None
     picture.text(
         LEFT,
         138,
-        f"{divided.blocks} blocks on {H100.limits.multiprocessors} multiprocessors: {divided.groups} groups × {stages} stages × {blocks} blocks of {divided.units} units",
+        f"{divided.blocks} blocks on {H100.limits.multiprocessors} multiprocessors: {divided.groups} groups × {stages} stages × "
+        f"{blocks} blocks of {divided.units} units",
         bold=True,
     )
     left, gap, top, down = 158, 18, 156, 46
@@ -106,7 +108,7 @@ def _grid(picture: Drawing, divided: Division, stages: int, blocks: int) -> None
                     x + 1, y, each - 2, 32, kind, radius=2, stroke=1, group=group, stage=stage, block=block
                 )
                 if chosen:
-                    picture.rectangle(x - 1.5, y - 2.5, each + 3, 37, "ink-line", stroke=2.4, radius=3)
+                    picture.outline(x + 1, y, each - 2, 32)
     for group in range(divided.groups):
         x = left + (across + gap) * group + 1
         picture.text(x, top + down * stages + 6, f"group {group}", size=12, faint=True)
@@ -115,7 +117,7 @@ def _grid(picture: Drawing, divided: Division, stages: int, blocks: int) -> None
         780, top + down * stages + 6, f"the last block of a stage has {last} units", anchor="end", size=12, faint=True
     )
     x = left + (across + gap) * BLOCK[0] + each * (BLOCK[2] + 0.5)
-    y = top + down * BLOCK[1] + 34.5
+    y = top + down * BLOCK[1] + 33
     picture.line((x, y), (x, top + down * stages + 28), kind="ink")
 
 
@@ -131,6 +133,7 @@ def _block(picture: Drawing, divided: Division, stages: int, blocks: int) -> Non
         bold=True,
     )
     inputs = 4 * MODEL.hidden
+    each = inputs * divided.units // divided.threads
     picture.box(
         LEFT + 14,
         top + 40,
@@ -140,11 +143,15 @@ def _block(picture: Drawing, divided: Division, stages: int, blocks: int) -> Non
         [f"a part's da: {divided.rows} rows", f"of 4H = {inputs} numbers"],
     )
     picture.box(
-        LEFT + 276, top + 40, 230, 74, "registers, for the window", [f"{matrix}: {inputs} × {divided.units}", f"{divided.threads} threads, {inputs * divided.units // divided.threads} weights each"], kind=kind,
+        LEFT + 276, top + 40, 230, 74, "registers, for the window",
+        [f"{matrix}: {inputs} × {divided.units}", f"{divided.threads} threads, {each} weights each"], kind=kind,
     )  # fmt: skip
     picture.arrow((LEFT + 234, top + 77), (LEFT + 276, top + 77))
     picture.lines(
-        LEFT + 14, top + 142, ["For each time step and part: wait, copy, multiply, store, signal.", "All blocks run at once: the launch is cooperative."], size=13,
+        LEFT + 14, top + 142, [
+            "For each time step and part: wait, copy, multiply, store, signal.",
+            "All blocks run at once: the launch is cooperative.",
+        ],
     )  # fmt: skip
     picture.rectangle(608, top, 172, 184, "plain", radius=6)
     picture.text(694, top + 24, "global memory (L2)", anchor="middle", bold=True)

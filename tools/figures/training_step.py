@@ -11,14 +11,14 @@ LAYERS = 2
 def training_step() -> Drawing:
     picture = Drawing(
         800, 906, "One training step, from the text to Adam",
-        "The host tells the device of a chunk of K steps at once: for each its place in the text, learning rate and number. "
-        "windows.cu cuts K windows of T by B characters out of the corpus, which stays on the device. A training step of the "
-        "resident regime is then four launches. The first, lstm_step, takes the window forward through the layers, which "
-        "leave h, c and the gates i, f, g and o on the tape, through the head, which leaves losses and dlogits, and backward "
-        "through the layers, where da takes the gates' place. The second adds the weight gradients over the N = T times B "
-        "characters, in splits. The third adds the splits and takes the gradient's norm and the mean loss. The fourth clips "
-        "and takes Adam's step. The launches are captured once and replayed for each step; the host reads losses and norms "
-        "once a chunk.",
+        "The host tells the device of a chunk of K steps at once: for each its place in the text, learning rate and "
+        "number. windows.cu cuts K windows of T by B characters out of the corpus, which stays on the device. A "
+        "training step of the resident regime is then four launches. The first, lstm_step, takes the window forward "
+        "through the layers, which leave h, c and the gates i, f, g and o on the tape, through the head, which "
+        "leaves losses and dlogits, and backward through the layers, where da takes the gates' place. The second "
+        "adds the weight gradients over the N = T times B characters, in splits. The third adds the splits and takes "
+        "the gradient's norm and the mean loss. The fourth clips and takes Adam's step. The launches are captured "
+        "once and replayed for each step; the host reads losses and norms once a chunk.",
     )  # fmt: skip
     _chunk(picture)
     picture.rectangle(16, 158, 728, 732, "faint-line", radius=8)

@@ -34,11 +34,11 @@ def wavefront() -> Drawing:
     )
     picture = Drawing(
         800, 716, f"The wavefront over {LAYERS} layers and {TIME_STEPS} time steps",
-        f"Two grids, forward and backward. Rows are the {STAGES} stages, the matrices in the order in which a character "
-        f"passes them; columns are ticks, each ended by a barrier of the block. Stage s is at time step t - s while stage 0 is "
-        f"at time step t. At tick {HIGHLIGHTED} all stages are busy: {busy}. Forward takes {TICKS} ticks where "
-        f"{STAGES} times {TIME_STEPS} products after each other would take {STAGES * TIME_STEPS}. Backward is the same with "
-        "the stages and the time steps in the opposite order.",
+        f"Two grids, forward and backward. Rows are the {STAGES} stages, the matrices in the order in which a "
+        "character passes them; columns are ticks, each ended by a barrier of the block. Stage s is at time step t - "
+        f"s while stage 0 is at time step t. At tick {HIGHLIGHTED} all stages are busy: {busy}. Forward takes {TICKS} "
+        f"ticks where {STAGES} times {TIME_STEPS} products after each other would take {STAGES * TIME_STEPS}. "
+        "Backward is the same with the stages and the time steps in the opposite order.",
     )  # fmt: skip
     _grid(picture, 36, backward=False)
     _grid(picture, 360, backward=True)
