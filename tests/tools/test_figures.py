@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import record_run
 from draw_figures import FIGURES, draw
 from figures import gradient_tile, lanes, learning, persistent_grid, wavefront
 from figures.drawing import COLOURS, FAINT, INK, PAGES, SMALLEST
@@ -257,3 +258,20 @@ def test_the_curve_is_the_recorded_run():
     marks = [mark for mark in committed("learning-curve").iter(f"{SVG}polygon") if mark.get("data-step")]
     found = [(int(mark.get("data-step")), float(mark.get("data-loss"))) for mark in marks]
     assert found == list(zip(run["notebook"]["steps"], run["notebook"]["losses"], strict=True))
+
+
+def test_lines_of_a_terminal_are_recorded(tmp_path):
+    assert re.fullmatch(r"cuchar \d+\.\d+.*", record_run.on_terminal("cuchar --version", str(tmp_path))[0])
+    bars = [f"step {step}/80  {'━' * 3}╸  loss 2.0" for step in (10, 49, 80)]
+    ends = ["epoch 0: mean loss 2.0", "80 steps in 1 s: mean loss 2.0", "to write with it: cuchar sample run"]
+    shown = record_run.training_lines(["compiling the kernels", "engine: C++", "run folder: run", *bars, *ends])
+    texts = [line["text"] for line in shown]
+    assert texts == [
+        f"$ {record_run.TRAIN}",
+        "engine: C++",
+        "run folder: run",
+        "step 49/80  ━━━━  loss 2.0",
+        "...",
+        *ends,
+    ]
+    assert (shown[3]["bar"], shown[3]["done"]) == (4, 0.6125)
