@@ -81,9 +81,10 @@ def missing_links(document: str) -> list[str]:
         name, _, anchor = target.partition("#")
         path = (ROOT / document).parent / name if name else ROOT / document
         path = path.resolve()
-        if not path.exists() or not path.is_relative_to(ROOT):
-            missing.append(target)
-        elif anchor and path.suffix == ".md" and anchor not in slugs(str(path.relative_to(ROOT))):
+        found = path.exists() and path.is_relative_to(ROOT)
+        if found and anchor and path.suffix == ".md":
+            found = anchor in slugs(str(path.relative_to(ROOT)))
+        if not found:
             missing.append(target)
     return missing
 
@@ -141,6 +142,20 @@ def test_files_that_are_named_exist(document):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_have_the_options_that_are_shown(document):
     assert unknown_options(code(document)) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_has_the_targets_that_are_named(document):
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    named = {name for piece in code(document) for name in re.findall(r"(?<![\w./-])make ([a-z]+)", piece)}
+    assert named <= set(targets)
+
+
+def test_the_readme_promises_two_commands_and_is_short():
+    readme = text_of("README.md")
+    assert {"make train", "make test"} <= {line.split("#")[0].strip() for line in code("README.md")[1].splitlines()}
+    assert "Python 3.11" in readme and "g++ 12" in readme  # what they need
+    assert len(readme.splitlines()) <= 80
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
