@@ -46,9 +46,9 @@ class Recipe:
     variational: int = 0  # 1: a mask for all steps of a window (Gal and Ghahramani 2016); 0: one for each step
     drop_recurrent: float = 0.0  # of recurrent weights, a mask for a window (Merity et al. 2018)
     average: float = 0.999  # decay of the weights' moving average
-    steps: int = 64
+    window: int = 64
     batch: int = 32
-    shift: int = 0  # 1: each epoch's rows begin at another offset in [0, steps)
+    shift: int = 0  # 1: each epoch's rows begin at another offset in [0, window)
     epochs: int = 10
     lr: float = 0.003
     decay: float = 0.1  # of the learning rate, down a cosine
@@ -118,8 +118,8 @@ def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> di
     schedule = TrainConfig(lr=recipe.lr, schedule="cosine", decay=recipe.decay, warmup=recipe.warmup)
     step, training, averaged = 0, [], []
     for epoch in range(recipe.epochs):
-        offset = int(generator.integers(recipe.steps)) if recipe.shift else 0
-        windows = Windows(ids, recipe.batch, recipe.steps, recipe.steps, offset)
+        offset = int(generator.integers(recipe.window)) if recipe.shift else 0
+        windows = Windows(ids, recipe.batch, recipe.window, recipe.window, offset)
         state, losses = network.zero_state(), []
         for k in range(len(windows)):
             step += 1

@@ -1,4 +1,4 @@
-"""Time of a persistent launch by how it divides batch and units: what the clocks in persistent_plan.py are fitted to.
+"""Time of a persistent launch by how it divides batch and units: what the clocks in engines/cuda/persistent.py are fitted to.
 
     python benchmarks/divisions.py [--out FILE] [--fit FILE]
 
@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 
 from cuchar.bench.configurations import Configuration
-from cuchar.bench.device_clock import elapsed_ms
 from cuchar.bench.machine import gpu_facts, versions
 from cuchar.devices.cupy_device import CudaDevice
-from cuchar.engines.cuda.dropout import i32, i64
+from cuchar.devices.device import REGISTER_UNIT
 from cuchar.engines.cuda.gradients import GemmLaunches
-from cuchar.engines.cuda.persistent import Division, divisions, ffma_tile, persistent_plan, tensor_tile
+from cuchar.engines.cuda.persistent import Division, divisions, ffma_tile, plan_window, tensor_tile
 from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights
-from cuchar.engines.sizes import REGISTER_UNIT, ceil_div
+from cuchar.engines.cuda.target import Target, Window
 from cuchar.parameters import initialise
+from cuchar.sizes import ceil_div
 
 CONFIGURATIONS = [
     Configuration("2x64", 68, 64, 2, 50, 50), Configuration("2x128", 68, 128, 2, 50, 50),
@@ -54,20 +54,21 @@ device = cache(CudaDevice)  # a process's own
 def jobs() -> Iterator[Job]:
     for sizes in CONFIGURATIONS:
         for direction in DIRECTIONS:
-            found = sorted(
-                divisions(direction, sizes.model, sizes.B, 4, device().limits, sizes.precision), key=lambda one: one[0]
-            )
+            found = sorted(divisions(direction, target(sizes), sizes.B), key=lambda one: one[0])
             yield from (
                 (sizes, direction, launch) for clocks, launch in found[:AT_MOST] if clocks <= MOST * found[0][0]
             )
 
 
+def target(sizes: Configuration) -> Target:
+    return Target(device(), sizes.model, np.dtype("f4"), sizes.precision)
+
+
 def kernels(job: Job) -> GemmLaunches:
     """Of the best plan, but for this direction's division."""
     sizes, direction, launch = job
-    best = persistent_plan(sizes.model, sizes.B, 4, device().limits, sizes.precision)
-    plan = replace(best, **{direction: launch})
-    return GemmLaunches(device(), sizes.model, np.dtype("f4"), plan, False, sizes.precision)
+    best = plan_window(target(sizes), Window(sizes.T, sizes.B))
+    return replace(best, **{direction: launch}).launches(target(sizes), dropout=False)
 
 
 def compile_for(job: Job) -> None:
@@ -78,10 +79,10 @@ def us_of(job: Job) -> float:
     """A launch, without begin_window, which goes before each: its flags have to be zero."""
     sizes, direction, _ = job
     V, H, L, B, T = sizes.V, sizes.H, sizes.L, sizes.B, sizes.T
-    launches, generator, f4 = kernels(job), np.random.default_rng(0), np.dtype("f4")
-    weights = Weights.of(device(), sizes.model, initialise(sizes.model, 0).flat, f4)
-    tape = Tape(device(), sizes.model, T, B, f4, False, launches.flags)
-    backward = Backward(device(), sizes.model, T, B, f4, 1)
+    launches, generator, window = kernels(job), np.random.default_rng(0), Window(T, B)
+    weights = Weights.of(target(sizes), initialise(sizes.model, 0).flat)
+    tape = Tape(target(sizes), window, launches.flags)
+    backward = Backward(target(sizes), window, splits=1)
     tape.order(np.zeros(1, STEP))
     tape.put(generator.integers(V, size=(T, B)))
     for array, scale in ((tape.h, 0.1), (tape.c, 0.1), (tape.gates, 1), (backward.dh, 1e-3)):
@@ -89,8 +90,8 @@ def us_of(job: Job) -> float:
 
     def begin() -> None:
         launches._begin(
-            ceil_div(L * B * H, 256), 256, tape.h, tape.c, tape.progress, tape.flags, i32(tape.flags.size), i32(L),
-            i32(T), i64(B * H), i32(0),
+            ceil_div(L * B * H, 256), 256, h=tape.h, c=tape.c, progress=tape.progress, flags=tape.flags,
+            flag_count=tape.flags.size, L=L, T=T, BH=B * H, carry=False,
         )  # fmt: skip
 
     def both() -> None:
@@ -106,7 +107,7 @@ def us_of(job: Job) -> float:
                 work()
 
         replay = device().capture(repeat)  # or a small launch would take the time that Python needs for it
-        times = [elapsed_ms(device(), replay) or 0.0 for _ in range(ROUNDS + 1)]
+        times = [device().elapsed_ms(replay) for _ in range(ROUNDS + 1)]
         return median(times[1:]) / REPEATS * 1e3
 
     found = us(both) - us(begin)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.bench.device_clock import elapsed_ms
 from cuchar.bench.machine import gpu_facts, versions
 from cuchar.devices.cupy_device import CudaDevice
+from cuchar.devices.kernel_sources import signatures
 
 SOURCE = r"""
 __device__ __forceinline__ void add_release(unsigned* flag) {
@@ -107,7 +107,7 @@ class Bench:
         import cupy
 
         self.device, self.cupy = CudaDevice(), cupy
-        with self.device._current():
+        with self.device.current():
             options = ("-std=c++17",)
             one_by_one = cupy.RawModule(code=SOURCE, options=options)
             at_once = cupy.RawModule(code=SOURCE, options=options, enable_cooperative_groups=True)
@@ -119,12 +119,12 @@ class Bench:
         times = []
         for _ in range(6):
             before()
-            with self.device._current():
-                times.append(elapsed_ms(self.device, work) or 0.0)
+            with self.device.current():
+                times.append(self.device.elapsed_ms(work))
         return 1e3 * median(times[1:])
 
     def launch(self, name: str, grid: int, block: int, *arguments: Any, shared: int = 0) -> None:
-        with self.device._current():
+        with self.device.current():
             self.kernels[name]((grid,), (block,), arguments, shared_mem=shared)
 
     def gathers(self) -> Iterator[tuple[str, float]]:
@@ -135,7 +135,7 @@ class Bench:
                 data = self.device.empty((STEPS, groups, words), np.uint32)
 
                 def clear(data: Any = data) -> None:
-                    with self.device._current():
+                    with self.device.current():
                         data.fill(0xFFFFFFFF)
                         flags.fill(0)
 
@@ -156,9 +156,9 @@ class Bench:
 
     def gaps(self) -> Iterator[tuple[str, float]]:
         words = self.device.empty((8,), np.uint32)
-        kernel = self.device._kernel("nothing", self.kernels["nothing"])
+        kernel = self.device._kernel(signatures(SOURCE)["nothing"], self.kernels["nothing"])
         for blocks in (1, 132, 1000):
-            graph = self.device.capture(lambda blocks=blocks: [kernel(blocks, 256, words) for _ in range(200)])
+            graph = self.device.capture(lambda blocks=blocks: [kernel(blocks, 256, words=words) for _ in range(200)])
             yield f"a launch of {blocks} blocks in a graph, us", self.us(graph) / 200
 
     def products(self) -> Iterator[tuple[str, float]]:

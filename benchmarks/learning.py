@@ -56,8 +56,8 @@ def main() -> None:
     lstm, head = torch_model(parameters)
     trained = [tensor for tensor in (*lstm.parameters(), *head.parameters()) if tensor.requires_grad]
     optimiser = torch.optim.Adam(trained, lr=config.lr)
-    offset = int(np.random.default_rng([config.seed, 1]).integers(config.steps))
-    windows = Windows(corpus.ids, config.batch, config.steps, config.window_stride, offset)
+    offset = int(np.random.default_rng([config.seed, 1]).integers(config.window))
+    windows = Windows(corpus.ids, config.batch, config.window, config.window_stride, offset)
     losses = np.empty((options.steps, 2))
     # One after the other: taking turns at every step, the two thread pools get in each other's way.
     for step in range(options.steps):

@@ -1,10 +1,11 @@
 """Training and loading from Python; `import cuchar` brings both."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cuchar.config import TRAIN, TrainConfig, check_option, expect_options
+from cuchar.config import TRAIN, TrainConfig, check_option, expect_options, with_present_names
 from cuchar.kinds import FLAG, PATH, ListOf, Optional, text
 from cuchar.model import Model
 from cuchar.presets import with_preset
@@ -34,7 +35,8 @@ def train(
         glob: a pattern that the names of files in folders must match, such as "*.txt".
         skip_unreadable: leave out files that are not text or may not be read, instead of raising.
         listener: told of every step (`cuchar.training.Listener`); silent by default.
-        options: fields of `cuchar.config.TrainConfig`: hidden, layers, steps, batch, lr, ...
+        options: fields of `cuchar.config.TrainConfig`: hidden, layers, window, batch, lr, ... `steps`, the former name
+            of `window`, goes on working, with a DeprecationWarning.
     Raises:
         CucharError: a user's mistake, in one line.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after a save; it is a KeyboardInterrupt.
@@ -45,6 +47,7 @@ def train(
         ("glob", Optional(text()), glob), ("skip-unreadable", FLAG, skip_unreadable),
     ):  # fmt: skip
         check_option(name, kind, value)
+    options = with_present_names(options, lambda line: warnings.warn(line, DeprecationWarning, stacklevel=4))
     expect_options(options, [*TRAIN, "val", "out", "device", "preset", "glob", "skip_unreadable", "listener"])
     config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
     run = start_run(

@@ -20,17 +20,17 @@ class Windows:
 
     Args:
         ids: [characters], any unsigned type.
-        batch, steps: B and T.
+        batch, window: B and T, the rows and the characters of each in a window.
         stride: characters from one window's start to the next one's.
         offset: characters skipped at the beginning of the text.
     """
 
-    def __init__(self, ids: np.ndarray, batch: int, steps: int, stride: int, offset: int = 0):
+    def __init__(self, ids: np.ndarray, batch: int, window: int, stride: int, offset: int = 0):
         self.ids, self.offset = ids, offset
         row_length = (len(ids) - offset) // batch
         self.rows = ids[offset : offset + batch * row_length].reshape(batch, row_length)
-        self.steps = steps
-        self.starts = range(0, max(0, row_length - steps), stride)
+        self.window = window
+        self.starts = range(0, max(0, row_length - window), stride)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -38,8 +38,8 @@ class Windows:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs [T, B] and targets [T, B] of window `index`."""
         start = self.starts[index]
-        window = self.rows[:, start : start + self.steps + 1].T
-        return window[:-1], window[1:]
+        characters = self.rows[:, start : start + self.window + 1].T
+        return characters[:-1], characters[1:]
 
 
 def check_length(characters: int, config: TrainConfig) -> None:
@@ -49,22 +49,22 @@ def check_length(characters: int, config: TrainConfig) -> None:
         TextError: the text is too short; says what would be enough and what would fit.
     """
 
-    def needed(batch: int, steps: int) -> int:
-        return batch * (steps + 1) + (0 if config.carry_state else steps - 1)
+    def needed(batch: int, window: int) -> int:
+        return batch * (window + 1) + (0 if config.carry_state else window - 1)
 
-    if characters >= needed(config.batch, config.steps):
+    if characters >= needed(config.batch, config.window):
         return
-    spare = 0 if config.carry_state else config.steps - 1
-    batch = (characters - spare) // (config.steps + 1)
+    spare = 0 if config.carry_state else config.window - 1
+    batch = (characters - spare) // (config.window + 1)
     widest = config.batch if config.carry_state else config.batch + 1
-    steps = (characters - config.batch + (not config.carry_state)) // widest
+    window = (characters - config.batch + (not config.carry_state)) // widest
     fits = [f"--batch {batch}"] if batch >= 1 else []
-    fits += [f"--steps {steps}"] if steps >= 1 else []
+    fits += [f"--window {window}"] if window >= 1 else []
     if not fits and characters >= 2:
-        fits = ["--batch 1 --steps 1"]
+        fits = ["--batch 1 --window 1"]
     raise TextError(
-        f"the text is too short: expected at least {needed(config.batch, config.steps):,} characters for "
-        f"--batch {config.batch} --steps {config.steps}, found {characters:,}"
+        f"the text is too short: expected at least {needed(config.batch, config.window):,} characters for "
+        f"--batch {config.batch} --window {config.window}, found {characters:,}"
         + (f"; {' or '.join(fits)} would fit" if fits else "")
     )
 

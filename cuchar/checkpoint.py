@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cuchar.adam import Adam
-from cuchar.config import ModelConfig
+from cuchar.config import STORED, ModelConfig
 from cuchar.corpus import Vocabulary
 from cuchar.engines.base import State
 from cuchar.errors import CheckpointError
@@ -96,6 +96,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 tensor[...] = opened.get_tensor(name)
         if body.pop("sha256") != _digest(tensors, body):
             raise CheckpointError(f"{file}: expected the contents that were saved, found damaged ones")
+        checkpoint.run["train"] = STORED.check(checkpoint.run["train"], "")  # an older file's by their present names
         _expect_values(tensors)
     except Mismatch as mismatch:
         raise CheckpointError(f"{file}: {mismatch}") from None

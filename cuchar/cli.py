@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cuchar import __version__
-from cuchar.config import TrainConfig
+from cuchar.config import FORMER_NAMES, TrainConfig, with_present_names
 from cuchar.errors import CucharError, OptionError
 
 app = typer.Typer(
@@ -21,6 +21,11 @@ app = typer.Typer(
 )
 DEFAULT = TrainConfig()
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N | emulate, the CUDA kernels on the CPU.")]
+Window = Annotated[
+    int, typer.Option(help="Characters in a window: the sequence length of truncated back-propagation through time.")
+]
+FormerWindow = Annotated[int | None, typer.Option("--steps", hidden=True)]
+Batch = Annotated[int, typer.Option(help="Rows of text side by side in a window: the batch size.")]
 Precision = Annotated[str, typer.Option(help="Of matrix products, on a GPU: fp32 | tf32 | bf16 | fp16.")]
 CheckpointArgument = Annotated[Path, typer.Argument(help="A checkpoint file or a run folder.")]
 Glob = Annotated[
@@ -57,11 +62,12 @@ def train(
     preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn | best.", show_default="notebook")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
-    steps: Annotated[int, typer.Option(help="Characters a window.")] = DEFAULT.steps,
-    batch: Annotated[int, typer.Option(help="Windows a training step.")] = DEFAULT.batch,
-    stride: Annotated[int | None, typer.Option(help="From a window to the next.", show_default="--steps")] = None,
+    window: Window = DEFAULT.window,
+    steps: FormerWindow = None,
+    batch: Batch = DEFAULT.batch,
+    stride: Annotated[int | None, typer.Option(help="Characters from a window's start to the next one's.", show_default="--window")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the text, in total.")] = DEFAULT.epochs,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after this step, in total.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after so many training steps, in total.")] = None,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = DEFAULT.lr,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bits.")] = DEFAULT.seed,
     device: Device = "auto",
@@ -72,29 +78,31 @@ def train(
     clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 is off.")] = DEFAULT.clip,
     weight_decay: Annotated[float, typer.Option(help="Decoupled, as AdamW's.")] = DEFAULT.weight_decay,
     schedule: Annotated[str, typer.Option(help="Learning rate: constant | step | cosine.")] = DEFAULT.schedule,
-    warmup: Annotated[int, typer.Option(help="Steps to rise to --lr.")] = DEFAULT.warmup,
+    warmup: Annotated[int, typer.Option(help="Training steps in which the learning rate rises to --lr.")] = DEFAULT.warmup,
     decay: Annotated[float | None, typer.Option(help="step: factor an epoch; cosine: factor at the end.", show_default="step 0.5, cosine 0.1")] = None,
     val: Annotated[Path | None, typer.Option(metavar="TEXT", help="Validate on this text after every epoch.")] = None,
     val_fraction: Annotated[float, typer.Option(help="Validate on this part of TEXT.")] = DEFAULT.val_fraction,
     val_split: Annotated[str, typer.Option(help="That part: tail | streams, the end of the text or of each of its B streams.")] = DEFAULT.val_split,
-    sample_every: Annotated[int, typer.Option(help="Steps between samples, besides those at an epoch's and the run's end; 0 is never.")] = DEFAULT.sample_every,
+    sample_every: Annotated[int, typer.Option(help="Training steps between samples, besides those at an epoch's and the run's end; 0 is never.")] = DEFAULT.sample_every,
     sample_length: Annotated[int, typer.Option(help="Characters a sample.")] = DEFAULT.sample_length,
     temperature: Annotated[float, typer.Option(help="Of samples.")] = DEFAULT.temperature,
-    log_every: Annotated[int, typer.Option(help="Steps a line of metrics.jsonl.")] = DEFAULT.log_every,
-    save_every: Annotated[int, typer.Option(help="Steps between saves.")] = DEFAULT.save_every,
+    log_every: Annotated[int, typer.Option(help="Training steps a line of metrics.jsonl.")] = DEFAULT.log_every,
+    save_every: Annotated[int, typer.Option(help="Training steps between saves.")] = DEFAULT.save_every,
     bytes_: Annotated[bool, typer.Option("--bytes", help="Train on bytes: any file will do.")] = False,
     glob: Glob = None,
     skip_unreadable: SkipUnreadable = False,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
 ) -> None:  # fmt: skip
     """Train a model on TEXT; every run has a folder of its own."""
+    from cuchar.files import say
     from cuchar.presets import with_preset
     from cuchar.runs import resume_run, start_run
     from cuchar.terminal import terminal_listener
 
     chosen = {**context.params, "bytes": bytes_}
-    fields = [name for name in chosen if name in TrainConfig.__dataclass_fields__]
+    fields = [name for name in chosen if name in {*TrainConfig.__dataclass_fields__, *FORMER_NAMES}]
     given = {name: chosen[name] for name in fields if _was_given(context, "bytes_" if name == "bytes" else name)}
+    given = with_present_names(given, say)
     reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable}
     if resume is None:
         if not texts:
@@ -174,7 +182,7 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     device: Device = "auto",
     precision: Precision = DEFAULT.precision,
-    window: Annotated[int | None, typer.Option(help="A zero state every so many characters, as the notebook.", show_default="one stream")] = None,
+    window: Annotated[int | None, typer.Option(help="Characters in a window; every window begins from a zero state, as the notebook's do.", show_default="one stream")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Read even a long text as one stream, not in chunks side by side.")] = False,
     per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss; to -, standard output, the score then to standard error.")] = None,
     unknown: Unknown = "error",
@@ -236,11 +244,12 @@ def bench(
     peer: Annotated[list[str] | None, typer.Option(help="eager | graph | stacked | compile, or all that there are, or none; may be repeated.", show_default="those that are quick to prepare")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
-    steps: Annotated[int, typer.Option(help="Characters a window.")] = DEFAULT.steps,
-    batch: Annotated[int, typer.Option(help="Windows a training step.")] = DEFAULT.batch,
-    sweep: Annotated[str | None, typer.Option(metavar="SIZE", help="Scaling along hidden | batch | steps | layers.")] = None,
+    window: Window = DEFAULT.window,
+    steps: FormerWindow = None,
+    batch: Batch = DEFAULT.batch,
+    sweep: Annotated[str | None, typer.Option(metavar="SIZE", help="Scaling along hidden | batch | window | layers.")] = None,
     sampling: Annotated[bool, typer.Option("--sampling", help="Draw characters too: 1, 64 and 4096 streams.")] = False,
-    profile: Annotated[bool, typer.Option("--profile", help="What a step is made of, too.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="What a training step is made of, too.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the results there, in <device>-<date>.json.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Bars against the peers.")] = None,
@@ -248,9 +257,18 @@ def bench(
 ) -> int:  # fmt: skip
     """Time a training step, in turns with PyTorch's."""
     from cuchar.bench.command import Request, run_request
+    from cuchar.files import say
 
-    given = [name for name in ("hidden", "layers", "steps", "batch") if _was_given(context, name)]
-    sizes = {"H": hidden, "L": layers, "T": steps, "B": batch} if given else None
+    given = {
+        name: context.params[name]
+        for name in ("hidden", "layers", "window", "steps", "batch")
+        if _was_given(context, name)
+    }
+    given = with_present_names(given, say)
+    sizes = {"H": hidden, "L": layers, "T": given.get("window", window), "B": batch} if given else None
+    if sweep in FORMER_NAMES:
+        say(f"--sweep {sweep} is now called --sweep {FORMER_NAMES[sweep]}; the former name goes on working")
+        sweep = FORMER_NAMES[sweep]
     return run_request(
         Request(names or [], sizes, precision, device, peer or [], sweep, sampling, profile, json, out, plot, compare)
     )

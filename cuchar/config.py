@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ PART = number("from 0 up to, not including, 1", lambda part: 0 <= part < 1)
 TRAIN: dict[str, Kind] = {
     "hidden": MODEL["hidden"],
     "layers": MODEL["layers"],
-    "steps": integer(1),
+    "window": integer(1),
     "batch": integer(1),
     "stride": Optional(integer(1)),
     "epochs": integer(1),
@@ -45,9 +45,11 @@ TRAIN: dict[str, Kind] = {
     "bytes": FLAG,
     "precision": Choice(PRECISIONS),
 }
+FORMER_NAMES = {"steps": "window"}  # of options: older commands, programs and files have them
 STORED = Record(
     {name: kind for name, kind in TRAIN.items() if name != "precision"},
     optional={"precision": TRAIN["precision"]},  # older files have none
+    former_names=FORMER_NAMES,
 )
 
 
@@ -71,7 +73,8 @@ class ModelConfig:
 class TrainConfig:
     """How to train; the defaults are the 2017 notebook's.
 
-    `stride=None` is `steps`; `max_steps=None` sets no limit besides `epochs`;
+    `window` is the number of characters in a window, the sequence length of truncated
+    back-propagation through time. `stride=None` is `window`; `max_steps=None` sets no limit besides `epochs`;
     `decay=None` takes the schedule's own (step 0.5 an epoch, cosine down to 0.1).
     Both `epochs` and `max_steps` are totals, and the first one reached ends the run.
 
@@ -81,7 +84,7 @@ class TrainConfig:
 
     hidden: int = 64
     layers: int = 2
-    steps: int = 32
+    window: int = 32
     batch: int = 32
     stride: int | None = None
     epochs: int = 4
@@ -109,9 +112,9 @@ class TrainConfig:
         check_options(self, TRAIN)
         if self.decay is not None and self.schedule == "constant":
             raise OptionError("--decay: expected --schedule step or cosine with it, found constant")
-        if self.carry_state and self.stride not in (None, self.steps):
+        if self.carry_state and self.stride not in (None, self.window):
             raise OptionError(
-                f"--stride: expected --steps ({self.steps}) with --carry-state, whose windows "
+                f"--stride: expected --window ({self.window}) with --carry-state, whose windows "
                 f"follow each other, found {self.stride}"
             )
         if self.val_split == "streams" and not self.val_fraction:
@@ -119,14 +122,14 @@ class TrainConfig:
 
     @property
     def window_stride(self) -> int:
-        return self.steps if self.stride is None else self.stride
+        return self.window if self.stride is None else self.stride
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Any) -> "TrainConfig":
-        """What `to_json` gave.
+        """What `to_json` gave, or that of an older version.
 
         Raises:
             OptionError: an option that is missing, unknown or wrong, in a file that was edited by hand.
@@ -158,6 +161,27 @@ def check_options(config: Any, kinds: Mapping[str, Kind]) -> None:
     """Every field of a frozen dataclass by its kind."""
     for name, kind in kinds.items():
         object.__setattr__(config, name, check_option(name, kind, getattr(config, name)))
+
+
+def with_present_names(given: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """Options by their present names; `note` is told, in a line each, of those that were given by a former one.
+
+    Raises:
+        OptionError: a wrong value, or one by the present name and another by the former one.
+    """
+    options = dict(given)
+    for former, present in FORMER_NAMES.items():
+        if former not in options:
+            continue
+        value = check_option(former, TRAIN[present], options.pop(former))
+        options[present] = check_option(present, TRAIN[present], options.get(present, value))
+        if options[present] != value:
+            raise OptionError(
+                f"{option(former)} is the former name of {option(present)}: expected one value, "
+                f"found {value} and {options[present]}"
+            )
+        note(f"{option(former)} is now called {option(present)}; the former name goes on working")
+    return options
 
 
 def expect_options(given: Iterable[str], known: Iterable[str]) -> None:

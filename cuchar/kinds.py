@@ -94,21 +94,30 @@ class OneOrMore:
 
 @dataclass(frozen=True)
 class Record:
-    """A dict with all of `fields`, any of `optional`, and nothing else."""
+    """A dict with all of `fields`, any of `optional`, and nothing else.
+
+    An older file may have a field by its former name. `former_names` maps such names to present ones, which the checked
+    dict has. A field that has both names is an error, as any unknown name is.
+    """
 
     fields: Mapping[str, Kind]
     optional: Mapping[str, Kind] = field(default_factory=dict)
+    former_names: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, value: Any, where: str) -> dict[str, Any]:
         if type(value) is not dict:
             raise Mismatch(where, "an object", describe(value))
+        former = {new: old for old, new in self.former_names.items() if old in value and new not in value}
         kinds = {**self.fields, **{name: kind for name, kind in self.optional.items() if name in value}}
-        for name in kinds:
+        names = {former.get(name, name): name for name in kinds}  # the dict's own names and the present ones
+        for name in names:
             if name not in value:
                 raise Mismatch(f"{where}.{name}".lstrip("."), "a value", "none")
-        checked = {name: kind.check(value[name], f"{where}.{name}".lstrip(".")) for name, kind in kinds.items()}
+        checked = {
+            present: kinds[present].check(value[name], f"{where}.{name}".lstrip(".")) for name, present in names.items()
+        }
         for name in value:
-            if name not in kinds:
+            if name not in names:
                 raise Mismatch(where, f"no more than {', '.join(kinds)}", describe(name))
         return checked
 

@@ -6,7 +6,7 @@ from cuchar.config import check_option
 from cuchar.kinds import Choice
 
 SHARED = {
-    "hidden": 128, "layers": 2, "steps": 50, "batch": 50, "epochs": 50, "lr": 0.002, "clip": 5.0,
+    "hidden": 128, "layers": 2, "window": 50, "batch": 50, "epochs": 50, "lr": 0.002, "clip": 5.0,
     "carry_state": True, "schedule": "step",
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "torch-rnn": {**SHARED, "decay": 0.87, "val_fraction": 0.1},
     # The best that was found for a text of a million characters: benchmarks/README.md.
     "best": {
-        "hidden": 512, "layers": 2, "steps": 64, "batch": 32, "epochs": 25, "lr": 0.002, "clip": 1.0, "dropout": 0.5,
+        "hidden": 512, "layers": 2, "window": 64, "batch": 32, "epochs": 25, "lr": 0.002, "clip": 1.0, "dropout": 0.5,
         "weight_decay": 0.1, "carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1,
     },
 }  # fmt: skip

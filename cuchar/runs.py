@@ -150,7 +150,7 @@ def _train(trainer: Trainer, listener: Listener) -> None:
     config, folder = trainer.config, shlex.quote(str(trainer.folder.path))
     listener.note(
         f"{len(trainer.training):,} characters, {len(trainer.vocabulary)} distinct; "
-        f"{trainer.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
+        f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
         listener.note(
@@ -224,7 +224,7 @@ def _merge(path: Path, config: TrainConfig, options: dict[str, Any]) -> TrainCon
     for name, value in options.items():
         kept = getattr(config, name)
         if name == "stride":
-            value, kept = value or config.steps, config.window_stride
+            value, kept = value or config.window, config.window_stride
         if name not in TOTALS and value != kept:
             raise RunError(f"{option(name)}: expected the run's {kept} to resume {path}, found {value}")
     return replace(config, **{name: value for name, value in options.items() if name in TOTALS})

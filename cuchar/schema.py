@@ -133,8 +133,7 @@ def check_metadata(body: Any) -> tuple[ModelConfig, TrainConfig]:
     Raises:
         Mismatch: a value that is missing, unknown, of another type, out of range or at odds with another one.
     """
-    METADATA.check(body, "metadata")
-    run, model = body["run"], ModelConfig(**body["model"])
+    run, model = METADATA.check(body, "metadata")["run"], ModelConfig(**body["model"])
     is_bytes, characters = body["vocabulary"]["bytes"], body["vocabulary"]["characters"]
     position, step = run["position"], run["position"]["step"]
     try:
@@ -154,7 +153,7 @@ def check_metadata(body: Any) -> tuple[ModelConfig, TrainConfig]:
     means = {f"run.position.{name}": position[name] for name in ("since_line", "since_summary", "since_epoch")}
     for where, found, most in (
         ("vocabulary.characters: the last one's number", ord(characters[-1]), 0xFF if is_bytes else 0x10FFFF),
-        ("run.position.offset", position["offset"], train.steps - 1),
+        ("run.position.offset", position["offset"], train.window - 1),
         ("run.position.epoch", position["epoch"], step),
         ("run.position.window", position["window"], step),
         *((f"{name}.count", mean["count"], step) for name, mean in means.items()),

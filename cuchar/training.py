@@ -18,12 +18,12 @@ from cuchar.batches import Windows
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
 from cuchar.corpus import Corpus
-from cuchar.engines.base import Engine, State
+from cuchar.engines.base import Engine, TrainingState
 from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
-from cuchar.parameters import Parameters, initialise
+from cuchar.parameters import initialise
 from cuchar.position import Mean, Position
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
@@ -67,32 +67,29 @@ class Trainer:
         self.config, self.vocabulary, self.engine = config, corpus.vocabulary, engine
         self.training, self.validation = training, validation
         self.folder, self.facts, self.listener = folder, facts, listener
-        self.parameters: Parameters
-        self.adam: Adam
-        self.state: State
         self.best: float
         self.best_step: int | None
         self.loss, self.loss_since = math.nan, 0  # of the last line of metrics.jsonl, and the step of the line before
         self.total_steps = total_steps(len(training), config)
         self.batches = np.random.default_rng([config.seed, 1])
         if checkpoint is None:
-            self.parameters = initialise(engine.model, config.seed)
-            self.adam = Adam(self.parameters.flat.size)
-            self.state = engine.zero_state(config.batch)
+            parameters = initialise(engine.model, config.seed)
+            state = engine.zero_state(config.batch)
+            self.changing = TrainingState(parameters, Adam(parameters.flat.size), state)
             self.position = Position(offset=self._draw_offset())
             self.best, self.best_step = math.inf, None
         else:
-            self.parameters, self.adam, self.state = checkpoint.parameters, checkpoint.adam, checkpoint.state
+            self.changing = TrainingState(checkpoint.parameters, checkpoint.adam, checkpoint.state)
             self.position = Position.from_json(checkpoint.run["position"])
             self.batches.bit_generator.state = checkpoint.run["generators"]["batches"]
-            self.adam.scaling = LossScaling(**checkpoint.run.get("loss_scaling", {}))
+            self.changing.adam.scaling = LossScaling(**checkpoint.run.get("loss_scaling", {}))
             best = checkpoint.run["best"]
             self.best, self.best_step = math.inf if best is None else best, checkpoint.run.get("best_step")
         self.windows = self._cut()
         if self.position.window >= len(self.windows):
             raise RunError(f"{folder.last}: expected one of {len(self.windows)} windows, found {self.position.window}")
-        self.learner = engine.learner(config, self.parameters, self.adam, self.state, self.windows)
-        self.stale = False  # parameters, adam and state are behind the learner's, until `_fetch`
+        self.learner = engine.learner(config, self.changing, self.windows)
+        self.stale = False  # `changing` is behind the learner, until `_fetch`
         self.saved_step = None if checkpoint is None else self.position.step
         self.started = perf_counter() - self.position.elapsed_s
 
@@ -153,12 +150,13 @@ class Trainer:
             position.lr, position.grad_norm = rate, norm
             for mean in (position.since_line, position.since_summary, position.since_epoch):
                 mean.add(loss, seconds)
-            self.listener.step(step, loss, config.batch * config.steps)
+            self.listener.step(step, loss, config.batch * config.window)
 
     def _fetch(self) -> None:
-        """Bring home what the learner has changed; before parameters, adam or state are looked at."""
+        """Bring `changing` up to date, before it is looked at."""
         if self.stale:
-            self.state, self.stale = self.learner.fetch(), False
+            self.learner.fetch()
+            self.stale = False
 
     def _after_step(self, epoch_ended: bool) -> None:
         position, config = self.position, self.config
@@ -212,16 +210,16 @@ class Trainer:
     def _begin_epoch(self) -> None:
         self.position.window = 0
         self.position.offset = self._draw_offset()
-        self.state = self.engine.zero_state(self.config.batch)
+        self.changing.state = self.engine.zero_state(self.config.batch)
         self.windows = self._cut()
         self.learner.begin_epoch(self.windows)
 
     def _draw_offset(self) -> int:
-        return 0 if self.config.carry_state else int(self.batches.integers(self.config.steps))
+        return 0 if self.config.carry_state else int(self.batches.integers(self.config.window))
 
     def _cut(self) -> Windows:
         config = self.config
-        return Windows(self.training, config.batch, config.steps, config.window_stride, self.position.offset)
+        return Windows(self.training, config.batch, config.window, config.window_stride, self.position.offset)
 
     def _line(self, validation_loss: float | None) -> None:
         """One line of metrics.jsonl."""
@@ -233,7 +231,7 @@ class Trainer:
         metrics |= {
             "lr": position.lr,
             "grad_norm": position.grad_norm,
-            "chars_per_s": round(mean.count * config.batch * config.steps / mean.seconds),
+            "chars_per_s": round(mean.count * config.batch * config.window / mean.seconds),
             "elapsed_s": round(perf_counter() - self.started, 3),
         }
         self.loss, self.loss_since, position.since_line = mean.loss, position.step - mean.count, Mean()
@@ -251,7 +249,7 @@ class Trainer:
         if self.validation is None:
             return None
         self._fetch()
-        weights, rows = self.engine.fold(self.parameters), self.validation
+        weights, rows = self.engine.fold(self.changing.parameters), self.validation
         if len(rows) == 1 and rows.size > LONG_TEXT:
             losses = np.concatenate(list(chunk_losses(self.engine, weights, rows[0])))
         else:
@@ -265,7 +263,7 @@ class Trainer:
         config, step, nothing = self.config, self.position.step, np.empty(0, int)
         law = SampleConfig(length=config.sample_length, temperature=config.temperature)
         self._fetch()
-        weights = self.engine.fold(self.parameters)
+        weights = self.engine.fold(self.changing.parameters)
         blocks = generate(self.engine, weights, law, config.seed, range(step, step + 1), nothing, nothing)
         text = self.vocabulary.decode(np.concatenate([ids[:, 0] for ids, _ in blocks]))
         block = f"--- step {step} ---\n".encode() + text + b"\n\n"
@@ -280,7 +278,7 @@ class Trainer:
 
     def _checkpoint(self) -> Checkpoint:
         self._fetch()
-        if not np.isfinite(self.parameters.flat).all():
+        if not np.isfinite(self.changing.parameters.flat).all():
             self._expect_finite(math.nan, "a parameter", self.position.step)
         self.position.elapsed_s = perf_counter() - self.started
         run = {
@@ -288,12 +286,13 @@ class Trainer:
             "train": self.config.to_json(),
             "position": asdict(self.position),
             "generators": {"batches": self.batches.bit_generator.state},
-            **({"loss_scaling": asdict(self.adam.scaling)} if self.config.precision == "fp16" else {}),
+            **({"loss_scaling": asdict(self.changing.adam.scaling)} if self.config.precision == "fp16" else {}),
             "lengths": self.folder.lengths(),
             "best": None if math.isinf(self.best) else self.best,
             "best_step": self.best_step,
         }
-        return Checkpoint(self.parameters, self.vocabulary, self.adam, self.state, run)
+        changing = self.changing
+        return Checkpoint(changing.parameters, self.vocabulary, changing.adam, changing.state, run)
 
     def _expect_finite(self, value: float, what: str, step: int) -> None:
         if math.isfinite(value):
@@ -311,6 +310,6 @@ class Trainer:
 
 def total_steps(characters: int, config: TrainConfig) -> int:
     """Steps of a whole run (an epoch's offset can make it a few fewer)."""
-    windows = Windows(np.empty(characters, np.uint8), config.batch, config.steps, config.window_stride)
+    windows = Windows(np.empty(characters, np.uint8), config.batch, config.window, config.window_stride)
     total = config.epochs * len(windows)
     return total if config.max_steps is None else min(total, config.max_steps)

@@ -1,22 +1,19 @@
 """Shared by all tests: the command line in this process, and a small trained run."""
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.process import CUCHAR, environment
+from support.small_runs import TEXT
 
 from cuchar.cli import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs, and their children, ignore
-ROOT = Path(__file__).parent.parent
-CUCHAR = [sys.executable, "-m", "cuchar"]
-TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
 
 
 @dataclass
@@ -70,16 +67,6 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "fox.txt").write_text(TEXT)
     command = [*CUCHAR, "train", folder / "fox.txt"]
-    options = "--hidden 12 --steps 8 --batch 4 --lr 0.02 --max-steps 30 --out".split()
+    options = "--hidden 12 --window 8 --batch 4 --lr 0.02 --max-steps 30 --out".split()
     subprocess.run([*command, *options, folder / "run"], check=True, capture_output=True, env=environment())
     return folder / "run"
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-
-
-def start(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen:
-    """The command line in a process of its own, with pipes for its output unless `options` say otherwise."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([*CUCHAR, *map(str, arguments)], env={**environment(), **(env or {})}, **pipes)

@@ -9,45 +9,45 @@ from cuchar.errors import TextError
 
 
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(0, 5), st.integers(0, 120))
-def test_windows_are_the_notebooks(batch, steps, stride, offset, spare):
-    ids = np.arange(batch * (steps + 1) + offset + spare)
+def test_windows_are_the_notebooks(batch, window, stride, offset, spare):
+    ids = np.arange(batch * (window + 1) + offset + spare)
     row_length = (len(ids) - offset) // batch
     rows = [ids[offset + row * row_length :][:row_length].tolist() for row in range(batch)]
     expected, start = [], 0
-    while start < row_length - steps:
+    while start < row_length - window:
         expected.append([
-            ([row[start + t] for row in rows], [row[start + t + 1] for row in rows]) for t in range(steps)
+            ([row[start + t] for row in rows], [row[start + t + 1] for row in rows]) for t in range(window)
         ])  # fmt: skip
         start += stride
-    windows = Windows(ids, batch, steps, stride, offset)
+    windows = Windows(ids, batch, window, stride, offset)
     found = [list(zip(x.tolist(), y.tolist(), strict=True)) for x, y in map(windows.__getitem__, range(len(windows)))]
     assert found == expected and expected
 
 
 @pytest.mark.parametrize("carry_state", [False, True])
-@pytest.mark.parametrize("batch,steps", [(1, 1), (3, 5), (32, 32)])
-def test_shortest_text_has_a_window_at_every_offset_and_one_less_is_refused(batch, steps, carry_state):
-    config = TrainConfig(batch=batch, steps=steps, carry_state=carry_state)
-    shortest = batch * (steps + 1) + (0 if carry_state else steps - 1)
+@pytest.mark.parametrize("batch,window", [(1, 1), (3, 5), (32, 32)])
+def test_shortest_text_has_a_window_at_every_offset_and_one_less_is_refused(batch, window, carry_state):
+    config = TrainConfig(batch=batch, window=window, carry_state=carry_state)
+    shortest = batch * (window + 1) + (0 if carry_state else window - 1)
     check_length(shortest, config)
-    for offset in range(1 if carry_state else steps):
-        assert len(Windows(np.zeros(shortest), batch, steps, steps, offset)) >= 1
+    for offset in range(1 if carry_state else window):
+        assert len(Windows(np.zeros(shortest), batch, window, window, offset)) >= 1
     with pytest.raises(TextError, match=f"expected at least {shortest:,} characters .* found {shortest - 1:,}"):
         check_length(shortest - 1, config)
-    worst = 0 if carry_state else steps - 1
-    assert len(Windows(np.zeros(shortest - 1), batch, steps, steps, worst)) == 0
+    worst = 0 if carry_state else window - 1
+    assert len(Windows(np.zeros(shortest - 1), batch, window, window, worst)) == 0
 
 
 @given(st.integers(2, 3000), st.integers(1, 60), st.integers(1, 60), st.booleans())
-def test_what_is_said_to_fit_fits(characters, batch, steps, carry_state):
-    config = TrainConfig(batch=batch, steps=steps, carry_state=carry_state)
+def test_what_is_said_to_fit_fits(characters, batch, window, carry_state):
+    config = TrainConfig(batch=batch, window=window, carry_state=carry_state)
     try:
         check_length(characters, config)
     except TextError as error:
         offers = str(error).split("; ")[1].removesuffix(" would fit").split(" or ")
         for offer in offers:
             words = offer.split()
-            sizes = {"batch": batch, "steps": steps}
+            sizes = {"batch": batch, "window": window}
             sizes |= {words[i].removeprefix("--"): int(words[i + 1]) for i in range(0, len(words), 2)}
             check_length(characters, TrainConfig(carry_state=carry_state, **sizes))
             if len(offers) == 2 and words[0] == "--batch":  # the largest that fits

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from support.checkpoints import contents, made, signed
+from support.checkpoints import made, signed, tensors_and_metadata
 
 import cuchar
 from cuchar.checkpoint import _shapes, read_checkpoint, write_checkpoint
@@ -226,7 +226,7 @@ POSITION = ("run", "position")
 def test_what_cannot_be_is_named_though_it_is_signed(checkpoint, tmp_path, change, message):
     file = tmp_path / "c"
     write_checkpoint(file, checkpoint)
-    tensors, body = copy.deepcopy(contents(file))
+    tensors, body = copy.deepcopy(tensors_and_metadata(file))
     change(tensors, body)
     file.write_bytes(signed(tensors, body))
     with pytest.raises(CheckpointError) as refused:
@@ -307,7 +307,7 @@ def test_only_files_are_read(tmp_path):
 def test_a_file_larger_than_memory_is_not_read(checkpoint, tmp_path):
     """A sparse one whose header is right: 3.1 TB of zeros, in a few KB of a disk."""
     write_checkpoint(tmp_path / "c", checkpoint)
-    _, body = contents(tmp_path / "c")
+    _, body = tensors_and_metadata(tmp_path / "c")
     for sizes in (body["model"], body["run"]["train"]):
         sizes |= {"hidden": 65_536, "layers": 8}
     header, end = {"__metadata__": {"cuchar": json.dumps({**body, "sha256": "0" * 64})}}, 0
@@ -337,8 +337,8 @@ def test_other_files_are_named(checkpoint, tmp_path):
 
 def test_a_window_beyond_the_epochs_last_is_not_resumed(text, tmp_path):
     """How many there are only the text can say."""
-    run = start_run([text], TrainConfig(hidden=3, steps=8, batch=4, max_steps=3, log_every=1), out=tmp_path / "run")
-    tensors, body = contents(run / "last.safetensors")
+    run = start_run([text], TrainConfig(hidden=3, window=8, batch=4, max_steps=3, log_every=1), out=tmp_path / "run")
+    tensors, body = tensors_and_metadata(run / "last.safetensors")
     body["run"]["position"] |= {"step": 1000, "window": 1000}
     (run / "last.safetensors").write_bytes(signed(tensors, body))
     before = (run / "metrics.jsonl").read_bytes()

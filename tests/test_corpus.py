@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from support.process import ROOT
 
 from cuchar.corpus import Vocabulary, left_out_notes, load_corpus, read_text, text_files
 from cuchar.errors import OptionError, TextError

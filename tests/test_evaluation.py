@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import TEXT
+from support.small_runs import TEXT
 
 import cuchar
 from cuchar import evaluation

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import TEXT
+from support.small_runs import TEXT
 
 import cuchar
 from cuchar import generation
@@ -129,7 +129,7 @@ def test_mistakes_are_told_at_once(trained):
 
 def test_training_samples_streams_by_their_step(cli, trained, tmp_path):
     (tmp_path / "fox.txt").write_text(TEXT)
-    options = "--hidden 7 --layers 1 --steps 6 --batch 3 --max-steps 4 --seed 5 --sample-every 4 --sample-length 30"
+    options = "--hidden 7 --layers 1 --window 6 --batch 3 --max-steps 4 --seed 5 --sample-every 4 --sample-length 30"
     result = cli("train", tmp_path / "fox.txt", *options.split(), "--out", tmp_path / "run")
     model = cuchar.load(tmp_path / "run")
     blocks = generate(

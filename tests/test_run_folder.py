@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from support.run_records import contents, metrics
+from support.run_records import metrics, records_without_times
 
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
@@ -18,7 +18,7 @@ from cuchar.runs import resume_run, start_run
 from cuchar.training import Listener, Trainer
 
 CONFIG = TrainConfig(
-    hidden=6, layers=1, steps=7, batch=5, epochs=2, lr=0.01, log_every=6, sample_every=8, sample_length=9, save_every=10,
+    hidden=6, layers=1, window=7, batch=5, epochs=2, lr=0.01, log_every=6, sample_every=8, sample_length=9, save_every=10,
     carry_state=True, val_fraction=0.01,
 )  # fmt: skip
 EPOCH = 49  # steps
@@ -39,7 +39,7 @@ def validation_losses(monkeypatch, losses):
 
 def assert_same_but_for_totals(*runs):
     """Files that were written before a run was given more steps have the totals of that time."""
-    first, second = map(contents, runs)
+    first, second = map(records_without_times, runs)
     for found in (*first.values(), *second.values()):
         if isinstance(found, tuple):
             found[1]["train"].update(max_steps=None, epochs=None)
@@ -85,7 +85,7 @@ def test_a_run_that_fails_while_it_ends_is_ended_by_resuming_it(text, tmp_path, 
     config = replace(CONFIG, max_steps=EPOCH + 18 if before else 18)
     validation_losses(monkeypatch, {EPOCH: before, config.max_steps: 1.0})
     start_run([text], config, out=tmp_path / "whole")
-    whole = contents(tmp_path / "whole")
+    whole = records_without_times(tmp_path / "whole")
     assert whole["best.safetensors"][1]["best"] == 1.0 and ("previous-best.safetensors" in whole) == bool(before)
     for call in range(1, 20):
         run = tmp_path / f"{call}"
@@ -97,7 +97,7 @@ def test_a_run_that_fails_while_it_ends_is_ended_by_resuming_it(text, tmp_path, 
             resume_run(run)
         else:
             break
-        assert contents(run) == whole, call
+        assert records_without_times(run) == whole, call
     assert call > 8  # last, a sample, aside, best, logs, the line, logs
 
 
@@ -245,7 +245,7 @@ def test_a_folder_that_takes_the_place_of_a_runs_is_not_written_into(text, tmp_p
     monkeypatch.setattr(Trainer, "_advance", moving)
     start_run([text], config, out=run)
     assert files_of(run) == {"metrics.jsonl": b"another's"}
-    assert contents(moved) == contents(tmp_path / "whole")
+    assert records_without_times(moved) == records_without_times(tmp_path / "whole")
 
 
 def test_a_folder_that_is_gone_ends_the_run_with_one_line(text, tmp_path, monkeypatch):

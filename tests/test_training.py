@@ -6,14 +6,15 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from conftest import TEXT
-from support.run_records import contents, interrupt_after, metrics
+from support.run_records import interrupt_after, metrics, records_without_times
+from support.small_runs import DISCIPLINES, SMALL, TEXT
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows, split_validation
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
+from cuchar.engines.base import TrainingState
 from cuchar.engines.cpu.engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError, OutputError, RunError, TextError
@@ -23,27 +24,13 @@ from cuchar.parameters import Parameters, initialise
 from cuchar.runs import resume_run, start_run
 from cuchar.training import Listener, Trainer
 
-SMALL = TrainConfig(
-    hidden=9, layers=2, steps=7, batch=5, epochs=3, lr=0.01, seed=3,
-    log_every=6, sample_every=8, sample_length=20, save_every=10,
-)  # fmt: skip
-DISCIPLINES = {
-    "windows": SMALL,
-    "carried": replace(SMALL, carry_state=True),
-    "everything": replace(
-        SMALL, stride=3, dropout=0.3, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
-        val_fraction=0.1, val_split="streams", temperature=0.8,
-    ),
-    "carried, step schedule": replace(SMALL, carry_state=True, dropout=0.2, schedule="step", val_fraction=0.2),
-}  # fmt: skip
-
 
 @pytest.mark.parametrize("how", ["interrupted", "crashed"])
 @pytest.mark.parametrize("discipline", DISCIPLINES)
 def test_resumed_run_ends_as_the_uninterrupted_one(discipline, how, text, tmp_path, monkeypatch):
     config = DISCIPLINES[discipline]
     start_run([text], config, out=tmp_path / "whole")
-    expected = contents(tmp_path / "whole")
+    expected = records_without_times(tmp_path / "whole")
     steps_an_epoch = expected["metrics"][-1]["step"] // 3
     for step in (3, 8, 10, 13, steps_an_epoch - 1, steps_an_epoch, steps_an_epoch + 1, 2 * steps_an_epoch + 5):
         out = tmp_path / f"{step}"
@@ -52,7 +39,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(discipline, how, text, tmp_pa
             interrupt_after(patch, step, error)
             start_run([text], config, out=out)
         resume_run(out)
-        assert contents(out) == expected, step
+        assert records_without_times(out) == expected, step
 
 
 def test_a_checkpoint_that_kept_a_generator_of_samples_still_resumes(text, tmp_path):
@@ -117,9 +104,9 @@ def test_many_steps_a_call_change_nothing(discipline, text, tmp_path, monkeypatc
 
     def run_parts(name):
         start_run([text], replace(config, max_steps=41), out=tmp_path / name)
-        stopped = contents(tmp_path / name)
+        stopped = records_without_times(tmp_path / name)
         resume_run(tmp_path / name, options={"max_steps": None})
-        return stopped, contents(tmp_path / name)
+        return stopped, records_without_times(tmp_path / name)
 
     expected = run_parts("a step a call")
     many_steps_a_call(monkeypatch)
@@ -132,7 +119,7 @@ def test_many_steps_a_call_change_nothing(discipline, text, tmp_path, monkeypatc
 def test_resumed_run_of_many_steps_a_call_ends_as_the_uninterrupted_one(discipline, how, text, tmp_path, monkeypatch):
     config = replace(DISCIPLINES[discipline], log_every=12, sample_every=16, save_every=20)
     start_run([text], config, out=tmp_path / "whole")
-    expected = contents(tmp_path / "whole")
+    expected = records_without_times(tmp_path / "whole")
     steps_an_epoch = expected["metrics"][-1]["step"] // 3
     many_steps_a_call(monkeypatch)
     for step in (3, 16, 25, steps_an_epoch, steps_an_epoch + 1, 2 * steps_an_epoch + 5):
@@ -142,7 +129,7 @@ def test_resumed_run_of_many_steps_a_call_ends_as_the_uninterrupted_one(discipli
             interrupt_after(patch, step, error)
             start_run([text], config, out=out)
         resume_run(out)
-        assert contents(out) == expected, step
+        assert records_without_times(out) == expected, step
 
 
 def test_resumed_twice_and_with_larger_totals(text, tmp_path):
@@ -151,7 +138,7 @@ def test_resumed_twice_and_with_larger_totals(text, tmp_path):
     assert metrics(tmp_path / "parts")[-1]["step"] == 17
     resume_run(tmp_path / "parts", options={"max_steps": 60, "epochs": 2})
     resume_run(tmp_path / "parts", options={"max_steps": None, "epochs": 3})
-    whole, parts = contents(tmp_path / "whole"), contents(tmp_path / "parts")
+    whole, parts = records_without_times(tmp_path / "whole"), records_without_times(tmp_path / "parts")
     assert parts["metrics"] == whole["metrics"] and parts["samples"] == whole["samples"]
     assert parts["last.safetensors"][0] == whole["last.safetensors"][0]
     assert json.loads((tmp_path / "parts/config.json").read_text())["train"]["epochs"] == 3
@@ -168,8 +155,8 @@ def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path)
     offsets, step = np.random.default_rng([config.seed, 1]), 0
     found = metrics(tmp_path / "run")
     for epoch in range(2):
-        offset = int(offsets.integers(config.steps))
-        windows = Windows(corpus.ids, config.batch, config.steps, config.steps, offset)
+        offset = int(offsets.integers(config.window))
+        windows = Windows(corpus.ids, config.batch, config.window, config.window, offset)
         for index in range(len(windows)):
             from cuchar.engines.base import Dropout
 
@@ -225,14 +212,14 @@ def test_same_seed_same_bits_another_seed_others(text, tmp_path):
     config = replace(SMALL, max_steps=20)
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         start_run([text], replace(config, seed=seed), out=tmp_path / name)
-    a, b, c = (contents(tmp_path / name) for name in "abc")
+    a, b, c = (records_without_times(tmp_path / name) for name in "abc")
     assert a == b and a["samples"] != c["samples"] and a["metrics"] != c["metrics"]
 
 
 @pytest.mark.parametrize("split", ["tail", "streams"])
 def test_validation_loss_is_the_models_score_and_best_is_the_best(split, text, tmp_path):
     text.write_text(TEXT[:800] + TEXT[::-1][:800] + TEXT[:400])
-    config = replace(SMALL, epochs=6, lr=0.05, val_fraction=0.2, val_split=split, steps=4)
+    config = replace(SMALL, epochs=6, lr=0.05, val_fraction=0.2, val_split=split, window=4)
     start_run([text], config, out=tmp_path / "run")
     measured = {line["step"]: line["val_loss"] for line in metrics(tmp_path / "run") if "val_loss" in line}
     assert len(measured) == 6
@@ -302,9 +289,9 @@ def test_exploding_parameters_are_never_saved(text, tmp_path):
 @pytest.mark.parametrize("broken", ["loss", "norm"])
 def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, monkeypatch):
     """Five steps are asked for and the third fails: two are done, as if no more had been asked for."""
-    config = TrainConfig(hidden=5, steps=4, batch=3, carry_state=True)
+    config = TrainConfig(hidden=5, window=4, batch=3, carry_state=True)
     model, rates = ModelConfig(6, config.hidden, config.layers), [0.1, 0.2, 0.3, 0.4, 0.5]
-    windows = Windows(np.arange(90) % 6, config.batch, config.steps, config.steps)
+    windows = Windows(np.arange(90) % 6, config.batch, config.window, config.window)
     original, calls = engine_of.loss_and_gradients, []
 
     def failing(self, *arguments):
@@ -317,10 +304,11 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, m
     def train(asked):
         engine, parameters = engine_of(model), initialise(model, 1)
         adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
-        learner = engine.learner(config, parameters, adam, state, windows)
+        training = TrainingState(parameters, adam, state)
+        learner = engine.learner(config, training, windows)
         losses, norms = learner.train(1, 1, asked)
-        after = learner.fetch()
-        return losses, norms, [parameters.flat, adam.m, adam.v, after.h, after.c]
+        learner.fetch()
+        return losses, norms, [parameters.flat, adam.m, adam.v, training.state.h, training.state.c]
 
     losses, norms, arrays = train(rates[:2])
     monkeypatch.setattr(engine_of, "loss_and_gradients", failing)
@@ -407,7 +395,7 @@ def test_run_killed_before_its_last_report_makes_it(text, tmp_path, monkeypatch)
         start_run([text], config, out=tmp_path / "run")
     assert [line["step"] for line in metrics(tmp_path / "run")] == [6, 12]
     resume_run(tmp_path / "run")
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert records_without_times(tmp_path / "run") == records_without_times(tmp_path / "whole")
     assert "val_loss" in metrics(tmp_path / "run")[-1]
 
 

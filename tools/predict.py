@@ -36,15 +36,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import predict_large
-import registers
+from architectures import ARCHITECTURES
+from listing import Listing
+from machine_code import nvrtc_version
 from multiprocessor import Multiprocessor, per_pass
 from sass import Code, Instruction, disassemble, repeated, select, source_lines, within
 
 from cuchar.config import ModelConfig
 from cuchar.devices.kernel_sources import kernel_folder
-from cuchar.engines.cuda.regimes import Resident, make_plan, norm_blocks
-from cuchar.engines.sizes import ceil_div
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.resident import Resident
+from cuchar.engines.cuda.tape import norm_blocks
+from cuchar.engines.cuda.target import Window
 from cuchar.parameters import parameter_count
+from cuchar.sizes import ceil_div
 
 HERTZ, LAUNCH_SECONDS = 1.755e9, 1.3e-6
 MODEL, T, B, CAPABILITY = ModelConfig(84, 64, 2), 32, 32, 90
@@ -121,7 +126,7 @@ def lstm_step(plan: Resident) -> list[Phase]:
     hand_over = 0 if plan.cluster == 1 else DSMEM
     phases = []
     for direction in ("forward", "backward"):
-        file = f"lstm_{direction}.cuh"
+        file = f"resident/lstm_{direction}.cuh"
         body = source_lines(file, r"^\s+run\(")
         load = select(code, file, range(1, body.start))
         global_passes = 8 if direction == "forward" else 0
@@ -165,8 +170,8 @@ def head_phases(code: Code, plan: Resident) -> list[Phase]:
 
 def weight_gradients(plan: Resident) -> list[Phase]:
     sizes = {"REAL": "float", "HIDDEN": MODEL.hidden, "LAYERS": MODEL.layers, "VOCABULARY": MODEL.vocabulary_size}
-    file = "resident/weight_gradients.cu"
-    code = disassemble(file, sizes, CAPABILITY)["weight_gradients"]
+    file, name = "resident/weight_gradients.cu", "weight_gradients"
+    code = disassemble(file, sizes, CAPABILITY)[name]
     rows = ceil_div(T * B, plan.splits)
     tile = select(code, file, source_lines(file, r"return tile_product<4 \* H>\("))
     loop = next(
@@ -182,7 +187,7 @@ def weight_gradients(plan: Resident) -> list[Phase]:
     some = select(code, file, range(embedding.start, embedding.stop + 1))
     sums = [repeated(code, some, {"FADD": 8 * hits}) for hits in (HITS, 2, 2, 2, 2, 2, 2, 2)]
     clocks = Multiprocessor([[tile] * 8, sums]).run()
-    return [Phase(file.removesuffix(".cu"), "the busiest SM: a tile, eight characters", len(tile), clocks)]
+    return [Phase(name, "the busiest SM: a tile, eight characters", len(tile), clocks)]
 
 
 def small(file: str, name: str, counts: dict[str, int], blocks: int, *without: str) -> Phase:
@@ -191,14 +196,14 @@ def small(file: str, name: str, counts: dict[str, int], blocks: int, *without: s
     others = [source_lines(file, other) for other in without]
     some = [i for i in code.instructions if not any(within(i, file, other) for other in others)]
     trace = repeated(code, some, counts)
-    on_one = ceil_div(blocks, registers.ARCHITECTURES[CAPABILITY].multiprocessors)
+    on_one = ceil_div(blocks, ARCHITECTURES[CAPABILITY].multiprocessors)
     return Phase(name, f"{on_one} blocks an SM", len(trace), Multiprocessor([[trace] * 8] * on_one).run())
 
 
 def predict(plan: Resident) -> list[Phase]:
     """Everything of a training step but the launches."""
     P = parameter_count(MODEL)
-    squares, not_taken = norm_blocks(P), (r"if \(blockIdx\.x == blocks\)", r"if \(S == 1\) \{")
+    squares, not_taken = norm_blocks(P), (r"if \(blockIdx\.x == blocks\)", r"if \(splits == 1\) \{")
     return [
         *lstm_step(plan),
         *weight_gradients(plan),
@@ -208,10 +213,9 @@ def predict(plan: Resident) -> list[Phase]:
 
 
 def plans() -> dict[str, Resident]:
-    """What plan.py takes, and what it would take without clusters."""
-    limits = registers.ARCHITECTURES[CAPABILITY].limits
-    own = make_plan(MODEL, T, B, "f4", limits)
-    other = make_plan(MODEL, T, 4 * B, "f4", limits)
+    """What the planner takes, and what it would take without clusters."""
+    target = Listing(ARCHITECTURES[CAPABILITY].example, ARCHITECTURES[CAPABILITY].limits).target(MODEL)
+    own, other = plan_window(target, Window(T, B)), plan_window(target, Window(T, 4 * B))
     if not (isinstance(own, Resident) and isinstance(other, Resident) and (own.cluster, other.cluster) == (2, 1)):
         raise RuntimeError(f"expected plans with a cluster of 2 and with 1 block, found {own} and {other}")
     single = replace(other, splits=own.splits)
@@ -238,7 +242,7 @@ def result() -> dict:
     return {
         "what": "a prediction to be confronted with a measurement; no GPU was used",
         "configuration": "V84 H64 L2 B32 T32 float32, a training step on an H100",
-        "compiler": f"NVRTC {registers.nvrtc_version()}",
+        "compiler": f"NVRTC {nvrtc_version()}",
         "floor_us": FLOOR,
         "goal_us": GOAL,
         "forms": forms,

@@ -17,15 +17,18 @@ from published figures (arXiv 2402.13499, 2501.12084) unless marked (e), an esti
 
 from dataclasses import dataclass
 
-import registers
+from architectures import ARCHITECTURES
+from listing import Listing
 from multiprocessor import per_pass
 from sass import Code, Instruction, disassemble, source_lines, within
 
 from cuchar.config import ModelConfig
+from cuchar.engines.cuda.head import one_pass_head
 from cuchar.engines.cuda.persistent import Division, Persistent
-from cuchar.engines.cuda.regimes import make_plan, one_pass_head
-from cuchar.engines.sizes import ceil_div
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.target import Window
 from cuchar.parameters import parameter_count
+from cuchar.sizes import ceil_div
 
 HERTZ, CAPABILITY = 1.755e9, 90
 L2_BYTES, TRAVEL = 3942, 1500  # a clock; clocks
@@ -117,7 +120,7 @@ def recurrence(sizes: Configuration, plan: Persistent) -> list[dict]:
         ("persistent_forward", plan.forward, H, 5),
         ("persistent_backward", plan.backward, 4 * H, 6),
     ):
-        code = disassemble(f"{kernel}.cu", macros | launch.macros, CAPABILITY)[kernel]
+        code = disassemble(f"persistent/{kernel}.cu", macros | launch.macros, CAPABILITY)[kernel]
         trace = item_trace(code, launch, inputs, sizes.precision, fetched)
         clocks = per_pass([[trace] * (launch.threads // 32)], 2, 4)
         traffic = 4 * inputs * sizes.B * launch.blocks // launch.groups  # bytes of a step
@@ -159,7 +162,7 @@ def predict(sizes: Configuration) -> dict:
     """A training step: its parts in microseconds, and their sum or what Python takes to launch them."""
     model, T, B, precision = sizes.model, sizes.T, sizes.B, sizes.precision
     H, L, V, N = model.hidden, model.layers, model.vocabulary_size, T * B
-    plan = make_plan(model, T, B, "f4", registers.ARCHITECTURES[CAPABILITY].limits, precision)
+    plan = plan_window(Listing("", ARCHITECTURES[CAPABILITY].limits).target(model, precision), Window(T, B))
     P, layers = parameter_count(model), 2 * L - 1
     parts = recurrence(sizes, plan) if isinstance(plan, Persistent) else []
     launches, rounded = launches_and_rounded(model, T, B, precision, bool(parts))

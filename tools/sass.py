@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import registers
+from machine_code import compile_source
 
 from cuchar.devices.kernel_sources import join, kernel_folder
-from cuchar.engines.sizes import ceil_div
+from cuchar.sizes import ceil_div
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Instruction:
     address: int
     opcode: str
     target: str  # a branch's label
-    places: tuple[tuple[str, int], ...]  # files and lines, from the innermost call outwards
+    places: tuple[tuple[str, int], ...]  # files, as kernels/ has them, and lines, from the innermost call outwards
     stall: int
     sets: int  # the scoreboard of its result, 7 for none
     frees: int  # the scoreboard of its operands
@@ -48,7 +48,7 @@ def disassemble(file: str, macros: Mapping[str, int | str], capability: int) -> 
     tool = next(Path(sysconfig.get_path("purelib")).glob("nvidia/cu*/bin/nvdisasm"), None)
     if tool is None:
         raise RuntimeError("expected nvdisasm, found none; pip install 'cuchar[test]'")
-    cubin, _ = registers.compile_source(join(file, dict(macros)), capability, ("--generate-line-info",))
+    cubin, _ = compile_source(join(file, dict(macros)), capability, ("--generate-line-info",))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as image:
         image.write(cubin)
         image.flush()
@@ -58,7 +58,7 @@ def disassemble(file: str, macros: Mapping[str, int | str], capability: int) -> 
     return {name: parse(section) for name, section in zip(sections[1::2], sections[2::2], strict=True)}
 
 
-_PLACE = re.compile(r'//## File "(?:[^"]*/)?([^"/]+)", line (\d+)')
+_PLACE = re.compile(r'//## File "(?:[^"]*/)?([^"/]+/[^"/]+)", line (\d+)')
 _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+ )?\s*([\w.]+)([^;]*);\s+/\* 0x([0-9a-f]{16}) \*/")
 
 

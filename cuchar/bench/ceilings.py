@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.bench.device_clock import elapsed_ms
+from cuchar.bench.machine import device_ms
 from cuchar.engines.base import Engine
 from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.engines.cpu.library import thread_count
@@ -31,7 +31,7 @@ def ceilings(engine: Engine, precision: str) -> dict[str, float | str]:
     device: Any = getattr(engine, "device", None)
     arrays: Any = np
     kind: type = np.float32
-    if device is None or getattr(device, "_stream", None) is None:
+    if device is None or device.option == "emulate":
         size, room, library = HOST_SIZE, HOST_BYTES, "NumPy"
     else:
         import cupy
@@ -49,7 +49,7 @@ def ceilings(engine: Engine, precision: str) -> dict[str, float | str]:
     if arrays is np:
         product, copy = measured()
     else:
-        with device._current():
+        with device.current():
             product, copy = measured()
     rate = 2 * size**3 / product
     if isinstance(engine, CpuEngine):
@@ -74,6 +74,6 @@ def best(device: Any, work: Callable[[], Any]) -> float:
     found = []
     for _ in range(ROUNDS + 1):
         began = perf_counter()
-        ms = elapsed_ms(device, work)
+        ms = device_ms(device, work)
         found.append(perf_counter() - began if ms is None else ms / 1e3)
     return min(found[1:])

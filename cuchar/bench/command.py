@@ -58,7 +58,7 @@ class Request:
             CucharError: options that contradict each other; a plot that cannot be made.
         """
         if self.names and self.sizes:
-            raise OptionError("NAME: expected it or --hidden, --layers, --steps and --batch, found both")
+            raise OptionError("NAME: expected it or --hidden, --layers, --window and --batch, found both")
         if self.sweep is not None:
             if len(self.names) > 1:
                 raise OptionError(f"--sweep: expected one NAME to begin with, found {' '.join(self.names)}")

@@ -13,7 +13,7 @@ WINDOWS = 1000  # windows of one character's stride, over and over
 
 @dataclass(frozen=True)
 class Configuration:
-    """V characters, H units in each of L layers, B windows of T steps; `precision` of matrix products."""
+    """V characters, H units in each of L layers, windows of B rows of T characters; `precision` of matrix products."""
 
     name: str
     V: int
@@ -33,7 +33,9 @@ class Configuration:
         Raises:
             OptionError: sizes that cannot be trained.
         """
-        return TrainConfig(hidden=self.H, layers=self.L, steps=self.T, batch=self.B, stride=1, precision=self.precision)
+        return TrainConfig(
+            hidden=self.H, layers=self.L, window=self.T, batch=self.B, stride=1, precision=self.precision
+        )
 
     @property
     def sizes(self) -> str:

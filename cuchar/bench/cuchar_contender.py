@@ -12,9 +12,9 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.bench.configurations import WINDOWS, Configuration
 from cuchar.bench.contender import Burst
-from cuchar.bench.device_clock import device_bytes, elapsed_ms
 from cuchar.bench.kernel_times import Recorder, kernel_times
-from cuchar.engines.base import Engine, Sampler
+from cuchar.bench.machine import device_ms
+from cuchar.engines.base import Engine, Sampler, Streams, TrainingState
 from cuchar.errors import DivergedError
 from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
@@ -23,14 +23,14 @@ RATE = 1e-3
 PROFILE_ROUNDS = 20
 
 
-class Ours:
+class CucharContender:
     """An engine at work on a configuration; its turns are `train` and `draw`."""
 
     def __init__(self, engine: Engine, sizes: Configuration):
         self.engine, self.sizes = engine, sizes
         self._windows, self._parameters = Windows(sizes.ids(), sizes.B, sizes.T, 1), initialise(sizes.model, 0)
-        adam, state = Adam(self._parameters.flat.size), engine.zero_state(sizes.B)
-        self._learner, self._done = engine.learner(sizes.train, self._parameters, adam, state, self._windows), 0
+        training = TrainingState(self._parameters, Adam(self._parameters.flat.size), engine.zero_state(sizes.B))
+        self._learner, self._done = engine.learner(sizes.train, training, self._windows), 0
         self._sampler = lru_cache(maxsize=1)(self._make_sampler)
 
     def train(self, steps: int) -> Burst:
@@ -59,19 +59,21 @@ class Ours:
         return self._timed(lambda: sampler.make(characters), lambda: None)
 
     def _timed(self, work: Callable[[], Any], loss: Callable[[], float | None]) -> Burst:
-        began = perf_counter()
-        device_ms = elapsed_ms(getattr(self.engine, "device", None), work)
-        return Burst(perf_counter() - began, None if device_ms is None else device_ms / 1e3, loss())
+        device, began = getattr(self.engine, "device", None), perf_counter()
+        ms = device_ms(device, work)
+        return Burst(perf_counter() - began, None if ms is None else ms / 1e3, loss())
 
     def _make_sampler(self, streams: int) -> Sampler:
         weights, ids = self.engine.fold(self._parameters), np.zeros(streams, np.int64)
-        return self.engine.sampler(weights, SampleConfig(), 0, range(streams), ids, self.engine.zero_state(streams), 0)
+        begin = Streams(0, range(streams), ids, self.engine.zero_state(streams), 0)
+        return self.engine.sampler(weights, SampleConfig(), begin)
 
     def notes(self) -> str:
         return self.engine.name
 
     def device_bytes(self) -> int | None:
-        return device_bytes(getattr(self.engine, "device", None))
+        device = getattr(self.engine, "device", None)
+        return None if device is None else device.held_bytes()
 
     def profile(self) -> dict[str, dict[str, Any]]:
         """What a step is made of: its parts, how many of each there are in a step, and µs each."""
@@ -106,5 +108,5 @@ def profile_kernels(device: Any, sizes: Configuration, **how: int) -> dict[str, 
     from cuchar.engines.cuda.learner import MOST_WINDOWS
 
     recorder = Recorder(device)
-    train = Ours(CudaEngine(sizes.model, recorder, precision=sizes.precision), sizes).train
+    train = CucharContender(CudaEngine(sizes.model, recorder, precision=sizes.precision), sizes).train
     return kernel_times(recorder, train, 2 if how else MOST_WINDOWS, **how)

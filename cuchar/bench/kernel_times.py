@@ -12,12 +12,10 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from cuchar.bench.device_clock import elapsed_ms
-
 SIZES: dict[str, Callable[..., str]] = {  # of a kernel's arguments
-    "tensor_gemm": lambda grid, block, a, b, out, M, N, K, *how: f"{M}x{N}x{K}",
-    "round_numbers": lambda grid, block, source, to, count: f"{count}",
-    "sum_rows": lambda grid, block, rows, out, N, M: f"{N}x{M}",
+    "tensor_gemm": lambda M, N, K, **others: f"{M}x{N}x{K}",
+    "round_numbers": lambda count, **others: f"{count}",
+    "sum_rows": lambda N, M, **others: f"{N}x{M}",
 }
 
 
@@ -38,9 +36,9 @@ class Recorder:
     def _recorded(self, name: str, kernel: Callable[..., None]) -> Callable[..., None]:
         """By its sizes too, where a step launches it with several."""
 
-        def launch(*arguments: Any, **options: Any) -> None:
-            sizes = SIZES[name](*arguments) if name in SIZES else ""
-            self._launch(f"{name} {sizes}".strip(), kernel, *arguments, **options)
+        def launch(grid: int, block: int, shared_bytes: int = 0, **arguments: Any) -> None:
+            sizes = SIZES[name](**arguments) if name in SIZES else ""
+            self._launch(f"{name} {sizes}".strip(), kernel, grid, block, shared_bytes, **arguments)
 
         return launch
 
@@ -76,7 +74,7 @@ def kernel_times(
 
         train(1)  # places, ids and gradients as they are in training, whatever the last kernel's repeats have left
         work = recorder.capture(repeat)
-        times = [elapsed_ms(recorder, work) for _ in range(rounds + 1)][1:]
+        times = [recorder.elapsed_ms(work) for _ in range(rounds + 1)][1:]
         timed = [time for time in times if time is not None]
         return median(timed) / repeats * 1e3 if timed else None
 

@@ -3,6 +3,7 @@
 import platform
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def gpu_facts(device: Any) -> dict[str, str]:
         "nvrtc": ".".join(map(str, cupy.cuda.nvrtc.getVersion())),
         "cupy": cupy.__version__,
     }
+
+
+def device_ms(device: Any, work: Callable[[], Any]) -> float | None:
+    """Do `work`, and say by the GPU's clock how long it took; None where `device` is None, or has no such clock."""
+    if device is None:
+        work()
+        return None
+    return device.elapsed_ms(work)
 
 
 def forget_peak() -> None:

@@ -14,7 +14,7 @@ from cuchar.bench.run import heading, load_average, side_by_side
 from cuchar.bench.timing import Timing, ratio, take_turns
 from cuchar.errors import OptionError
 
-SIZES = {"hidden": "H", "batch": "B", "steps": "T", "layers": "L"}
+SIZES = {"hidden": "H", "batch": "B", "window": "T", "layers": "L"}
 FACTORS = (1, 2, 4, 8)
 ALLOWANCE = 1.1  # of a doubling's growth over the arithmetic's
 ROUNDS = 8
@@ -68,10 +68,10 @@ def sweep(
             }
         )  # fmt: skip
     own_timings = [timings[number, OURS] for number in range(len(fields))]
-    steps = [growth(*pair) for pair in pairwise(zip(points, own_timings, strict=True))]
+    growths = [growth(*pair) for pair in pairwise(zip(points, own_timings, strict=True))]
     return {
         **heading(fields[0].facts, load),
-        "sweep": {"along": along, "base": base.to_json(), "points": points, "growth": steps},
+        "sweep": {"along": along, "base": base.to_json(), "points": points, "growth": growths},
     }
 
 

@@ -100,7 +100,7 @@ class Work:
 
 
 def our_maker(option: str) -> tuple[dict[str, Any], Make]:
-    from cuchar.bench.cuchar_contender import Ours
+    from cuchar.bench.cuchar_contender import CucharContender
     from cuchar.config import ModelConfig
     from cuchar.engines.choose import choose_engine
 
@@ -111,11 +111,11 @@ def our_maker(option: str) -> tuple[dict[str, Any], Make]:
     device = getattr(engine, "device", None)
     if device is None:
         facts = {"device": processor(), "kind": "cpu"}
-    elif getattr(device, "_stream", None) is None:
-        facts = {"device": device.name, "kind": "emulate"}
     else:
-        facts = {"device": device.name, "kind": f"cuda:{device.number}", **gpu_facts(device)}
-    return facts, lambda sizes: Ours(choose(sizes.model, sizes.precision), sizes)
+        facts = {"device": device.name, "kind": device.option}
+        if device.option != "emulate":
+            facts |= gpu_facts(device)
+    return facts, lambda sizes: CucharContender(choose(sizes.model, sizes.precision), sizes)
 
 
 def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, Any], Make]:

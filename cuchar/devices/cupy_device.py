@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.devices.device import Kernel, Limits, check_arguments, product_sizes
-from cuchar.devices.kernel_sources import join, kernel_names
+from cuchar.devices.device import Kernel, Limits, product_sizes
+from cuchar.devices.kernel_sources import Signature, join, signatures
 from cuchar.errors import DeviceError, ShapeError
 
 NOTICE_AFTER_S = 0.5
@@ -40,7 +40,8 @@ class CudaDevice:
             import cupy
         except ImportError:
             raise DeviceError("expected CuPy for --device cuda, found none; pip install cupy-cuda12x") from None
-        self._cupy, self._notice, self.number, self.name = cupy, notice, number, f"GPU {number}"
+        self._cupy, self._notice, self.number = cupy, notice, number
+        self.name, self.option = f"GPU {number}", f"cuda:{number}"
         with _cuda_errors("--device cuda"):
             count = cupy.cuda.runtime.getDeviceCount()
         if number >= count:
@@ -76,25 +77,25 @@ class CudaDevice:
             )
 
     @contextmanager
-    def _current(self) -> Iterator[None]:
+    def current(self) -> Iterator[None]:
         """On this device and its stream."""
         with _cuda_errors(self.name), self._cupy.cuda.Device(self.number), self._stream:
             yield
 
     def empty(self, shape: Any, dtype: np.typing.DTypeLike) -> Any:
-        with self._current():
+        with self.current():
             return self._cupy.empty(shape, dtype)
 
     def write(self, array: Any, host: np.ndarray) -> None:
         self._expect_not_capturing("write")
-        with self._current():
+        with self.current():
             source = np.ascontiguousarray(host, array.dtype)  # perhaps a copy, which must live until it has been read
             array.set(source, stream=self._stream)
             self._stream.synchronize()  # the host array may change once this returns
 
     def read(self, array: Any) -> np.ndarray:
         self._expect_not_capturing("read")
-        with self._current():
+        with self.current():
             host = array.get(stream=self._stream)
             self._stream.synchronize()
             return host
@@ -104,24 +105,27 @@ class CudaDevice:
         slow = Timer(NOTICE_AFTER_S, self._notice)
         slow.start()
         try:
-            with self._current():
+            with self.current():
                 module = self._cupy.RawModule(code=source, enable_cooperative_groups=cooperative)
-                return {name: self._kernel(name, module.get_function(name)) for name in kernel_names(source)}
+                return {
+                    name: self._kernel(signature, module.get_function(name))
+                    for name, signature in signatures(source).items()
+                }
         except self._cupy.cuda.compiler.CompileException as error:
             raise DeviceError(f"{file}: expected it to compile for {self.name}, found: {first_error(error)}") from None
         finally:
             slow.cancel()
 
-    def _kernel(self, name: str, function: Any) -> Kernel:
+    def _kernel(self, signature: Signature, function: Any) -> Kernel:
         allowed = function.max_dynamic_shared_size_bytes  # asking takes longer than launching
 
-        def launch(grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None:
+        def launch(grid: int, block: int, shared_bytes: int = 0, **arguments: Any) -> None:
             nonlocal allowed
-            check_arguments(name, arguments)
+            bound = signature.bind(arguments)
             if shared_bytes > allowed:
-                with self._current():
+                with self.current():
                     function.max_dynamic_shared_size_bytes = allowed = shared_bytes
-            self._put(lambda: function((grid,), (block,), arguments, shared_mem=shared_bytes))
+            self._put(lambda: function((grid,), (block,), bound, shared_mem=shared_bytes))
 
         return launch
 
@@ -129,7 +133,7 @@ class CudaDevice:
         """On the stream, or to what is being captured."""
         if self._captured is not None:
             return self._captured.append(work)
-        with self._current():
+        with self.current():
             work()
 
     def gemm(
@@ -137,7 +141,6 @@ class CudaDevice:
         precision: str = "fp32",
     ) -> None:  # fmt: skip
         M, N, K = product_sizes(a, b, out, ta, tb)
-        check_arguments("gemm", (a, b, out))
         operands, result, compute, zero_and_one = GEMM_TYPES["fp64" if out.dtype == np.float64 else precision]
         expected = np.uint16 if precision in ("bf16", "fp16") else zero_and_one.dtype
         if (a.dtype, b.dtype, out.dtype) != (expected, expected, zero_and_one.dtype):
@@ -146,7 +149,7 @@ class CudaDevice:
             )
         zero = zero_and_one.ctypes.data
         one = zero + zero_and_one.itemsize
-        with self._current():
+        with self.current():
             from cupy.cuda import cublas, device
 
             handle = device.get_cublas_handle()
@@ -175,7 +178,7 @@ class CudaDevice:
 
         if self._has_product:
             return lambda: self._put(make_all)
-        with self._current():
+        with self.current():
             self._stream.begin_capture()
             try:
                 make_all()
@@ -196,9 +199,22 @@ class CudaDevice:
             raise DeviceError(f"{what}: expected only launches while capturing")
 
     def free_bytes(self) -> int:
-        with self._current():
+        with self.current():
             free, _ = self._cupy.cuda.runtime.memGetInfo()
             return free + self._cupy.get_default_memory_pool().free_bytes()
+
+    def held_bytes(self) -> int:
+        with self.current():  # CuPy gives none back, so that what it has is the most that it had
+            return self._cupy.get_default_memory_pool().total_bytes()
+
+    def elapsed_ms(self, work: Callable[[], Any]) -> float:
+        with self.current():
+            began, ended = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+            began.record(self._stream)
+            work()
+            ended.record(self._stream)
+            ended.synchronize()
+            return self._cupy.cuda.get_elapsed_time(began, ended)
 
 
 def first_error(message: object) -> str:

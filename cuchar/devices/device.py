@@ -11,11 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from cuchar.errors import ShapeError
+from cuchar.sizes import ceil_div
+
+REGISTER_UNIT = 128  # threads: four parts of a multiprocessor have a quarter of its registers and of a block's warps
+MOST_REGISTERS, MOST_THREADS = 255, 1024  # of a thread; of a block
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What plan.py has to know of a device."""
+    """What decides which kernels run on a device, and how they are divided (engines/cuda/regimes.py)."""
 
     capability: int  # 90 is compute capability 9.0
     multiprocessors: int
@@ -26,15 +30,29 @@ class Limits:
     def has_clusters(self) -> bool:
         return self.capability >= 90
 
+    def take(self, threads: int, registers: int, shared_bytes: int) -> bool:
+        """Whether a multiprocessor takes a block of so many threads, registers of each thread, and bytes."""
+        warps = REGISTER_UNIT * ceil_div(threads, REGISTER_UNIT)
+        held = warps * 8 * ceil_div(registers, 8)
+        enough = held <= self.registers and shared_bytes <= self.shared_bytes
+        return enough and registers <= MOST_REGISTERS and threads <= MOST_THREADS
+
 
 class Kernel(Protocol):
-    """`kernel(grid, block, *arguments)`; arguments are arrays of the device or NumPy scalars, which carry their width."""
+    """A compiled kernel. What it is launched with goes by the names of its parameters: `Signature.bind`."""
 
-    def __call__(self, grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None: ...
+    def __call__(self, grid: int, block: int, shared_bytes: int = 0, **arguments: Any) -> None:
+        """
+        Args:
+            grid, block: blocks, and threads of each.
+            shared_bytes: of dynamic shared memory, for each block.
+            arguments: arrays of the device, numbers, or None for a pointer to nothing.
+        """
 
 
 class Device(Protocol):
     name: str
+    option: str  # what it is called after --device
     limits: Limits
     has_tensor_library: bool  # whether `gemm` takes a precision other than fp32
 
@@ -66,31 +84,24 @@ class Device(Protocol):
     def free_bytes(self) -> int:
         """Memory that can still be had."""
 
+    def held_bytes(self) -> int | None:
+        """The most of a GPU's memory that was ever taken; None where memory is the host's."""
 
-def check_arguments(name: str, arguments: tuple[Any, ...]) -> None:
-    """Kernels ignore strides and know no Python numbers.
-
-    Raises:
-        ShapeError: an array that is not C-ordered, or a scalar without a width.
-    """
-    for number, argument in enumerate(arguments):
-        if hasattr(argument, "flags") and hasattr(argument, "shape") and argument.shape != ():
-            if not argument.flags.c_contiguous:
-                raise ShapeError(
-                    f"{name}: argument {number}: expected a C-ordered array, found strides {argument.strides}"
-                )
-        elif not isinstance(argument, np.generic):
-            raise ShapeError(f"{name}: argument {number}: expected an array or a NumPy scalar, found {argument!r}")
+    def elapsed_ms(self, work: Callable[[], Any]) -> float | None:
+        """Do `work`, and say by the GPU's clock how long the GPU took; None where there is no such clock."""
 
 
 def product_sizes(a: Any, b: Any, out: Any, ta: bool, tb: bool) -> tuple[int, int, int]:
     """M, N and K of `Device.gemm`.
 
     Raises:
-        ShapeError: sizes that do not go together.
+        ShapeError: sizes that do not go together, or an array that is not C-ordered.
     """
     (M, N), K = out.shape, a.shape[0 if ta else 1]
     expected = (K, M) if ta else (M, K), (N, K) if tb else (K, N)
     if (a.shape, b.shape) != expected:
         raise ShapeError(f"gemm: expected {expected[0]} and {expected[1]}, found {a.shape} and {b.shape}")
+    for name, array in (("a", a), ("b", b), ("out", out)):
+        if not array.flags.c_contiguous:
+            raise ShapeError(f"gemm: {name}: expected a C-ordered array, found strides {array.strides}")
     return M, N, K

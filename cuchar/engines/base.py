@@ -32,6 +32,33 @@ class State:
     c: np.ndarray
 
 
+@dataclass
+class TrainingState:
+    """What training changes. A learner begins with it and brings it up to date when it is asked to (`Learner.fetch`)."""
+
+    parameters: Parameters
+    adam: Adam
+    state: State
+
+
+@dataclass(frozen=True)
+class Streams:
+    """S streams of characters that go on after characters `ids` [S], which `state` has not seen yet.
+
+    Draws depend on the seed, on a stream's number and on the character's position in it (philox.uniforms).
+
+    Args:
+        numbers: the streams' numbers.
+        position: of the first character to come, in its stream.
+    """
+
+    seed: int
+    numbers: range
+    ids: np.ndarray
+    state: State
+    position: int
+
+
 @dataclass(frozen=True)
 class Dropout:
     """Which cells to drop: a function of these and of the cell's place (philox.dropout_mask)."""
@@ -65,15 +92,16 @@ def expect_window(
             raise ShapeError(f"state: expected {dtype}, found {values.dtype}")
 
 
-def expect_streams(model: ModelConfig, dtype: np.dtype, streams: range, ids: np.ndarray, state: State) -> None:
+def expect_streams(model: ModelConfig, dtype: np.dtype, streams: Streams) -> None:
     """As `expect_window`, of what a sampler begins with.
 
     Raises:
         ShapeError: not one id for each stream, or a state that does not fit them.
     """
-    if ids.shape != (len(streams),):
-        raise ShapeError(f"ids: expected {(len(streams),)}, one for each stream, found {ids.shape}")
-    expect_window(model, dtype, ids[None], None, state)
+    expected, found = (len(streams.numbers),), streams.ids.shape
+    if found != expected:
+        raise ShapeError(f"ids: expected {expected}, one for each stream, found {found}")
+    expect_window(model, dtype, streams.ids[None], None, streams.state)
 
 
 def expect_ids(name: str, ids: np.ndarray, model: ModelConfig) -> None:
@@ -97,13 +125,13 @@ def expect_parameters(name: str, given: Parameters, model: ModelConfig, dtype: n
         raise ShapeError(f"{name}: expected {model}, {dtype}, found {given.model}, {given.flat.dtype}")
 
 
-def expect_moments(adam: Adam, parameters: Parameters) -> None:
+def expect_moments(training: TrainingState) -> None:
     """
     Raises:
         ShapeError: moments that are not laid out as the parameters are.
     """
-    flat = parameters.flat
-    for values in (adam.m, adam.v):
+    flat = training.parameters.flat
+    for values in (training.adam.m, training.adam.v):
         if (values.shape, values.dtype) != (flat.shape, flat.dtype):
             raise ShapeError(f"Adam: expected {flat.shape} {flat.dtype}, found {values.shape} {values.dtype}")
 
@@ -130,12 +158,11 @@ class Learner(Protocol):
             a step that fp16's loss scaling passed over: it changed the state alone.
         """
 
-    def fetch(self) -> State:
-        """Bring parameters and moments home, into the host arrays that it was made from.
+    def fetch(self) -> None:
+        """Bring the `TrainingState` that it was made from up to date: parameters and moments in their arrays.
 
-        Returns:
-            the state after the last step, whether the configuration carries it or not; zero
-            after `begin_epoch`.
+        Its `state` becomes the one after the last step, whether the configuration carries it or not; zero after
+        `begin_epoch`.
         """
 
 
@@ -180,28 +207,11 @@ class Engine(Protocol):
         Back-propagation is truncated at the window's beginning: no gradient reaches `state`.
         """
 
-    def learner(
-        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
-    ) -> Learner:
-        """Training that begins with these, or goes on with them: `windows` are the present epoch's.
+    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> Learner:
+        """Training that goes on from `training`: `windows` are the present epoch's.
 
         `config` gives batch, carry_state, dropout, seed, clip and weight_decay.
         """
 
-    def sampler(
-        self,
-        weights: Any,
-        config: SampleConfig,
-        seed: int,
-        streams: range,
-        ids: np.ndarray,
-        state: State,
-        position: int,
-    ) -> Sampler:
-        """Streams that go on after characters `ids` [S], which `state` has not seen yet.
-
-        Args:
-            config: its length and stop are not looked at.
-            streams: the S streams' numbers; position: of the first character to come, in its stream.
-                Draws depend on these and on the seed (philox.uniforms).
-        """
+    def sampler(self, weights: Any, config: SampleConfig, streams: Streams) -> Sampler:
+        """The streams, drawn by `config`, whose length and stop are not looked at."""

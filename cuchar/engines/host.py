@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
-from cuchar.engines.base import Dropout, Engine, State, expect_moments
+from cuchar.engines.base import Dropout, Engine, Streams, TrainingState, expect_moments
 from cuchar.parameters import Parameters
 from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, draw
@@ -20,19 +19,11 @@ class HostLearner:
 
     chunk = 1
 
-    def __init__(
-        self,
-        engine: Engine,
-        config: TrainConfig,
-        parameters: Parameters,
-        adam: Adam,
-        state: State,
-        windows: Windows,
-    ):
-        expect_moments(adam, parameters)
-        self.engine, self.config = engine, config
-        self.parameters, self.adam, self.state, self.windows = parameters, adam, state, windows
-        self.gradients = Parameters(engine.model, parameters.flat.dtype)
+    def __init__(self, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows):
+        expect_moments(training)
+        self.engine, self.config, self.training, self.windows = engine, config, training, windows
+        self.state = training.state
+        self.gradients = Parameters(engine.model, training.parameters.flat.dtype)
 
     def begin_epoch(self, windows: Windows) -> None:
         self.windows, self.state = windows, self.engine.zero_state(self.config.batch)
@@ -48,15 +39,16 @@ class HostLearner:
                 break
         return np.array(losses), np.array(norms)
 
-    def fetch(self) -> State:
-        return self.state
+    def fetch(self) -> None:
+        self.training.state = self.state
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, step: int, rate: float) -> tuple[float, float]:
         """Forward, backward, Adam: one window. Where the loss is not finite, there is no norm (NaN)."""
         config = self.config
         state = self.state if config.carry_state else self.engine.zero_state(config.batch)
         dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
-        loss, after = self.engine.loss_and_gradients(self.parameters, inputs, targets, state, self.gradients, dropout)
+        parameters = self.training.parameters
+        loss, after = self.engine.loss_and_gradients(parameters, inputs, targets, state, self.gradients, dropout)
         if not math.isfinite(loss):
             return loss, math.nan
         norm = self._update(step, rate)
@@ -66,29 +58,22 @@ class HostLearner:
 
     def _update(self, step: int, rate: float) -> float:
         """The norm before clipping; where it is not finite, nothing was changed."""
-        config = self.config
-        return self.adam.update(self.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay)
+        config, training = self.config, self.training
+        return training.adam.update(
+            training.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay
+        )
 
 
 class HostSampler:
     """`cuchar.engines.base.Sampler` for any engine."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        weights: Any,
-        config: SampleConfig,
-        seed: int,
-        streams: range,
-        ids: np.ndarray,
-        state: State,
-        position: int,
-    ):
-        self.engine, self.weights, self.config = engine, weights, config
-        self.seed, self.streams, self.ids, self.state, self.position = seed, streams, ids, state, position
+    def __init__(self, engine: Engine, weights: Any, config: SampleConfig, streams: Streams):
+        self.engine, self.weights, self.config, self.streams = engine, weights, config, streams
+        self.ids, self.state, self.position = streams.ids, streams.state, streams.position
 
     def make(self, count: int) -> np.ndarray:
-        chances = uniforms(self.seed, self.streams, range(self.position, self.position + count))
+        positions = range(self.position, self.position + count)
+        chances = uniforms(self.streams.seed, self.streams.numbers, positions)
         made = np.empty(chances.shape, np.int64)
         for k in range(count):
             logits, self.state = self.engine.forward(self.weights, self.ids[None], self.state)

@@ -11,10 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import Dropout, State, expect_parameters, expect_streams, expect_window
+from cuchar.engines.base import Dropout, State, Streams, TrainingState, expect_parameters, expect_streams, expect_window
 from cuchar.engines.host import HostLearner, HostSampler
 from cuchar.errors import DeviceError, ShapeError
 from cuchar.parameters import Parameters
@@ -126,23 +125,12 @@ class NumpyEngine:
         self._backward(parameters, inputs, masks, tape, gradients)
         return loss, self._state_after(tape)
 
-    def learner(
-        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
-    ) -> HostLearner:
-        return HostLearner(self, config, parameters, adam, state, windows)
+    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> HostLearner:
+        return HostLearner(self, config, training, windows)
 
-    def sampler(
-        self,
-        weights: FoldedWeights,
-        config: SampleConfig,
-        seed: int,
-        streams: range,
-        ids: np.ndarray,
-        state: State,
-        position: int,
-    ) -> HostSampler:
-        expect_streams(self.model, self.dtype, streams, ids, state)
-        return HostSampler(self, weights, config, seed, streams, ids, state, position)
+    def sampler(self, weights: FoldedWeights, config: SampleConfig, streams: Streams) -> HostSampler:
+        expect_streams(self.model, self.dtype, streams)
+        return HostSampler(self, weights, config, streams)
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
         """The factors of every layer's output, feature-major."""

@@ -28,14 +28,14 @@ static_assert(sizeof(Shared) == SHARED_BYTES, "persistent_plan.py and persistent
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
-    const real* parameters, const real* c, real* gates, real* dh, unsigned* flag_words, Progress* progress, int T, int B,
+    const real* parameters, const real* c, real* gates, real* dh, unsigned* flags, Progress* progress, int T, int B,
     unsigned long long seed, unsigned threshold, real scale, const Step* steps) {
     DYNAMIC_SHARED(Shared, shared);
     const Corner corner = my_corner();
     const int layer = L - 1 - corner.stage / 2, first_unit = corner.block * UNITS;
     const int first_row = threadIdx.x / UNITS, mine = threadIdx.x % UNITS, unit = first_unit + mine;
     const int BH = B * H;
-    const Flags flags = {flag_words, reinterpret_cast<unsigned*>(&progress->now.stopped)};
+    const Flags all_flags = {flags, reinterpret_cast<unsigned*>(&progress->now.stopped)};
 
     Matrix matrix;
     const real* weights = parameters + (corner.recurrent ? weight_hh_at(layer) : weight_ih_at(layer));
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
             copy_async(&shared->fetched[4][row][mine], cell);
             copy_async(&shared->fetched[5][row][mine], cell + BH);
         }
-        if (!flags.wait(corner, at)) return false;
+        if (!all_flags.wait(corner, at)) return false;
         const int t = T - 1 - at.step + corner.recurrent;  // da of the step after, or of this one
         const real* from = layer_gates + 4 * (1ll * t * BH + at.first * H);
         if (t < T) fetch_rows<Matrix, 4 * H, THREADS>(shared->vectors, from, at.count);
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
             copy_async(&shared->fetched[6][row][mine], dh + element_at(at, row));
         return true;
     };
-    run(corner, flags, T, B, fetch, [&](const Item& at) {
+    run(corner, all_flags, T, B, fetch, [&](const Item& at) {
         const bool has_product = !corner.recurrent || at.step;
         if (has_product) matrix.multiply<UNITS>(shared->vectors, at.count, shared->partials[0][0]);
         __syncthreads();

@@ -31,14 +31,14 @@ static_assert(sizeof(Shared) == SHARED_BYTES, "persistent_plan.py and persistent
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
-    const real* parameters, const int* inputs, real* h, real* c, real* gates, real* dropped, unsigned* flag_words,
+    const real* parameters, const int* inputs, real* h, real* c, real* gates, real* dropped, unsigned* flags,
     Progress* progress, int T, int B, unsigned long long seed, unsigned threshold, real scale, const Step* steps) {
     DYNAMIC_SHARED(Shared, shared);
     const Corner corner = my_corner();
     const int layer = (corner.stage + 1) / 2, first_unit = corner.block * UNITS;
     const int first_row = threadIdx.x / UNITS, mine = threadIdx.x % UNITS, unit = first_unit + mine;
     const int BH = B * H;
-    const Flags flags = {flag_words, reinterpret_cast<unsigned*>(&progress->now.stopped)};
+    const Flags all_flags = {flags, reinterpret_cast<unsigned*>(&progress->now.stopped)};
     const bool has_table = layer == 0, has_bias = has_table || !corner.recurrent;
 
     Matrix matrix;
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
         if (has_table)  // nobody has to be waited for
             for (int row = first_row; row < at.count && unit < H; row += ROW_STEP)
                 fetch_gates(row, parameters + weight_ih_at(0) + shared->inputs[at.step * B + at.first + row] * 4ll * H + unit);
-        if (!flags.wait(corner, at)) return false;
+        if (!all_flags.wait(corner, at)) return false;
         fetch_rows<Matrix, H, THREADS>(shared->vectors, shared->source + 1ll * H * (at.step * B + at.first), at.count);
         for (int row = first_row; row < at.count && unit < H && corner.recurrent; row += ROW_STEP) {
             if (!has_table) fetch_gates(row, gate_at(at, row));
@@ -92,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
         }
         return true;
     };
-    run(corner, flags, T, B, fetch, [&](const Item& at) {
+    run(corner, all_flags, T, B, fetch, [&](const Item& at) {
         matrix.multiply<4 * UNITS>(shared->vectors, at.count, &shared->partials[0][0][0].x);
         __syncthreads();
         for (int row = first_row; row < at.count && unit < H; row += ROW_STEP) {

@@ -3,7 +3,7 @@
  *   for a layer: left = da, right = h before the step (W_hh) or the layer's input (W_ih)
  *   for the head: left = dlogits, right = what the last layer hands on
  *   d W_ih of layer 0, [V,4H]: rows of da added by character
- * partials [S,PARAMETERS]: a split has N/S of the n, the first ones one more; gradient_norm adds the splits in order.
+ * partials [splits,PARAMETERS]: a split has N/splits of the n, the first ones one more; gradient_norm adds the splits in order.
  * A block: one split's tile of TILE x TILE, each half of its threads over half of the n, a thread 8 x 4 of the tile,
  * fetched DEPTH of n ahead; or eight characters of a split.
  * Reference: numpy_engine._weight_gradient, sum_columns_by_id
@@ -98,17 +98,17 @@ __device__ __forceinline__ void tile_product(
 /* gates [L,N,4H]: da; h [L,T+1,B,H]; dropped [L,N,H] or null; dlogits [N,V]; inputs [N] of this step. */
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS) weight_gradients(
     const real* gates, const real* h, const real* dropped, const real* dlogits, const int* inputs,
-    const Progress* progress, real* partials, int T, int B, int S) {
+    const Progress* progress, real* partials, int T, int B, int splits) {
     SHARED(Four, left, 4 * BUFFER);
     SHARED(Four, right, 4 * BUFFER);
     SHARED(int, hits, GEMM_THREADS / 32 * SUM_IDS);
     const long long BH = static_cast<long long>(B) * H;
-    const int N = T * B, split = blockIdx.x % S;
-    const int begin = N / S * split + min(split, N % S), end = begin + N / S + (split < N % S);
+    const int N = T * B, split = blockIdx.x % splits;
+    const int begin = N / splits * split + min(split, N % splits), end = begin + N / splits + (split < N % splits);
     const real* outputs = dropped ? dropped : h + BH;  // what layers hand on, [N,H] each
     const long long output_size = (dropped ? T : T + 1) * BH;
     real* partial = partials + split * PARAMETERS;
-    int tile = blockIdx.x / S;
+    int tile = blockIdx.x / splits;
     if (tile < (2 * L - 1) * tiles_of(4 * H)) {  // the two of a layer after each other, W_hh first
         const int number = tile / tiles_of(4 * H) + 1, layer = number / 2;
         const bool recurrent = layer == 0 || number % 2;

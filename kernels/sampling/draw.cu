@@ -1,5 +1,5 @@
 /* draw.cu: the next character of every stream from its logits; draw.cuh has the formulas.
- * logits [S,V]; p [S,V] to work with; ids [S] out: what the next step reads, 0 where made is -1; made [S] out: the same,
+ * logits [S,V]; p [S,V] to work with; inputs [S] out: what the next step reads, 0 where made is -1; made [S] out: the same,
  * or -1 where a logit is not finite. Stream s is number first_stream + s, and this is its character `position`.
  * A block of WARPS warps a stream. Reference: sampling.draw
  */
@@ -7,7 +7,7 @@
 #include "common/philox.cuh"
 
 extern "C" __global__ void __launch_bounds__(DRAWING) draw_ids(
-    const real* logits, double* p, int* ids, int* made, int V, int is_exp, int top_k, double coldness, double top_p,
+    const real* logits, double* p, int* inputs, int* made, int V, int is_exp, int top_k, double coldness, double top_p,
     unsigned long long seed, unsigned long long first_stream, unsigned long long position) {
     SHARED(double, scratch, 8);
     const int s = blockIdx.x;
@@ -15,6 +15,6 @@ extern "C" __global__ void __launch_bounds__(DRAWING) draw_ids(
     const long long row = static_cast<long long>(s) * V;
     const int id = draw({is_exp, top_k, coldness, top_p}, uniform, &logits[row], &p[row], V, scratch);
     if (threadIdx.x) return;
-    ids[s] = max(id, 0);
+    inputs[s] = max(id, 0);
     made[s] = id;
 }

@@ -1,7 +1,7 @@
-/* lstm_sample.cu: K characters of every stream in one launch, the weights in registers.
+/* lstm_sample.cu: `count` characters of every stream in one launch, the weights in registers.
  *   from a character to the next: one step of every layer (lstm_forward.cuh), logits = W h' + b, draw.cuh
- * ids [S]: the character before, in and out. h, c [L,2,S,H]: slot 1, in and out. made [K,S] out: ids, or -1 from where a
- * logit is not finite on. Stream s is number first_stream + s; `position` is that of the first of the K.
+ * inputs [streams]: the character before, in and out. h, c [L,2,streams,H]: slot 1, in and out. made [count,streams] out: ids, or -1 from where a
+ * logit is not finite on. Stream s is number first_stream + s; `position` is that of the first of them.
  * A block has a stream, a group of its threads each matrix (wavefront.cuh); its first warp draws.
  * Reference: engines/host_sampler.py
  */
@@ -25,7 +25,7 @@ static_assert(sizeof(Shared) == SHARED_BYTES, "plan.py and lstm_sample.cu differ
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
-    const real* parameters, int* ids, real* h, real* c, int* made, int K, int S, int is_exp, int top_k,
+    const real* parameters, int* inputs, real* h, real* c, int* made, int count, int streams, int is_exp, int top_k,
     double coldness, double top_p, unsigned long long seed, unsigned long long first_stream,
     unsigned long long position) {
     DYNAMIC_SHARED(Shared, shared);
@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
 
     Rows matrix;
     matrix.load(parameters + (stage.recurrent ? weight_hh_at(layer) : weight_ih_at(layer)), unit, high);
-    const long long state_at = ((static_cast<long long>(layer) * 2 + 1) * S + s) * H + unit;
+    const long long state_at = ((static_cast<long long>(layer) * 2 + 1) * streams + s) * H + unit;
 
     shared->head_weights.fetch<THREADS>(parameters + HEAD_WEIGHT_AT, H, V, 0);
     commit_copies();
@@ -47,11 +47,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
     __syncthreads();
     if (keeps) shared->h[0][layer][place(unit)] = h[state_at];
     if (stage.recurrent) shared->c[layer][stage.thread] = keeps ? c[state_at] : real(0);
-    if (threadIdx.x == 0) shared->id = ids[s];
+    if (threadIdx.x == 0) shared->id = inputs[s];
     __syncthreads();
 
 #pragma unroll 1
-    for (int k = 0; k < K; ++k) {
+    for (int k = 0; k < count; ++k) {
         const auto& before = shared->h[k % 2];
         auto& after = shared->h[1 - k % 2];
         real first = 0, second = 0, input1 = 0, input2 = 0;
@@ -105,15 +105,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
             const int id =
                 draw({is_exp, top_k, coldness, top_p}, uniform, shared->logits, shared->p, V, nullptr);
             if (threadIdx.x == 0) {
-                made[static_cast<long long>(k) * S + s] = id;
+                made[static_cast<long long>(k) * streams + s] = id;
                 shared->id = max(id, 0);
             }
         }
         __syncthreads();
     }
     if (keeps) {
-        h[state_at] = shared->h[K % 2][layer][place(unit)];
+        h[state_at] = shared->h[count % 2][layer][place(unit)];
         c[state_at] = shared->c[layer][stage.thread];
     }
-    if (threadIdx.x == 0) ids[s] = shared->id;
+    if (threadIdx.x == 0) inputs[s] = shared->id;
 }

@@ -9,17 +9,17 @@
 #include "common/step.cuh"
 
 /* gates [B,4,H] in: W_hh h, and W_ih x unless there is a table; out: the activated gates, kept for backward.
- * bias [4H]; table [V,4H] with ids [B] of this step (a chunk of T*B ids a training step), or null.
+ * bias [4H]; table [V,4H] with inputs [B] of this step (a chunk of T*B ids a training step), or null.
  * c, c_next, h_next [B,H].
  */
 extern "C" __global__ void __launch_bounds__(256) cell_forward(
-    real* gates, const real* bias, const real* table, const int* ids, const Progress* progress, int TB,
+    real* gates, const real* bias, const real* table, const int* inputs, const Progress* progress, int N,
     const real* c, real* c_next, real* h_next, int B, int H) {
     const int element = blockIdx.x * 256 + threadIdx.x;
     if (element >= B * H) return;
     const int b = element / H, unit = element % H;
     real* a = gates + static_cast<long long>(b) * 4 * H + unit;
-    const real* x = table ? table + static_cast<long long>(ids[static_cast<long long>(progress->now.index) * TB + b]) * 4 * H + unit : nullptr;
+    const real* x = table ? table + static_cast<long long>(inputs[static_cast<long long>(progress->now.index) * N + b]) * 4 * H + unit : nullptr;
     real activated[4];
 #pragma unroll
     for (int gate = 0; gate < 4; ++gate) {
@@ -33,15 +33,15 @@ extern "C" __global__ void __launch_bounds__(256) cell_forward(
     h_next[element] = activated[3] * tanh(next);
 }
 
-/* gates [B,4,H] in: activated; out: da. dh [B,H]: all that reaches h'. dc [B,H] in and out; `last` step: dc' is 0. */
+/* gates [B,4,H] in: activated; out: da. dh [B,H]: all that reaches h'. dc [B,H] in and out; `is_last` step: dc' is 0. */
 extern "C" __global__ void __launch_bounds__(256) cell_backward(
-    real* gates, const real* c, const real* c_next, const real* dh, real* dc, int last, int B, int H) {
+    real* gates, const real* c, const real* c_next, const real* dh, real* dc, int is_last, int B, int H) {
     const int element = blockIdx.x * 256 + threadIdx.x;
     if (element >= B * H) return;
     real* gate = gates + static_cast<long long>(element / H) * 4 * H + element % H;
     const real i = gate[0], f = gate[H], g = gate[2 * H], o = gate[3 * H];
     const real tanh_c = tanh(c_next[element]), through_h = dh[element];
-    const real through_c = through_h * o * (1 - tanh_c * tanh_c) + (last ? real(0) : dc[element]);
+    const real through_c = through_h * o * (1 - tanh_c * tanh_c) + (is_last ? real(0) : dc[element]);
     gate[0] = through_c * g * i * (1 - i);
     gate[H] = through_c * c[element] * f * (1 - f);
     gate[2 * H] = through_c * i * (1 - g * g);

@@ -1,7 +1,7 @@
 /* adam.cu: one Adam step over the flat buffer, with global-norm clipping and decoupled weight decay.
  *   g = gradient * min(1, clip / norm)    m = b1*m + (1-b1)*g    v = b2*v + (1-b2)*g^2
  *   p = p*decay - step_size * m / (sqrt(v)/root + epsilon)       (Step has decay, step_size, root)
- * parameters, gradients, m, v [P]; squares [count]: what gradient_norm left; norms: the chunk's, out.
+ * parameters, gradients, m, v [P]; squares [square_count]: what gradient_norm left; norms: the chunk's, out.
  * Where the loss or the norm is not finite, or was at an earlier step, nothing changes. But if SCALED, a norm
  * that is not finite only halves the scale, as long as that is above 1: the step is passed over, its norm said to be 0.
  * GROWTH steps without that double it.
@@ -17,7 +17,7 @@ constexpr int GROWTH = 2000;
 constexpr float MOST_SCALE = 16777216;  // gradients that are all zero would have it grow for ever
 
 extern "C" __global__ void __launch_bounds__(256) adam(
-    real* parameters, const real* gradients, real* m, real* v, const double* squares, int count,
+    real* parameters, const real* gradients, real* m, real* v, const double* squares, int square_count,
     const double* mean_losses, double* norms, const Step* steps, Progress* progress, Scaling* scaling, double clip,
     long long P) {
     SHARED(double, scratch, 8);
@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(256) adam(
     const long long at = blockIdx.x * 256ll + threadIdx.x, p = min(at, P - 1);
     const real raw = gradients[p], m_before = m[p], v_before = v[p], before = parameters[p];  // all on their way at once
     double sum = 0;
-    for (int block = threadIdx.x; block < count; block += 256) sum += squares[block];
+    for (int block = threadIdx.x; block < square_count; block += 256) sum += squares[block];
     sum = block_sum(sum, scratch);
     const real rounded = sum;  // infinite where v would be, too
     const double norm = isfinite(rounded) ? sqrt(sum) : static_cast<double>(rounded);

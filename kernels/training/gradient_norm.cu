@@ -2,7 +2,7 @@
  *   gradients[p] = sum over s of partials[s,p] / scale     squares[block] = sum of this block's gradients^2
  *   loss = mean over n of losses[n]
  * scale: the loss scaling's, a power of two, if SCALED, else 1.
- * partials [S,P] (may be `gradients` itself, S = 1); squares [blocks]; losses [N]; mean_losses: the chunk's.
+ * partials [splits,P] (may be `gradients` itself, splits = 1); squares [blocks]; losses [N]; mean_losses: the chunk's.
  * Splits are added in their order, squares and losses in double precision. The last block does the loss.
  */
 #include "common/block_sum.cuh"
@@ -13,7 +13,7 @@ constexpr int GRADIENTS_AT_ONCE = 8;  // gradients, where they are not split
 
 extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
     const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,
-    const Progress* progress, const Scaling* scaling, long long P, int S, int N) {
+    const Progress* progress, const Scaling* scaling, long long P, int splits, int N) {
     SHARED(double, scratch, 8);
     const int blocks = gridDim.x - 1;
     double sum = 0;
@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
         gradients[p] = gradient;
         sum += static_cast<double>(gradient) * gradient;
     };
-    if (S == 1) {
+    if (splits == 1) {
 #pragma unroll 1
         for (long long p = first; p < P; p += GRADIENTS_AT_ONCE * stride) {
             real some[GRADIENTS_AT_ONCE];
@@ -44,10 +44,10 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
 #pragma unroll 1
         for (long long p = first; p < P; p += stride) {
             real gradient = 0;
-            for (int split = 0; split < S; split += AT_ONCE) {
+            for (int split = 0; split < splits; split += AT_ONCE) {
                 real some[AT_ONCE];
 #pragma unroll
-                for (int s = 0; s < AT_ONCE; ++s) some[s] = split + s < S ? partials[(split + s) * P + p] : real(0);
+                for (int s = 0; s < AT_ONCE; ++s) some[s] = split + s < splits ? partials[(split + s) * P + p] : real(0);
 #pragma unroll
                 for (int s = 0; s < AT_ONCE; ++s) gradient += some[s];
             }

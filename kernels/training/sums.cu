@@ -23,16 +23,16 @@ extern "C" __global__ void __launch_bounds__(32 * PARTS) sum_rows(const real* ro
     out[m] = sum;
 }
 
-/* out[v,m] = sum over n with ids[n] == v of rows[n,m]; ids [N] of this step, rows [N,M], out [V,M].
+/* out[v,m] = sum over n with inputs[n] == v of rows[n,m]; inputs [N] of this step, rows [N,M], out [V,M].
  * A warp for one v and 256 columns.
  */
 extern "C" __global__ void __launch_bounds__(128) sum_rows_by_id(
-    const int* ids, const Progress* progress, const real* rows, real* out, int N, int M, int V) {
+    const int* inputs, const Progress* progress, const real* rows, real* out, int N, int M, int V) {
     SHARED(int, hits, 4 * SUM_IDS);
     const int warp = threadIdx.x / 32, parts = (M + SUM_COLUMNS - 1) / SUM_COLUMNS;
     const long long job = blockIdx.x * 4ll + warp;
     if (job >= static_cast<long long>(V) * parts) return;
     const int v = job / parts, column = job % parts * SUM_COLUMNS;
-    ids += static_cast<long long>(progress->now.index) * N;
-    sum_rows_of_id(ids, 0, N, v, rows, M, column, out + static_cast<long long>(v) * M, &hits[warp * SUM_IDS]);
+    inputs += static_cast<long long>(progress->now.index) * N;
+    sum_rows_of_id(inputs, 0, N, v, rows, M, column, out + static_cast<long long>(v) * M, &hits[warp * SUM_IDS]);
 }

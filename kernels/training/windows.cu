@@ -1,6 +1,6 @@
 /* windows.cu: a chunk of windows out of the corpus.
  *   inputs[k,t,b] = corpus[origin_k + b * row_length + t]     targets[k,t,b]: one character later
- * corpus: ids in their smallest type; inputs, targets [K,T,B] out.
+ * corpus: ids in their smallest type; inputs, targets [windows,T,B] out.
  * One thread per (k,t,b). Reference: cuchar/batches.py
  */
 #include "common/step.cuh"
@@ -10,9 +10,9 @@
 #endif
 
 extern "C" __global__ void __launch_bounds__(256) cut_windows(
-    const ID* corpus, const Step* steps, int* inputs, int* targets, int K, int T, int B, long long row_length) {
+    const ID* corpus, const Step* steps, int* inputs, int* targets, int windows, int T, int B, long long row_length) {
     const long long element = blockIdx.x * 256ll + threadIdx.x;
-    if (element >= static_cast<long long>(K) * T * B) return;
+    if (element >= static_cast<long long>(windows) * T * B) return;
     const int b = element % B, t = element / B % T, k = element / B / T;
     const ID* at = corpus + steps[k].origin + b * row_length + t;
     inputs[element] = at[0];

@@ -7,18 +7,17 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from conftest import environment
+from support.process import environment
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
-from cuchar.bench import turns
 from cuchar.bench.arithmetic import bytes_held, bytes_moved, flops
 from cuchar.bench.configurations import NAMED, WINDOWS, Configuration, named
 from cuchar.bench.contender import Burst, Choice, reason_against
-from cuchar.bench.cuchar_contender import Ours
+from cuchar.bench.cuchar_contender import CucharContender
 from cuchar.bench.results import compare, configurations_of, peers_of, read_results, write_results
 from cuchar.bench.sweep import configurations_along, growth
-from cuchar.bench.timing import Timing, ratio, steps_a_burst, take_turns
+from cuchar.bench.timing import LEAST_ROUNDS, Timing, ratio, steps_a_burst, take_turns
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OptionError, ResultError
 from cuchar.parameters import Parameters, initialise
@@ -68,7 +67,7 @@ def test_which_peers():
 
 def test_ours_trains_as_a_plain_loop_does():
     """Step k on window k, with Adam in between: over the end of what one call of a learner may take."""
-    ours, model = Ours(NumpyEngine(SMALL.model), SMALL), SMALL.model
+    ours, model = CucharContender(NumpyEngine(SMALL.model), SMALL), SMALL.model
     found = [ours.train(steps).loss for steps in (1, 2, 3)]
     engine, parameters, gradients = NumpyEngine(model), initialise(model, 0), Parameters(model)
     adam, windows, losses = Adam(parameters.flat.size), Windows(SMALL.ids(), 5, 7, 1), []
@@ -81,13 +80,15 @@ def test_ours_trains_as_a_plain_loop_does():
 
 
 def test_windows_start_again_after_the_last():
-    ours = Ours(NumpyEngine(Configuration("tiny", 2, 1, 1, 1, 1).model), Configuration("tiny", 2, 1, 1, 1, 1))
+    ours = CucharContender(
+        NumpyEngine(Configuration("tiny", 2, 1, 1, 1, 1).model), Configuration("tiny", 2, 1, 1, 1, 1)
+    )
     assert ours.train(WINDOWS + 3).seconds > 0 and ours._done == WINDOWS + 3
 
 
 def test_host_profile_has_the_parts():
     sizes = Configuration("", 20, 24, 2, 8, 10)
-    parts = Ours(NumpyEngine(sizes.model), sizes).profile()
+    parts = CucharContender(NumpyEngine(sizes.model), sizes).profile()
     assert list(parts) == ["forward", "backward", "Adam and the rest"]
     assert parts["forward"]["us"] > 0 and parts["backward"]["us"] > 0
     assert all(part["launches"] == 1 for part in parts.values())
@@ -112,8 +113,8 @@ def test_turns_alternate_and_bursts_are_as_long_as_asked():
 
 
 def test_rounds_end_when_the_time_is_spent(monkeypatch):
-    monkeypatch.setattr(turns, "BUDGET_S", -1)
-    assert len(take_turns({"a": made_up(1.0)}, rounds=9)["a"].rounds) == turns.LEAST_ROUNDS
+    monkeypatch.setattr("cuchar.bench.timing.BUDGET_S", -1)
+    assert len(take_turns({"a": made_up(1.0)}, rounds=9)["a"].rounds) == LEAST_ROUNDS
 
 
 def test_timing_of_bursts():
@@ -171,7 +172,7 @@ def test_growth_beside_the_arithmetics():
 def test_sizes_of_a_sweep():
     assert [one.H for one in configurations_along("hidden", NAMED["a"])] == [64, 128, 256, 512]
     assert [one.L for one in configurations_along("layers", NAMED["a"])] == [1, 2, 4, 8]
-    assert {one.H for one in configurations_along("steps", NAMED["b"])} == {512}
+    assert {one.H for one in configurations_along("window", NAMED["b"])} == {512}
 
 
 def result(ratio_value, spread=0.1, ms=2.0, device="Some CPU @ 2.0"):

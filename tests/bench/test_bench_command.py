@@ -3,21 +3,21 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
+from support.process import ROOT
 
 from cuchar.bench import processes, run
 from cuchar.bench.tables import print_sweep
 from cuchar.engines.cpu.library import thread_count
 
-TINY = "--hidden 4 --layers 1 --steps 3 --batch 2 --device cpu".split()
+TINY = "--hidden 4 --layers 1 --window 3 --batch 2 --device cpu".split()
 SAME = {"value": pytest.approx(1.5), "low": pytest.approx(1.5), "high": pytest.approx(1.5)}
 
 
 @pytest.fixture
 def bench(cli, monkeypatch):
-    monkeypatch.setattr(processes, "COMMAND", [sys.executable, str(Path(__file__).with_name("fake_contenders.py"))])
+    monkeypatch.setattr(processes, "COMMAND", [sys.executable, str(ROOT / "tests/support/fake_contenders.py")])
     monkeypatch.setattr(run, "HELP_RUNS", 1)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(run, "load_average", lambda: 0.1)
@@ -160,12 +160,12 @@ def write_two(bench, folder):
 def test_mistakes(fails, tmp_path):
     for options, expected in (
         ("e", "NAME: expected a | b"),
-        ("a --hidden 4", "NAME: expected it or --hidden, --layers, --steps and --batch, found both"),
+        ("a --hidden 4", "NAME: expected it or --hidden, --layers, --window and --batch, found both"),
         ("--hidden 0", "--hidden: expected from 1 to 65536, found 0"),
         ("--layers 9", "--layers: expected from 1 to 8, found 9"),
         ("--precision fp8", "--precision: expected fp32 | tf32 | bf16 | fp16, found fp8"),
         ("--peer keras", "--peer: expected eager | graph | stacked | compile | all | none, found keras"),
-        ("--sweep width", "--sweep: expected hidden | batch | steps | layers, found width"),
+        ("--sweep width", "--sweep: expected hidden | batch | window | layers, found width"),
         ("a b --sweep batch", "--sweep: expected one NAME to begin with, found a b"),
         ("--sweep batch --profile", "--sweep: expected it without --profile, found both"),
         ("--plot bars.doc", "--plot: expected a file that ends with one of"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TEXT
+from support.small_runs import TEXT
 
 import cuchar
 from cuchar.checkpoint import read_checkpoint
@@ -16,7 +16,7 @@ from cuchar.corpus import read_raw
 from cuchar.engines.cpu import library as cpu_library
 from cuchar.errors import TextError
 
-SMALL = "--hidden 7 --layers 1 --steps 6 --batch 3 --max-steps 4".split()
+SMALL = "--hidden 7 --layers 1 --window 6 --batch 3 --max-steps 4".split()
 
 
 def metrics(run: Path) -> list[dict]:
@@ -44,7 +44,7 @@ def run(cli, text, tmp_path):
 
 def test_defaults_are_the_notebooks():
     config = TrainConfig()
-    assert (config.hidden, config.layers, config.steps, config.batch, config.epochs, config.lr) == (
+    assert (config.hidden, config.layers, config.window, config.batch, config.epochs, config.lr) == (
         64,
         2,
         32,
@@ -69,7 +69,7 @@ def test_run_folder_holds_what_readme_says(run):
 @pytest.mark.parametrize(
     "option,value,field",
     [
-        ("--hidden", 5, "hidden"), ("--layers", 3, "layers"), ("--steps", 4, "steps"), ("--batch", 2, "batch"),
+        ("--hidden", 5, "hidden"), ("--layers", 3, "layers"), ("--window", 4, "window"), ("--batch", 2, "batch"),
         ("--stride", 2, "stride"), ("--epochs", 2, "epochs"), ("--max-steps", 3, "max_steps"), ("--lr", 0.1, "lr"),
         ("--seed", 9, "seed"), ("--clip", 0.01, "clip"), ("--weight-decay", 0.5, "weight_decay"),
         ("--schedule", "step", "schedule"), ("--warmup", 3, "warmup"), ("--val-fraction", 0.2, "val_fraction"),
@@ -93,7 +93,7 @@ def test_options_that_change_training_change_it(run):
     base = losses(run())
     assert losses(run()) == base
     for options in (
-        ["--seed", 1], ["--lr", 0.01], ["--weight-decay", 5], ["--warmup", 4], ["--steps", 5], ["--batch", 4],
+        ["--seed", 1], ["--lr", 0.01], ["--weight-decay", 5], ["--warmup", 4], ["--window", 5], ["--batch", 4],
         ["--carry-state"], ["--layers", 2], ["--schedule", "cosine"],
     ):  # fmt: skip
         assert losses(run(*options)) != base, options
@@ -462,7 +462,7 @@ def test_bytes_that_a_model_does_not_know_have_an_offset(cli, fails, run, text, 
 
 
 def test_a_precision_that_the_device_has_not(cli, fails, trained, text, tmp_path):
-    out, few = tmp_path / "run", ("--steps", 3, "--batch", 2, "--hidden", 4)
+    out, few = tmp_path / "run", ("--window", 3, "--batch", 2, "--hidden", 4)
     expected = "--precision bf16: expected a GPU's tensor cores, found none (asked for); --precision fp32"
     chosen = ("--device", "cpu", "--precision", "bf16")
     assert expected in fails(1, "train", text, *chosen, "--out", out) and not out.exists()
@@ -527,7 +527,7 @@ def test_export_writes_the_file(cli, fails, trained, tmp_path):
     [
         ("--hidden 0", "--hidden: expected from 1 to 65536, found 0"),
         ("--layers 9", "--layers: expected from 1 to 8, found 9"),
-        ("--steps 0", "--steps: expected at least 1, found 0"),
+        ("--window 0", "--window: expected at least 1, found 0"),
         ("--batch -1", "--batch: expected at least 1, found -1"),
         ("--stride 0", "--stride: expected at least 1, found 0"),
         ("--epochs 0", "--epochs: expected at least 1, found 0"),
@@ -547,7 +547,7 @@ def test_export_writes_the_file(cli, fails, trained, tmp_path):
         ("--val-split head --val-fraction 0.1", "--val-split: expected tail | streams, found head"),
         ("--val-split streams", "--val-split streams: expected --val-fraction with it"),
         ("--val x --val-fraction 0.1", "--val: expected it or --val-fraction, found both"),
-        ("--carry-state --stride 3", "--stride: expected --steps (32) with --carry-state"),
+        ("--carry-state --stride 3", "--stride: expected --window (32) with --carry-state"),
         ("--sample-every -1", "--sample-every: expected at least 0"),
         ("--sample-length 0", "--sample-length: expected at least 1"),
         ("--temperature 0", "--temperature: expected a number above 0"),
@@ -573,8 +573,11 @@ def test_no_text_and_no_such_command(fails):
     "content,expected",
     [
         (b"", "expected text, found an empty file"),
-        (b"ab", "expected at least 1,087 characters for --batch 32 --steps 32, found 2; --batch 1 --steps 1 would fit"),
-        (b"ab" * 500, "found 1,000; --batch 29 or --steps 29 would fit"),
+        (
+            b"ab",
+            "expected at least 1,087 characters for --batch 32 --window 32, found 2; --batch 1 --window 1 would fit",
+        ),
+        (b"ab" * 500, "found 1,000; --batch 29 or --window 29 would fit"),
         (b"aaaa" * 999, "expected at least 2 distinct characters, found 1"),
         (b"ab\xff" * 999, "expected UTF-8, found byte 0xff at offset 2"),
     ],
@@ -612,7 +615,7 @@ def test_wide_vocabulary_is_refused(fails, text, tmp_path):
 def test_cuda_without_a_driver_is_refused_clearly_and_leaves_no_folder(
     fails, cli, text, trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("cuchar.engines.DRIVERS", ())
+    monkeypatch.setattr("cuchar.engines.choose.DRIVERS", ())
     line = fails(1, "train", text, "--device", "cuda", "--out", tmp_path / "run")
     assert "--device cuda: expected an NVIDIA GPU and its driver, found none; --device cpu needs none" in line
     assert not (tmp_path / "run").exists()
@@ -663,13 +666,13 @@ def test_a_preset_gives_what_is_not_given(cli, text, tmp_path):
     def options(*arguments):
         out = tmp_path / str(len(list(tmp_path.iterdir())))
         result = cli(
-            "train", text, "--hidden", 5, "--steps", 6, "--batch", 3, "--max-steps", 2, *arguments, "--out", out
+            "train", text, "--hidden", 5, "--window", 6, "--batch", 3, "--max-steps", 2, *arguments, "--out", out
         )
         assert result.status == 0, result.stderr
         return json.loads((out / "config.json").read_text())["train"]
 
     found = options("--preset", "char-rnn")
-    expected = {"hidden": 5, "steps": 6, "batch": 3, "layers": 2, "lr": 0.002, "clip": 5.0, "carry_state": True}
+    expected = {"hidden": 5, "window": 6, "batch": 3, "layers": 2, "lr": 0.002, "clip": 5.0, "carry_state": True}
     expected |= {"schedule": "step", "decay": 0.97, "val_fraction": 0.05, "val_split": "streams", "epochs": 50}
     assert expected.items() <= found.items()
     assert options("--preset", "notebook") == options()

@@ -11,7 +11,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, environment, start
+from support.process import ROOT, environment, start
 
 COMMANDS = ("train", "sample", "eval", "info", "export", "bench")
 POINTS = 20
@@ -88,7 +88,7 @@ def interruptible(tmp_path, *command):
         "eval RUN TEXT --per-char OUT",
         "export RUN OUT",
         "train TEXT --hidden 8 --batch 4 --max-steps 200 --out OUT",
-        "bench --peer none --hidden 4 --layers 1 --steps 3 --batch 2 --device cpu",
+        "bench --peer none --hidden 4 --layers 1 --window 3 --batch 2 --device cpu",
     ],
 )
 def test_ctrl_c_at_any_time(trained, text, tmp_path, words):

@@ -19,7 +19,7 @@ from cuchar.sampling import SAMPLE, SampleConfig
         ({"hidden": np.arange(3)}, "--hidden: expected an integer, found a ndarray"),
         ({"hidden": None}, "--hidden: expected an integer, found None"),
         ({"layers": "2"}, "--layers: expected an integer, found '2'"),
-        ({"steps": 2**53 + 1}, "--steps: expected at most 9007199254740992, found 9007199254740993"),
+        ({"window": 2**53 + 1}, "--window: expected at most 9007199254740992, found 9007199254740993"),
         ({"batch": 10**5000}, "--batch: expected at most 9007199254740992, found an integer of 16610 bits"),
         ({"lr": "0.1"}, "--lr: expected a number, found '0.1'"),
         ({"lr": 10**400}, "--lr: expected a number above 0, found an integer of 1329 bits"),

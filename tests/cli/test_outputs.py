@@ -10,14 +10,15 @@ import subprocess
 import threading
 
 import pytest
-from conftest import TEXT, start
 from safetensors.numpy import load, load_file
+from support.process import start
+from support.small_runs import TEXT
 
 from cuchar import files
 from cuchar.bench.results import write_results
 from cuchar.checkpoint import read_checkpoint
 
-SMALL = "--hidden 5 --layers 1 --steps 6 --batch 3 --max-steps 4 --sample-every 0".split()
+SMALL = "--hidden 5 --layers 1 --window 6 --batch 3 --max-steps 4 --sample-every 0".split()
 OTHER_USE = "expected a file of its own, found one that it reads or the run keeps: "
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import environment, start
+from support.process import environment, start
 
 from cuchar.checkpoint import read_checkpoint
 
@@ -27,7 +27,7 @@ def wait_for_line(run, count=1):
 @pytest.mark.parametrize("signum,status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("carry", [[], ["--carry-state"]])
 def test_signals_save_and_the_resumed_run_is_the_whole_one(text, tmp_path, signum, status, carry):
-    options = "--hidden 16 --steps 8 --batch 4 --epochs 30 --log-every 10 --sample-every 50 --sample-length 20".split()
+    options = "--hidden 16 --window 8 --batch 4 --epochs 30 --log-every 10 --sample-every 50 --sample-length 20".split()
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert start("train", text, *options, *carry, "--out", whole).wait(60) == 0
     process = start("train", text, *options, *carry, "--out", run)
@@ -53,7 +53,7 @@ def test_signals_save_and_the_resumed_run_is_the_whole_one(text, tmp_path, signu
 
 
 def test_a_hangup_that_nohup_ignores_ends_nothing(text, tmp_path):
-    options = "--hidden 16 --steps 8 --batch 4 --epochs 30 --log-every 10".split()
+    options = "--hidden 16 --window 8 --batch 4 --epochs 30 --log-every 10".split()
     ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
     process = start("train", text, *options, "--out", tmp_path / "run", **ignoring)
     wait_for_line(tmp_path / "run")
@@ -64,7 +64,7 @@ def test_a_hangup_that_nohup_ignores_ends_nothing(text, tmp_path):
 
 def test_second_interrupt_ends_at_once(text, tmp_path):
     """The first is held up by a sample that takes minutes."""
-    options = "--batch 4 --steps 8 --sample-every 2 --sample-length 10000000 --log-every 1".split()
+    options = "--batch 4 --window 8 --sample-every 2 --sample-length 10000000 --log-every 1".split()
     process = start("train", text, *options, "--out", tmp_path / "run")
     wait_for_line(tmp_path / "run", 2)
     time.sleep(0.5)
@@ -79,7 +79,7 @@ def test_second_interrupt_ends_at_once(text, tmp_path):
 
 def test_killed_run_frees_its_folder_and_starts_again(text, tmp_path):
     run = tmp_path / "run"
-    options = "--hidden 16 --steps 8 --batch 4 --epochs 100000 --log-every 10 --save-every 100000".split()
+    options = "--hidden 16 --window 8 --batch 4 --epochs 100000 --log-every 10 --save-every 100000".split()
     process = start("train", text, *options, "--out", run)
     wait_for_line(run)
     second = start("train", "--resume", run)
@@ -105,7 +105,13 @@ def test_sampling_streams_and_ctrl_c_ends_it_cleanly(trained):
 def test_closed_pipe_ends_cleanly(trained, text, tmp_path, command):
     arguments = {
         "sample": ["sample", trained, "--length", 0, "--seed", 1],
-        "train": ["train", text, *"--hidden 8 --sample-every 1 --batch 4 --steps 8".split(), "--out", tmp_path / "run"],
+        "train": [
+            "train",
+            text,
+            *"--hidden 8 --sample-every 1 --batch 4 --window 8".split(),
+            "--out",
+            tmp_path / "run",
+        ],
     }[command]
     process = start(*arguments)
     process.stdout.read(10)
@@ -122,7 +128,7 @@ def test_closed_pipe_ends_cleanly(trained, text, tmp_path, command):
 def test_full_disk_is_one_line_and_keeps_the_checkpoint(text, tmp_path):
     """A limit on file size stands in for the disk: config.json fits, the larger checkpoint does not."""
     run = tmp_path / "run"
-    options = "--hidden 16 --steps 8 --batch 4 --max-steps 40 --save-every 10 --sample-every 0".split()
+    options = "--hidden 16 --window 8 --batch 4 --max-steps 40 --save-every 10 --sample-every 0".split()
     assert start("train", text, *options, "--out", run).wait(30) == 0
     before = (run / "last.safetensors").read_bytes()
 
@@ -192,7 +198,7 @@ def test_a_program_that_trains_is_stopped_by_ctrl_c_after_a_save(text, tmp_path)
 import cuchar
 try:
     try:
-        cuchar.train({str(text)!r}, out={str(run)!r}, hidden=16, steps=8, batch=4, epochs=1000, log_every=10)
+        cuchar.train({str(text)!r}, out={str(run)!r}, hidden=16, window=8, batch=4, epochs=1000, log_every=10)
     except Exception:
         print("an error")
 except cuchar.Interrupted as interrupted:
@@ -209,7 +215,7 @@ def test_api_trains_samples_and_scores(text, tmp_path, monkeypatch):
     import cuchar
 
     monkeypatch.chdir(tmp_path)
-    model = cuchar.train(text, hidden=16, steps=8, batch=4, epochs=6, lr=0.02, sample_every=0)
+    model = cuchar.train(text, hidden=16, window=8, batch=4, epochs=6, lr=0.02, sample_every=0)
     assert model.score("the quick brown fox").nats_per_char < 2.5
     assert len(model.sample(25, seed=1)) == 25
     (run,) = (tmp_path / "runs").iterdir()

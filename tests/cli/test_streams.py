@@ -8,7 +8,7 @@ import subprocess
 
 import pexpect
 import pytest
-from conftest import CUCHAR, environment, start
+from support.process import CUCHAR, environment, start
 
 from cuchar.checkpoint import read_checkpoint
 from cuchar.files import escape
@@ -25,7 +25,7 @@ def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     text = folder / "\x1b[31mred\u202e.txt"
     text.write_text(CONTROLS * 20, newline="")
-    options = "--hidden 4 --layers 1 --steps 3 --batch 2 --max-steps 3 --sample-every 0 --out".split()
+    options = "--hidden 4 --layers 1 --window 3 --batch 2 --max-steps 3 --sample-every 0 --out".split()
     assert start("train", text, *options, folder / "run").wait(60) == 0
     return folder / "run"
 
@@ -73,7 +73,9 @@ def test_characters_that_arrive_in_pieces_are_whole_on_a_terminal(tmp_path):
     """A byte model's characters come byte by byte; bytes that are none are shown as escapes."""
     text = tmp_path / "text.bin"
     text.write_bytes("é€".encode() * 50)
-    options = "--bytes --hidden 16 --layers 1 --steps 6 --batch 2 --epochs 150 --lr 0.05 --sample-every 0 --out".split()
+    options = (
+        "--bytes --hidden 16 --layers 1 --window 6 --batch 2 --epochs 150 --lr 0.05 --sample-every 0 --out".split()
+    )
     assert start("train", text, *options, tmp_path / "run").wait(60) == 0
     options = ("--argmax", "--length", 20, "--prime", "é€")
     text = piped("sample", tmp_path / "run", *options)
@@ -85,7 +87,7 @@ def test_characters_that_arrive_in_pieces_are_whole_on_a_terminal(tmp_path):
 
 def test_samples_on_the_way_are_escaped_too(hostile, tmp_path):
     (text,) = hostile.parent.glob("*.txt")
-    options = "--hidden 4 --layers 1 --steps 3 --batch 2 --max-steps 4 --sample-every 4 --sample-length 60".split()
+    options = "--hidden 4 --layers 1 --window 3 --batch 2 --max-steps 4 --sample-every 4 --sample-length 60".split()
     shown = in_terminal("train", text, *options, "--out", tmp_path / "run").decode()
     sampled = (tmp_path / "run/samples.txt").read_bytes().decode()
     assert "\x1b" in sampled and all(line in shown for line in escape(sampled, keep="\n\t").split("\n"))
@@ -127,7 +129,7 @@ def test_closed_standard_output_is_one_line(trained, text, words):
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
 def test_training_with_closed_streams_keeps_its_files_clean(text, tmp_path, closed):
     """No file of the run gets the number of the closed stream, and with it what is written there."""
-    options = "--hidden 4 --layers 1 --steps 6 --batch 3 --max-steps 20 --sample-every 5 --log-every 5".split()
+    options = "--hidden 4 --layers 1 --window 6 --batch 3 --max-steps 20 --sample-every 5 --log-every 5".split()
     open_, run = tmp_path / "open", tmp_path / "run"
     assert start("train", text, *options, "--out", open_).wait(60) == 0
     process = start("train", text, *options, "--out", run, stdout=None, preexec_fn=closing(*closed))
@@ -156,7 +158,7 @@ def test_closed_standard_input_and_error(trained, text):
 def test_losing_standard_error_does_not_end_training(text, tmp_path):
     """cuchar train ... 2>&1 | head -1"""
     run = tmp_path / "run"
-    options = "--hidden 4 --batch 4 --steps 8 --log-every 1 --sample-every 10 --sample-length 5".split()
+    options = "--hidden 4 --batch 4 --window 8 --log-every 1 --sample-every 10 --sample-length 5".split()
     process = start("train", text, *options, "--out", run, stderr=subprocess.STDOUT)
     assert process.stdout.readline().startswith(b"engine: ")
     process.stdout.close()
@@ -172,7 +174,7 @@ def test_losing_the_terminal_does_not_end_training(text, tmp_path):
     def ignore():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    options = "--hidden 16 --batch 4 --steps 8 --epochs 40 --log-every 10 --sample-every 50 --sample-length 5".split()
+    options = "--hidden 16 --batch 4 --window 8 --epochs 40 --log-every 10 --sample-every 50 --sample-length 5".split()
     process = start(
         "train", text, *options, "--out", run, stdin=slave, stdout=slave, stderr=slave, preexec_fn=ignore,
         start_new_session=True,
@@ -187,7 +189,7 @@ def test_losing_the_terminal_does_not_end_training(text, tmp_path):
 
 
 def test_a_full_disk_under_standard_output_does_not_end_training(text, tmp_path):
-    options = "--hidden 4 --batch 4 --steps 8 --sample-every 10 --sample-length 5 --max-steps 40".split()
+    options = "--hidden 4 --batch 4 --window 8 --sample-every 10 --sample-length 5 --max-steps 40".split()
     with open("/dev/full", "wb") as full:
         process = start("train", text, *options, "--out", tmp_path / "run", stdout=full)
         error = process.communicate(timeout=30)[1].decode()
@@ -200,6 +202,6 @@ def test_a_checkpoint_is_as_good_in_every_locale(tmp_path):
     """It names its text; whether the locale has the characters of that name does not matter."""
     text = tmp_path / "€.txt"
     text.write_text("ab€" * 50)
-    options = "--hidden 4 --layers 1 --steps 3 --batch 2 --max-steps 3 --sample-every 0 --out".split()
+    options = "--hidden 4 --layers 1 --window 3 --batch 2 --max-steps 3 --sample-every 0 --out".split()
     assert start("train", text, *options, tmp_path / "run").wait(60) == 0
     assert piped("sample", tmp_path / "run", *SAMPLE, env=ASCII[0]) == piped("sample", tmp_path / "run", *SAMPLE)

@@ -6,7 +6,7 @@ import sys
 import pexpect
 import pyte
 import pytest
-from conftest import environment
+from support.process import environment
 
 from cuchar.terminal import terminal_listener
 
@@ -66,7 +66,7 @@ def test_bar_in_a_terminal(text, tmp_path):
     """Step, loss, speed and time left are on the screen while training runs; samples stand whole above it."""
     # Long enough for more than three refreshes of the bar on a machine ten times as fast.
     options = (
-        "--hidden 64 --batch 8 --steps 32 --epochs 240 --sample-every 300 --sample-length 30 --log-every 100".split()
+        "--hidden 64 --batch 8 --window 32 --epochs 240 --sample-every 300 --sample-length 30 --log-every 100".split()
     )
     command = ["-c", "from cuchar.cli import main; main()", "train", text, *options, "--out", tmp_path / "run"]
     terminal = Terminal(100, *command)

@@ -24,7 +24,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from support.run_records import contents
+from support.run_records import records_without_times
+from support.small_runs import SMALL
 
 from cuchar.config import TrainConfig
 from cuchar.runs import resume_run, start_run
@@ -32,11 +33,6 @@ from cuchar.runs import resume_run, start_run
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 30
 KILLS_A_RUN = 2
 LAST_CALLS = 40  # of the some 300 of a run: from the last save on
-
-SMALL = TrainConfig(
-    hidden=9, layers=2, steps=7, batch=5, epochs=3, lr=0.01, seed=3,
-    log_every=6, sample_every=8, sample_length=20, save_every=10,
-)  # fmt: skip
 VALIDATED = replace(SMALL, val_fraction=0.1)
 CONFIGURATIONS = {
     "windows": SMALL,
@@ -160,7 +156,7 @@ def crash(kills: int, seed: int, folder: Path) -> list[str]:
         began = time.monotonic()
         _, moments = run_process(text, config, whole)
         took = time.monotonic() - began
-        expected, goal = contents(whole), kills * (number + 1) // len(CONFIGURATIONS)
+        expected, goal = records_without_times(whole), kills * (number + 1) // len(CONFIGURATIONS)
         while done < goal:
             run, aims = folder / f"{number}-{done}", []
             for _ in range(min(KILLS_A_RUN, goal - done)):
@@ -172,7 +168,7 @@ def crash(kills: int, seed: int, folder: Path) -> list[str]:
                     aims.append(aim)
             killed, _ = run_process(text, config, run)
             done += len(aims)
-            if killed or contents(run) != expected or names(run) != names(whole):
+            if killed or records_without_times(run) != expected or names(run) != names(whole):
                 different.append(f"{name}: killed at {aims}: {run}")
             else:
                 shutil.rmtree(run)

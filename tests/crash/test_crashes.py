@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import environment
+from support.process import environment
 
 CONFIGURATIONS = 8
 

@@ -16,14 +16,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from support.process import ROOT
 from support.rounding import bits_of, rounded
 from support.tensor_library import numbers_of
 
 from cuchar.config import ModelConfig
 from cuchar.devices.cupy_device import GEMM_TYPES, CudaDevice
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.devices.kernel_sources import join, kernel_names
+from cuchar.devices.kernel_sources import join, signatures
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import DeviceError, ShapeError
 
@@ -177,7 +177,7 @@ class FakeCupy:
 
     def get_default_memory_pool(self):
         assert self.device is not None
-        return SimpleNamespace(free_bytes=lambda: 24)
+        return SimpleNamespace(free_bytes=lambda: 24, total_bytes=lambda: 4096)
 
     def RawModule(self, *, code=None, path=None, options=(), backend="nvrtc", enable_cooperative_groups=False):
         assert self.device is not None
@@ -228,6 +228,13 @@ class FakeCupy:
 
 def _at(pointer, dtype, count):
     return (np.ctypeslib.as_ctypes_type(dtype) * count).from_address(pointer)
+
+
+def launcher(device):
+    """Launches of a kernel by the number of blocks."""
+    kernel = device.kernels("gemm/round.cu", {})["round_numbers"]
+    numbers, words = device.empty((2,), np.float32), device.empty((1,), np.uint32)
+    return lambda blocks, **sizes: kernel(blocks, 32, **sizes, numbers=numbers, words=words, count=2)
 
 
 @pytest.fixture
@@ -286,7 +293,7 @@ def test_auto_falls_back_where_nvrtc_does_not_compile_for_the_gpu(
 ):
     fake = install(major=capability[0], minor=capability[1])
     fake.cuda.nvrtc = SimpleNamespace(getVersion=lambda: version, getSupportedArchs=lambda: known)
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
     engine, reason = choose_engine("auto", ModelConfig(5, 3, 1))
     if taken:
         assert engine.name == "CUDA kernels on Stand-in H100" and reason == "the fastest here"
@@ -307,7 +314,7 @@ def test_arrays_come_and_go_on_the_devices_stream(install):
     assert np.array_equal(device.read(array), values) and device._stream.synchronized == 2
     device.write(array[1], np.zeros(3))  # from another type
     assert device.read(array)[1].tolist() == [0, 0, 0]
-    assert device.free_bytes() == 1024
+    assert device.free_bytes() == 1024 and device.held_bytes() == 4096 and device.option == "cuda:1"
 
 
 def test_too_little_memory_is_one_line(install):
@@ -322,10 +329,14 @@ def test_kernels_are_compiled_from_one_text_and_launched_with_their_arguments(in
     device = CudaDevice()
     kernels = device.kernels("stepwise/cell.cu", {"REAL": "double"})
     assert fake.sources == [join("stepwise/cell.cu", {"REAL": "double"})]
-    assert list(kernels) == kernel_names(fake.sources[0]) == ["cell_forward", "cell_backward"]
-    array = device.empty((3,), np.float32)
-    kernels["cell_forward"](5, 64, array, np.int32(1))
-    assert fake.log == [("launch", "cell_forward", (5,), (64,), (array, np.int32(1)), 0)]
+    assert list(kernels) == list(signatures(fake.sources[0])) == ["cell_forward", "cell_backward"]
+    a, c = device.empty((3,), np.float64), device.empty((2, 1), np.float64)
+    cell = {"c": c, "c_next": c, "gates": a, "dh": a, "dc": a, "is_last": True, "B": np.int64(7), "H": 1 << 20}
+    kernels["cell_backward"](5, 64, **cell)
+    [(*launch, arguments, shared)] = fake.log
+    assert launch == ["launch", "cell_backward", (5,), (64,)] and shared == 0
+    assert [id(one) for one in arguments[:5]] == [id(one) for one in (a, c, c, a, a)]
+    assert arguments[5:] == (1, 7, 1 << 20) and {type(one) for one in arguments[5:]} == {np.int32}
 
 
 def test_what_the_compiler_rejects_is_one_line(install):
@@ -338,18 +349,24 @@ def test_what_the_compiler_rejects_is_one_line(install):
 
 def test_more_shared_memory_is_asked_for_once(install):
     fake = install()
-    kernel = CudaDevice().kernels("training/adam.cu", {})["adam"]
+    launch = launcher(CudaDevice())
     for shared in (100, 80 << 10, 60 << 10, 90 << 10):
-        kernel(1, 32, np.int32(1), shared_bytes=shared)
+        launch(1, shared_bytes=shared)
     assert [entry[-1] for entry in fake.log] == [100, 80 << 10, 60 << 10, 90 << 10]
 
 
-@pytest.mark.parametrize("argument", [1, 0.5, np.zeros((4, 4)).view(Array)[:, :2], None], ids=repr)
-def test_arguments_that_a_kernel_would_misread(install, argument):
-    install()
-    kernel = CudaDevice().kernels("training/adam.cu", {})["adam"]
-    with pytest.raises(ShapeError, match="adam: argument 1: expected"):
-        kernel(1, 32, np.int32(0), argument)
+@pytest.mark.parametrize(
+    "wrong", [{"count": 0.5}, {"words": np.zeros((4, 4), np.uint32).view(Array)[:, :2]}, {}], ids=repr
+)
+def test_arguments_that_a_kernel_would_misread(install, wrong):
+    """tests/kernels/test_kernel_sources.py has them all."""
+    fake = install()
+    device = CudaDevice()
+    kernel = device.kernels("gemm/round.cu", {})["round_numbers"]
+    fitting = {"numbers": device.empty((2,), np.float32), "words": device.empty((1,), np.uint32), "count": 2}
+    with pytest.raises(ShapeError, match=r"^round_numbers: .*expected .*, found "):
+        kernel(1, 32, **(fitting | wrong if wrong else {}))
+    assert fake.log == []
 
 
 def exact_numbers(generator, shape):
@@ -436,7 +453,7 @@ def test_matrices_whose_rows_are_apart(install, number):
     device = CudaDevice()
     arrays = [device.empty((4, 4), np.float32) for _ in range(3)]
     arrays[number] = device.empty((4, 8), np.float32)[:, :4]
-    with pytest.raises(ShapeError, match=f"gemm: argument {number}: expected a C-ordered array"):
+    with pytest.raises(ShapeError, match=f"gemm: {('a', 'b', 'out')[number]}: expected a C-ordered array"):
         device.gemm(*arrays)
     assert fake.log == []
 
@@ -454,8 +471,8 @@ def test_without_cublas_products_say_what_brings_it(install):
 def test_captured_launches_are_made_by_the_replay_alone(install):
     fake = install(2)
     device = CudaDevice(1)
-    kernel = device.kernels("training/adam.cu", {})["adam"]
-    replay = device.capture(lambda: [kernel(n, 32, np.int32(n), shared_bytes=n << 16) for n in (1, 2)])
+    launch = launcher(device)
+    replay = device.capture(lambda: [launch(n, shared_bytes=n << 16) for n in (1, 2)])
     assert fake.log == [] and fake.graphs == 1
     replay()
     replay()
@@ -467,13 +484,13 @@ def test_a_capture_with_a_product_is_calls_in_order(install):
     """No graph is made of it, and every call is on the device and its stream, whichever is the present one."""
     fake = install(2)
     device = CudaDevice(1)
-    kernel = device.kernels("training/adam.cu", {})["adam"]
+    launch = launcher(device)
     a, b, out = (device.empty((2, 2), np.float32) for _ in range(3))
 
     def work():
-        kernel(1, 32, np.int32(1), shared_bytes=80 << 10)
+        launch(1, shared_bytes=80 << 10)
         device.gemm(a, b, out)
-        kernel(2, 32, np.int32(2))
+        launch(2)
         device.gemm(out, b, a, accumulate=True, precision="tf32")
 
     device.gemm(a, b, out)  # this one is none of it
@@ -490,7 +507,7 @@ def test_a_capture_with_a_product_is_calls_in_order(install):
         assert np.array_equal(device.read(out), product) and np.array_equal(device.read(a), expected)
     kinds = [entry[1] if entry[0] == "gemm" else entry[2] for entry in fake.log]
     assert kinds == [(1,), "fp32", (2,), "tf32"] * 2
-    device.capture(lambda: kernel(3, 32, np.int32(3)))  # and the next one, without a product, is a graph again
+    device.capture(lambda: launch(3))  # and the next one, without a product, is a graph again
     assert fake.graphs == 1
 
 
@@ -513,11 +530,11 @@ def test_only_launches_and_products_are_captured(install, what):
 def test_an_error_while_capturing_ends_the_capture(install, monkeypatch):
     fake = install()
     device = CudaDevice()
-    kernel = device.kernels("training/adam.cu", {})["adam"]
+    launch = launcher(device)
     with pytest.raises(ZeroDivisionError):
-        device.capture(lambda: (kernel(1, 32, np.int32(1)), 1 // 0))
+        device.capture(lambda: (launch(1), 1 // 0))
     assert fake.captured is None and fake.graphs == 0
-    kernel(1, 32, np.int32(1))
+    launch(1)
     assert len(fake.log) == 1  # it is made, not captured
 
     def refuse(*_, **__):
@@ -526,15 +543,15 @@ def test_an_error_while_capturing_ends_the_capture(install, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(DeviceError, match="found: cudaErrorInvalidValue"):
         patch.setattr(RawKernel, "__call__", refuse)
-        device.capture(lambda: kernel(2, 32, np.int32(2)))
+        device.capture(lambda: launch(2))
     assert fake.captured is None
-    device.capture(lambda: kernel(3, 32, np.int32(3)))()
+    device.capture(lambda: launch(3))()
     assert [entry[2] for entry in fake.log if entry[0] == "launch"] == [(1,), (3,)]
 
 
 def test_engine_names_the_gpu(install, monkeypatch):
     install()
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
     engine, reason = choose_engine("cuda:0", ModelConfig(5, 3, 1))
     assert engine.name == "CUDA kernels on Stand-in H100" and reason == "asked for"
 
@@ -548,7 +565,7 @@ def test_engine_names_the_gpu(install, monkeypatch):
 )  # fmt: skip
 def test_a_precision_needs_its_tensor_cores(install, monkeypatch, precision, major, minor, taken):
     install(major=major, minor=minor)
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
     if taken:
         engine, _ = choose_engine("auto", ModelConfig(5, 3, 1), precision=precision)
         assert precision == "fp32" or engine.name == f"CUDA kernels on Stand-in H100 in {precision}"
@@ -564,10 +581,10 @@ def test_a_precision_needs_its_tensor_cores(install, monkeypatch, precision, maj
 
 def test_reduced_precision_is_of_float32_and_of_a_gpu(install, monkeypatch):
     install()
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: True)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
     with pytest.raises(DeviceError, match="--precision bf16: expected float32 parameters, found float64"):
         choose_engine("cuda", ModelConfig(5, 3, 1), np.float64, "bf16")
-    monkeypatch.setattr("cuchar.engines._has_driver", lambda: False)
+    monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: False)
     with pytest.raises(DeviceError, match=r"found none \(no NVIDIA driver found\); --precision fp32 runs here"):
         choose_engine("auto", ModelConfig(5, 3, 1), precision="bf16")
 
@@ -575,7 +592,6 @@ def test_reduced_precision_is_of_float32_and_of_a_gpu(install, monkeypatch):
 def test_make_gpu_describes_the_gpu_and_times_by_events(install, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.delenv("CUCHAR_GPU_DRY_RUN", raising=False)
-    from cuchar.bench.device_clock import elapsed_ms
     from tools.gpu_stages.device import describe
 
     fake = install()
@@ -583,7 +599,7 @@ def test_make_gpu_describes_the_gpu_and_times_by_events(install, monkeypatch):
     expected |= {"driver_cuda": "12.4", "cuda_runtime": "12.9", "nvrtc": "12.9", "cupy": "14.2.0", "memory_mib": "5120"}
     assert expected.items() <= found.items() and {"driver", "numpy", "python"} <= set(found)
     device = CudaDevice()
-    assert elapsed_ms(device, lambda: fake.note("work")) == 0.25
+    assert device.elapsed_ms(lambda: fake.note("work")) == 0.25
     assert fake.log == [("event", device._stream), "work", ("event", device._stream), "synchronize"]
 
 

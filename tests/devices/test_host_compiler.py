@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import environment
+from support.process import environment
 
 from cuchar.devices import host_compiler
 from cuchar.errors import DeviceError

@@ -13,19 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
+from support.accuracy import EPS, Recording, everything, magnitudes
 from support.central_differences import expect_gradients_of_central_differences
 from support.cpu_fingerprint import digest_of, results
+from support.mutants import KERNELS, chosen, mutant
+from support.problems import SHAPES, as_type, problem
+from support.process import ROOT, environment
 from support.statistics_of_draws import LAWS
-from test_cuda_engine import EPS, SHAPES, Recording, as_type, everything, magnitudes, problem
-from test_kernel_mutations import KERNELS, chosen, mutant
 
-from cuchar import engines
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.emulator.compiler import SANITIZERS, sanitizer_environment
-from cuchar.engines.base import Dropout
+from cuchar.engines import choose
+from cuchar.engines.base import Dropout, Streams, TrainingState
 from cuchar.engines.cpu import engine as cpu_engine
 from cuchar.engines.cpu import library as cpu_library
 from cuchar.engines.cpu.engine import CpuEngine
@@ -155,17 +156,18 @@ def test_twenty_steps_of_training_are_numpys():
     """Adam too, with clipping and decay; the state goes on; float64."""
     model = ModelConfig(30, 40, 2)
     config = TrainConfig(
-        hidden=40, layers=2, steps=9, batch=6, carry_state=True, dropout=0.2, clip=0.5, weight_decay=0.1
+        hidden=40, layers=2, window=9, batch=6, carry_state=True, dropout=0.2, clip=0.5, weight_decay=0.1
     )
     ids = np.random.default_rng(0).integers(30, size=6 * 200)
 
     def train(engine):
         parameters = initialise(model, 0, np.float64)
         adam = Adam(parameters.flat.size, np.float64)
-        learner = engine.learner(config, parameters, adam, engine.zero_state(6), Windows(ids, 6, 9, 9))
+        training = TrainingState(parameters, adam, engine.zero_state(6))
+        learner = engine.learner(config, training, Windows(ids, 6, 9, 9))
         losses, norms = learner.train(0, 1, [0.01] * 20)
-        state = learner.fetch()
-        return losses, norms, parameters.flat, adam.m, adam.v, state.h, state.c
+        learner.fetch()
+        return losses, norms, parameters.flat, adam.m, adam.v, training.state.h, training.state.c
 
     for ours, numpys in zip(train(CpuEngine(model, np.float64)), train(NumpyEngine(model, np.float64)), strict=True):
         np.testing.assert_allclose(ours, numpys, rtol=1e-10, atol=1e-13)
@@ -176,7 +178,7 @@ def test_no_python_runs_while_ctypes_converts_a_samplers_arguments():
     model, parameters, inputs, _, state = problem(20, 9, 2, 3, 4)
     engine, given = CpuEngine(model), []
     single, state = as_type(parameters, state, np.float32)
-    sampler = engine.sampler(engine.fold(single), SampleConfig(), 7, range(3), inputs[-1], state, 0)
+    sampler = engine.sampler(engine.fold(single), SampleConfig(), Streams(7, range(3), inputs[-1], state, 0))
 
     class Library:
         def sample(self, *arguments):
@@ -231,7 +233,7 @@ def test_a_stream_without_finite_logits_has_no_characters():
     parameters["head.bias"][2] = np.inf
     engine = CpuEngine(model)
     sampler = engine.sampler(
-        engine.fold(parameters), SampleConfig(), 0, range(2), np.array([0, 1]), engine.zero_state(2), 0
+        engine.fold(parameters), SampleConfig(), Streams(0, range(2), np.array([0, 1]), engine.zero_state(2), 0)
     )
     assert (sampler.make(3) == -1).all()
 
@@ -280,10 +282,10 @@ def test_a_forked_process_and_python_threads_have_threads_of_their_own(monkeypat
 @pytest.mark.parametrize("engine_of", [NumpyEngine, CpuEngine])
 def test_adam_leaves_all_as_it_is_where_the_norm_is_not_finite(engine_of, wrong):
     """1e25 squared is no float32."""
-    config = TrainConfig(hidden=5, steps=4, batch=3)
+    config = TrainConfig(hidden=5, window=4, batch=3)
     engine, parameters = engine_of(ModelConfig(6, 5, 2)), initialise(ModelConfig(6, 5, 2), 1)
     adam, windows = Adam(parameters.flat.size), Windows(np.arange(90) % 6, 3, 4, 4)
-    learner = engine.learner(config, parameters, adam, engine.zero_state(3), windows)
+    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(3)), windows)
     learner.train(0, 1, [0.1])
     before = [array.copy() for array in (parameters.flat, adam.m, adam.v)]
     learner.gradients.flat[:] = 0
@@ -300,7 +302,7 @@ def test_adam_has_the_same_bits_on_any_number_of_threads(clip, monkeypatch):
         model = ModelConfig(84, 64, 1)
         engine, parameters = CpuEngine(model), initialise(model, 1)
         adam, config = Adam(parameters.flat.size), TrainConfig(hidden=64, layers=1, clip=clip, weight_decay=0.1)
-        learner = engine.learner(config, parameters, adam, engine.zero_state(32), None)
+        learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(32)), None)
         for step in (1, 2, 3):
             learner.gradients.flat[:] = np.random.default_rng(step).normal(0, 0.1, parameters.flat.size)
             norm = learner._update(step, 0.01)
@@ -321,8 +323,8 @@ def test_a_damaged_cache_or_none_costs_a_compilation_and_not_the_engine(tmp_path
     def notice(folder):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
         built_with(monkeypatch, "-O0")
-        engines._say_compiling.cache_clear()  # which is said once a process
-        assert engines.choose_engine("cpu", ModelConfig(2, 1, 1))[0].name == "C++"
+        choose._say_compiling.cache_clear()  # which is said once a process
+        assert choose.choose_engine("cpu", ModelConfig(2, 1, 1))[0].name == "C++"
         return capsys.readouterr().err
 
     (tmp_path / "file").write_text("")
@@ -341,8 +343,8 @@ def test_a_damaged_cache_or_none_costs_a_compilation_and_not_the_engine(tmp_path
 
 
 def fingerprint(folder, *flags, **more):
-    """What tests/cpu_fingerprint.py says of the kernels in a folder."""
-    command = [sys.executable, ROOT / "tests/cpu_fingerprint.py", folder, *flags]
+    """What tests/support/cpu_fingerprint.py says of the kernels in a folder."""
+    command = [sys.executable, ROOT / "tests/support/cpu_fingerprint.py", folder, *flags]
     return subprocess.run(command, capture_output=True, text=True, env=environment() | more, timeout=180)
 
 
@@ -362,7 +364,7 @@ def test_every_compiler_makes_the_same_bits():
     if len(compilers) < 2:
         assert "CI" not in os.environ
         pytest.skip("one compiler alone is here")
-    emulated = [sys.executable, ROOT / "tests/fingerprint.py", KERNELS, "small block"]
+    emulated = [sys.executable, ROOT / "tests/support/fingerprint.py", KERNELS, "small block"]
     of_engine, of_emulator = set(), set()
     for name in compilers:
         of_engine.add(fingerprint(KERNELS, "-O1", CXX=name).stdout)
@@ -371,9 +373,7 @@ def test_every_compiler_makes_the_same_bits():
     assert [len(digest) for digest in (*of_engine, *of_emulator)] == [65, 65]  # one of each
 
 
-FILES = sorted(path.name for path in KERNELS.glob("*_cpu.cpp")) + sorted(
-    path.name for path in KERNELS.glob("cpu_*.hpp")
-)
+FILES = sorted(str(path.relative_to(KERNELS)) for path in KERNELS.glob("cpu/*.[ch]pp"))
 
 
 HARMLESS = (  # signs that may be either, as what they lead to is not used

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 from support.statistics_of_draws import LAWS, chance_of_more
+from support.targets import target_of
 
 from cuchar.config import ModelConfig
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import State
+from cuchar.engines.base import State, Streams
 from cuchar.engines.cuda.engine import CudaEngine
-from cuchar.engines.cuda.regimes import OneBlock, Stepwise, sample_plan
+from cuchar.engines.cuda.regimes import plan_sampling
+from cuchar.engines.cuda.resident import OneBlock
+from cuchar.engines.cuda.stepwise import Stepwise
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError
 from cuchar.generation import generate
@@ -29,9 +32,9 @@ def draw_ids(logits, config, seed, first_stream, position, warps, schedule="forw
     kernel = EmulatedDevice(schedule).kernels("sampling/draw.cu", {"REAL": real, "WARPS": warps})["draw_ids"]
     ids, made, p = np.full(S, -7, np.int32), np.full(S, -7, np.int32), np.full((S, V), np.nan)
     kernel(
-        S, 32 * warps, logits, p, ids, made, np.int32(V), np.int32(config.law == "exp"),
-        np.int32(1 if config.argmax else config.top_k), np.float64(config.coldness), np.float64(config.top_p),
-        np.uint64(seed), np.uint64(first_stream), np.uint64(position),
+        S, 32 * warps, logits=logits, p=p, inputs=ids, made=made, V=V, is_exp=config.law == "exp",
+        top_k=1 if config.argmax else config.top_k, coldness=config.coldness, top_p=config.top_p, seed=seed,
+        first_stream=first_stream, position=position,
     )  # fmt: skip
     return ids, made
 
@@ -119,7 +122,7 @@ SHAPES = [  # V, H, L, S, and the regime
 def test_streams_are_numpys_in_every_schedule(shape):
     V, H, L, S, limits = shape
     parameters = model_of(V, H, L)
-    assert isinstance(sample_plan(parameters.model, "f4", limits), OneBlock if limits is RESIDENT else Stepwise)
+    assert isinstance(plan_sampling(target_of(parameters.model, limits)), OneBlock if limits is RESIDENT else Stepwise)
     engines = [CudaEngine(parameters.model, EmulatedDevice(schedule, limits=limits)) for schedule in SCHEDULES]
     for prime, options in (
         (NOTHING, {"length": 20}),
@@ -151,13 +154,15 @@ def test_calls_of_any_length_make_the_same_and_leave_the_same_state(limits):
     state = State(*np.random.default_rng(0).normal(0, 0.5, (2, 3, S, 16)).astype(np.float32))
 
     def sampler():
-        return engine.sampler(weights, config, 7, range(S), np.array([1, 2, 3]), state, 4)
+        return engine.sampler(weights, config, Streams(7, range(S), np.array([1, 2, 3]), state, 4))
 
     whole, parts = sampler(), sampler()
     expected = whole.make(8)
     assert np.array_equal(np.concatenate([parts.make(count) for count in (3, 1, 4)]), expected)
     numpy_engine = NumpyEngine(parameters.model)
-    numpys = numpy_engine.sampler(numpy_engine.fold(parameters), config, 7, range(S), np.array([1, 2, 3]), state, 4)
+    numpys = numpy_engine.sampler(
+        numpy_engine.fold(parameters), config, Streams(7, range(S), np.array([1, 2, 3]), state, 4)
+    )
     assert np.array_equal(numpys.make(8), expected)
     found, end = whole._tape.get_state(), numpys.state
     for ours, theirs in ((found.h, end.h), (found.c, end.c), (parts._tape.get_state().h, end.h)):

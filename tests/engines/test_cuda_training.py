@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.run_records import contents, interrupt_after, metrics
+from support.run_records import interrupt_after, metrics, records_without_times
+from support.small_runs import DISCIPLINES, SMALL
 from support.tensor_library import TensorLibrary
-from test_training import DISCIPLINES, SMALL
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
@@ -14,6 +14,7 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.base import TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.errors import DeviceError, DivergedError
 from cuchar.interrupts import Interrupted
@@ -33,8 +34,8 @@ OPTIONS = {"dropout": 0.3, "clip": 0.05, "weight_decay": 0.1}
         replace(TWENTY, **OPTIONS, schedule="step", carry_state=True),
         replace(TWENTY, hidden=96, layers=2, batch=8, carry_state=True, **OPTIONS, schedule="cosine"),
         replace(TWENTY, hidden=72, layers=3, batch=8, stride=5, **OPTIONS, schedule="step"),
-        replace(TWENTY, hidden=72, layers=2, batch=8, steps=16, carry_state=True, **OPTIONS, schedule="cosine"),
-        replace(TWENTY, hidden=72, layers=3, batch=8, steps=8, stride=5, **OPTIONS, schedule="step"),
+        replace(TWENTY, hidden=72, layers=2, batch=8, window=16, carry_state=True, **OPTIONS, schedule="cosine"),
+        replace(TWENTY, hidden=72, layers=3, batch=8, window=8, stride=5, **OPTIONS, schedule="step"),
     ],
     ids=[
         "resident windows", "resident carried", "stepwise carried", "stepwise windows", "persistent carried",
@@ -43,7 +44,7 @@ OPTIONS = {"dropout": 0.3, "clip": 0.05, "weight_decay": 0.1}
 )  # fmt: skip
 def test_losses_of_twenty_steps_are_the_numpy_engines(config, tmp_path, monkeypatch, request):
     if "stepwise" in request.node.callspec.id:
-        monkeypatch.setattr("cuchar.engines.cuda.regimes.persistent_plan", lambda *_: None)
+        monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)
     if "persistent" in request.node.callspec.id:
         on(monkeypatch, limits=Limits(90, 10, 232_448))
     for device in ("emulate", "cpu"):
@@ -67,14 +68,14 @@ def test_resumed_run_ends_as_the_uninterrupted_one(registers, discipline, text, 
     on(monkeypatch, limits=Limits(90, 132, 232_448, registers))
     config = replace(DISCIPLINES[discipline], epochs=1, sample_every=20, save_every=25)
     start_run([text], config, out=tmp_path / "whole", device="emulate")
-    expected = contents(tmp_path / "whole")
+    expected = records_without_times(tmp_path / "whole")
     for step in (3, 28):
         out = tmp_path / f"{step}"
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             interrupt_after(patch, step, Interrupted(2))
             start_run([text], config, out=out, device="emulate")
         resume_run(out, device="emulate")
-        assert contents(out) == expected, step
+        assert records_without_times(out) == expected, step
 
 
 def test_a_chunk_of_steps_leaves_the_same_bits_as_one_at_a_time(text, tmp_path, monkeypatch):
@@ -82,7 +83,7 @@ def test_a_chunk_of_steps_leaves_the_same_bits_as_one_at_a_time(text, tmp_path, 
     for seconds in (0, 1000):  # one step a call; or as many as there are, most of them captured together
         monkeypatch.setattr("cuchar.engines.cuda.learner.CHUNK_SECONDS", seconds)
         start_run([text], config, out=tmp_path / f"{seconds}", device="emulate")
-    assert contents(tmp_path / "0") == contents(tmp_path / "1000")
+    assert records_without_times(tmp_path / "0") == records_without_times(tmp_path / "1000")
 
 
 def test_a_checkpoint_goes_to_another_engine_and_back(text, tmp_path):
@@ -109,13 +110,13 @@ def test_divergence_names_the_step_and_changes_nothing_after_it(registers, text,
     engine = CudaEngine(model, EmulatedDevice(limits=limits))
     parameters = initialise(model, 0)
     adam = Adam(parameters.flat.size)
-    windows = Windows(corpus.ids, config.batch, config.steps, config.window_stride)
-    learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
+    windows = Windows(corpus.ids, config.batch, config.window, config.window_stride)
+    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
     learner.train(0, 1, [0.01] * 3)
     learner.fetch()
     good = parameters.flat.copy()
     parameters.flat[-1] = np.nan  # a head bias: the loss is not finite from here on
-    learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
+    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
     before = adam.m.copy()
     losses, norms = learner.train(3, 4, [0.01] * 5)
     assert len(losses) == len(norms) == 1 and np.isnan(losses[0])
@@ -153,8 +154,8 @@ def test_memory_needed_is_what_is_allocated(options, text, monkeypatch):
     config, ids = replace(SMALL, **options), load_corpus([text]).ids
     model = ModelConfig(29, config.hidden, config.layers)
     engine, parameters = CudaEngine(model, device), initialise(model, 0)
-    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.steps, config.steps)
-    engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
+    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.window, config.window)
+    engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
     assert said == [sum(array.nbytes for array in allocated)]
 
 
@@ -168,12 +169,12 @@ def test_memory_needed_has_room_for_what_is_rounded_for_a_library(shared_bytes, 
     config, ids = replace(SMALL, hidden=80, layers=2, precision=precision), load_corpus([text]).ids
     model = ModelConfig(30, config.hidden, config.layers)  # of even numbers, which fill whole words
     engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
-    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.steps, config.steps)
-    learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
+    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.window, config.window)
+    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
     learner.train(0, 1, [0.01] * 2)
     operands = {operand.dtype.type for _, *both in device.products for operand in both}
     assert operands == {np.float32 if precision == "tf32" else np.uint16}
-    H, B, N = config.hidden, config.batch, config.batch * config.steps
+    H, B, N = config.hidden, config.batch, config.batch * config.window
     of_steps = 4 * N * H + 8 * H * H + 5 * B * H  # the stepwise regime's products in the recurrence have them
     more = 2 * of_steps if shared_bytes and precision != "tf32" else 0
     assert said == [sum(array.nbytes for array in allocated) + more]

@@ -7,7 +7,7 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import State
+from cuchar.engines.base import State, Streams, TrainingState
 from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
@@ -99,19 +99,19 @@ def test_parameters_and_streams_that_do_not_fit_are_named(engine_of):
         (np.full(4, 5), state(), "inputs: expected ids from 0 to 4"),
     ):
         with pytest.raises(ShapeError, match=message):
-            engine.sampler(engine.fold(parameters), SampleConfig(), 0, range(4), ids, before, 0)
+            engine.sampler(engine.fold(parameters), SampleConfig(), Streams(0, range(4), ids, before, 0))
 
 
 def test_moments_and_texts_that_do_not_fit_are_named(engine_of):
     engine, parameters = engine_of(MODEL), initialise(MODEL, 0)
-    config, size = TrainConfig(hidden=3, steps=6, batch=4), parameters.flat.size
+    config, size = TrainConfig(hidden=3, window=6, batch=4), parameters.flat.size
     windows = Windows(np.zeros(100, np.uint8), 4, 6, 6)
     for adam in (Adam(size + 1), Adam(size, np.float64)):
         with pytest.raises(ShapeError, match=rf"Adam: expected \({size},\) float32, found \("):
-            engine.learner(config, parameters, adam, state(), windows)
+            engine.learner(config, TrainingState(parameters, adam, state()), windows)
     outside = Windows(np.full(100, 5, np.uint8), 4, 6, 6)
     with pytest.raises(ShapeError, match="expected ids from 0 to 4, found 5 to 5"):
-        engine.learner(config, parameters, Adam(size), state(), outside).train(0, 1, [0.1])
+        engine.learner(config, TrainingState(parameters, Adam(size), state()), outside).train(0, 1, [0.1])
 
 
 def test_weights_of_another_model_are_not_given_to_cpp():
@@ -120,7 +120,7 @@ def test_weights_of_another_model_are_not_given_to_cpp():
     weights = other.fold(initialise(other.model, 0))
     for call in (
         lambda: engine.forward(weights, IDS, state()),
-        lambda: engine.sampler(weights, SampleConfig(), 0, range(4), IDS[0], state(), 0),
+        lambda: engine.sampler(weights, SampleConfig(), Streams(0, range(4), IDS[0], state(), 0)),
     ):
         with pytest.raises(ShapeError, match=r"weights: expected \(\d+,\) float32, found \(\d+,\) float32"):
             call()

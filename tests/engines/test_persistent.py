@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
+from support.accuracy import everything, expect_accuracy
 from support.central_differences import expect_gradients_of_central_differences
-from test_cuda_engine import as_type, everything, expect_accuracy, expect_pairs, problem
+from support.problems import as_type, expect_pairs, problem
+from support.process import ROOT, environment
+from support.targets import target_of
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
@@ -16,10 +18,11 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice, sanitizer_environment
-from cuchar.engines.base import Dropout
+from cuchar.engines.base import Dropout, TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
-from cuchar.engines.cuda.regimes import make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.target import Window
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError
 from cuchar.parameters import Parameters
@@ -37,12 +40,12 @@ SHAPES = [  # H, L, B, T: every pair of two sizes; KiB
 
 @pytest.fixture(autouse=True)
 def never_resident(monkeypatch):
-    monkeypatch.setattr("cuchar.engines.cuda.regimes.resident_plan", lambda *_: None)
+    monkeypatch.setattr("cuchar.engines.cuda.resident.plan_window", lambda *_: None)
 
 
 def plan(shape, limits, dtype=np.float32):
     V, H, L, B, T = shape
-    found = make_plan(ModelConfig(V, H, L), T, B, dtype, limits)
+    found = plan_window(target_of(ModelConfig(V, H, L), limits, dtype), Window(T, B))
     assert isinstance(found, Persistent)
     return found
 
@@ -169,9 +172,11 @@ def test_a_wait_in_vain_leaves_the_parameters_as_they_were(monkeypatch, tmp_path
     V, H, L, B, T = SMALL
     single = as_type(parameters, problem(*SMALL)[4], np.float32)
     ids = np.random.default_rng(0).integers(V, size=B * (2 * T + 1)).astype(np.uint8)
-    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B)
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B)
     engine = CudaEngine(model, EmulatedDevice(limits=CROWDED))
-    learner = engine.learner(config, single[0], Adam(parameters.flat.size), single[1], Windows(ids, B, T, T))
+    learner = engine.learner(
+        config, TrainingState(single[0], Adam(parameters.flat.size), single[1]), Windows(ids, B, T, T)
+    )
     before = single[0].flat.copy()
     with pytest.raises(DeviceError, match="waited in vain"):
         learner.train(0, 1, [0.1, 0.1])
@@ -237,42 +242,12 @@ def expect_notice(expected):
 
 
 SEEDS = 200
-# H, L, multiprocessors, in turns: two blocks a stage and three stages, or either; and blocks of several warps, both ways
-SANITIZED = [(9, 2, 6), (9, 1, 2), (8, 2, 3), (9, 1, 2), (8, 2, 3), (25, 1, 2)]
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_persistent import *
-from cuchar.engines.cuda.tape import Backward
-import cuchar.engines.cuda.regimes
-kernel_sources.kernel_folder = lambda: Path(sys.argv[1])
-cuchar.engines.cuda.regimes.resident_plan = lambda *_: None
-plans = set()
-for number, (H, L, multiprocessors) in enumerate(SANITIZED):
-    limits = Limits(90, multiprocessors, 950 if H < 10 else 2400)
-    device, shape = EmulatedDevice("shuffled", 0, "thread", limits), (3, H, L, 3, 2)
-    model, parameters, inputs, targets, state = problem(*shape)
-    single, state = as_type(parameters, state, np.float32)
-    engine = CudaEngine(model, device)
-    engine.loss_and_gradients(single, inputs, targets, state, Parameters(model))
-    tape, kernels, weights = engine._tape(2, 3, False), engine.launches_for(2, 3, False), engine.fold(single)
-    backward = Backward(device, model, 2, 3, engine.dtype, 1)
-    backward.dh[...] = 1
-    for seed in range(number, int(sys.argv[2]), len(SANITIZED)):
-        device._seed = seed
-        kernels.forward(weights, tape)
-        kernels._recurrence.backward(weights, tape, backward, None)
-    found = plan(shape, limits)
-    plans |= {(launch.blocks, launch.parts, launch.threads) for launch in (found.forward, found.backward)}
-print(sorted(plans))
-"""
 
 
 def thread_sanitizer(folder, seeds):
     env = environment() | sanitizer_environment("thread") | {"OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, str(folder), str(seeds)]
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    command = [sys.executable, ROOT / "tests/support/persistent_flags.py", folder, str(seeds)]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 def test_flags_are_clean_under_thread_sanitizer_over_many_seeds():

@@ -2,23 +2,24 @@
 
 import numpy as np
 import pytest
+from support.problems import problem
 from support.rounding import PRECISIONS
 from support.rounding_engine import PRODUCTS, RoundingEngine
+from support.rounding_errors import ratios, results
+from support.targets import target_of
 from support.tensor_library import TensorLibrary
-from test_cuda_engine import as_type, problem
 
-from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.base import Dropout
-from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
-from cuchar.engines.cuda.regimes import Stepwise, make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.stepwise import Stepwise
+from cuchar.engines.cuda.target import Window
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters
 
-EPS = float(np.finfo(np.float32).eps)
 SHAPES = [
     (20, 33, 2, 5, 6),
     (600, 16, 1, 3, 4),
@@ -30,43 +31,6 @@ SHAPES = [
 ]  # V, H, L, B, T
 FORTY = Limits(90, 40, 232_448)
 SCHEDULES = ("forward", "reverse", "shuffled")
-
-
-def results(engine, parameters, state, inputs, targets, dropout):
-    """Loss, state, gradients and what the products took, by name."""
-    gradients = Parameters(engine.model, engine.dtype)
-    gradients.flat[:] = np.nan  # every one must be written
-    loss, after = engine.loss_and_gradients(parameters, inputs, targets, state, gradients, dropout)
-    found = {"loss": np.array([loss]), "c": after.c, **dict(gradients.items())}
-    if isinstance(engine, RoundingEngine):
-        return found | engine.tape
-    tape, read = engine._tape(*inputs.shape, dropout is not None), engine.device.read
-    return found | {"h": read(tape.h), "dlogits": read(tape.logits).reshape(inputs.size, -1), "das": read(tape.gates)}
-
-
-def ratios(precision, shape, devices, reference_precision=None, plain=(), ulps=4):
-    """Of every result of the kernels, the same on all devices: the error, by the bound; as norms.
-
-    The bound is twice the error that the same arithmetic has in NumPy's float32, and a few ulp of the sums' terms.
-    """
-    model, parameters, inputs, targets, state = problem(*shape)
-    dropout = Dropout(0.4, 3, 9)
-    single = (*as_type(parameters, state, np.float32), inputs, targets, dropout)
-    ours, *others = (results(CudaEngine(model, device, precision=precision), *single) for device in devices)
-    options = {"plain": plain, "followed": {name: ours[name] for name in ("h", "dlogits", "das")}}
-    scale = LossScaling().scale if precision == "fp16" else 1.0
-    exact, numpys = (
-        results(RoundingEngine(model, reference_precision or precision, dtype, scale, **options), *single)
-        for dtype in (np.float64, np.float32)
-    )
-    das, dlogits = (np.abs(ours[name]).astype(float) for name in ("das", "dlogits"))
-    terms = {f"lstm.bias_l{layer}": da.sum(axis=(0, 1)) / scale for layer, da in enumerate(das)}
-    terms["head.bias"] = dlogits.sum(axis=0) / scale
-    for name, expected in exact.items():
-        assert all(np.array_equal(ours[name], other[name]) for other in others), f"{name} depends on the schedule"
-        error, numpys_error = (np.linalg.norm(found[name] - expected) for found in (ours, numpys))
-        bound = 2 * numpys_error + ulps * EPS * np.linalg.norm(terms.get(name, expected))
-        yield name, error / bound if bound else float(error > 0)
 
 
 def test_the_reference_without_rounding_is_the_numpy_engine():
@@ -85,7 +49,7 @@ def test_the_reference_without_rounding_is_the_numpy_engine():
 def regime(request, monkeypatch):
     """The one that the kernels of a test are of."""
     if request.param == "stepwise":
-        monkeypatch.setattr("cuchar.engines.cuda.regimes.persistent_plan", lambda *_: None)
+        monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)
     return request.param
 
 
@@ -94,7 +58,7 @@ def regime(request, monkeypatch):
 def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape, regime):
     V, H, L, B, T = shape
     assert isinstance(
-        make_plan(ModelConfig(V, H, L), T, B, np.float32, FORTY, precision),
+        plan_window(target_of(ModelConfig(V, H, L), FORTY, np.float32, precision), Window(T, B)),
         Persistent if regime == "persistent" else Stepwise,
     )
     for name, ratio in ratios(precision, shape, [EmulatedDevice(of, limits=FORTY) for of in SCHEDULES]):

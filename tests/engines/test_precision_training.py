@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
+from support.process import ROOT, environment
 from support.rounding import PRECISIONS
 from support.rounding_engine import RoundingEngine, train
-from support.run_records import contents, interrupt_after
-from test_training import SMALL
+from support.run_records import interrupt_after, records_without_times
+from support.small_runs import SMALL
 
 from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
@@ -20,6 +20,7 @@ from cuchar.checkpoint import read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.base import TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.errors import DivergedError
 from cuchar.interrupts import Interrupted
@@ -27,7 +28,7 @@ from cuchar.parameters import initialise
 from cuchar.runs import resume_run, start_run
 
 TEXT_10K = "data/shakespeare_10K.txt"
-TINY = TrainConfig(hidden=5, layers=2, steps=4, batch=3, precision="fp16")
+TINY = TrainConfig(hidden=5, layers=2, window=4, batch=3, precision="fp16")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_300_steps_end_where_fp32s_do():
 
     def end(precision):
         environ = environment() | {"OPENBLAS_NUM_THREADS": "1"}  # its matrices are small
-        command = [sys.executable, ROOT / "tests/rounding_engine.py", TEXT_10K, precision, "300"]
+        command = [sys.executable, ROOT / "tests/support/rounding_engine.py", TEXT_10K, precision, "300"]
         run = subprocess.run(command, env=environ, cwd=ROOT, check=True, capture_output=True, text=True)
         losses = json.loads(run.stdout)
         assert losses[0] > 4 and len(losses) == 300
@@ -60,7 +61,7 @@ def test_300_steps_end_where_fp32s_do():
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_twenty_steps_on_the_emulator_are_those_of_rounded_operands(precision, corpus):
     """They differ where float32's error carries an operand over a tie: far less than from steps that do not round."""
-    config, model = TrainConfig(hidden=32, batch=8, steps=16), ModelConfig(len(corpus.vocabulary), 32, 2)
+    config, model = TrainConfig(hidden=32, batch=8, window=16), ModelConfig(len(corpus.vocabulary), 32, 2)
     of_fp32, expected = (
         train(RoundingEngine(model, of, np.float32, scale_of(of)), config, corpus.ids, 20) for of in ("fp32", precision)
     )
@@ -110,7 +111,7 @@ def test_gradients_do_not_depend_on_a_scale_that_fits(corpus):
     ],
 )
 def test_good_steps_double_the_scale(before, steps, after, corpus):
-    small = replace(TINY, lr=1e-9, steps=24, batch=24)  # a mean over so many that 2^24 fits
+    small = replace(TINY, lr=1e-9, window=24, batch=24)  # a mean over so many that 2^24 fits
     assert train(engine_of(small, corpus), small, corpus.ids, steps, before)[3] == after
 
 
@@ -123,7 +124,7 @@ def test_gradients_that_overflow_at_scale_1_end_training(corpus):
     parameters["lstm.weight_hh_l1"][...] = 60_000
     adam, before = Adam(parameters.flat.size), parameters.flat.copy()
     adam.scaling = LossScaling(4.0)
-    learner = engine.learner(TINY, parameters, adam, engine.zero_state(3), windows)
+    learner = engine.learner(TINY, TrainingState(parameters, adam, engine.zero_state(3)), windows)
     losses, norms = learner.train(0, 1, [0.1] * 9)
     learner.fetch()
     assert losses == pytest.approx([np.log(len(corpus.vocabulary))] * 3)
@@ -140,14 +141,14 @@ def test_resumed_run_ends_as_the_uninterrupted_one(text, tmp_path, monkeypatch):
     monkeypatch.setattr("cuchar.training.Adam", scaled_adam(2.0**40))  # so that the first save comes while it is halved
     config = replace(SMALL, epochs=1, dropout=0.2, carry_state=True, max_steps=26, save_every=15, precision="fp16")
     start_run([text], config, out=tmp_path / "whole", device="emulate")
-    expected = contents(tmp_path / "whole")
+    expected = records_without_times(tmp_path / "whole")
     for step in (3, 18):
         out = tmp_path / f"{step}"
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             interrupt_after(patch, step, Interrupted(2))
             start_run([text], config, out=out, device="emulate")
         resume_run(out, device="emulate")
-        assert contents(out) == expected, step
+        assert records_without_times(out) == expected, step
     stored = read_checkpoint(tmp_path / "whole").run["loss_scaling"]
     assert 2**10 < stored["scale"] < 2**40 and 0 < stored["good_steps"] < 26
 

@@ -1,21 +1,26 @@
 """Which kernels are taken for which sizes, and how much memory they need."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from support.targets import A100, H100, T4, V100, target_of
 
 from cuchar.config import ModelConfig
 from cuchar.devices.device import Limits
+from cuchar.engines.cuda import persistent
+from cuchar.engines.cuda.head import one_pass_head
 from cuchar.engines.cuda.memory import bytes_needed, expect_memory
-from cuchar.engines.cuda.persistent import FLAG_WORDS, Persistent, divisions, persistent_plan
-from cuchar.engines.cuda.regimes import OneBlock, Resident, Stepwise, draw_warps, make_plan, one_pass_head, sample_plan
+from cuchar.engines.cuda.persistent import FLAG_WORDS, Persistent, divisions
+from cuchar.engines.cuda.regimes import plan_sampling, plan_window
+from cuchar.engines.cuda.resident import OneBlock, Resident
+from cuchar.engines.cuda.stepwise import Stepwise, draw_warps
+from cuchar.engines.cuda.target import Window
 from cuchar.errors import DeviceError
-
-H100, A100, V100 = Limits(90, 132, 232_448), Limits(80, 108, 166_912), Limits(70, 80, 98_304)
-T4 = Limits(75, 40, 65_536)
 
 
 def plan(V, H, L, B=32, T=32, limits=H100, dtype=np.float32):
-    return make_plan(ModelConfig(V, H, L), T, B, dtype, limits)
+    return plan_window(target_of(ModelConfig(V, H, L), limits, dtype), Window(T, B))
 
 
 def test_the_notebooks_model_is_resident_on_an_h100_in_clusters_of_two():
@@ -61,8 +66,8 @@ def test_volta_holds_less_as_its_copies_pass_through_registers():
 def test_tensor_cores_hold_16_bit_weights_of_larger_models_but_none_in_one_block():
     for precision in ("tf32", "bf16", "fp16"):
         model, wide = ModelConfig(84, 64, 2), ModelConfig(84, 1024, 1)
-        assert isinstance(make_plan(model, 32, 32, np.float32, H100, precision), Persistent)
-        found = make_plan(wide, 32, 32, np.float32, H100, precision)
+        assert isinstance(plan_window(target_of(model, H100, np.float32, precision), Window(32, 32)), Persistent)
+        found = plan_window(target_of(wide, H100, np.float32, precision), Window(32, 32))
         assert isinstance(found, Stepwise if precision == "tf32" else Persistent), found
 
 
@@ -74,14 +79,16 @@ def test_tensor_cores_hold_16_bit_weights_of_larger_models_but_none_in_one_block
     ],
 )  # fmt: skip
 def test_sampling_is_resident_where_one_block_holds_the_model(V, H, L, threads):
-    found = sample_plan(ModelConfig(V, H, L), "f4", H100)
+    found = plan_sampling(target_of(ModelConfig(V, H, L), H100))
     assert isinstance(found, Stepwise if threads is None else OneBlock)
     assert threads is None or found.threads == threads
 
 
 def test_sampling_is_resident_as_far_as_shared_memory_goes():
     def last_taken(H, limits):
-        return max(V for V in range(2, 514) if isinstance(sample_plan(ModelConfig(V, H, 1), "f4", limits), OneBlock))
+        return max(
+            V for V in range(2, 514) if isinstance(plan_sampling(target_of(ModelConfig(V, H, 1), limits)), OneBlock)
+        )
 
     assert last_taken(64, T4) == 192 and last_taken(64, V100) == 320 and last_taken(64, A100) == 512
 
@@ -120,16 +127,16 @@ def test_2x512_is_spread_over_a_whole_h100():
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_of_the_divisions_that_fit_each_direction_takes_the_one_of_fewest_clocks(direction, precision):
     for V, H, L, B in ((68, 512, 2, 50), (5, 96, 3, 13), (5, 9, 2, 6)):
-        of = ModelConfig(V, H, L), B, 4, H100, precision
-        clocks = {launch: clocks for clocks, launch in divisions(direction, *of)}
+        of = target_of(ModelConfig(V, H, L), precision=precision)
+        clocks = {launch: clocks for clocks, launch in divisions(direction, of, B)}
         assert len(clocks) > 10  # of many
-        assert clocks[getattr(persistent_plan(*of), direction)] == min(clocks.values())
+        assert clocks[getattr(persistent.plan_window(of, Window(32, B)), direction)] == min(clocks.values())
 
 
 def test_what_fits_one_direction_alone_is_no_plan():
-    of, little = (ModelConfig(68, 512, 2), 50, 4), Limits(90, 132, 16_384)
-    fitting = [[*divisions(direction, *of, little)] for direction in ("forward", "backward")]
-    assert fitting[0] and not fitting[1] and persistent_plan(*of, little) is None
+    of = target_of(ModelConfig(68, 512, 2), Limits(90, 132, 16_384))
+    fitting = [[*divisions(direction, of, 50)] for direction in ("forward", "backward")]
+    assert fitting[0] and not fitting[1] and persistent.plan_window(of, Window(50, 50)) is None
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 2, 3, 7, 14, 40, 108, 132])  # parts of a GPU, too
@@ -138,7 +145,7 @@ def test_never_more_blocks_than_multiprocessors(multiprocessors, L):
     limits, stages = Limits(90, multiprocessors, 232_448), 2 * L - 1
     for H in (1, 30, 100, 128, 257, 512, 1000, 2000):
         for B in (1, 3, 50, 700):
-            found = persistent_plan(ModelConfig(84, H, L), B, 4, limits)
+            found = persistent.plan_window(target_of(ModelConfig(84, H, L), limits), Window(32, B))
             if found is None:
                 continue
             for launch in (found.forward, found.backward):
@@ -160,10 +167,11 @@ def test_head_in_one_pass_for_a_few_hundred_characters(V, one_pass):
 
 
 def test_memory_error_names_a_batch_that_fits():
-    model, free = ModelConfig(84, 512, 2), 100 << 20
+    target, free = target_of(ModelConfig(84, 512, 2), Limits(80, 1, 0)), 100 << 20
+    launches = SimpleNamespace(splits=1, flags=0, copies=False)
 
     def needed(batch):
-        return bytes_needed(model, 50, batch, np.float32, 1, False, 0, 10, 5_000_000)
+        return bytes_needed(target, Window(50, batch), launches, 10, 5_000_000)
 
     expect_memory(needed(30), needed(30), needed(1), 30)
     with pytest.raises(DeviceError) as error:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.base import Streams
 from cuchar.engines.cuda.engine import CudaEngine
-from cuchar.engines.cuda.regimes import draw_warps
+from cuchar.engines.cuda.stepwise import draw_warps
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.evaluation import Score, chunk_losses, stream_losses, window_losses
 from cuchar.generation import generate
@@ -22,7 +23,7 @@ def trained(request):
     """Ids, and a model that has learnt something of them."""
     ids = (np.cumsum(np.random.default_rng(1).choice([1, 2, 9], 20_000, p=[0.7, 0.2, 0.1])) % V).astype(np.uint8)
     engine = NumpyEngine(ModelConfig(V, request.param, 2))
-    return ids, train(engine, TrainConfig(hidden=request.param, batch=8, steps=16, lr=0.01), ids, 40)[1]
+    return ids, train(engine, TrainConfig(hidden=request.param, batch=8, window=16, lr=0.01), ids, 40)[1]
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_calls_of_any_length_make_the_same(trained, engines):
     found = []
     for counts in ((9,), (1, 5, 3)):
         state, ids = engine.zero_state(len(streams)), np.arange(len(streams)) % V
-        sampler = engine.sampler(engine.fold(parameters), law, 7, streams, ids, state, 0)
+        sampler = engine.sampler(engine.fold(parameters), law, Streams(7, streams, ids, state, 0))
         found.append(np.concatenate([sampler.make(count) for count in counts]))
     assert np.array_equal(*found)
 
@@ -92,9 +93,9 @@ def test_draws_of_the_same_logits_are_numpys(device, options, size):
     ids, made = device.empty((S,), np.int32), device.empty((S,), np.int32)
     device.write(on_device, logits)
     kernel(
-        S, 32 * warps, on_device, p, ids, made, np.int32(size), np.int32(config.law == "exp"),
-        np.int32(1 if config.argmax else config.top_k), np.float64(config.coldness), np.float64(config.top_p),
-        np.uint64(1), np.uint64(2), np.uint64(3),
+        S, 32 * warps, logits=on_device, p=p, inputs=ids, made=made, V=size, is_exp=config.law == "exp",
+        top_k=1 if config.argmax else config.top_k, coldness=config.coldness, top_p=config.top_p, seed=1,
+        first_stream=2, position=3,
     )  # fmt: skip
     expected = draw(logits, config, uniforms(1, range(2, 2 + S), range(3, 4))[0])
     assert np.array_equal(device.read(made), expected) and np.array_equal(device.read(ids), expected)

@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from support.targets import target_of
 
 from cuchar.config import ModelConfig
 from cuchar.engines.base import Dropout
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
-from cuchar.engines.cuda.regimes import Resident, Stepwise, make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.resident import Resident
+from cuchar.engines.cuda.stepwise import Stepwise
+from cuchar.engines.cuda.target import Window
 from tools.gpu_stages.reference import accuracy, outcome
 from tools.gpu_stages.shapes import DOUBLE, PERSISTENT, RESIDENT, STEPWISE
 
@@ -30,7 +34,7 @@ def test_float64_gradients_are_numpys(shape, device):
 )
 def test_shapes_are_of_the_regime_that_they_stand_for(shape, regime, device):
     V, H, L, B, T = shape
-    assert isinstance(make_plan(ModelConfig(V, H, L), T, B, np.float32, device.limits), regime)
+    assert isinstance(plan_window(target_of(ModelConfig(V, H, L), device.limits), Window(T, B)), regime)
 
 
 @pytest.mark.parametrize("shape", [RESIDENT[0], PERSISTENT[0], STEPWISE[0]], ids=str)

@@ -9,7 +9,7 @@ import pytest
 from support.products import OPERATIONS, product
 from support.rounding import PRECISIONS
 from support.rounding_engine import train
-from test_precision import ratios
+from support.rounding_errors import ratios
 
 from cuchar.adam import LossScaling
 from cuchar.config import ModelConfig, TrainConfig
@@ -58,7 +58,7 @@ def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape, de
 def test_scales_that_overflow_are_halved(device):
     if is_refused("fp16", device):
         return
-    config = TrainConfig(hidden=SCALED_HIDDEN, steps=4, batch=3, precision="fp16")
+    config = TrainConfig(hidden=SCALED_HIDDEN, window=4, batch=3, precision="fp16")
     ids = np.random.default_rng(0).integers(TRAINED_V, size=2000, dtype=np.uint8)
     engine = CudaEngine(ModelConfig(TRAINED_V, SCALED_HIDDEN, 2), device, precision="fp16")
     losses, norms, parameters, scaling = train(engine, config, ids, 40, LossScaling(2.0**30, 7))

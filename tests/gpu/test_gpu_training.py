@@ -6,7 +6,7 @@ import pytest
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import State
+from cuchar.engines.base import State, TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError
@@ -79,9 +79,9 @@ def test_replayed_graphs_leave_the_bytes_of_plain_launches(ids, device):
 
 def learner_of(config, ids, device, state=None):
     parameters = initialise(ModelConfig(V, config.hidden, config.layers), 0)
-    engine, windows = engine_of(config, device), Windows(ids, config.batch, config.steps, config.steps)
+    engine, windows = engine_of(config, device), Windows(ids, config.batch, config.window, config.window)
     adam, state = Adam(parameters.flat.size), state or engine.zero_state(config.batch)
-    return engine.learner(config, parameters, adam, state, windows), parameters
+    return engine.learner(config, TrainingState(parameters, adam, state), windows), parameters
 
 
 @pytest.mark.parametrize("diverging", [1, 3] if dry_run() else [1, 3, 18])
@@ -108,7 +108,7 @@ class Unallocating(Uncaptured):
 
 
 def test_too_little_memory_is_said_before_anything_is_allocated(hidden, ids, device):
-    config = TrainConfig(hidden=hidden, batch=1 << 30, steps=64)
+    config = TrainConfig(hidden=hidden, batch=1 << 30, window=64)
     nothing = np.broadcast_to(np.zeros((), np.float32), (2, config.batch, hidden))
     free = device.free_bytes()
     with pytest.raises(DeviceError, match=r"--batch 1073741824: expected .* MiB of device memory.* would fit"):

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, environment
+from support.process import ROOT, environment
 
 from cuchar.devices.emulator import sanitizer_environment
 
@@ -25,6 +25,6 @@ SMALL = (
 @pytest.mark.parametrize("sanitize", ["address", "thread"])
 def test_kernels_are_clean(sanitize, workload):
     env = environment() | sanitizer_environment(sanitize) | {"OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "tests/fingerprint.py", ROOT / "kernels", workload, sanitize, "shuffled"]
+    command = [sys.executable, ROOT / "tests/support/fingerprint.py", ROOT / "kernels", workload, sanitize, "shuffled"]
     run = subprocess.run(command, capture_output=True, text=True, env=env)
     assert run.returncode == 0 and len(run.stdout) == 65, run.stderr[:3000]

@@ -111,7 +111,7 @@ def multiplied(precision, a, b, c):
         for (int i = 0; i < 4; ++i) d[4 * threadIdx.x + i] = mine[i];
     """
     kernel = compiled(body, "const unsigned* a, const unsigned* b, float* d")
-    kernel(1, 32, words_of(a, of_a, precision), words_of(b, of_b, precision), d)
+    kernel(1, 32, a=words_of(a, of_a, precision), b=words_of(b, of_b, precision), d=d)
     result = np.full((16, 8), np.nan)
     for i, (row, column) in enumerate(of_d):
         result[row, column] = d[:, i]
@@ -172,6 +172,6 @@ def test_an_mma_that_lanes_miss_is_found_out(body, message):
         f"float d[4] = {{}}; unsigned a[4] = {{}}, b[2] = {{}};\n{body}\nout[threadIdx.x] = d[0];", "float* out"
     )
     with pytest.raises(DeviceError, match=message):
-        kernel(1, 32, np.empty(32, np.float32))
+        kernel(1, 32, out=np.empty(32, np.float32))
     with pytest.raises(DeviceError, match="whole warps"):
-        kernel(1, 33, np.empty(33, np.float32))
+        kernel(1, 33, out=np.empty(33, np.float32))

@@ -8,15 +8,16 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
-from support.products import OPERATIONS, product
+from support.mutants import KERNELS, mutant, sites
+from support.process import ROOT, environment
+from support.products import OPERATIONS, product, products_of
+from support.round_kernel import HALVES, round_is_right
 from support.rounding import PRECISIONS, bits_of, rounded
 from support.tensor_library import TensorLibrary
-from test_kernel_mutations import mutant, sites
 
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.cuda.gemm import LibraryGemm, TensorGemm, gemm_of, prepared
+from cuchar.engines.cuda.gemm import LibraryGemm, PlainGemm, TensorGemm, gemm_of
 from cuchar.errors import ShapeError
 
 SIZES = [  # M, N, K
@@ -61,7 +62,7 @@ def test_matrices_that_are_not_aligned():
         buffer[1 : 1 + 7 * 8].reshape(7, 8),
         device.empty((33, 7), np.float32),
     )
-    TensorGemm(device, "fp16")(a, b, out, tb=True)
+    TensorGemm(products_of(device, "fp16"))(a, b, out, tb=True)
     assert np.array_equal(out, a @ b.T)
 
 
@@ -69,48 +70,10 @@ def test_sizes_that_do_not_go_together():
     device = EmulatedDevice()
     a, b, out = (device.empty(shape, np.float32) for shape in ((2, 3), (3, 4), (2, 4)))
     with pytest.raises(ShapeError, match=r"expected \(2, 3\) and \(4, 3\), found \(2, 3\) and \(3, 4\)"):
-        TensorGemm(device, "bf16")(a, b, out, tb=True)
+        TensorGemm(products_of(device, "bf16"))(a, b, out, tb=True)
 
 
 # ---- By a library ----
-
-EDGES = np.array(  # ties to even and away from it, numbers that become 0, subnormal or infinite, and what is no number
-    [
-        0.0, -0.0, 1.0, 1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-11, 1 + 3 * 2.0**-11, -1 - 2.0**-8, 1 + 2.0**-8 + 2.0**-20,
-        65504, 65519.996, 65520, -65520, 3.3895314e38, 3.4e38, 2.0**-14, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 3 * 2.0**-25,
-        1e-45, -1e-40, 2.0**-133, 2.0**-134, np.inf, -np.inf, np.nan, np.float32(np.pi), -1e-7,
-    ],
-    np.float32,
-)  # fmt: skip
-HALVES = ("bf16", "fp16")
-
-
-def some_numbers(count):
-    """The edges at every place of a word, and numbers of many sizes."""
-    numbers = np.random.default_rng(count).normal(size=count) * 2.0 ** np.random.default_rng(1).integers(-30, 20, count)
-    numbers = numbers.astype(np.float32)
-    numbers[: len(EDGES)] = EDGES[:count]
-    numbers[-len(EDGES) :] = EDGES[-count:][::-1]
-    return numbers
-
-
-def words_of(precision, numbers):
-    """What kernels/round.cu makes of them, and what is behind that in a buffer full of 0xffff."""
-    count = numbers.size
-    kernel = EmulatedDevice().kernels("gemm/round.cu", {"PRECISION": precision.capitalize()})["round_numbers"]
-    words = np.full(-(-count // 2) * 2 + 600, 0xFFFF, np.uint16)
-    kernel(-(-count // 512), 256, numbers, words.view(np.uint32), np.int64(count))
-    return words[: -(-count // 2) * 2], words[-(-count // 2) * 2 :]
-
-
-def round_is_right(precision, count):
-    """Every word of so many numbers, which begin somewhere in a buffer; where they are odd in number, the last half is 0."""
-    buffer = np.full(count + 8, 7, np.float32)
-    numbers = buffer[3 : 3 + count]
-    numbers[:] = some_numbers(count)
-    words, behind = words_of(precision, numbers)
-    expected = np.append(bits_of(numbers, precision), [0] * (count % 2)).astype(np.uint16)
-    return np.array_equal(words, expected) and (behind == 0xFFFF).all()
 
 
 @pytest.mark.parametrize("count", [1, 2, 29, 511, 512, 513, 1025, 1537])
@@ -119,24 +82,12 @@ def test_words_are_the_nearest_numbers_bit_by_bit(precision, count):
     assert round_is_right(precision, count)
 
 
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_tensor_gemm import round_is_right
-
-from cuchar.devices import kernel_sources
-kernel_sources.kernel_folder = lambda: Path(sys.argv[1])
-print(all(round_is_right("bf16", count) for count in (29, 513)))
-"""
-
-
-@pytest.mark.parametrize("site", [None, *sites(ROOT / "kernels/round.cu")], ids=str)
+@pytest.mark.parametrize("site", [None, *sites(KERNELS / "gemm/round.cu")], ids=str)
 def test_no_changed_sign_of_the_rounding_goes_unnoticed(site, tmp_path):
     """In a process of its own, which may end where memory is written that is not the kernel's."""
-    folder = mutant("gemm/round.cu", site, tmp_path / "kernels") if site else ROOT / "kernels"
-    command = [sys.executable, "-c", CHILD, str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    folder = mutant("gemm/round.cu", site, tmp_path / "kernels") if site else KERNELS
+    command = [sys.executable, ROOT / "tests/support/round_kernel.py", folder]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert (run.returncode == 0 and run.stdout == "True\n") == (site is None), run.stderr
 
 
@@ -144,7 +95,7 @@ def test_no_changed_sign_of_the_rounding_goes_unnoticed(site, tmp_path):
 def test_a_library_is_given_the_words_of_both_operands(precision):
     """Of any size and anywhere in a buffer, though both are as large; and not those of products before."""
     device = TensorLibrary()
-    gemm, generator = LibraryGemm(device, precision), np.random.default_rng(1)
+    gemm, generator = LibraryGemm(products_of(device, precision)), np.random.default_rng(1)
     for M, N, K in ((3, 3, 5), (5, 5, 3), (1, 1, 1), (7, 33, 15), (3, 3, 5)):
         buffer = generator.normal(size=M * K + K * N + 9).astype(np.float32)
         a, b = buffer[3 : 3 + M * K].reshape(M, K), buffer[M * K + 8 : M * K + 8 + K * N].reshape(K, N)
@@ -158,11 +109,11 @@ def test_a_library_is_given_the_words_of_both_operands(precision):
 def test_a_matrix_times_itself_and_products_that_are_infinite():
     device = TensorLibrary()
     a, out = np.array([[1, 2.0**-9], [2.0**-9, 7e4]], np.float32), device.empty((2, 2), np.float32)
-    LibraryGemm(device, "bf16")(a, a, out)
+    LibraryGemm(products_of(device, "bf16"))(a, a, out)
     large = 70_144.0  # 7e4 in bf16
     expected = [[1 + 2.0**-18, 2.0**-9 + 2.0**-9 * large], [2.0**-9 + large * 2.0**-9, 2.0**-18 + large * large]]
     assert np.array_equal(out, np.array(expected, np.float32))
-    LibraryGemm(device, "fp16")(a, np.ones((2, 1), np.float32), out[:, :1].copy())
+    LibraryGemm(products_of(device, "fp16"))(a, np.ones((2, 1), np.float32), out[:, :1].copy())
     assert device.products[-1][1][1, 1] == 0x7C00  # beyond fp16
 
 
@@ -175,7 +126,7 @@ def test_tf32_is_a_librarys_where_it_would_round(sizes, by_library):
     (M, N, K), generator = sizes, np.random.default_rng(2)
     a, b = (generator.normal(size=shape).astype(np.float32) for shape in ((M, K), (K, N)))
     out = device.empty((M, N), np.float32)
-    LibraryGemm(device, "tf32")(a, b, out)
+    LibraryGemm(products_of(device, "tf32"))(a, b, out)
     exact = rounded(a, "tf32").astype(float) @ rounded(b, "tf32").astype(float)
     assert (np.abs(out - exact) <= 1e-6 * (np.abs(a) @ np.abs(b))).all()
     assert len(device.products) == by_library
@@ -186,11 +137,11 @@ def test_tf32_is_a_librarys_where_it_would_round(sizes, by_library):
 @pytest.mark.parametrize("precision", HALVES)
 def test_what_is_prepared_is_rounded_once(precision, monkeypatch):
     device, rounds = TensorLibrary(), []
-    gemm, generator = LibraryGemm(device, precision), np.random.default_rng(3)
+    gemm, generator = LibraryGemm(products_of(device, precision)), np.random.default_rng(3)
     kernel = gemm._round
-    monkeypatch.setattr(gemm, "_round", lambda *arguments: (rounds.append(arguments[2]), kernel(*arguments)))
+    monkeypatch.setattr(gemm, "_round", lambda *sizes, **of: (rounds.append(of["numbers"]), kernel(*sizes, **of)))
     a, b, c = (generator.normal(size=shape).astype(np.float32) for shape in ((6, 4), (6, 5), (6, 3)))
-    ready = prepared(gemm, "here", a)
+    ready = gemm.prepared("here", a)
     for other in (b, c, b):
         out = device.empty((4, other.shape[1]), np.float32)
         gemm(ready, other, out, ta=True)
@@ -201,14 +152,14 @@ def test_what_is_prepared_is_rounded_once(precision, monkeypatch):
 
 def test_nothing_is_prepared_where_nothing_is_copied():
     device, array = TensorLibrary(), np.ones((4, 4), np.float32)
-    for gemm in (device.gemm, TensorGemm(device, "bf16"), LibraryGemm(device, "tf32")):
-        assert prepared(gemm, "here", array) is array
+    for kind, precision in ((PlainGemm, "fp32"), (TensorGemm, "bf16"), (LibraryGemm, "tf32")):
+        assert kind(products_of(device, precision)).prepared("here", array) is array
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_captured_product_rounds_what_is_there_when_it_is_replayed(precision):
     device = TensorLibrary()
-    gemm, out = LibraryGemm(device, precision), device.empty((4, 4), np.float32)
+    gemm, out = LibraryGemm(products_of(device, precision)), device.empty((4, 4), np.float32)
     a, b = np.zeros((4, 4), np.float32), np.eye(4, dtype=np.float32)
     replay = device.capture(lambda: gemm(a, b, out))
     assert np.isnan(out).all() and not device.products
@@ -220,7 +171,7 @@ def test_a_captured_product_rounds_what_is_there_when_it_is_replayed(precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_device_without_a_library_has_our_kernel(precision):
-    assert isinstance(gemm_of(EmulatedDevice(), precision), TensorGemm)
-    assert isinstance(gemm_of(TensorLibrary(), precision), LibraryGemm)
+    assert isinstance(gemm_of(products_of(EmulatedDevice(), precision)), TensorGemm)
+    assert isinstance(gemm_of(products_of(TensorLibrary(), precision)), LibraryGemm)
     for device in (EmulatedDevice(), TensorLibrary()):
-        assert gemm_of(device, "fp32") == device.gemm
+        assert isinstance(gemm_of(products_of(device, "fp32")), PlainGemm)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cuchar.bench.configurations import Configuration
-from cuchar.bench.cuchar_contender import Ours
+from cuchar.bench.cuchar_contender import CucharContender
 from cuchar.bench.torch_contender import TorchPeer
 from cuchar.engines.numpy_engine import NumpyEngine
 
@@ -31,7 +31,7 @@ def test_twenty_steps_of_the_same_losses(kind, precision, bound, monkeypatch):
     monkeypatch.setattr(TorchPeer, "_captured", lambda self, step: step)
     sizes = Configuration("small", SIZES.V, SIZES.H, SIZES.L, SIZES.B, SIZES.T, precision)
     peer = TorchPeer(kind, "cpu", sizes)
-    exact = losses(Ours(NumpyEngine(SIZES.model), SIZES))
+    exact = losses(CucharContender(NumpyEngine(SIZES.model), SIZES))
     assert losses(peer) == pytest.approx(exact, rel=bound)
     assert len(set(exact)) == 20
 
@@ -51,7 +51,7 @@ def test_draws_are_characters_and_the_state_moves_on():
 
 def test_bench_with_pytorch():
     command = [sys.executable, "-m", "cuchar", "bench", "--device", "cpu", "--peer", "eager"]
-    options = "--hidden 8 --layers 1 --steps 4 --batch 3 --sampling --json".split()
+    options = "--hidden 8 --layers 1 --window 4 --batch 3 --sampling --json".split()
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

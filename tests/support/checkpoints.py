@@ -28,7 +28,7 @@ def made(
 ) -> Checkpoint:
     """What a run of 7 steps with windows of 5 characters, 4 at once, may have saved."""
     model, generator = ModelConfig(len(characters), hidden, layers), np.random.default_rng(0)
-    config = TrainConfig(hidden=hidden, layers=layers, steps=5, batch=4, precision=precision, **options)
+    config = TrainConfig(hidden=hidden, layers=layers, window=5, batch=4, precision=precision, **options)
     parameters = initialise(model, 0, dtype)
     adam = Adam(parameters.flat.size, dtype)
     adam.m[:] = generator.normal(size=adam.m.size)
@@ -57,12 +57,19 @@ def made(
     )
 
 
-def contents(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def tensors_and_metadata(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and metadata of a checkpoint file, without its digest."""
     with safe_open(path, "np") as opened:
         body = json.loads(opened.metadata()["cuchar"])
     del body["sha256"]
     return load_file(path), body
+
+
+def by_former_names(train: dict[str, Any]) -> None:
+    """Change the options of training into those that an older version wrote."""
+    items = [("steps" if name == "window" else name, value) for name, value in train.items()]
+    train.clear()
+    train.update(items)
 
 
 def signed(tensors: dict[str, np.ndarray], body: dict[str, Any]) -> bytes:

@@ -1,6 +1,6 @@
 """What the C++ engine of a folder computes, as a digest.
 
-python tests/cpu_fingerprint.py KERNELS [COMPILER FLAGS]
+python tests/support/cpu_fingerprint.py KERNELS [COMPILER FLAGS]
 """
 
 import hashlib
@@ -13,8 +13,10 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import State
+from cuchar.devices import kernel_sources
+from cuchar.engines.base import State, Streams, TrainingState
 from cuchar.engines.cpu import engine as cpu_engine
+from cuchar.engines.cpu import library as cpu_library
 from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
 
@@ -26,24 +28,28 @@ def results(V: int, H: int, L: int, B: int, T: int, dtype: str = "f4", laws: Seq
     """Losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     options = {"dropout": 0.3 if L == 3 else 0.0, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
-    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
     engine, parameters = cpu_engine.CpuEngine(model, dtype), initialise(model, 0, dtype)
     adam, ids = Adam(parameters.flat.size, dtype), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint8)
     state = State(*generator.normal(0, 0.5, (2, L, B, H)).astype(dtype))
     windows = Windows(ids, B, T, T)
-    learner = engine.learner(config, parameters, adam, state, windows)
+    training = TrainingState(parameters, adam, state)
+    learner = engine.learner(config, training, windows)
     trained = learner.train(0, 1, [0.1, 0.2])
-    state, (inputs, targets) = learner.fetch(), windows[1]
+    learner.fetch()
+    state, (inputs, targets) = training.state, windows[1]
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)
     logits, _ = engine.forward(weights, inputs, state)
     found = [*trained, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits.copy()]
     for options in laws:
-        sampler = engine.sampler(weights, SampleConfig(**options), (5 << 32) | 7, range(2, 2 + B), inputs[-1], state, 9)
+        sampler = engine.sampler(
+            weights, SampleConfig(**options), Streams((5 << 32) | 7, range(2, 2 + B), inputs[-1], state, 9)
+        )
         found += [sampler.make(50), sampler.make(1)]
     parameters["head.bias"][-1] = np.inf
     weights = engine.fold(parameters)
-    found.append(engine.sampler(weights, SampleConfig(), 7, range(B), inputs[-1], state, 9).make(1))
+    found.append(engine.sampler(weights, SampleConfig(), Streams(7, range(B), inputs[-1], state, 9)).make(1))
     return found
 
 

@@ -8,14 +8,14 @@ import os
 from dataclasses import replace
 
 from cuchar.bench import ceilings, worker
-from cuchar.bench.cuchar_contender import Ours
+from cuchar.bench.cuchar_contender import CucharContender
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError
 
 WRONG = os.environ.get("CUCHAR_FAKE_PEER")
 OURS_S, PEER_S = 0.002, 0.003
 ceilings.HOST_SIZE, ceilings.HOST_BYTES, ceilings.TRIPS = 64, 1 << 16, 1 << 10
-true_train, true_draw = Ours.train, Ours.draw
+true_train, true_draw = CucharContender.train, CucharContender.draw
 
 
 def ours_train(self, steps):
@@ -28,7 +28,7 @@ def draw(self, streams, characters):
     return replace(true_draw(self, streams, 1), seconds=characters * streams * 1e-3)
 
 
-class Peer(Ours):
+class Peer(CucharContender):
     def train(self, steps):
         if WRONG == "breaks":
             raise RuntimeError("no kernel image\nfor this GPU")
@@ -47,7 +47,7 @@ def torch_maker(contender, device, threads):
     return {"torch": "fake"}, lambda sizes: Peer(NumpyEngine(sizes.model), sizes)
 
 
-Ours.train, Ours.draw = ours_train, draw
+CucharContender.train, CucharContender.draw = ours_train, draw
 worker.torch_maker = torch_maker
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the kernels of a folder compute on the emulator, as a digest.
 
-python tests/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
+python tests/support/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
 """
 
 import hashlib
@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from support.tensor_library import TensorLibrary
 
 from cuchar.adam import Adam, LossScaling
@@ -16,8 +19,8 @@ from cuchar.config import PRECISIONS, ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import State
-from cuchar.engines.cuda import regimes
+from cuchar.engines.base import State, Streams, TrainingState
+from cuchar.engines.cuda import head, resident, stepwise
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
@@ -59,11 +62,11 @@ WORKLOADS = {  # V, H, L, B, T, the device, which has a library of products wher
 def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize=None, schedule="forward") -> str:
     """Digest of the loss scaling, losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
     if sys.argv[2] == "small large vocabulary" or "persistent" in sys.argv[2]:
-        regimes.ONE_PASS_VOCABULARY = regimes.WARP_VOCABULARY = V - 1  # the resident regime's limit, too
+        head.ONE_PASS_VOCABULARY = resident.ONE_PASS_VOCABULARY = stepwise.WARP_VOCABULARY = V - 1
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if "without" not in sys.argv[2] else 0.0
     options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
-    config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, seed=7, **options)
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
     precision = next((name for name in PRECISIONS if name in sys.argv[2]), "fp32")
     device = TensorLibrary if "library" in sys.argv[2] else EmulatedDevice
     engine = CudaEngine(model, device(schedule, 1, sanitize, limits), precision=precision)
@@ -72,10 +75,12 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     adam.scaling = LossScaling(2.0**40, 5) if "overflow" in sys.argv[2] else LossScaling(2.0**10, 1999)
     state = State(*generator.normal(0, 0.5, (2, L, B, H)).astype(np.float32))
     windows = Windows(ids, B, T, T)
-    learner = engine.learner(config, parameters, adam, state, windows)
+    training = TrainingState(parameters, adam, state)
+    learner = engine.learner(config, training, windows)
     learner._seconds_a_step = 0.01  # both steps in one call
     results = learner.train(0, 1, [0.1, 0.2])
-    state = learner.fetch()
+    learner.fetch()
+    state = training.state
     inputs, targets = windows[1]
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)
@@ -84,7 +89,7 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     laws = ({"law": "exp"}, {"top_k": V - 2, "top_p": 0.9, "temperature": 0.8}, {"temperature": 1e-4})
     for options in laws:
         law, begin = SampleConfig(**options), inputs[-1]
-        sampler = engine.sampler(weights, law, (5 << 32) | 7, range(2, 2 + B), begin, state, 1 << 32)
+        sampler = engine.sampler(weights, law, Streams((5 << 32) | 7, range(2, 2 + B), begin, state, 1 << 32))
         draws += [sampler.make(T), sampler.make(1)]
         left = sampler._tape.get_state()
         draws += [left.h, left.c]

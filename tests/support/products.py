@@ -3,10 +3,17 @@
 import numpy as np
 from support.rounding import rounded
 
+from cuchar.config import ModelConfig
 from cuchar.engines.cuda.gemm import TensorGemm
+from cuchar.engines.cuda.target import Target
 
 EPS = float(np.finfo(np.float32).eps)
 OPERATIONS = [(False, True), (False, False), (True, False), (True, True)]
+
+
+def products_of(device, precision):
+    """The target of products on a device; no model's sizes matter."""
+    return Target(device, ModelConfig(2, 1, 1), np.dtype("f4"), precision)
 
 
 def product(device, precision, M, N, K, ta, tb, accumulate, expected=None, scale=1.0, gemm=TensorGemm):
@@ -22,7 +29,7 @@ def product(device, precision, M, N, K, ta, tb, accumulate, expected=None, scale
         device.write(arrays[-1], array)
     if not accumulate:
         device.write(arrays[2], np.full((M, N), np.nan, np.float32))
-    gemm(device, precision)(*arrays, ta=ta, tb=tb, accumulate=accumulate)
+    gemm(products_of(device, precision))(*arrays, ta=ta, tb=tb, accumulate=accumulate)
     left, right = (rounded(array, expected or precision).astype(float) for array in (a, b))
     exact, size = left @ right, np.abs(left) @ np.abs(right)
     if accumulate:

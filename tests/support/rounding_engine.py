@@ -1,19 +1,23 @@
 """The model of engines/base.py in plain NumPy, but that matrix products round their operands as the kernels do.
 
-python tests/rounding_engine.py TEXT PRECISION STEPS    losses of the notebook's model, as JSON
+python tests/support/rounding_engine.py TEXT PRECISION STEPS    losses of the notebook's model, as JSON
 """
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from support.rounding import rounded
 
 from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
-from cuchar.engines.base import State
+from cuchar.engines.base import State, TrainingState
 from cuchar.engines.host import HostLearner
 from cuchar.engines.numpy_engine import sum_columns_by_id
 from cuchar.parameters import initialise
@@ -41,8 +45,8 @@ class RoundingEngine:
         shape = (self.model.layers, batch, self.model.hidden)
         return State(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
 
-    def learner(self, config, parameters, adam, state, windows):
-        return HostLearner(self, config, parameters, adam, state, windows)
+    def learner(self, config, training, windows):
+        return HostLearner(self, config, training, windows)
 
     def operand(self, product, numbers):
         assert product in PRODUCTS
@@ -126,10 +130,10 @@ class RoundingEngine:
 
 def train(engine, config, ids, steps, scaling=None, window=0, first=1):
     """Losses, norms, parameters and the loss scaling after `steps` steps of any engine, from seed 0 on."""
-    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.steps, config.steps)
+    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.window, config.window)
     adam = Adam(parameters.flat.size)
     adam.scaling = scaling or LossScaling()
-    learner = engine.learner(config, parameters, adam, engine.zero_state(config.batch), windows)
+    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
     losses, norms = learner.train(window, first, [config.lr] * steps)
     learner.fetch()
     return losses, norms, parameters.flat, adam.scaling

@@ -42,7 +42,7 @@ def interrupt_after(monkeypatch, step, error):
     monkeypatch.setattr(Trainer, "run", run)
 
 
-def contents(run: Path):
+def records_without_times(run: Path):
     """All that must be the same, but for times."""
     found = {"metrics": metrics(run), "samples": (run / "samples.txt").read_bytes()}
     for file in sorted(run.glob("*.safetensors")):

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+from support.process import ROOT, environment
 
-from cuchar.devices.kernel_sources import kernel_names
+from cuchar.devices.kernel_sources import signatures
 
 STAGES = ("compile", "tests", "parity", "sanitize", "speed", "run")
 NO_GPU = {**environment(), "CUDA_VISIBLE_DEVICES": "-1"}
@@ -74,7 +74,9 @@ def test_nothing_of_a_dry_run_can_be_taken_for_a_gpus(stage, dry):
 
 def test_every_kernel_is_compiled_before_anything_else(dry):
     results = stage_of(dry[1], "compile")["results"]
-    assert {result["name"] for result in results} == {path.name for path in (ROOT / "kernels").glob("*.cu")}
+    assert {result["name"] for result in results} == {
+        str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels").rglob("*.cu")
+    }
     assert all(result["builds"] >= 1 for result in results)
 
 
@@ -222,7 +224,7 @@ def has_ended(process):
 
 def test_a_hanging_stage_ends_at_its_limit_with_its_children(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
-    from benchmarks import gpu as runner
+    from tools import gpu as runner
 
     began = time.monotonic()
     reading, writing = os.pipe()
@@ -292,7 +294,7 @@ def test_sanitizers_are_told_what_to_look_at(option, tmp_path, monkeypatch):
     monkeypatch.setattr(sanitize, "dry_run", lambda: False)
     monkeypatch.setattr(sanitize, "watch", lambda report, name, command: commands.update({name: command}))
     sanitize.run_stage(report)
-    names = {name for file in (ROOT / "kernels").glob("*.cu") for name in kernel_names(file.read_text())}
+    names = {name for file in (ROOT / "kernels").rglob("*.cu") for name in signatures(file.read_text())}
     assert {"lstm_step", "persistent_backward", "adam"} <= names
     filters = {f"{option} kne={name}" for name in names}
     own = {"memcheck": "--report-api-errors no", "racecheck": "--racecheck-detect-level error"}

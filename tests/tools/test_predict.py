@@ -4,25 +4,29 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
+import numpy as np
 import predict
 import predict_large
 import pytest
-import registers
+from architectures import ARCHITECTURES
+from listing import Listing
+from machine_code import nvrtc_version
 from multiprocessor import BARRIER, Multiprocessor
 from sass import Code, Instruction, source_lines
+from support.process import ROOT
 from support.tensor_library import TensorLibrary
 
 from cuchar.bench.configurations import Configuration
-from cuchar.bench.cuchar_contender import Ours
+from cuchar.bench.cuchar_contender import CucharContender
 from cuchar.bench.kernel_times import Recorder
 from cuchar.devices.device import Limits
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Division
-from cuchar.engines.cuda.regimes import make_plan
+from cuchar.engines.cuda.regimes import plan_window
+from cuchar.engines.cuda.target import Target, Window
 
-COMMITTED = Path(__file__).parent.parent / "benchmarks/results/prediction-h100.json"
+COMMITTED = ROOT / "benchmarks/results/prediction-h100.json"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def test_the_phases_add_up(predicted):
 def test_the_committed_prediction_is_of_these_kernels(predicted):
     committed, found = json.loads(COMMITTED.read_text()), predicted[1]
     advice = f"run python tools/predict.py --out {COMMITTED.name} in benchmarks/results and commit it"
-    assert committed["compiler"] == f"NVRTC {registers.nvrtc_version()}", advice
+    assert committed["compiler"] == f"NVRTC {nvrtc_version()}", advice
     totals, now = ({form: content["us_a_step"] for form, content in of["forms"].items()} for of in (committed, found))
     assert now == pytest.approx(totals, rel=0.01), advice
     totals, now = ({of["configuration"]: of["us_a_step"] for of in all_["larger"]} for all_ in (committed, found))
@@ -63,7 +67,9 @@ def test_larger_configurations_add_up_and_count_what_blocks_read_of_each_other(p
         assert len(found) == (2 if of["regime"] == "persistent" else 0)
         if not found:
             continue
-        plan = make_plan(sizes.model, sizes.T, sizes.B, "f4", registers.ARCHITECTURES[90].limits, sizes.precision)
+        plan = plan_window(
+            Listing("", ARCHITECTURES[90].limits).target(sizes.model, sizes.precision), Window(sizes.T, sizes.B)
+        )
         H, stages = sizes.model.hidden, 2 * sizes.model.layers - 1
         for part, launch, width in zip(found, (plan.forward, plan.backward), (H, 4 * H), strict=True):  # h; da
             readers = launch.blocks / launch.groups / stages  # every block of a stage reads its group's rows
@@ -84,17 +90,20 @@ def test_launches_are_those_of_a_step(L, regime, precision):
             kernels = dict(super().kernels(*arguments, **options))
             if round_numbers := kernels.get("round_numbers"):
 
-                def launch(grid, block, array, *rest):
-                    rounded.append(array.size)
-                    round_numbers(grid, block, array, *rest)
+                def launch(*sizes, numbers, **arguments):
+                    rounded.append(numbers.size)
+                    round_numbers(*sizes, numbers=numbers, **arguments)
 
                 kernels["round_numbers"] = launch
             return kernels
 
     device = Device(limits=Limits(90, 6, 232_448 if regime == "persistent" else 0))
-    assert type(make_plan(sizes.model, T, B, "f4", device.limits, precision)).__name__.lower() == regime
+    assert (
+        type(plan_window(Target(device, sizes.model, np.dtype("f4"), precision), Window(T, B))).__name__.lower()
+        == regime
+    )
     recorder = Recorder(device)
-    Ours(CudaEngine(sizes.model, recorder, precision=precision), sizes).train(1)
+    CucharContender(CudaEngine(sizes.model, recorder, precision=precision), sizes).train(1)
     launches = [name for name, _ in recorder.launches if name != "cut_windows"]  # that one is of a chunk of steps
     expected = predict_large.launches_and_rounded(sizes.model, T, B, precision, regime == "persistent")
     assert (len(launches), sum(rounded)) == expected

@@ -5,8 +5,7 @@ takes down what it is asked for says which files, with which macros.
 """
 
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,17 +15,17 @@ from typing import Any
 
 from cuchar.bench.processes import die_with_the_starter
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.cuda.engine import CudaEngine
-from cuchar.engines.cuda.gemm import LibraryGemm, TensorGemm
-from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, draw_warps
+from cuchar.engines.cuda.regimes import LEAST_CAPABILITY
+from cuchar.engines.cuda.stepwise import draw_warps
+from cuchar.engines.cuda.target import Window
 from cuchar.errors import CucharError
 from cuchar.evaluation import CHUNKS
 from tools.gpu_stages import one_step, parity, run, shapes, speed
 from tools.gpu_stages.device import device_under_test
 from tools.gpu_stages.report import Report
+from tools.listing import Listing, Source
 
 MOST_WORKERS = 16
-Source = tuple[str, tuple[tuple[str, int | str], ...], bool]  # a file, its macros, whether its launches are cooperative
 
 
 @dataclass(frozen=True)
@@ -43,37 +42,22 @@ class Work:
     dtype: str = "f4"
 
 
-class Listing:
-    """A device that compiles nothing and takes down what it was asked to."""
-
-    gemm = None
-
-    def __init__(self, device: Any):
-        self.name, self.limits, self.has_tensor_library = device.name, device.limits, device.has_tensor_library
-        self.asked: dict[Source, None] = {}
-
-    def kernels(self, file: str, macros: dict[str, int | str], cooperative: bool = False) -> Mapping[str, None]:
-        self.asked[file, tuple(macros.items()), cooperative] = None
-        return defaultdict(lambda: None)
-
-
 def everything(device: Any) -> list[Source]:
     """What the later stages ask for, each once."""
-    listing = Listing(device)
+    listing = Listing(device.name, device.limits, device.has_tensor_library)
     for work in works():
         if device.limits.capability < LEAST_CAPABILITY[work.precision]:
             continue
-        engine = CudaEngine(ModelConfig(work.V, work.H, work.L), listing, work.dtype, work.precision)
-        launches = engine.launches_for(work.T, work.B, work.dropout)
-        listing.kernels("training/adam.cu", launches.head.macros)
+        model = ModelConfig(work.V, work.H, work.L)
+        listing.ask_for_training(
+            listing.target(model, work.precision, work.dtype), Window(work.T, work.B, work.dropout)
+        )
         if not work.dropout and work.dtype == "f4":
-            _ = engine._sample_steps
+            listing.ask_for_drawing(listing.target(model))
     for precision, least in LEAST_CAPABILITY.items():
         if precision != "fp32" and device.limits.capability >= least:  # both kinds are tested, whichever is taken
-            TensorGemm(listing, precision)
-            LibraryGemm(listing, precision)
-    for identifier in ("unsigned char", "unsigned short"):
-        listing.kernels("training/windows.cu", {"ID": identifier})
+            listing.ask_for_both_products(precision)
+    listing.ask_for_windows()
     for size in shapes.DRAWN:
         listing.kernels("sampling/draw.cu", {"WARPS": draw_warps(ModelConfig(size, 1, 1))})
     return list(listing.asked)
@@ -97,7 +81,9 @@ def works() -> Iterator[Work]:
         yield trained(V, config)
     for precision in LEAST_CAPABILITY:
         yield trained(V, replace(parity.ROUNDED, precision=precision))
-        yield trained(shapes.TRAINED_V, TrainConfig(hidden=shapes.SCALED_HIDDEN, steps=4, batch=3, precision=precision))
+        yield trained(
+            shapes.TRAINED_V, TrainConfig(hidden=shapes.SCALED_HIDDEN, window=4, batch=3, precision=precision)
+        )
         for shape in shapes.ROUNDED:
             yield Work(*shape, precision=precision, dropout=True)
     for sizes in speed.CONFIGURATIONS:
@@ -107,7 +93,7 @@ def works() -> Iterator[Work]:
 
 
 def trained(V: int, config: TrainConfig) -> Work:
-    return Work(V, config.hidden, config.layers, config.batch, config.steps, config.precision, config.dropout > 0)
+    return Work(V, config.hidden, config.layers, config.batch, config.window, config.precision, config.dropout > 0)
 
 
 def run_stage(report: Report) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.base import Streams, TrainingState
 from cuchar.engines.cuda import learner as device_learner
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.gemm import LibraryGemm
@@ -30,11 +31,11 @@ if __name__ == "__main__":
         if device.limits.capability < LEAST_CAPABILITY[precision]:
             continue
         model = ModelConfig(V, H, L)
-        config = TrainConfig(hidden=H, layers=L, steps=T, batch=B, dropout=0.3, clip=0.5)
+        config = TrainConfig(hidden=H, layers=L, window=T, batch=B, dropout=0.3, clip=0.5)
         engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
         ids = np.random.default_rng(0).integers(V, size=B * (3 * T + 1), dtype=np.uint16)
         windows, state = Windows(ids, B, T, T), engine.zero_state(B)
-        learner = engine.learner(config, parameters, Adam(parameters.flat.size), state, windows)
+        learner = engine.learner(config, TrainingState(parameters, Adam(parameters.flat.size), state), windows)
         losses, norms = learner.train(0, 1, [1e-3, 1e-3])
         learner.fetch()
         if precision in ("bf16", "fp16"):
@@ -42,7 +43,7 @@ if __name__ == "__main__":
             print(device.read(halves).size, flush=True)
         scores, _ = engine.losses(engine.fold(parameters), *windows[2], state)
         for law in (SampleConfig(law="exp"), SampleConfig(top_k=9, top_p=0.9)):
-            sampler = engine.sampler(engine.fold(parameters), law, 1, range(B), windows[2][0][-1], state, 0)
+            sampler = engine.sampler(engine.fold(parameters), law, Streams(1, range(B), windows[2][0][-1], state, 0))
             print(sample_plan(model, np.float32, device.limits), sampler.make(3)[-1], flush=True)
         print(
             make_plan(model, T, B, np.float32, device.limits, precision),

@@ -35,7 +35,7 @@ SHAPES = [
     (600, 100, 2, 20, 20),
     (84, 1024, 2, 20, 10),
 ]
-TINY = {"steps": 3, "batch": 2}
+TINY = {"window": 3, "batch": 2}
 ROUNDED, PRECISION_STEPS, PRECISION_BOUND = TrainConfig(), 300, 0.02  # on the mean loss of the last 50
 
 if dry_run():

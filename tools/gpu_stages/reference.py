@@ -8,7 +8,7 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
-from cuchar.engines.base import Dropout, Engine, State
+from cuchar.engines.base import Dropout, Engine, State, TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters, initialise
@@ -54,11 +54,11 @@ def train(engine: Engine, config: TrainConfig, ids: np.ndarray, steps: int) -> t
     parameters, half = initialise(engine.model, config.seed), steps // 2
     rates = [learning_rate(config, step, 0, steps) for step in range(1, steps + 1)]
     first, second = (
-        Windows(ids, config.batch, config.steps, config.window_stride, offset)
+        Windows(ids, config.batch, config.window, config.window_stride, offset)
         for offset in (0, 0 if config.carry_state else 3)
     )
     adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
-    learner = engine.learner(config, parameters, adam, state, first)
+    learner = engine.learner(config, TrainingState(parameters, adam, state), first)
     losses, _ = learner.train(0, 1, rates[:half])
     learner.begin_epoch(second)
     more, _ = learner.train(0, half + 1, rates[half:])

@@ -13,8 +13,8 @@ from tools.gpu_stages.report import Report
 
 STEPS, CHARS = 17_864, 32 * 32  # the notebook's; characters a step
 SCORED = 20_000  # characters of shakespeare_10K.txt
-CONFIG = TrainConfig(hidden=8, steps=8, batch=4) if dry_run() else TrainConfig()
-TINY = "--max-steps 6 --hidden 8 --steps 8 --batch 4 --log-every 2 --sample-every 3 --sample-length 5".split()
+CONFIG = TrainConfig(hidden=8, window=8, batch=4) if dry_run() else TrainConfig()
+TINY = "--max-steps 6 --hidden 8 --window 8 --batch 4 --log-every 2 --sample-every 3 --sample-length 5".split()
 SMALL_TEXT = ROOT / "data/shakespeare_10K.txt"
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-from cuchar.devices.kernel_sources import kernel_folder, kernel_names
+from cuchar.devices.kernel_sources import kernel_folder, signatures
 from tools.gpu_stages.device import dry_run, environment
 from tools.gpu_stages.report import Report
 
@@ -48,10 +48,8 @@ def command(sanitizer: str, tool: str, only: list[str]) -> list[str]:
 
 def only_ours(option: str) -> list[str]:
     """A filter for each kernel of kernels/: a tool looks at those that pass any."""
-    files = sorted(kernel_folder().glob("*.cu"))
-    return [
-        part for file in files for name in kernel_names(file.read_text("utf-8")) for part in (option, f"kne={name}")
-    ]
+    files = sorted(kernel_folder().rglob("*.cu"))
+    return [part for file in files for name in signatures(file.read_text("utf-8")) for part in (option, f"kne={name}")]
 
 
 def watch(report: Report, name: str, command: list[str]) -> None:

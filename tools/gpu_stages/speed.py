@@ -13,7 +13,7 @@ import numpy as np
 
 from cuchar.bench.configurations import NAMED, Configuration
 from cuchar.bench.contender import OURS, PEERS, QUICK, Turn, reason_against
-from cuchar.bench.cuchar_contender import Ours, profile_kernels
+from cuchar.bench.cuchar_contender import CucharContender, profile_kernels
 from cuchar.bench.processes import Worker
 from cuchar.bench.timing import ratio, take_turns
 from cuchar.engines.cpu.library import thread_count
@@ -96,7 +96,7 @@ def measure_kernels(report: Report, device: Any, sizes: Configuration) -> None:
 
 
 def measure_drawing(report: Report, device: Any, sizes: Configuration) -> None:
-    ours, times = Ours(CudaEngine(sizes.model, device), sizes), {}
+    ours, times = CucharContender(CudaEngine(sizes.model, device), sizes), {}
     for streams in STREAMS:
         timing = take_turns({OURS: partial(ours.draw, streams)}, DRAWING_ROUNDS, BURST_S)[OURS]
         times[f"{streams} streams"] = {
@@ -110,7 +110,9 @@ def measure(
     report: Report, device: Any, peers: dict[str, Worker], sizes: Configuration, predicted: dict[str, Any]
 ) -> None:
     """By turns; beside them what was `predicted`."""
-    turns: dict[str, Turn] = {OURS: Ours(CudaEngine(sizes.model, device, precision=sizes.precision), sizes).train}
+    turns: dict[str, Turn] = {
+        OURS: CucharContender(CudaEngine(sizes.model, device, precision=sizes.precision), sizes).train
+    }
     errors: dict[str, str] = {}
     for peer, worker in peers.items():
         reason = reason_against(peer, peers_device(), sizes.precision)

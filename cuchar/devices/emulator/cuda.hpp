@@ -130,7 +130,4 @@ T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, Where where =
 #define EMULATE(name, ...)                                                      \
     extern "C" bool launch_##name(const emulator::Launch* launch) {             \
         return emulator::launch(static_cast<void (*)(__VA_ARGS__)>(name), *launch); \
-    }                                                                           \
-    extern "C" const char* signature_##name() {                                 \
-        return emulator::signature(static_cast<void (*)(__VA_ARGS__)>(name));   \
     }

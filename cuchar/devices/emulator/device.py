@@ -2,20 +2,18 @@
 
 import ctypes
 import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
-from cuchar.devices.device import Kernel, Limits, check_arguments, product_sizes
+from cuchar.devices.device import MOST_THREADS, Kernel, Limits, product_sizes
 from cuchar.devices.emulator import compiler
-from cuchar.devices.kernel_sources import join, kernel_names
+from cuchar.devices.kernel_sources import Signature, join, signatures
 from cuchar.errors import DeviceError
 
 SCHEDULES = ("forward", "reverse", "shuffled")
 H100 = Limits(capability=90, multiprocessors=132, shared_bytes=232_448)
-MOST_THREADS = 1024  # of a block
 MOST_RESIDENT = 2048  # threads of a multiprocessor
 MOST_FIBERS = 8000  # that ThreadSanitizer takes at once
 
@@ -46,7 +44,7 @@ class EmulatedDevice:
         notice: called before something is compiled, with what becomes of it.
     """
 
-    name = "emulator"
+    name, option = "emulator", "emulate"
     has_tensor_library = False
 
     def __init__(
@@ -139,40 +137,43 @@ class EmulatedDevice:
         pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
         return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def held_bytes(self) -> None:
+        return None
+
+    def elapsed_ms(self, work: Callable[[], Any]) -> None:
+        work()
+
     def _not_while_capturing(self, what: str) -> None:
         if self._captured is not None:
             raise DeviceError(f"{what}: expected only launches while capturing")
 
     def _compile(self, source: str, file: str, cluster: int, cooperative: bool) -> Mapping[str, Kernel]:
-        names = kernel_names(source)
-        whole = source + "".join(f"EMULATE({name}, {_parameter_list(source, name)})\n" for name in names)
-        library = compiler.load(whole, self._sanitize, self._notice)
-        return {name: self._kernel(library, name, cluster, cooperative) for name in names}
+        found = signatures(source)
+        exported = "".join(f"EMULATE({name}, {signature.declarations})\n" for name, signature in found.items())
+        library = compiler.load(source + exported, self._sanitize, self._notice)
+        return {name: self._kernel(library, signature, cluster, cooperative) for name, signature in found.items()}
 
-    def _kernel(self, library: ctypes.CDLL, name: str, cluster: int, cooperative: bool) -> Kernel:
-        signature = library[f"signature_{name}"]
-        signature.restype = ctypes.c_char_p
-        parameters = _parameters(signature().decode())
+    def _kernel(self, library: ctypes.CDLL, signature: Signature, cluster: int, cooperative: bool) -> Kernel:
+        name = signature.kernel
         function = library[f"launch_{name}"]
         function.restype, function.argtypes = ctypes.c_bool, [ctypes.POINTER(_Launch)]
 
-        def kernel(grid: int, block: int, *arguments: Any, shared_bytes: int = 0) -> None:
-            check_arguments(name, arguments)
-            _check_types(name, parameters, arguments)
+        def launch(grid: int, block: int, shared_bytes: int = 0, **arguments: Any) -> None:
+            bound = signature.bind(arguments)
             self._check_sizes(name, grid, block, shared_bytes, cluster, cooperative)
 
-            def launch() -> None:
+            def work() -> None:
                 message = ctypes.create_string_buffer(4096)
                 fields = _Launch(
                     grid, block, cluster, cooperative, shared_bytes, self._schedule, self._seed, os.cpu_count() or 1,
-                    b"".join(map(_slot, arguments)), ctypes.cast(message, ctypes.c_char_p), len(message),
+                    b"".join(map(_slot, bound)), ctypes.cast(message, ctypes.c_char_p), len(message),
                 )  # fmt: skip
                 if function(fields):
                     raise DeviceError(f"{name}: {message.value.decode()}")
 
-            self._put(launch)
+            self._put(work)
 
-        return kernel
+        return launch
 
     def _check_sizes(
         self, name: str, grid: int, block: int, shared_bytes: int, cluster: int, cooperative: bool
@@ -192,38 +193,7 @@ class EmulatedDevice:
             )
 
 
-def _parameter_list(source: str, kernel: str) -> str:
-    found = re.search(rf'extern "C" __global__ [^;{{]*\b{kernel}\(([^()]*)\)\s*{{', source)
-    if not found:
-        raise DeviceError(f"{kernel}: expected a kernel's parameters, without parentheses")
-    return found[1]
-
-
 def _slot(argument: Any) -> bytes:
     """An argument as the eight bytes that the kernel's side reads it from."""
     value = argument.ctypes.data.to_bytes(8, "little") if isinstance(argument, np.ndarray) else argument.tobytes()
     return value.ljust(8, b"\0")
-
-
-def _parameters(signature: str) -> list[tuple[bool, str, int]]:
-    """Of each parameter: is it a pointer; float, integer or neither; bytes. See `signature` in runtime.hpp."""
-    count = len(signature) // 3
-    columns = (signature[i * count : (i + 1) * count] for i in range(3))
-    return [(mark == "*", kind, int(width)) for mark, kind, width in zip(*columns, strict=True)]
-
-
-def _check_types(name: str, parameters: list[tuple[bool, str, int]], arguments: tuple[Any, ...]) -> None:
-    if len(arguments) != len(parameters):
-        raise DeviceError(f"{name}: expected {len(parameters)} arguments, found {len(arguments)}")
-    for number, ((pointer, kind, width), argument) in enumerate(zip(parameters, arguments, strict=True)):
-        array, dtype = isinstance(argument, np.ndarray), argument.dtype
-        if pointer and dtype == np.uint64 and not array and argument == 0:
-            continue  # a null pointer
-        found = ("f" if dtype.kind == "f" else "i", dtype.itemsize)
-        # A pointer to what is no number takes any array; 16-bit floats travel as integers.
-        if array != pointer or (kind != "?" and found != (kind, width) and not width == found[1] == 2):
-            expected = f"{'float' if kind == 'f' else 'int'}{8 * width}" if kind != "?" else "any"
-            raise DeviceError(
-                f"{name}: argument {number}: expected {expected} {'array' if pointer else 'scalar'}, "
-                f"found {dtype} {'array' if array else 'scalar'}"
-            )

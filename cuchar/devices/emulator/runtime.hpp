@@ -117,17 +117,4 @@ bool launch(void (*kernel)(A...), const Launch& launch) {
     return run(launch, call, reinterpret_cast<void*>(kernel));
 }
 
-// A kernel's parameters for Python: which are pointers, then what kind they or their targets are, then how wide.
-template <class A>
-constexpr char kind = std::is_floating_point_v<A> ? 'f' : std::is_integral_v<A> ? 'i' : '?';
-template <class A>
-constexpr char width = '0' + sizeof(std::conditional_t<std::is_arithmetic_v<A>, A, char>);
-
-template <class... A>
-const char* signature(void (*)(A...)) {
-    static const char text[] = {(std::is_pointer_v<A> ? '*' : ' ')..., kind<std::remove_pointer_t<A>>...,
-                                width<std::remove_pointer_t<A>>..., '\0'};
-    return text;
-}
-
 }  // namespace emulator

@@ -11,16 +11,16 @@ from functools import lru_cache
 
 import numpy as np
 
-from cuchar.adam import BETA1, BETA2, EPSILON, Adam
+from cuchar.adam import BETA1, BETA2, EPSILON
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import Dropout, State, expect_parameters, expect_streams, expect_window
+from cuchar.engines.base import Dropout, State, Streams, TrainingState, expect_parameters, expect_streams, expect_window
 from cuchar.engines.cpu.library import Law, Task, Update, load, thread_count
 from cuchar.engines.host import HostLearner
-from cuchar.engines.sizes import ceil_div
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters, parameter_count
 from cuchar.sampling import SampleConfig
+from cuchar.sizes import ceil_div
 
 PRODUCTS_A_THREAD = 500_000  # what is less is done before another thread has woken up
 
@@ -150,27 +150,16 @@ class CpuEngine:
         self.library.run_window(byref(task))
         return float(np.mean(tape.losses, dtype=np.float64)), tape.state()
 
-    def learner(
-        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
-    ) -> "CpuLearner":
-        return CpuLearner(self, config, parameters, adam, state, windows)
+    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> "CpuLearner":
+        return CpuLearner(self, config, training, windows)
 
-    def sampler(
-        self,
-        weights: np.ndarray,
-        config: SampleConfig,
-        seed: int,
-        streams: range,
-        ids: np.ndarray,
-        state: State,
-        position: int,
-    ) -> "CpuSampler":
+    def sampler(self, weights: np.ndarray, config: SampleConfig, streams: Streams) -> "CpuSampler":
         self._expect_weights(weights)
-        expect_streams(self.model, self.dtype, streams, ids, state)
-        tape = Tape(self.model, 1, len(streams), self.dtype, self._lanes)
-        tape.begin(ids[None], None, state)
+        expect_streams(self.model, self.dtype, streams)
+        tape = Tape(self.model, 1, len(streams.numbers), self.dtype, self._lanes)
+        tape.begin(streams.ids[None], None, streams.state)
         tape.task.point(weights=weights)
-        return CpuSampler(self.library, tape, weights, config, seed, streams, position)
+        return CpuSampler(self.library, tape, weights, config, streams)
 
     def _forward(self, weights: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
         self._expect_weights(weights)
@@ -201,42 +190,35 @@ class CpuLearner(HostLearner):
     engine: CpuEngine
 
     def _update(self, step: int, rate: float) -> float:
-        config, adam = self.config, self.adam
+        config, adam = self.config, self.training.adam
         size = adam.m.size
         update = Update(
             size=size, threads=max(1, min(thread_count(), size // PRODUCTS_A_THREAD)), beta1=BETA1, beta2=BETA2,
             epsilon=EPSILON, step_size=rate / (1 - BETA1**step), root=math.sqrt(1 - BETA2**step),
             decay=1 - rate * config.weight_decay, clip=config.clip,
         )  # fmt: skip
-        update.point(parameters=self.parameters.flat, gradients=self.gradients.flat, m=adam.m, v=adam.v)
+        update.point(parameters=self.training.parameters.flat, gradients=self.gradients.flat, m=adam.m, v=adam.v)
         return self.engine.library.update(byref(update))
 
 
 class CpuSampler:
     """`cuchar.engines.base.Sampler`: a block of characters a call."""
 
-    def __init__(
-        self,
-        library: ctypes.CDLL,
-        tape: Tape,
-        weights: np.ndarray,
-        config: SampleConfig,
-        seed: int,
-        streams: range,
-        position: int,
-    ):
-        self._library, self._tape, self._weights = library, tape, weights
+    def __init__(self, library: ctypes.CDLL, tape: Tape, weights: np.ndarray, config: SampleConfig, streams: Streams):
+        self._library, self._tape, self._weights, self._streams = library, tape, weights, streams
         top_k = min(config.top_k, tape.task.V)  # which may be any number
         self._law = Law(config.law == "exp", config.argmax, top_k, config.coldness, config.top_p)
-        self._seed, self._streams, self._position = seed, streams, position
+        self._position = streams.position
 
     def make(self, count: int) -> np.ndarray:
-        made = np.empty((count, len(self._streams)), np.int32)
+        streams = self._streams
+        made = np.empty((count, len(streams.numbers)), np.int32)
         # Numbers, not arrays: a Ctrl-C while ctypes asks an array for its pointer would be ctypes's ArgumentError.
         inputs, out = self._tape.task.inputs, made.ctypes.data
         self._library.sample(
-            byref(self._tape.task), byref(self._law), ctypes.c_uint64(self._seed), ctypes.c_uint64(self._streams.start),
-            ctypes.c_uint64(self._position), ctypes.c_long(count), ctypes.c_void_p(inputs), ctypes.c_void_p(out),
+            byref(self._tape.task), byref(self._law), ctypes.c_uint64(streams.seed),
+            ctypes.c_uint64(streams.numbers.start), ctypes.c_uint64(self._position), ctypes.c_long(count),
+            ctypes.c_void_p(inputs), ctypes.c_void_p(out),
         )  # fmt: skip
         self._position += count
         return made

@@ -1,38 +1,47 @@
-"""What launches tell kernels: macros, scalars with their width, pointers that are not there, dropout masks."""
+"""Dropout on a device: what kernels are told of a mask, and the kernel that applies one to a layer's output."""
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from cuchar.config import ModelConfig
 from cuchar.engines.base import Dropout
-
-NULL = np.uint64(0)  # a pointer that is not there
-i32, i64, u32, u64 = np.int32, np.int64, np.uint32, np.uint64
+from cuchar.engines.cuda.tape import Tape
+from cuchar.engines.cuda.target import Target
+from cuchar.sizes import ceil_div
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Which cells to drop, as the kernels are told; the step's number is on the device."""
+    """Which cells to drop (kernels/common/dropout.cuh); the training step's number is on the device."""
 
-    seed: np.uint64
-    threshold: np.uint32
-    scale: np.floating
+    seed: int
+    threshold: int
+    scale: float
 
     @classmethod
-    def of(cls, probability: float, seed: int, dtype: np.dtype) -> "Mask":
-        return cls(u64(seed), u32(probability * 2**32), dtype.type(1 / (1 - probability)))
+    def of(cls, probability: float, seed: int) -> "Mask":
+        return cls(seed, int(probability * 2**32), 1 / (1 - probability))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As kernels name them."""
+        return {"seed": self.seed, "threshold": self.threshold, "scale": self.scale}
 
 
-def mask_of(dropout: Dropout | None, dtype: np.dtype) -> Mask | None:
-    return Mask.of(dropout.probability, dropout.seed, dtype) if dropout else None
+NO_MASK = Mask.of(0, 0)  # for kernels that are compiled without dropout
 
 
-def real_macro(dtype: np.dtype) -> dict[str, int | str]:
-    """kernels/real.cuh's number type."""
-    return {"REAL": {"f": "float", "d": "double"}[dtype.char]}
+def mask_of(dropout: Dropout | None) -> Mask | None:
+    return Mask.of(dropout.probability, dropout.seed) if dropout else None
 
 
-def shape_macros(model: ModelConfig) -> dict[str, int | str]:
-    """kernels/shape.cuh's sizes."""
-    return {"HIDDEN": model.hidden, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size}
+class Dropping:
+    """A layer's output, or the gradient of what it became, times the layer's mask."""
+
+    def __init__(self, target: Target):
+        self._apply_dropout = target.kernels("stepwise/dropout.cu")["apply_dropout"]
+
+    def __call__(self, source: Any, out: Any, layer: int, mask: Mask, tape: Tape) -> None:
+        self._apply_dropout(
+            ceil_div(out.size, 256), 256, source=source, out=out, size=out.size, layer=layer, **mask.arguments,
+            steps=tape.steps, progress=tape.progress,
+        )  # fmt: skip

@@ -1,20 +1,29 @@
 """`Engine` by the kernels of kernels/, on a GPU or on the emulator."""
 
+from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from cuchar.adam import Adam, LossScaling
+from cuchar.adam import LossScaling
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.device import Device
-from cuchar.engines.base import Dropout, State, expect_parameters, expect_streams, expect_window
+from cuchar.engines.base import (
+    Dropout,
+    State,
+    Streams,
+    TrainingState,
+    expect_parameters,
+    expect_streams,
+    expect_window,
+)
 from cuchar.engines.cuda.dropout import mask_of
-from cuchar.engines.cuda.gradients import Launches, launches
 from cuchar.engines.cuda.learner import DeviceLearner
-from cuchar.engines.cuda.regimes import OneBlock, expect_tensor_cores, make_plan, sample_plan
-from cuchar.engines.cuda.sampler import DeviceSampler, ResidentSteps, StepwiseSteps
+from cuchar.engines.cuda.regimes import Drawing, Launches, Plan, expect_tensor_cores, plan_sampling, plan_window
+from cuchar.engines.cuda.sampler import DeviceSampler
 from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights
+from cuchar.engines.cuda.target import Target, Window
 from cuchar.errors import DeviceError
 from cuchar.parameters import Parameters
 from cuchar.sampling import SampleConfig
@@ -37,17 +46,14 @@ class CudaEngine:
         dtype: np.typing.DTypeLike = np.float32,
         precision: str = "fp32",
     ):
-        self.model, self.device, self.dtype, self.precision = model, device, np.dtype(dtype), precision
+        self.model, self.device, self.dtype = model, device, np.dtype(dtype)
         if self.dtype.char not in "fd":
             raise DeviceError(f"expected float32 or float64, found {self.dtype}")
-        expect_tensor_cores(precision, self.dtype, device.name, device.limits)
+        self._target = target = Target(device, model, self.dtype, precision)
+        expect_tensor_cores(target)
         self.name = f"CUDA kernels on {device.name}" + (f" in {precision}" if precision != "fp32" else "")
-        self._tape = lru_cache(maxsize=2)(
-            lambda T, B, dropout: Tape(device, model, T, B, self.dtype, dropout, self.launches_for(T, B, dropout).flags)
-        )
-        self._launches = lru_cache(maxsize=None)(
-            lambda plan, dropout: launches(device, model, self.dtype, plan, dropout, precision)
-        )
+        self._tape = lru_cache(maxsize=2)(lambda window: Tape(target, window, self.launches_for(window).flags))
+        self._launches: dict[tuple[Plan, bool], Launches] = {}
 
     def zero_state(self, batch: int) -> State:
         shape = (self.model.layers, batch, self.model.hidden)
@@ -55,7 +61,7 @@ class CudaEngine:
 
     def fold(self, parameters: Parameters) -> Weights:
         expect_parameters("parameters", parameters, self.model, self.dtype)
-        return Weights.of(self.device, self.model, parameters.flat, self.dtype)
+        return Weights.of(self._target, parameters.flat)
 
     def forward(self, weights: Weights, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         tape = self._run(weights, inputs, None, state)
@@ -69,23 +75,22 @@ class CudaEngine:
 
     def _run(self, weights: Weights, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> Tape:
         tape = self._begin(inputs, targets, state, None)
-        kernels = self.launches_for(tape.T, tape.B, dropout=False)
-        kernels.forward(weights, tape)
-        kernels.head(weights, tape, with_targets=targets is not None)
+        launches = self.launches_for(Window(tape.T, tape.B))
+        launches.forward(weights, tape)
+        launches.head(weights, tape, with_targets=targets is not None)
         tape.expect_no_wait()
         return tape
 
     def _begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State, dropout: Dropout | None) -> Tape:
         expect_window(self.model, self.dtype, inputs, targets, state)
         T, B = inputs.shape
-        tape = self._tape(T, B, dropout is not None)
+        tape = self._tape(Window(T, B, dropout is not None))
         order = np.zeros(1, STEP)
         order["number"] = dropout.step if dropout else 0
         tape.order(order)
         tape.put(inputs, targets)
         tape.put_state(state)
-        if self.precision == "fp16":
-            tape.put_scaling(LossScaling())
+        tape.put_scaling(LossScaling())
         return tape
 
     def loss_and_gradients(
@@ -99,39 +104,33 @@ class CudaEngine:
     ) -> tuple[float, State]:
         expect_parameters("gradients", gradients, self.model, self.dtype)
         tape = self._begin(inputs, targets, state, dropout)
-        kernels = self.launches_for(tape.T, tape.B, dropout is not None)
-        backward = Backward(self.device, self.model, tape.T, tape.B, self.dtype, kernels.splits)
-        kernels.gradients(self.fold(parameters), tape, backward, True, mask_of(dropout, self.dtype))
+        window = Window(tape.T, tape.B, dropout is not None)
+        launches = self.launches_for(window)
+        backward = Backward(self._target, window, launches.splits)
+        launches.gradients(self.fold(parameters), tape, backward, carry=True, mask=mask_of(dropout))
         tape.expect_no_wait()
         backward.gradients.get(gradients.flat)
         return float(self.device.read(tape.results)[0, 0]), tape.get_state()
 
-    def launches_for(self, T: int, B: int, dropout: bool) -> Launches:
-        """Compiled kernels for windows [T, B]."""
-        return self._launches(make_plan(self.model, T, B, self.dtype, self.device.limits, self.precision), dropout)
+    def launches_for(self, window: Window) -> Launches:
+        """Compiled kernels for windows of this size."""
+        key = plan_window(self._target, window), window.dropout
+        if key not in self._launches:
+            self._launches[key] = key[0].launches(self._target, window.dropout)
+        return self._launches[key]
 
-    def learner(
-        self, config: TrainConfig, parameters: Parameters, adam: Adam, state: State, windows: Windows
-    ) -> DeviceLearner:
-        kernels = self.launches_for(config.steps, config.batch, config.dropout > 0)
-        return DeviceLearner(self.device, kernels, config, parameters, adam, state, windows)
+    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> DeviceLearner:
+        launches = self.launches_for(Window(config.window, config.batch, config.dropout > 0))
+        return DeviceLearner(self._target, launches, config, training, windows)
 
-    def sampler(
-        self,
-        weights: Weights,
-        config: SampleConfig,
-        seed: int,
-        streams: range,
-        ids: np.ndarray,
-        state: State,
-        position: int,
-    ) -> DeviceSampler:
-        expect_streams(self.model, self.dtype, streams, ids, state)
-        return DeviceSampler(self.device, self._sample_steps, weights, config, seed, streams, ids, state, position)
+    def sampler(self, weights: Weights, config: SampleConfig, streams: Streams) -> DeviceSampler:
+        expect_streams(self.model, self.dtype, streams)
+        return DeviceSampler(self._full_precision, self._drawing, weights, config, streams)
 
     @cached_property
-    def _sample_steps(self) -> ResidentSteps | StepwiseSteps:
-        plan = sample_plan(self.model, self.dtype, self.device.limits)
-        if isinstance(plan, OneBlock):
-            return ResidentSteps(self.device, self.model, self.dtype, plan)
-        return StepwiseSteps(self.device, self.model, self.dtype)
+    def _full_precision(self) -> Target:
+        return replace(self._target, precision="fp32")
+
+    @cached_property
+    def _drawing(self) -> Drawing:
+        return plan_sampling(self._full_precision).drawing(self._full_precision)

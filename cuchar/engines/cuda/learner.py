@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.adam import BETA1, BETA2, Adam
+from cuchar.adam import BETA1, BETA2
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
-from cuchar.devices.device import Device
-from cuchar.engines.base import State, expect_ids, expect_moments
+from cuchar.engines.base import State, TrainingState, expect_ids, expect_moments
 from cuchar.engines.cuda.dropout import Mask
-from cuchar.engines.cuda.gradients import Launches
+from cuchar.engines.cuda.head import scaled
 from cuchar.engines.cuda.memory import bytes_needed, expect_memory
-from cuchar.engines.cuda.regimes import norm_blocks
-from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights
-from cuchar.engines.sizes import ceil_div
-from cuchar.parameters import Parameters
+from cuchar.engines.cuda.regimes import Launches
+from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights, norm_blocks
+from cuchar.engines.cuda.target import Target, Window
+from cuchar.sizes import ceil_div
 
 MOST_WINDOWS, WINDOW_BYTES = 128, 64 << 20  # of a chunk
 CHUNK_SECONDS = 0.1
@@ -32,49 +31,39 @@ class DeviceLearner:
     """
 
     def __init__(
-        self,
-        device: Device,
-        kernels: Launches,
-        config: TrainConfig,
-        parameters: Parameters,
-        adam: Adam,
-        state: State,
-        windows: Windows,
+        self, target: Target, launches: Launches, config: TrainConfig, training: TrainingState, windows: Windows
     ):
-        model, dtype, T, B = parameters.model, parameters.flat.dtype, config.steps, config.batch
-        expect_moments(adam, parameters)
-        self._device, self._kernels, self._config = device, kernels, config
-        self._host_parameters, self._host_adam = parameters, adam
-        most = max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * T * B)))
+        expect_moments(training)
+        self._target, self._device, self._launches = target, target.device, launches
+        self._config, self._training = config, training
+        window = Window(config.window, config.batch, config.dropout > 0)
+        most = max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * window.N)))
         self._expect_memory(windows, most)
-        self._weights, self._m, self._v = (
-            Weights.of(device, model, host, dtype) for host in (parameters.flat, adam.m, adam.v)
-        )
-        self._tape = Tape(device, model, T, B, dtype, config.dropout > 0, kernels.flags, most)
-        self._backward = Backward(device, model, T, B, dtype, kernels.splits)
-        self._mask = Mask.of(config.dropout, config.seed, dtype) if config.dropout else None
-        self._adam = device.kernels("training/adam.cu", kernels.head.macros)["adam"]
+        host = training.parameters.flat, training.adam.m, training.adam.v
+        self._weights, self._m, self._v = (Weights.of(target, flat) for flat in host)
+        self._tape = Tape(target, window, launches.flags, most)
+        self._backward = Backward(target, window, launches.splits)
+        self._mask = Mask.of(config.dropout, config.seed) if config.dropout else None
+        self._adam = target.kernels("training/adam.cu", scaled(target))["adam"]
         identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
-        self._cut = device.kernels("training/windows.cu", {"ID": identifier})["cut_windows"]
+        self._cut = self._device.kernels("training/windows.cu", {"ID": identifier})["cut_windows"]
         self._replays: dict[int, Callable[[], None]] = {}
         self._seconds_a_step = math.inf
         self._windows, self._corpus = windows, self._bring(windows.ids)
-        self._tape.put_state(state)
-        self._tape.put_scaling(adam.scaling)
+        self._tape.put_state(training.state)
+        self._tape.put_scaling(training.adam.scaling)
 
     def _expect_memory(self, windows: Windows, most: int) -> None:
-        def needed(batch: int) -> int:
-            model, dtype = self._host_parameters.model, self._host_parameters.flat.dtype
-            config, corpus = self._config, windows.ids.nbytes
-            kernels, dropout = self._kernels, config.dropout > 0
-            return bytes_needed(
-                model, config.steps, batch, dtype, kernels.splits, dropout, kernels.flags, most, corpus, kernels.copies
-            )
+        config = self._config
 
-        expect_memory(needed(self._config.batch), self._device.free_bytes(), needed(1), self._config.batch)
+        def needed(batch: int) -> int:
+            window = Window(config.window, batch, config.dropout > 0)
+            return bytes_needed(self._target, window, self._launches, most, windows.ids.nbytes)
+
+        expect_memory(needed(config.batch), self._device.free_bytes(), needed(1), config.batch)
 
     def _bring(self, ids: np.ndarray) -> Any:
-        expect_ids("text", ids, self._host_parameters.model)
+        expect_ids("text", ids, self._target.model)
         corpus = self._device.empty(ids.shape, ids.dtype)
         self._device.write(corpus, ids)
         return corpus
@@ -114,10 +103,10 @@ class DeviceLearner:
         orders["decay"] = 1 - np.array(rates) * self._config.weight_decay
         tape.order(orders)
         self._cut(
-            ceil_div(K * tape.N, 256), 256, self._corpus, tape.steps, tape.inputs, tape.targets, np.int32(K),
-            np.int32(tape.T), np.int32(tape.B), np.int64(windows.rows.shape[1]),
+            ceil_div(K * tape.N, 256), 256, corpus=self._corpus, steps=tape.steps, inputs=tape.inputs,
+            targets=tape.targets, windows=K, T=tape.T, B=tape.B, row_length=windows.rows.shape[1],
         )  # fmt: skip
-        most = self._kernels.steps_at_once
+        most = self._launches.steps_at_once
         for steps in [most] * (K // most) + [1] * (K % most):
             self._replay(steps)()
         results = self._device.read(tape.results)[:, :K]
@@ -137,17 +126,20 @@ class DeviceLearner:
 
     def _step(self) -> None:
         tape, config, backward = self._tape, self._config, self._backward
-        self._kernels.gradients(self._weights, tape, backward, config.carry_state, self._mask)
+        self._launches.gradients(self._weights, tape, backward, config.carry_state, self._mask)
         P = self._weights.flat.size
         self._adam(
-            ceil_div(P, 256), 256, self._weights.flat, backward.gradients.flat, self._m.flat, self._v.flat,
-            backward.squares, np.int32(norm_blocks(P)), tape.results, tape.results[1], tape.steps, tape.progress,
-            self._kernels.head.scaling(tape), np.float64(config.clip), np.int64(P),
+            ceil_div(P, 256), 256, parameters=self._weights.flat, gradients=backward.gradients.flat, m=self._m.flat,
+            v=self._v.flat, squares=backward.squares, square_count=norm_blocks(P), mean_losses=tape.results,
+            norms=tape.results[1], steps=tape.steps, progress=tape.progress, scaling=tape.scaling, clip=config.clip,
+            P=P,
         )  # fmt: skip
 
-    def fetch(self) -> State:
-        self._weights.get(self._host_parameters.flat)
-        self._m.get(self._host_adam.m)
-        self._v.get(self._host_adam.v)
-        self._host_adam.scaling = self._tape.get_scaling()
-        return self._tape.get_state()
+    def fetch(self) -> None:
+        training, scaling = self._training, self._tape.get_scaling()
+        self._weights.get(training.parameters.flat)
+        self._m.get(training.adam.m)
+        self._v.get(training.adam.v)
+        if scaling is not None:
+            training.adam.scaling = scaling
+        training.state = self._tape.get_state()

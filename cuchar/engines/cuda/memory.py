@@ -1,37 +1,24 @@
 """Device memory of training, counted before anything is allocated."""
 
-import numpy as np
-
-from cuchar.config import ModelConfig
-from cuchar.engines.cuda.regimes import NORM_BLOCKS
+from cuchar.engines.cuda.regimes import Launches
+from cuchar.engines.cuda.tape import NORM_BLOCKS, SCALING
+from cuchar.engines.cuda.target import Target, Window
 from cuchar.errors import DeviceError
 from cuchar.parameters import parameter_count
 
 
-def bytes_needed(
-    model: ModelConfig,
-    T: int,
-    B: int,
-    dtype: np.typing.DTypeLike,
-    splits: int,
-    dropout: bool,
-    flags: int,
-    windows: int,
-    corpus: int,
-    copies: bool = False,
-) -> int:
+def bytes_needed(target: Target, window: Window, launches: Launches, windows: int, corpus: int) -> int:
     """Device memory of training: weights, gradients, moments, the tape, `windows` cut windows and the corpus's bytes.
 
-    Args:
-        copies: a library's products also keep 16-bit copies of their operands; as many as the stepwise regime has, at most.
+    A library's products also keep 16-bit copies of their operands: as many as the stepwise regime has, at most.
     """
+    model, splits, T, B, N = target.model, launches.splits, window.T, window.B, window.N
     H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
-    N = T * B
     numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
-    numbers += L * N * H * dropout + (splits * P if splits > 1 else 0)
-    copied = 10 * N * H + N * V + V * H + 8 * H * H + 5 * B * H if copies else 0
-    held = 2 * copied + numbers * np.dtype(dtype).itemsize + windows * (8 * N + 56)
-    return held + corpus + 8 * NORM_BLOCKS + 4 * flags + 24
+    numbers += L * N * H * window.dropout + (splits * P if splits > 1 else 0)
+    copied = 10 * N * H + N * V + V * H + 8 * H * H + 5 * B * H if launches.copies else 0
+    held = 2 * copied + numbers * target.itemsize + windows * (8 * N + 56)
+    return held + corpus + 8 * NORM_BLOCKS + 4 * launches.flags + 16 + SCALING.itemsize * target.is_scaled
 
 
 def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:

@@ -1,12 +1,20 @@
-"""How the persistent regime divides batch and units: the formulas of kernels/persistent.cuh and kernels/tile.cuh."""
+"""The persistent regime: every recurrent weight in the registers of the whole chip.
+
+A launch forward and a launch backward take all layers and time steps, by blocks that run at once. How each launch divides
+batch and units among them is planned here, by the formulas of kernels/persistent/persistent.cuh and tile.cuh.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
-from cuchar.config import ModelConfig
-from cuchar.devices.device import Limits
-from cuchar.engines.sizes import REGISTER_UNIT, ceil_div, fits_a_block, padded
+from cuchar.devices.device import REGISTER_UNIT, Kernel, Limits
+from cuchar.engines.cuda.dropout import NO_MASK, Dropping, Mask
+from cuchar.engines.cuda.gemm import gemm_of
+from cuchar.engines.cuda.gradients import GemmLaunches
+from cuchar.engines.cuda.tape import Backward, Tape, Weights
+from cuchar.engines.cuda.target import Target, Window
+from cuchar.sizes import ceil_div, padded
 
 BESIDE_WEIGHTS = 40  # registers of a thread
 # Clocks of a part; of a product with its rows, by FFMA or by tensor cores; of a register of weights in a product; and bytes
@@ -18,7 +26,7 @@ FLAG_WORDS, MOST_PARTS = 32, 64
 
 @dataclass(frozen=True)
 class Tile:
-    """kernels/tile.cuh: a warp's part of a matrix. `warps` share its outputs, a `row` of inputs takes so many numbers.
+    """kernels/persistent/tile.cuh: a warp's part of a matrix. `warps` share its outputs, a `row` of inputs takes so many numbers.
 
     A thread has `registers` for weights. A product is with `at_once` rows, and takes `clocks` beside those of its registers.
     """
@@ -63,7 +71,7 @@ class Division:
 
     @property
     def macros(self) -> dict[str, int]:
-        """kernels/persistent.cuh's."""
+        """kernels/persistent/persistent.cuh's."""
         sizes = {"GROUPS": self.groups, "UNITS": self.units, "PARTS": self.parts, "ROWS": self.rows}
         return sizes | {"SHARED_BYTES": self.shared_bytes}
 
@@ -80,25 +88,26 @@ class Persistent:
         """Words for both, half of them for each."""
         return 2 * max(self.forward.flags, self.backward.flags)
 
+    def launches(self, target: Target, dropout: bool) -> GemmLaunches:
+        return GemmLaunches(target, gemm_of(target), PersistentRecurrence(target, self, dropout))
 
-def persistent_plan(
-    model: ModelConfig, B: int, itemsize: int, limits: Limits, precision: str = "fp32"
-) -> Persistent | None:
-    """The divisions of batch and units that take the fewest clocks."""
+
+def plan_window(target: Target, window: Window) -> Persistent | None:
+    """The divisions of batch and units that take the fewest clocks; None where the chip does not hold the weights."""
     forward, backward = (
-        min(divisions(direction, model, B, itemsize, limits, precision), key=itemgetter(0), default=None)
+        min(divisions(direction, target, window.B), key=itemgetter(0), default=None)
         for direction in ("forward", "backward")
     )
     return Persistent(forward[1], backward[1]) if forward and backward else None
 
 
-def divisions(
-    direction: str, model: ModelConfig, B: int, itemsize: int, limits: Limits, precision: str = "fp32"
-) -> Iterator[tuple[float, Division]]:
-    """Every division that fits the device, no more blocks than multiprocessors, with the clocks of a step."""
-    H, stages, forward = model.hidden, 2 * model.layers - 1, direction == "forward"
+def divisions(direction: str, target: Target, B: int) -> Iterator[tuple[float, Division]]:
+    """Every division that fits the device, no more blocks than multiprocessors, with the clocks of a time step."""
+    H, stages, forward = target.model.hidden, 2 * target.model.layers - 1, direction == "forward"
+    limits, itemsize = target.device.limits, target.itemsize
     inputs, lanes = (H, 8) if forward else (4 * H, 16)
-    tile = ffma_tile(inputs, lanes, itemsize) if precision == "fp32" else tensor_tile(inputs, precision)
+    is_fp32 = target.precision == "fp32"
+    tile = ffma_tile(inputs, lanes, itemsize) if is_fp32 else tensor_tile(inputs, target.precision)
     outputs, fetched = (4, 5) if forward else (1, 7)  # of a unit; numbers of a unit and row beside the sums
     pointers = 16 // itemsize if forward else 0  # struct Shared
     dropout = 2 + 16 // itemsize  # struct Dropout
@@ -134,4 +143,36 @@ def _held(tile: Tile, H: int, threads: int, limits: Limits, forward: bool) -> bo
     """
     beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 24 * (threads > 384)
     beside += 16 if limits.capability < 80 else 8 * (limits.capability == 80 or (forward and limits.capability >= 120))
-    return fits_a_block(limits, threads, tile.registers + beside, 0)
+    return limits.take(threads, tile.registers + beside, 0)
+
+
+class PersistentRecurrence:
+    """`cuchar.engines.cuda.gradients.Recurrence`: a launch in each direction."""
+
+    def __init__(self, target: Target, plan: Persistent, dropout: bool):
+        self._plan, self.flags, self._drop = plan, plan.flags, Dropping(target) if dropout else None
+        macros: dict[str, int | str] = {**target.sizes, **target.operand, "DROPOUT": int(dropout)}
+
+        def compiled(name: str, division: Division) -> Kernel:
+            return target.kernels(f"persistent/{name}.cu", {**macros, **division.macros}, cooperative=True)[name]
+
+        self._forward = compiled("persistent_forward", plan.forward)
+        self._backward = compiled("persistent_backward", plan.backward)
+
+    def forward(self, weights: Weights, tape: Tape, mask: Mask | None) -> None:
+        division = self._plan.forward
+        self._forward(
+            division.blocks, division.threads, division.shared_bytes, parameters=weights.flat, inputs=tape.inputs,
+            h=tape.h, c=tape.c, gates=tape.gates, dropped=tape.dropped, flags=tape.flags[0],
+            progress=tape.progress, T=tape.T, B=tape.B, **(mask or NO_MASK).arguments, steps=tape.steps,
+        )  # fmt: skip
+
+    def backward(self, weights: Weights, tape: Tape, backward: Backward, mask: Mask | None) -> None:
+        if self._drop and mask:
+            self._drop(backward.dh, backward.dh, weights.model.layers - 1, mask, tape)
+        division = self._plan.backward
+        self._backward(
+            division.blocks, division.threads, division.shared_bytes, parameters=weights.flat, c=tape.c,
+            gates=tape.gates, dh=backward.dh, flags=tape.flags[1], progress=tape.progress, T=tape.T, B=tape.B,
+            **(mask or NO_MASK).arguments, steps=tape.steps,
+        )  # fmt: skip

@@ -1,39 +1,40 @@
-"""What the CUDA engine keeps on a device: weights in the kernels' layout, a window's tape, gradients in the making."""
+"""What lies on a device: weights in the kernels' layout, a window's tape, gradients in the making."""
 
 from typing import Any
 
 import numpy as np
 
 from cuchar.adam import LossScaling
-from cuchar.config import ModelConfig
-from cuchar.devices.device import Device
 from cuchar.engines.base import State
-from cuchar.engines.cuda.regimes import NORM_BLOCKS
+from cuchar.engines.cuda.target import Target, Window
 from cuchar.errors import DeviceError
 from cuchar.parameters import parameter_count, parameter_shapes
+from cuchar.sizes import ceil_div
 
 STEP = np.dtype(
     [("origin", "<i8"), ("number", "<u8"), ("step_size", "<f8"), ("root", "<f8"), ("decay", "<f8")]
-)  # kernels/step.cuh, struct Step
+)  # kernels/common/step.cuh, struct Step
 SCALING = np.dtype([("scale", "<f4"), ("good_steps", "<i4")])  # struct Scaling
 FIRST = "lstm.weight_ih_l0"  # [V, 4H] on a device, a row a character; the flat buffer begins with it
+NORM_BLOCKS = 1024  # at most, of gradient_norm's blocks that square gradients
 
 
 class Weights:
     """A flat buffer [P] on the device, parameters.py's but for FIRST, and its tensors by name."""
 
-    def __init__(self, device: Device, model: ModelConfig, dtype: np.dtype):
-        self.flat, self.model, self._device = device.empty((parameter_count(model),), dtype), model, device
+    def __init__(self, target: Target):
+        self.model, self._device = target.model, target.device
+        self.flat = target.device.empty((parameter_count(target.model),), target.dtype)
         self._views, start = {}, 0
-        for name, shape in parameter_shapes(model).items():
+        for name, shape in parameter_shapes(target.model).items():
             size = int(np.prod(shape))
             self._views[name] = self.flat[start : start + size].reshape(shape[::-1] if name == FIRST else shape)
             start += size
 
     @classmethod
-    def of(cls, device: Device, model: ModelConfig, host: np.ndarray, dtype: np.dtype) -> "Weights":
+    def of(cls, target: Target, host: np.ndarray) -> "Weights":
         """What the host's flat buffer holds."""
-        weights = cls(device, model, dtype)
+        weights = cls(target)
         weights.put(host)
         return weights
 
@@ -57,31 +58,28 @@ class Weights:
 class Tape:
     """One window's way forward, [T, B], and the ids and orders of up to K windows of that size."""
 
-    def __init__(
-        self,
-        device: Device,
-        model: ModelConfig,
-        T: int,
-        B: int,
-        dtype: np.dtype,
-        dropout: bool,
-        flags: int,
-        windows: int = 1,
-    ):
+    def __init__(self, target: Target, window: Window, flags: int = 0, windows: int = 1):
+        """
+        Args:
+            flags: words for the persistent regime's flags, of both directions.
+            windows: K.
+        """
+        device, model, dtype = target.device, target.model, target.dtype
         L, H, V = model.layers, model.hidden, model.vocabulary_size
-        self.T, self.B, self.N, self.windows, self._device = T, B, T * B, windows, device
+        T, B = window.T, window.B
+        self.T, self.B, self.N, self.windows, self._device = T, B, window.N, windows, device
         self.inputs = device.empty((windows, T, B), np.int32)
         self.targets = device.empty((windows, T, B), np.int32)
-        self.h = device.empty((L, T + 1, B, H), dtype)  # h[l, t] enters step t
+        self.h = device.empty((L, T + 1, B, H), dtype)  # h[l, t] enters time step t
         self.c = device.empty((L, T + 1, B, H), dtype)
         self.gates = device.empty((L, T, B, 4 * H), dtype)
-        self.dropped = device.empty((L * dropout, T, B, H), dtype)
+        self.dropped = device.empty((L * window.dropout, T, B, H), dtype)
         self.logits = device.empty((T, B, V), dtype)
         self.losses = device.empty((T, B), dtype)
         self.flags = device.empty((2, flags // 2), np.uint32)  # forward's and backward's
         self.steps = device.empty((windows, STEP.itemsize), np.uint8)
         self.progress = device.empty((4,), np.int32)
-        self.scaling = device.empty((SCALING.itemsize,), np.uint8)  # used by fp16 alone
+        self.scaling = device.empty((SCALING.itemsize,), np.uint8) if target.is_scaled else None
         self.results = device.empty((2, windows), np.float64)  # mean losses, norms
 
     def order(self, steps: np.ndarray) -> None:
@@ -98,10 +96,14 @@ class Tape:
             self._device.write(self.targets[0], targets.astype(np.int32))
 
     def put_scaling(self, scaling: LossScaling) -> None:
-        host = np.array((scaling.scale, scaling.good_steps), SCALING)
-        self._device.write(self.scaling, host.reshape(1).view(np.uint8))
+        """Of use in fp16 alone, like `get_scaling`."""
+        if self.scaling is not None:
+            host = np.array((scaling.scale, scaling.good_steps), SCALING)
+            self._device.write(self.scaling, host.reshape(1).view(np.uint8))
 
-    def get_scaling(self) -> LossScaling:
+    def get_scaling(self) -> LossScaling | None:
+        if self.scaling is None:
+            return None
         return LossScaling(*self._device.read(self.scaling).view(SCALING)[0].item())
 
     def put_state(self, state: State) -> None:
@@ -135,10 +137,20 @@ class Tape:
 class Backward:
     """What back-propagation adds to a tape."""
 
-    def __init__(self, device: Device, model: ModelConfig, T: int, B: int, dtype: np.dtype, splits: int):
-        P = parameter_count(model)
-        self.gradients = Weights(device, model, dtype)
+    def __init__(self, target: Target, window: Window, splits: int):
+        """
+        Args:
+            splits: so many shares of N have sums of their own, which are added at the end.
+        """
+        device, dtype, H = target.device, target.dtype, target.model.hidden
+        self.gradients = Weights(target)
+        P = self.gradients.flat.size
         self.partials = device.empty((splits, P), dtype) if splits > 1 else self.gradients.flat
-        self.dh = device.empty((T, B, model.hidden), dtype)
-        self.dc = device.empty((B, model.hidden), dtype)
+        self.dh = device.empty((window.T, window.B, H), dtype)
+        self.dc = device.empty((window.B, H), dtype)
         self.squares = device.empty((NORM_BLOCKS,), np.float64)
+
+
+def norm_blocks(parameters: int) -> int:
+    """Blocks of gradient_norm that square gradients; one more averages the loss."""
+    return min(ceil_div(parameters, 256), NORM_BLOCKS)

@@ -1,0 +1,70 @@
+"""How far an engine's results may be from exact ones: bounds that follow from the arithmetic."""
+
+import numpy as np
+from support.problems import as_type, problem
+
+from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.cuda.engine import CudaEngine
+from cuchar.engines.numpy_engine import NumpyEngine
+from cuchar.parameters import Parameters
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+class Recording(NumpyEngine):
+    """Keeps every layer's gradients of the pre-activations, [T, 4, H, B]."""
+
+    def _backward_layer(self, recurrent, tape, layer):
+        super()._backward_layer(recurrent, tape, layer)
+        self.das = {**getattr(self, "das", {}), layer: tape.dgates.copy()}
+
+
+def magnitudes(engine, inputs, dropout):
+    """The sums that gradients are, with every term's absolute value: what their rounding errors are measured by."""
+    T, B = inputs.shape
+    tape, found = engine._tape(T, B), {}
+    outputs = tape.outputs(dropout is not None)
+
+    def product(left, right):
+        return np.einsum("tmb,tkb->mk", np.abs(left), np.abs(right))
+
+    for layer, da in engine.das.items():
+        da = da.reshape(T, -1, B)
+        found[f"lstm.bias_l{layer}"] = np.abs(da).sum(axis=(0, 2))
+        found[f"lstm.weight_hh_l{layer}"] = product(da, tape.h[layer, :-1])
+        below = outputs[layer - 1] if layer else np.eye(engine.model.vocabulary_size)[inputs].transpose(0, 2, 1)
+        found[f"lstm.weight_ih_l{layer}"] = product(da, below)
+    found |= {"head.bias": np.abs(tape.logits).sum(axis=(0, 2)), "head.weight": product(tape.logits, outputs[-1])}
+    return found
+
+
+def everything(engine, parameters, state, inputs, targets, dropout):
+    """All that an engine computes, by name."""
+    gradients = Parameters(engine.model, engine.dtype)
+    gradients.flat[:] = np.nan  # every one must be written
+    loss, after = engine.loss_and_gradients(parameters, inputs, targets, state, gradients, dropout)
+    found = {"loss": np.array([loss]), "h": after.h, "c": after.c, **dict(gradients.items())}
+    weights = engine.fold(parameters)
+    losses, end = engine.losses(weights, inputs, targets, state)
+    found |= {"losses": losses, "end.h": end.h, "end.c": end.c}
+    logits, _ = engine.forward(weights, inputs, state)
+    return found | {"logits": logits.copy()}
+
+
+def expect_accuracy(shape, limits, dropout):
+    """Every result's error within the bound of the arithmetic, and the same bits in every schedule."""
+    model, parameters, inputs, targets, state = problem(*shape)
+    reference = Recording(model, np.float64)
+    reference.loss_and_gradients(parameters, inputs, targets, state, Parameters(model, np.float64), dropout)
+    terms = magnitudes(reference, inputs, dropout)
+    exact = everything(reference, parameters, state, inputs, targets, dropout)
+    single = (*as_type(parameters, state, np.float32), inputs, targets, dropout)
+    numpys = everything(NumpyEngine(model), *single)
+    runs = [
+        everything(CudaEngine(model, EmulatedDevice(schedule, limits=limits)), *single)
+        for schedule in ("forward", "reverse", "shuffled")
+    ]
+    for name, ours in runs[0].items():
+        assert all(np.array_equal(ours, run[name]) for run in runs), f"{name} depends on the schedule"
+        error, numpys_error = (np.linalg.norm(found - exact[name]) for found in (ours, numpys[name]))
+        assert error <= 2 * numpys_error + 4 * EPS * np.linalg.norm(terms.get(name, exact[name])), name

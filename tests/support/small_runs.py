@@ -1,0 +1,20 @@
+"""A short text, and trainings on it that take a moment: one for each discipline of batches."""
+
+from dataclasses import replace
+
+from cuchar.config import TrainConfig
+
+TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
+SMALL = TrainConfig(
+    hidden=9, layers=2, window=7, batch=5, epochs=3, lr=0.01, seed=3,
+    log_every=6, sample_every=8, sample_length=20, save_every=10,
+)  # fmt: skip
+DISCIPLINES = {
+    "windows": SMALL,
+    "carried": replace(SMALL, carry_state=True),
+    "everything": replace(
+        SMALL, stride=3, dropout=0.3, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
+        val_fraction=0.1, val_split="streams", temperature=0.8,
+    ),
+    "carried, step schedule": replace(SMALL, carry_state=True, dropout=0.2, schedule="step", val_fraction=0.2),
+}  # fmt: skip
