@@ -21,6 +21,7 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
+from cuchar.engines.base import Example
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters, initialise
 
@@ -61,7 +62,7 @@ def main() -> None:
     losses = np.empty((options.steps, 2))
     # One after the other: taking turns at every step, the two thread pools get in each other's way.
     for step in range(options.steps):
-        losses[step, 0], _ = engine.loss_and_gradients(parameters, *windows[step], state, gradients)
+        losses[step, 0], _ = engine.loss_and_gradients(parameters, Example(*windows[step], state), gradients)
         adam.update(parameters.flat, gradients.flat, step + 1, config.lr)
     for step in range(options.steps):
         inputs, targets = (torch.from_numpy(ids.astype(np.int64)) for ids in windows[step])

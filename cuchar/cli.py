@@ -192,8 +192,9 @@ def evaluate(
     """Score TEXT: nats and bits per character, perplexity."""
     from contextlib import redirect_stdout
 
-    from cuchar.corpus import text_files
+    from cuchar.corpus import read_text, text_files
     from cuchar.files import STREAM
+    from cuchar.model import Model
     from cuchar.reports import print_score, score_files
 
     if window is not None and window < 1:
@@ -202,7 +203,9 @@ def evaluate(
         raise OptionError("--window: expected it or --exact, found both")
     if per_char is not None:
         _expect_output("--per-char", per_char, checkpoint, text_files(texts, glob))
-    score = score_files(checkpoint, texts, device, window, exact, per_char, unknown, precision, glob, skip_unreadable)
+    model = Model(checkpoint, device, precision)
+    text = read_text(texts, model.vocabulary.is_bytes, glob, skip_unreadable)
+    score = score_files(model, text, unknown, window, exact, per_char)
     with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
         print_score(score, json)
 

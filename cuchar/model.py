@@ -33,9 +33,7 @@ class Model:
     def __init__(self, path: str | Path, device: str = "auto", precision: str = "fp32"):
         checkpoint = read_checkpoint(path)
         self.parameters, self.vocabulary = checkpoint.parameters, checkpoint.vocabulary
-        self.engine, self.engine_reason = choose_engine(
-            device, self.parameters.model, self.parameters.flat.dtype, precision
-        )
+        self.engine, _ = choose_engine(device, self.parameters.model, self.parameters.flat.dtype, precision)
         self._weights = self.engine.fold(self.parameters)
 
     def sample(self, length: int = 500, *, prime: str | bytes = "", seed: int | None = None, **options: Any) -> str:

@@ -3,7 +3,6 @@
 import json
 import math
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -18,7 +17,7 @@ from rich.text import Text as Cell
 import cuchar
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import ModelConfig
-from cuchar.corpus import Text, left_out_notes, read_text
+from cuchar.corpus import Text, left_out_notes
 from cuchar.engines.choose import choose_engine
 from cuchar.engines.cpu.library import load, thread_count
 from cuchar.errors import DeviceError
@@ -37,23 +36,17 @@ class FilesScore:
 
 
 def score_files(
-    checkpoint: Path,
-    texts: Sequence[Path],
-    device: str,
-    window: int | None,
-    exact: bool,
-    per_char: Path | None,
-    unknown: str,
-    precision: str = "fp32",
-    glob: str | None = None,
-    skip_unreadable: bool = False,
+    model: Model, text: Text, unknown: str, window: int | None, exact: bool, per_char: Path | None
 ) -> FilesScore:
-    """Score text files as one text, a long one in chunks unless `exact`; `per_char` gets every character's loss.
+    """Score files that were read as one text, a long one in chunks unless `exact`.
 
     The first character of a file is predicted from the end of the file before it; that of the first file by nothing.
+
+    Args:
+        unknown: "error" or "skip", for characters outside the vocabulary.
+        window: characters after which the state becomes zero again; None: never.
+        per_char: gets a row for every character.
     """
-    model = Model(checkpoint, device, precision)
-    text = read_text(texts, model.vocabulary.is_bytes, glob, skip_unreadable)
     for line in left_out_notes(text):
         say(line)
     ids = model.vocabulary.encode(text.codes, unknown, text.place)

@@ -20,7 +20,7 @@ from cuchar.files import STREAM
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.run_folder import RunFolder
-from cuchar.training import Listener, Trainer
+from cuchar.training import Listener, Material, Trainer
 
 TOTALS = ("epochs", "max_steps")
 
@@ -50,17 +50,12 @@ def start_run(
         raise OptionError("--val: expected it or --val-fraction, found both")
     corpus = load_corpus(texts, config.bytes, glob, skip_unreadable)
     val_text = None if val is None else read_text([val], config.bytes, glob, skip_unreadable)
-    training, validation = _parts(corpus, config, val_text)
+    material = _material(corpus, config, val_text)
     model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
     engine, reason = choose_engine(device, model, precision=config.precision)
-    facts = {
-        "sha256": corpus.sha256,
-        "characters": len(corpus.ids),
-        **_places(corpus, val_text),
-    }
-    folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(facts, config))
+    folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(material, config))
     try:
-        trainer = Trainer(config, corpus, training, validation, engine, folder, facts, None, listener)
+        trainer = Trainer(config, material, engine, folder, None, listener)
         listener.note(f"engine: {engine.name} ({reason})")
         listener.note(f"run folder: {folder.path}")
         _note_left_out(listener, corpus, val_text)
@@ -110,9 +105,8 @@ def resume_run(
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
         vals = expect_kept(stored["val"] or [], "--val") if val is None else [val]
         val_text = read_text(vals, config.bytes, glob, skip_unreadable) if vals else None
-        training, validation = _parts(corpus, config, val_text)
-        places = _places(corpus, val_text)
-        _expect_same_text(path, "validation text", places["val_sha256"], stored["val_sha256"])
+        material = _material(corpus, config, val_text)
+        _expect_same_text(path, "validation text", material.facts["val_sha256"], stored["val_sha256"])
         if checkpoint:
             folder.complete_best(checkpoint)
         if checkpoint and _is_over(config, checkpoint, folder):
@@ -126,10 +120,9 @@ def resume_run(
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
         engine, reason = choose_engine(device, model, dtype, config.precision)
-        facts = {"sha256": corpus.sha256, "characters": len(corpus.ids), **places}
-        trainer = Trainer(config, corpus, training, validation, engine, folder, facts, checkpoint, listener)
+        trainer = Trainer(config, material, engine, folder, checkpoint, listener)
         trainer.best = folder.roll_back(checkpoint)
-        folder.write_config(_config(facts, config))
+        folder.write_config(_config(material, config))
         listener.note(f"engine: {engine.name} ({reason})")
         listener.note(
             f"resuming {path} after step {trainer.position.step}"
@@ -149,7 +142,7 @@ def _train(trainer: Trainer, listener: Listener) -> None:
     """Train to the end or to a signal, and say what can be done then."""
     config, folder = trainer.config, shlex.quote(str(trainer.folder.path))
     listener.note(
-        f"{len(trainer.training):,} characters, {len(trainer.vocabulary)} distinct; "
+        f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
         f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
@@ -170,8 +163,8 @@ def _train(trainer: Trainer, listener: Listener) -> None:
     listener.note(f"to write with it: cuchar sample {folder}")
 
 
-def _parts(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Training ids; validation ids [streams, n] or None."""
+def _material(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Material:
+    """What is trained on and validated, and every file that was read, so that a resumed run reads the same ones."""
     training, validation = corpus.ids, None
     if config.val_fraction:
         training, validation = split_validation(corpus.ids, config)
@@ -183,20 +176,18 @@ def _parts(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> tuple[
         if validation.shape[1] < 2:
             raise TextError(f"--val {val_text.files[0]}: expected at least 2 characters, found {validation.shape[1]}")
     check_length(len(training), config)
-    return training, validation
-
-
-def _places(corpus: Corpus, val_text: Text | None) -> dict[str, Any]:
-    """Every file that was read, so that a resumed run reads the same ones, whatever a folder holds by then."""
 
     def names(files: Sequence[Path]) -> list[str]:
         return [absolute(file) for file in files]
 
-    return {
+    facts = {
+        "sha256": corpus.sha256,
+        "characters": len(corpus.ids),
         "texts": names(corpus.files),
         "val": None if val_text is None else names(val_text.files),
         "val_sha256": None if val_text is None else val_text.sha256,
     }
+    return Material(corpus.vocabulary, training, validation, facts)
 
 
 def _default_folder(texts: Sequence[str | Path]) -> Path:
@@ -209,8 +200,8 @@ def _default_folder(texts: Sequence[str | Path]) -> Path:
     return path
 
 
-def _config(facts: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
-    return {**facts, "train": config.to_json()}
+def _config(material: Material, config: TrainConfig) -> dict[str, Any]:
+    return {**material.facts, "train": config.to_json()}
 
 
 def _stored_config(folder: RunFolder, stored: dict[str, Any]) -> TrainConfig:

@@ -7,7 +7,7 @@ checkpoint, so that an interrupted run and an uninterrupted one end with the sam
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +17,7 @@ from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
-from cuchar.corpus import Corpus
+from cuchar.corpus import Vocabulary
 from cuchar.engines.base import Engine, TrainingState
 from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
@@ -42,35 +42,44 @@ class Listener:
     def stop(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from and is judged by.
+
+    Args:
+        training: ids [n]; validation: ids [streams, m], or None.
+        facts: JSON values that config.json and every checkpoint repeat (texts and their digests).
+    """
+
+    vocabulary: Vocabulary
+    training: np.ndarray
+    validation: np.ndarray | None
+    facts: dict[str, Any]
+
+
 class Trainer:
     """A run in progress.
 
     Args:
-        engine: for the corpus's vocabulary and the configuration's sizes.
-        training: ids [n]; validation: ids [streams, m], or None.
-        facts: JSON values that every checkpoint repeats (texts and their digests).
+        engine: for the vocabulary and the configuration's sizes.
         checkpoint: where to go on from; None starts afresh. The folder must have been rolled back to it before `run`.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        corpus: Corpus,
-        training: np.ndarray,
-        validation: np.ndarray | None,
+        material: Material,
         engine: Engine,
         folder: RunFolder,
-        facts: dict[str, Any],
         checkpoint: Checkpoint | None,
         listener: Listener,
     ):
-        self.config, self.vocabulary, self.engine = config, corpus.vocabulary, engine
-        self.training, self.validation = training, validation
-        self.folder, self.facts, self.listener = folder, facts, listener
+        self.config, self.material, self.engine = config, material, engine
+        self.folder, self.listener = folder, listener
         self.best: float
         self.best_step: int | None
         self.loss, self.loss_since = math.nan, 0  # of the last line of metrics.jsonl, and the step of the line before
-        self.total_steps = total_steps(len(training), config)
+        self.total_steps = total_steps(len(material.training), config)
         self.batches = np.random.default_rng([config.seed, 1])
         if checkpoint is None:
             parameters = initialise(engine.model, config.seed)
@@ -219,7 +228,7 @@ class Trainer:
 
     def _cut(self) -> Windows:
         config = self.config
-        return Windows(self.training, config.batch, config.window, config.window_stride, self.position.offset)
+        return Windows(self.material.training, config.batch, config.window, config.window_stride, self.position.offset)
 
     def _line(self, validation_loss: float | None) -> None:
         """One line of metrics.jsonl."""
@@ -246,10 +255,11 @@ class Trainer:
         return True
 
     def _validate(self) -> float | None:
-        if self.validation is None:
+        rows = self.material.validation
+        if rows is None:
             return None
         self._fetch()
-        weights, rows = self.engine.fold(self.changing.parameters), self.validation
+        weights = self.engine.fold(self.changing.parameters)
         if len(rows) == 1 and rows.size > LONG_TEXT:
             losses = np.concatenate(list(chunk_losses(self.engine, weights, rows[0])))
         else:
@@ -265,7 +275,7 @@ class Trainer:
         self._fetch()
         weights = self.engine.fold(self.changing.parameters)
         blocks = generate(self.engine, weights, law, config.seed, range(step, step + 1), nothing, nothing)
-        text = self.vocabulary.decode(np.concatenate([ids[:, 0] for ids, _ in blocks]))
+        text = self.material.vocabulary.decode(np.concatenate([ids[:, 0] for ids, _ in blocks]))
         block = f"--- step {step} ---\n".encode() + text + b"\n\n"
         self.folder.append(self.folder.samples, block)
         self.listener.sample(block)
@@ -282,7 +292,7 @@ class Trainer:
             self._expect_finite(math.nan, "a parameter", self.position.step)
         self.position.elapsed_s = perf_counter() - self.started
         run = {
-            **self.facts,
+            **self.material.facts,
             "train": self.config.to_json(),
             "position": asdict(self.position),
             "generators": {"batches": self.batches.bit_generator.state},
@@ -292,7 +302,7 @@ class Trainer:
             "best_step": self.best_step,
         }
         changing = self.changing
-        return Checkpoint(changing.parameters, self.vocabulary, changing.adam, changing.state, run)
+        return Checkpoint(changing.parameters, self.material.vocabulary, changing.adam, changing.state, run)
 
     def _expect_finite(self, value: float, what: str, step: int) -> None:
         if math.isfinite(value):

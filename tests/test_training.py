@@ -14,7 +14,7 @@ from cuchar.batches import Windows, split_validation
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
-from cuchar.engines.base import TrainingState
+from cuchar.engines.base import Example, TrainingState
 from cuchar.engines.cpu.engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError, OutputError, RunError, TextError
@@ -65,14 +65,14 @@ class AwayLearner(CpuLearner):
     chunk = 7
     calls: ClassVar[list[int]] = []
 
-    def __init__(self, engine, config, parameters, adam, state, windows):
-        self.home = [parameters.flat, adam.m, adam.v]
-        there, moments = Parameters(engine.model), Adam(parameters.flat.size)
+    def __init__(self, engine, config, training, windows):
+        self.given, self.home = training, [training.parameters.flat, training.adam.m, training.adam.v]
+        there, moments = Parameters(engine.model), Adam(training.adam.m.size)
         self.away = [there.flat, moments.m, moments.v]
         self.fetched = True
         for ours, theirs in zip(self.away, self.home, strict=True):
             ours[:] = theirs
-        super().__init__(engine, config, there, moments, state, windows)
+        super().__init__(engine, config, TrainingState(there, moments, training.state), windows)
 
     def train(self, window, step, rates):
         self.calls.append(len(rates))
@@ -86,7 +86,8 @@ class AwayLearner(CpuLearner):
         self.fetched = True
         for ours, theirs in zip(self.away, self.home, strict=True):
             theirs[:] = ours
-        return super().fetch()
+        super().fetch()
+        self.given.state = self.training.state
 
 
 def many_steps_a_call(monkeypatch):
@@ -163,7 +164,7 @@ def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path)
             step += 1
             drop = Dropout(0.1, config.seed, step)
             loss, _ = engine.loss_and_gradients(
-                parameters, *windows[index], engine.zero_state(config.batch), gradients, drop
+                parameters, Example(*windows[index], engine.zero_state(config.batch), drop), gradients
             )
             g = gradients.flat.astype(float)
             norm = np.linalg.norm(g)
@@ -181,9 +182,9 @@ def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path)
 def test_carried_state_flows_through_an_epoch_and_is_reset_at_the_next(text, tmp_path, monkeypatch):
     states, original = [], CpuEngine.loss_and_gradients
 
-    def recording(self, parameters, inputs, targets, state, *rest):
-        loss, after = original(self, parameters, inputs, targets, state, *rest)
-        states.append((state, after))
+    def recording(self, parameters, example, gradients):
+        loss, after = original(self, parameters, example, gradients)
+        states.append((example.state, after))
         return loss, after
 
     monkeypatch.setattr(CpuEngine, "loss_and_gradients", recording)
@@ -298,7 +299,7 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, m
         loss, state = original(self, *arguments)
         calls.append(loss)
         if len(calls) == 3 and broken == "norm":
-            arguments[4].flat[7] = np.inf
+            arguments[2].flat[7] = np.inf
         return (float("inf") if len(calls) == 3 and broken == "loss" else loss), state
 
     def train(asked):

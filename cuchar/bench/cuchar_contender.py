@@ -14,7 +14,7 @@ from cuchar.bench.configurations import WINDOWS, Configuration
 from cuchar.bench.contender import Burst
 from cuchar.bench.kernel_times import Recorder, kernel_times
 from cuchar.bench.machine import device_ms
-from cuchar.engines.base import Engine, Sampler, Streams, TrainingState
+from cuchar.engines.base import Engine, Example, Sampler, Streams, TrainingState
 from cuchar.errors import DivergedError
 from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
@@ -86,7 +86,7 @@ class CucharContender:
         (inputs, targets), state = self._windows[0], engine.zero_state(self.sizes.B)
         calls: dict[str, Callable[[], Any]] = {
             "forward": lambda: engine.losses(engine.fold(parameters), inputs, targets, state),
-            "both": lambda: engine.loss_and_gradients(parameters, inputs, targets, state, gradients),
+            "both": lambda: engine.loss_and_gradients(parameters, Example(inputs, targets, state), gradients),
             "step": lambda: self.train(1),
         }
         times: dict[str, list[float]] = {name: [] for name in calls}

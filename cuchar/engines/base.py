@@ -68,6 +68,16 @@ class Dropout:
     step: int
 
 
+@dataclass(frozen=True)
+class Example:
+    """What a training step reads: a window's ids, inputs and targets [T, B], and the state before them."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    state: State
+    dropout: Dropout | None = None
+
+
 def expect_window(
     model: ModelConfig, dtype: np.dtype, inputs: np.ndarray, targets: np.ndarray | None, state: State
 ) -> None:
@@ -194,13 +204,7 @@ class Engine(Protocol):
         """-log p(target), in nats, [T, B], and the state after them."""
 
     def loss_and_gradients(
-        self,
-        parameters: Parameters,
-        inputs: np.ndarray,
-        targets: np.ndarray,
-        state: State,
-        gradients: Parameters,
-        dropout: Dropout | None = None,
+        self, parameters: Parameters, example: Example, gradients: Parameters
     ) -> tuple[float, State]:
         """Mean loss over N in nats, the state after the window; `gradients` is overwritten.
 

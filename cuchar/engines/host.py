@@ -8,7 +8,7 @@ import numpy as np
 
 from cuchar.batches import Windows
 from cuchar.config import TrainConfig
-from cuchar.engines.base import Dropout, Engine, Streams, TrainingState, expect_moments
+from cuchar.engines.base import Dropout, Engine, Example, Streams, TrainingState, expect_moments
 from cuchar.parameters import Parameters
 from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, draw
@@ -48,7 +48,9 @@ class HostLearner:
         state = self.state if config.carry_state else self.engine.zero_state(config.batch)
         dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
         parameters = self.training.parameters
-        loss, after = self.engine.loss_and_gradients(parameters, inputs, targets, state, self.gradients, dropout)
+        loss, after = self.engine.loss_and_gradients(
+            parameters, Example(inputs, targets, state, dropout), self.gradients
+        )
         if not math.isfinite(loss):
             return loss, math.nan
         norm = self._update(step, rate)

@@ -13,7 +13,16 @@ import numpy as np
 
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import Dropout, State, Streams, TrainingState, expect_parameters, expect_streams, expect_window
+from cuchar.engines.base import (
+    Dropout,
+    Example,
+    State,
+    Streams,
+    TrainingState,
+    expect_parameters,
+    expect_streams,
+    expect_window,
+)
 from cuchar.engines.host import HostLearner, HostSampler
 from cuchar.errors import DeviceError, ShapeError
 from cuchar.parameters import Parameters
@@ -108,20 +117,15 @@ class NumpyEngine:
         return cross_entropy(tape.logits, targets), self._state_after(tape)
 
     def loss_and_gradients(
-        self,
-        parameters: Parameters,
-        inputs: np.ndarray,
-        targets: np.ndarray,
-        state: State,
-        gradients: Parameters,
-        dropout: Dropout | None = None,
+        self, parameters: Parameters, example: Example, gradients: Parameters
     ) -> tuple[float, State]:
         expect_parameters("parameters", parameters, self.model, self.dtype)
         expect_parameters("gradients", gradients, self.model, self.dtype)
-        expect_window(self.model, self.dtype, inputs, targets, state)
-        masks = self._masks(dropout, *inputs.shape) if dropout else None
-        tape = self._forward(self.fold(parameters), inputs, state, masks)
-        loss = float(np.mean(cross_entropy(tape.logits, targets), dtype=np.float64))
+        inputs = example.inputs
+        expect_window(self.model, self.dtype, inputs, example.targets, example.state)
+        masks = self._masks(example.dropout, *inputs.shape) if example.dropout else None
+        tape = self._forward(self.fold(parameters), inputs, example.state, masks)
+        loss = float(np.mean(cross_entropy(tape.logits, example.targets), dtype=np.float64))
         self._backward(parameters, inputs, masks, tape, gradients)
         return loss, self._state_after(tape)
 

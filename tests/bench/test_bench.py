@@ -18,6 +18,7 @@ from cuchar.bench.cuchar_contender import CucharContender
 from cuchar.bench.results import compare, configurations_of, peers_of, read_results, write_results
 from cuchar.bench.sweep import configurations_along, growth
 from cuchar.bench.timing import LEAST_ROUNDS, Timing, ratio, steps_a_burst, take_turns
+from cuchar.engines.base import Example
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OptionError, ResultError
 from cuchar.parameters import Parameters, initialise
@@ -73,7 +74,7 @@ def test_ours_trains_as_a_plain_loop_does():
     adam, windows, losses = Adam(parameters.flat.size), Windows(SMALL.ids(), 5, 7, 1), []
     assert len(windows) == WINDOWS
     for step in range(6):
-        loss, _ = engine.loss_and_gradients(parameters, *windows[step], engine.zero_state(5), gradients)
+        loss, _ = engine.loss_and_gradients(parameters, Example(*windows[step], engine.zero_state(5)), gradients)
         adam.update(parameters.flat, gradients.flat, step + 1, 1e-3)
         losses.append(loss)
     assert found == pytest.approx([losses[0], losses[2], losses[5]], rel=1e-6) and len(set(losses)) == 6

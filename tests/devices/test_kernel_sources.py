@@ -65,7 +65,7 @@ NAMES = "out, bytes, steps, n, large, factor"
         ({"out": np.zeros(3, np.float32)}, "out: expected an array of float64, found an array of float32"),
         ({"out": np.float64(1)}, "out: expected an array of float64, found np.float64(1.0)"),
         ({"bytes": 7}, "bytes: expected an array of uint8, found 7"),
-        ({"bytes": np.zeros((2, 2), np.uint8).T[:, :1]}, "bytes: expected a C-ordered array, found strides (1, 2)"),
+        ({"bytes": np.zeros((2, 3), np.uint8).T}, "bytes: expected a C-ordered array, found strides (1, 3)"),
         ({"steps": 7}, "steps: expected an array, found 7"),
         ({"steps": np.zeros((4, 4))[:, 1:]}, "steps: expected a C-ordered array, found strides (32, 8)"),
         ({"more": 1}, f"expected arguments {NAMES}, found {NAMES}, more"),

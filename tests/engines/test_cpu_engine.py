@@ -26,7 +26,7 @@ from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.emulator.compiler import SANITIZERS, sanitizer_environment
 from cuchar.engines import choose
-from cuchar.engines.base import Dropout, Streams, TrainingState
+from cuchar.engines.base import Dropout, Example, Streams, TrainingState
 from cuchar.engines.cpu import engine as cpu_engine
 from cuchar.engines.cpu import library as cpu_library
 from cuchar.engines.cpu.engine import CpuEngine
@@ -69,7 +69,9 @@ def expect_accuracy(shape, monkeypatch):
     for seed in range(16 if H == 1 else 1):
         model, parameters, inputs, targets, state = problem(*shape, seed)
         reference = Recording(model, np.float64)
-        reference.loss_and_gradients(parameters, inputs, targets, state, Parameters(model, np.float64), dropout)
+        reference.loss_and_gradients(
+            parameters, Example(inputs, targets, state, dropout), Parameters(model, np.float64)
+        )
         terms = magnitudes(reference, inputs, dropout)
         exact = everything(reference, parameters, state, inputs, targets, dropout)
         single = (*as_type(parameters, state, np.float32), inputs, targets, dropout)
@@ -195,7 +197,7 @@ def test_what_is_not_finite_shows(where):
     model, parameters, inputs, targets, state = problem(20, 9, 2, 3, 4)
     parameters["lstm.weight_hh_l0" if where == "weights" else "head.bias"][3] = np.nan
     single, state = as_type(parameters, state, np.float32)
-    loss, _ = CpuEngine(model).loss_and_gradients(single, inputs, targets, state, Parameters(model))
+    loss, _ = CpuEngine(model).loss_and_gradients(single, Example(inputs, targets, state), Parameters(model))
     assert np.isnan(loss)
 
 
@@ -257,7 +259,7 @@ def digest_of_window(seed):
     model, parameters, inputs, targets, state = problem(84, 64, 2, 8, 33)
     single, state = as_type(parameters, state, np.float32)
     gradients = Parameters(model)
-    CpuEngine(model).loss_and_gradients(single, inputs, targets, state, gradients)
+    CpuEngine(model).loss_and_gradients(single, Example(inputs, targets, state), gradients)
     return gradients.flat.tobytes()
 
 
@@ -314,7 +316,7 @@ def test_adam_has_the_same_bits_on_any_number_of_threads(clip, monkeypatch):
 def test_numbers_of_another_type_are_refused():
     model, parameters, inputs, targets, state = problem(5, 3, 1, 2, 4)
     with pytest.raises(ShapeError, match=r"parameters: expected .*float32, found .*float64"):
-        CpuEngine(model).loss_and_gradients(parameters, inputs, targets, state, Parameters(model))
+        CpuEngine(model).loss_and_gradients(parameters, Example(inputs, targets, state), Parameters(model))
     with pytest.raises(DeviceError, match="expected float32 or float64, found float16"):
         CpuEngine(model, np.float16)
 

@@ -7,7 +7,7 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import State, Streams, TrainingState
+from cuchar.engines.base import Example, State, Streams, TrainingState
 from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
@@ -80,7 +80,7 @@ def test_windows_that_do_not_fit_are_named(engine_of):
             engine.losses(weights, inputs, targets, before)
         assert str(refused.value) == message
         with pytest.raises(ShapeError) as refused:
-            engine.loss_and_gradients(parameters, inputs, targets, before, Parameters(MODEL))
+            engine.loss_and_gradients(parameters, Example(inputs, targets, before), Parameters(MODEL))
         assert str(refused.value) == message
     losses, _ = engine.losses(weights, IDS, np.asfortranarray(IDS), state())  # any layout will do
     assert losses.shape == (6, 4) and np.isfinite(losses).all()
@@ -90,9 +90,9 @@ def test_parameters_and_streams_that_do_not_fit_are_named(engine_of):
     engine, parameters = engine_of(MODEL), initialise(MODEL, 0)
     for other in (Parameters(ModelConfig(5, 3, 1)), Parameters(MODEL, np.float64)):
         with pytest.raises(ShapeError, match=r"^parameters: expected ModelConfig.* float32, found ModelConfig"):
-            engine.loss_and_gradients(other, IDS, IDS, state(), Parameters(MODEL))
+            engine.loss_and_gradients(other, Example(IDS, IDS, state()), Parameters(MODEL))
         with pytest.raises(ShapeError, match=r"^gradients: expected ModelConfig.* float32, found ModelConfig"):
-            engine.loss_and_gradients(parameters, IDS, IDS, state(), other)
+            engine.loss_and_gradients(parameters, Example(IDS, IDS, state()), other)
     for ids, before, message in (
         (np.zeros(3, int), state(batch=3), r"ids: expected \(4,\), one for each stream, found \(3,\)"),
         (np.zeros(4, int), state(batch=3), "state: expected"),

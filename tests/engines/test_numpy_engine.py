@@ -5,7 +5,7 @@ import pytest
 from support.central_differences import expect_gradients_of_central_differences
 
 from cuchar.config import ModelConfig
-from cuchar.engines.base import Dropout, State
+from cuchar.engines.base import Dropout, Example, State
 from cuchar.engines.numpy_engine import NumpyEngine, sum_columns_by_id
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters, initialise
@@ -68,7 +68,9 @@ def test_loss_and_state_are_those_of_the_plain_loop(shape, dropout, carried):
         masks = [dropout_mask((T, B, H), 0.4, 3, 9, layer, np.float64) for layer in range(L)]
     expected, end = plain_loss(parameters, inputs, targets, state, masks)
     engine = NumpyEngine(model, np.float64)
-    loss, after = engine.loss_and_gradients(parameters, inputs, targets, state, Parameters(model, np.float64), dropout)
+    loss, after = engine.loss_and_gradients(
+        parameters, Example(inputs, targets, state, dropout), Parameters(model, np.float64)
+    )
     assert loss == pytest.approx(expected, rel=1e-13)
     np.testing.assert_allclose(after.h, end.h, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(after.c, end.c, rtol=1e-12, atol=1e-15)
@@ -87,11 +89,13 @@ def test_gradients_are_those_of_central_differences(shape, dropout, carried):
 def test_float32_is_float64_rounded(dropout):
     model, parameters, inputs, targets, state = problem(20, 33, 2, 5, 7, True)
     exact, rounded = Parameters(model, np.float64), Parameters(model)
-    loss, _ = NumpyEngine(model, np.float64).loss_and_gradients(parameters, inputs, targets, state, exact, dropout)
+    loss, _ = NumpyEngine(model, np.float64).loss_and_gradients(
+        parameters, Example(inputs, targets, state, dropout), exact
+    )
     narrow = Parameters(model)
     narrow.flat[:] = parameters.flat
     state32 = State(state.h.astype(np.float32), state.c.astype(np.float32))
-    loss32, _ = NumpyEngine(model).loss_and_gradients(narrow, inputs, targets, state32, rounded, dropout)
+    loss32, _ = NumpyEngine(model).loss_and_gradients(narrow, Example(inputs, targets, state32, dropout), rounded)
     depth = 7 * 2 * (33 + 33 + 20)  # additions along the longest path: T * L dot products and the head
     eps = float(np.finfo(np.float32).eps)
     assert loss32 == pytest.approx(loss, rel=depth * eps)
@@ -102,7 +106,7 @@ def test_float32_is_float64_rounded(dropout):
 def test_forward_and_losses_agree_with_training():
     model, parameters, inputs, targets, state = problem(6, 5, 2, 3, 4, True)
     engine = NumpyEngine(model, np.float64)
-    loss, after = engine.loss_and_gradients(parameters, inputs, targets, state, Parameters(model, np.float64))
+    loss, after = engine.loss_and_gradients(parameters, Example(inputs, targets, state), Parameters(model, np.float64))
     weights = engine.fold(parameters)
     losses, after_losses = engine.losses(weights, inputs, targets, state)
     logits, after_forward = engine.forward(weights, inputs, state)
@@ -132,7 +136,7 @@ def test_same_inputs_same_bits():
     runs = []
     for _ in range(2):
         gradients = Parameters(model)
-        engine.loss_and_gradients(parameters, inputs, targets, engine.zero_state(5), gradients)
+        engine.loss_and_gradients(parameters, Example(inputs, targets, engine.zero_state(5)), gradients)
         runs.append(gradients.flat.tobytes())
     assert runs[0] == runs[1]
 

@@ -18,7 +18,7 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice, sanitizer_environment
-from cuchar.engines.base import Dropout, TrainingState
+from cuchar.engines.base import Dropout, Example, TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
 from cuchar.engines.cuda.regimes import plan_window
@@ -94,7 +94,7 @@ def test_a_step_of_2x512_on_a_whole_h100():
         ("ours", CudaEngine(model, EmulatedDevice("shuffled", limits=limits)), (single, single_state)),
     ):
         gradients[name] = Parameters(model, engine.dtype)
-        engine.loss_and_gradients(given[0], inputs, targets, given[1], gradients[name])
+        engine.loss_and_gradients(given[0], Example(inputs, targets, given[1]), gradients[name])
     for name, exact in gradients["exact"].items():
         ours, numpys = (np.linalg.norm(gradients[whose][name] - exact) for whose in ("ours", "numpys"))
         assert ours <= 2 * numpys, name

@@ -12,7 +12,7 @@ from support.tensor_library import TensorLibrary
 from cuchar.config import ModelConfig
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import Dropout
+from cuchar.engines.base import Dropout, Example
 from cuchar.engines.cuda.persistent import Persistent
 from cuchar.engines.cuda.regimes import plan_window
 from cuchar.engines.cuda.stepwise import Stepwise
@@ -39,7 +39,7 @@ def test_the_reference_without_rounding_is_the_numpy_engine():
     plain = results(RoundingEngine(model, "fp16", plain=PRODUCTS), parameters, state, inputs, targets, dropout)
     gradients = Parameters(model, np.float64)
     loss, after = NumpyEngine(model, np.float64).loss_and_gradients(
-        parameters, inputs, targets, state, gradients, dropout
+        parameters, Example(inputs, targets, state, dropout), gradients
     )
     for name, expected in {"loss": loss, "c": after.c, **dict(gradients.items())}.items():
         np.testing.assert_allclose(plain[name], expected, rtol=1e-9, atol=1e-14, err_msg=name)

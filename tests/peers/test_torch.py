@@ -13,6 +13,7 @@ from safetensors import safe_open
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig
+from cuchar.engines.base import Example
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters, initialise
 
@@ -62,7 +63,7 @@ def test_gradients_and_fifty_steps(V, H, L, B, T, carry_state):
     state, peer_state = engine.zero_state(B), None
     for step in range(50):
         inputs, targets = windows[step]
-        loss, after = engine.loss_and_gradients(parameters, inputs, targets, state, gradients)
+        loss, after = engine.loss_and_gradients(parameters, Example(inputs, targets, state), gradients)
         optimiser.zero_grad()
         peer_loss, peer_after = peer.loss(inputs, targets, peer_state)
         peer_loss.backward()
@@ -87,7 +88,7 @@ def test_clipping_and_weight_decay_are_adamws(clip, weight_decay):
     optimiser = torch.optim.AdamW(trained, lr=1e-2, weight_decay=weight_decay)
     inputs, targets = np.random.default_rng(0).integers(9, size=(2, 6, 3))
     for step in range(1, 21):
-        engine.loss_and_gradients(parameters, inputs, targets, engine.zero_state(3), gradients)
+        engine.loss_and_gradients(parameters, Example(inputs, targets, engine.zero_state(3)), gradients)
         adam.update(parameters.flat, gradients.flat, step, 1e-2, clip, weight_decay)
         optimiser.zero_grad()
         peer.loss(inputs, targets)[0].backward()

@@ -4,6 +4,7 @@ import numpy as np
 from support.problems import as_type, problem
 
 from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.base import Example
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters
@@ -42,7 +43,7 @@ def everything(engine, parameters, state, inputs, targets, dropout):
     """All that an engine computes, by name."""
     gradients = Parameters(engine.model, engine.dtype)
     gradients.flat[:] = np.nan  # every one must be written
-    loss, after = engine.loss_and_gradients(parameters, inputs, targets, state, gradients, dropout)
+    loss, after = engine.loss_and_gradients(parameters, Example(inputs, targets, state, dropout), gradients)
     found = {"loss": np.array([loss]), "h": after.h, "c": after.c, **dict(gradients.items())}
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)
@@ -55,7 +56,7 @@ def expect_accuracy(shape, limits, dropout):
     """Every result's error within the bound of the arithmetic, and the same bits in every schedule."""
     model, parameters, inputs, targets, state = problem(*shape)
     reference = Recording(model, np.float64)
-    reference.loss_and_gradients(parameters, inputs, targets, state, Parameters(model, np.float64), dropout)
+    reference.loss_and_gradients(parameters, Example(inputs, targets, state, dropout), Parameters(model, np.float64))
     terms = magnitudes(reference, inputs, dropout)
     exact = everything(reference, parameters, state, inputs, targets, dropout)
     single = (*as_type(parameters, state, np.float32), inputs, targets, dropout)

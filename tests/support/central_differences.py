@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cuchar.engines.base import Example
 from cuchar.parameters import Parameters
 
 
@@ -10,12 +11,12 @@ def expect_gradients_of_central_differences(engine, parameters, inputs, targets,
     model, epsilon = parameters.model, 1e-5
     gradients, numeric, scratch = (Parameters(model, np.float64) for _ in range(3))
     gradients.flat[:] = np.nan  # every one must be written
-    engine.loss_and_gradients(parameters, inputs, targets, state, gradients, dropout)
+    engine.loss_and_gradients(parameters, Example(inputs, targets, state, dropout), gradients)
     for index, kept in enumerate(parameters.flat.copy()):
         sides = []
         for side in (kept + epsilon, kept - epsilon):
             parameters.flat[index] = side
-            sides.append(engine.loss_and_gradients(parameters, inputs, targets, state, scratch, dropout)[0])
+            sides.append(engine.loss_and_gradients(parameters, Example(inputs, targets, state, dropout), scratch)[0])
         parameters.flat[index] = kept
         numeric.flat[index] = (sides[0] - sides[1]) / (2 * epsilon)
     for name, gradient in gradients.items():

@@ -16,6 +16,7 @@ from support.targets import target_of
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.base import Example
 from cuchar.engines.cuda import resident
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
@@ -38,7 +39,7 @@ def run(number: int, seeds: range) -> set[tuple[int, int, int]]:
     assert isinstance(plan, Persistent)
     single, state = as_type(parameters, state, np.float32)
     engine = CudaEngine(model, device)
-    engine.loss_and_gradients(single, inputs, targets, state, Parameters(model))
+    engine.loss_and_gradients(single, Example(inputs, targets, state), Parameters(model))
     tape, kernels, weights = engine._tape(Window(2, 3)), engine.launches_for(Window(2, 3)), engine.fold(single)
     backward = Backward(engine._target, Window(2, 3), 1)
     backward.dh[...] = 1

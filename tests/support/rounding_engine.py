@@ -56,7 +56,8 @@ class RoundingEngine:
         """What products take for all of h, das or dlogits."""
         return own if self.followed is None else self.followed[name]
 
-    def loss_and_gradients(self, parameters, inputs, targets, state, gradients, dropout=None):
+    def loss_and_gradients(self, parameters, example, gradients):
+        inputs, targets, state, dropout = example.inputs, example.targets, example.state, example.dropout
         of, L, H = self.operand, self.model.layers, self.model.hidden
         (T, B), N = inputs.shape, inputs.size
         p = {name: values.astype(self.dtype) for name, values in parameters.items()}

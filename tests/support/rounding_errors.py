@@ -6,7 +6,7 @@ from support.problems import as_type, problem
 from support.rounding_engine import RoundingEngine
 
 from cuchar.adam import LossScaling
-from cuchar.engines.base import Dropout
+from cuchar.engines.base import Dropout, Example
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.parameters import Parameters
 
@@ -15,7 +15,7 @@ def results(engine, parameters, state, inputs, targets, dropout):
     """Loss, state, gradients and what the products took, by name."""
     gradients = Parameters(engine.model, engine.dtype)
     gradients.flat[:] = np.nan  # every one must be written
-    loss, after = engine.loss_and_gradients(parameters, inputs, targets, state, gradients, dropout)
+    loss, after = engine.loss_and_gradients(parameters, Example(inputs, targets, state, dropout), gradients)
     found = {"loss": np.array([loss]), "c": after.c, **dict(gradients.items())}
     if isinstance(engine, RoundingEngine):
         return found | engine.tape

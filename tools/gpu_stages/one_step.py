@@ -13,7 +13,8 @@ from cuchar.engines.base import Streams, TrainingState
 from cuchar.engines.cuda import learner as device_learner
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.gemm import LibraryGemm
-from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, make_plan, sample_plan
+from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, plan_sampling, plan_window
+from cuchar.engines.cuda.target import Target, Window
 from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
 from tools.gpu_stages.device import device_under_test
@@ -33,25 +34,19 @@ if __name__ == "__main__":
         model = ModelConfig(V, H, L)
         config = TrainConfig(hidden=H, layers=L, window=T, batch=B, dropout=0.3, clip=0.5)
         engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
+        target = Target(device, model, engine.dtype, precision)
         ids = np.random.default_rng(0).integers(V, size=B * (3 * T + 1), dtype=np.uint16)
         windows, state = Windows(ids, B, T, T), engine.zero_state(B)
         learner = engine.learner(config, TrainingState(parameters, Adam(parameters.flat.size), state), windows)
         losses, norms = learner.train(0, 1, [1e-3, 1e-3])
         learner.fetch()
         if precision in ("bf16", "fp16"):
-            halves = LibraryGemm(device, precision).in_16_bits("a", engine.fold(parameters)["head.weight"])
+            halves = LibraryGemm(target).prepared("a", engine.fold(parameters)["head.weight"])
             print(device.read(halves).size, flush=True)
         scores, _ = engine.losses(engine.fold(parameters), *windows[2], state)
         for law in (SampleConfig(law="exp"), SampleConfig(top_k=9, top_p=0.9)):
             sampler = engine.sampler(engine.fold(parameters), law, Streams(1, range(B), windows[2][0][-1], state, 0))
-            print(sample_plan(model, np.float32, device.limits), sampler.make(3)[-1], flush=True)
-        print(
-            make_plan(model, T, B, np.float32, device.limits, precision),
-            precision,
-            losses,
-            norms,
-            scores.mean(),
-            flush=True,
-        )
+            print(plan_sampling(Target(device, model, engine.dtype)), sampler.make(3)[-1], flush=True)
+        print(plan_window(target, Window(T, B)), precision, losses, norms, scores.mean(), flush=True)
         if not np.isfinite([*losses, *norms, scores.mean()]).all():
             raise SystemExit("expected finite losses and norms")

@@ -8,7 +8,7 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
-from cuchar.engines.base import Dropout, Engine, State, TrainingState
+from cuchar.engines.base import Dropout, Engine, Example, State, TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters, initialise
@@ -28,7 +28,7 @@ def outcome(engine: Any, shape: Shape, dropout: Dropout | None) -> dict[str, np.
     gradients.flat[:] = np.nan  # every one must be written
     inputs, targets = generator.integers(V, size=(2, T, B))
     h, c = generator.normal(0, 0.5, (2, L, B, H)).astype(np.float32).astype(engine.dtype)
-    loss, after = engine.loss_and_gradients(parameters, inputs, targets, State(h, c), gradients, dropout)
+    loss, after = engine.loss_and_gradients(parameters, Example(inputs, targets, State(h, c), dropout), gradients)
     return {"loss": np.array([loss]), "h": after.h, "c": after.c, **dict(gradients.items())}
 
 

@@ -18,7 +18,8 @@ from cuchar.bench.processes import Worker
 from cuchar.bench.timing import ratio, take_turns
 from cuchar.engines.cpu.library import thread_count
 from cuchar.engines.cuda.engine import CudaEngine
-from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, make_plan, sample_plan
+from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, plan_sampling, plan_window
+from cuchar.engines.cuda.target import Target, Window
 from cuchar.errors import CucharError
 from tools.gpu_stages.device import ROOT, device_under_test, dry_run
 from tools.gpu_stages.report import Report
@@ -102,7 +103,7 @@ def measure_drawing(report: Report, device: Any, sizes: Configuration) -> None:
         times[f"{streams} streams"] = {
             "us a character of each": timing.ms * 1e3, "chars_per_s": streams / timing.ms * 1e3,
         }  # fmt: skip
-    plan = sample_plan(sizes.model, np.float32, device.limits)
+    plan = plan_sampling(Target(device, sizes.model, np.dtype("f4")))
     report.add(f"drawing: V{sizes.V} H{sizes.H} L{sizes.L}", True, times, plan=str(plan), streams=STREAMS)
 
 
@@ -134,5 +135,5 @@ def measure(
     }  # fmt: skip
     for form, forecast in predicted.get("forms", {}).items():
         times[f"predicted, H100, {form}"] = {"ms": forecast["us_a_step"] / 1e3}
-    plan = make_plan(sizes.model, sizes.T, sizes.B, np.float32, device.limits, sizes.precision)
+    plan = plan_window(Target(device, sizes.model, np.dtype("f4"), sizes.precision), Window(sizes.T, sizes.B))
     report.add(f"step: {title(sizes)}", True, times, plan=str(plan), rounds=ROUNDS, errors=errors)

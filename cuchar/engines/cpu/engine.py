@@ -14,7 +14,15 @@ import numpy as np
 from cuchar.adam import BETA1, BETA2, EPSILON
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import Dropout, State, Streams, TrainingState, expect_parameters, expect_streams, expect_window
+from cuchar.engines.base import (
+    Example,
+    State,
+    Streams,
+    TrainingState,
+    expect_parameters,
+    expect_streams,
+    expect_window,
+)
 from cuchar.engines.cpu.library import Law, Task, Update, load, thread_count
 from cuchar.engines.host import HostLearner
 from cuchar.errors import ShapeError
@@ -128,21 +136,16 @@ class CpuEngine:
         return tape.losses.copy(), tape.state()
 
     def loss_and_gradients(
-        self,
-        parameters: Parameters,
-        inputs: np.ndarray,
-        targets: np.ndarray,
-        state: State,
-        gradients: Parameters,
-        dropout: Dropout | None = None,
+        self, parameters: Parameters, example: Example, gradients: Parameters
     ) -> tuple[float, State]:
         expect_parameters("parameters", parameters, self.model, self.dtype)
         expect_parameters("gradients", gradients, self.model, self.dtype)
-        expect_window(self.model, self.dtype, inputs, targets, state)
+        expect_window(self.model, self.dtype, example.inputs, example.targets, example.state)
         if self._own is None:
             self._own = self._empty_weights()
-        tape = self._tape(*inputs.shape, True, dropout is not None)
-        tape.begin(inputs, targets, state)
+        dropout = example.dropout
+        tape = self._tape(*example.inputs.shape, True, dropout is not None)
+        tape.begin(example.inputs, example.targets, example.state)
         task = tape.task
         task.point(parameters=parameters.flat, weights=self._own, gradients=gradients.flat)
         if dropout:

@@ -11,6 +11,7 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.device import Device
 from cuchar.engines.base import (
     Dropout,
+    Example,
     State,
     Streams,
     TrainingState,
@@ -94,16 +95,11 @@ class CudaEngine:
         return tape
 
     def loss_and_gradients(
-        self,
-        parameters: Parameters,
-        inputs: np.ndarray,
-        targets: np.ndarray,
-        state: State,
-        gradients: Parameters,
-        dropout: Dropout | None = None,
+        self, parameters: Parameters, example: Example, gradients: Parameters
     ) -> tuple[float, State]:
         expect_parameters("gradients", gradients, self.model, self.dtype)
-        tape = self._begin(inputs, targets, state, dropout)
+        dropout = example.dropout
+        tape = self._begin(example.inputs, example.targets, example.state, dropout)
         window = Window(tape.T, tape.B, dropout is not None)
         launches = self.launches_for(window)
         backward = Backward(self._target, window, launches.splits)
