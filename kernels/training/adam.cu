@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(256) adam(
     const double* mean_losses, double* norms, const Step* steps, Progress* progress, Scaling* scaling, double clip,
     long long P) {
     SHARED(double, scratch, 8);
-    const Place now = progress->now;
+    const ChunkPosition now = progress->now;
     const Step step = steps[now.index];
     const double loss = mean_losses[now.index];
     const long long at = blockIdx.x * 256ll + threadIdx.x, p = min(at, P - 1);

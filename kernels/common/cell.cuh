@@ -1,0 +1,43 @@
+/* cell.cuh: the LSTM cell of one hidden unit and batch row, forward and backward: the formulas, for all kernels.
+ *
+ * Forward, from the activated gates i,f,o = sigmoid(a_i, a_f, a_o), g = tanh(a_g), and the cell c of the time step before:
+ *   c' = f*c + i*g     h' = o*tanh(c')
+ * Backward, from dh', the gradient that reaches h', and dc', the one that reaches c' from the time step after:
+ *   dc = dh'*o*(1 - tanh(c')^2) + dc'
+ *   da_i = dc*g*i*(1-i)   da_f = dc*c*f*(1-f)   da_g = dc*i*(1-g^2)   da_o = dh'*tanh(c')*o*(1-o)
+ *   f*dc is the gradient that reaches c, which the time step before takes as its dc'
+ * Source: Gers, Schmidhuber, Cummins 2000. Reference: numpy_engine._forward_layer, _backward_layer
+ */
+#pragma once
+
+#include "common/real.cuh"
+
+/* One number for each gate, in the order of the weights. */
+struct Gates {
+    real i, f, g, o;
+};
+
+struct CellState {
+    real c, h;
+};
+
+/* c' and h'. */
+__device__ __forceinline__ CellState next_state(const Gates& gates, real c) {
+    const real next = gates.f * c + gates.i * gates.g;
+    return {next, gates.o * tanh(next)};
+}
+
+/* The gradients of the gates' pre-activations, written to da[0], da[H], da[2 * H] and da[3 * H] in the gates' order.
+ * c: of the time step before, by reference, since reading it where it is used takes fewer registers; tanh_c: tanh(c').
+ * dc: dc' in, f*dc out.
+ */
+__device__ __forceinline__ void gate_gradients(
+    const Gates& gates, const real& c, real tanh_c, real dh, real& dc, real* da, int H) {
+    const real i = gates.i, f = gates.f, g = gates.g, o = gates.o;
+    const real through_c = dh * o * (1 - tanh_c * tanh_c) + dc;
+    dc = through_c * f;
+    da[0] = through_c * g * i * (1 - i);
+    da[H] = through_c * c * f * (1 - f);
+    da[2 * H] = through_c * i * (1 - g * g);
+    da[3 * H] = dh * tanh_c * o * (1 - o);
+}
