@@ -3,8 +3,9 @@
 
 #include "common/real.cuh"
 
-/* Returns to every thread the sum of all threads' `value`: first over each warp, then over the eight warps, both times by
- * warp_sum's tree. All 256 threads call it. scratch: 8 numbers of shared memory that nobody uses until all have returned.
+/* Returns to every thread the sum of all threads' `value`: first over each warp, then over the eight warps, both times
+ * by warp_sum's tree. All 256 threads call it. scratch: 8 numbers of shared memory that nobody uses until all have
+ * returned.
  */
 template <class Number>
 __device__ Number block_sum(Number value, Number* scratch) {

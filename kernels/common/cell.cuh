@@ -1,6 +1,6 @@
 /* cell.cuh: the LSTM cell of one hidden unit and batch row, forward and backward: the formulas, for all kernels.
  *
- * Forward, from the activated gates i,f,o = sigmoid(a_i, a_f, a_o), g = tanh(a_g), and the cell c of the time step before:
+ * Forward, from the activated gates, i,f,o = sigmoid(a_i, a_f, a_o) and g = tanh(a_g), and c of the time step before:
  *   c' = f*c + i*g     h' = o*tanh(c')
  * Backward, from dh', the gradient that reaches h', and dc', the one that reaches c' from the time step after:
  *   dc = dh'*o*(1 - tanh(c')^2) + dc'
@@ -27,17 +27,19 @@ __device__ __forceinline__ CellState next_state(const Gates& gates, real c) {
     return {next, gates.o * tanh(next)};
 }
 
+/* dc. dc_after: dc'; tanh_c: tanh(c'). */
+__device__ __forceinline__ real cell_gradient(const Gates& gates, real tanh_c, real dh, real dc_after) {
+    return dh * gates.o * (1 - tanh_c * tanh_c) + dc_after;
+}
+
 /* The gradients of the gates' pre-activations, written to da[0], da[H], da[2 * H] and da[3 * H] in the gates' order.
- * c: of the time step before, by reference, since reading it where it is used takes fewer registers; tanh_c: tanh(c').
- * dc: dc' in, f*dc out.
+ * c: of the time step before. It is a reference because reading it where it is used takes fewer registers.
  */
-__device__ __forceinline__ void gate_gradients(
-    const Gates& gates, const real& c, real tanh_c, real dh, real& dc, real* da, int H) {
+__device__ __forceinline__ void write_gate_gradients(
+    const Gates& gates, const real& c, real tanh_c, real dh, real dc, real* da, int H) {
     const real i = gates.i, f = gates.f, g = gates.g, o = gates.o;
-    const real through_c = dh * o * (1 - tanh_c * tanh_c) + dc;
-    dc = through_c * f;
-    da[0] = through_c * g * i * (1 - i);
-    da[H] = through_c * c * f * (1 - f);
-    da[2 * H] = through_c * i * (1 - g * g);
+    da[0] = dc * g * i * (1 - i);
+    da[H] = dc * c * f * (1 - f);
+    da[2 * H] = dc * i * (1 - g * g);
     da[3 * H] = dh * tanh_c * o * (1 - o);
 }

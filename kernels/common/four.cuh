@@ -4,8 +4,8 @@
 #include "common/real.cuh"
 #include "common/shape.cuh"
 
-/* Numbers [first, first + 4) of a row of WIDTH numbers; 0 for those at WIDTH or beyond. Where WIDTH is a multiple of 4, all
- * rows are aligned and one instruction loads all four.
+/* Numbers [first, first + 4) of a row of WIDTH numbers; 0 for those at WIDTH or beyond. Where WIDTH is a multiple of 4,
+ * all rows are aligned and one instruction loads all four.
  */
 template <int WIDTH>
 __device__ __forceinline__ Four load_four(const real* row, int first) {

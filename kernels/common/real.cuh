@@ -19,8 +19,8 @@ __device__ __forceinline__ real sigmoid(real x) { return reciprocal(1 + exp(-x))
 /* tanh(x) for scale 1, sigmoid(x) for scale 1/2: one instruction stream for lanes that want either. */
 __device__ __forceinline__ real activate(real x, real scale) { return tanh(x * scale) * scale + (1 - scale); }
 
-/* Returns to every lane the sum of all lanes' `value`. Lanes 16 apart are added first, then 8, 4, 2 and 1 apart: the same
- * order every time.
+/* Returns to every lane the sum of all lanes' `value`. Lanes 16 apart are added first, then 8, 4, 2 and 1 apart: the
+ * same order every time.
  */
 template <class Number>
 __device__ __forceinline__ Number warp_sum(Number value) {

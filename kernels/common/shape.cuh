@@ -1,6 +1,6 @@
-/* shape.cuh: the model's sizes, which are macros when a kernel is compiled, and where each tensor begins in the flat buffer.
- * The buffer is laid out as in cuchar/parameters.py, except that lstm.weight_ih_l0 is [V,4H] here, one row a character.
- * A function or constant that ends in `_at` is the index of a tensor's first number in the buffer.
+/* shape.cuh: the model's sizes, which are macros when a kernel is compiled, and where each tensor begins in the flat
+ * buffer. The buffer is laid out as in cuchar/parameters.py, except that lstm.weight_ih_l0 is [V,4H] here, one row a
+ * character. A function or constant that ends in `_at` is the index of a tensor's first number in the buffer.
  */
 #pragma once
 

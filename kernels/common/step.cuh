@@ -1,9 +1,9 @@
 /* step.cuh: what the host tells the device of a training step, and where training stands, in the device's memory.
  *
- * The host writes the `Step`s of a whole chunk of training steps at once. The launches of all steps are then the same, so
- * that one captured graph serves every step: the kernels find their own step through `Progress`. `next` says what the step
- * after this one reads, `now` what the kernels of this step work on: the first kernel of a step copies next to now, the
- * last one writes next. So no kernel writes what another of its own blocks reads.
+ * The host writes the `Step`s of a whole chunk of training steps at once. The launches of all steps are then the same,
+ * so that one captured graph serves every step: the kernels find their own step through `Progress`. `next` says what
+ * the step after this one reads, `now` what the kernels of this step work on: the first kernel of a step copies next to
+ * now, the last one writes next. So no kernel writes what another of its own blocks reads.
  */
 #pragma once
 
@@ -30,7 +30,7 @@ struct Progress {
 #define SCALED 0  // 1 for fp16, whose gradients are scaled
 #endif
 
-/* Loss scaling: dlogits, and with it every gradient, is multiplied by `scale`, so that fp16 can hold small gradients. */
+/* Loss scaling: dlogits, and with it every gradient, is multiplied by `scale`, so that fp16 holds small gradients. */
 struct Scaling {
     float scale;
     int good_steps;  // training steps since the scale was last changed

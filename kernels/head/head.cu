@@ -13,7 +13,7 @@ struct Buffer {
     HeadWeights<DEPTH> weights;
     HeadRows<TILE_ROWS, DEPTH> hidden;
 };
-constexpr int BUFFERS = 2 * sizeof(Buffer) <= 48 * 1024 ? 2 : 1;  // where two fit, one is filled while the other is used
+constexpr int BUFFERS = 2 * sizeof(Buffer) <= 48 * 1024 ? 2 : 1;  // of two, one is filled while the other is used
 
 extern "C" __global__ void __launch_bounds__(256) head(
     const real* weight, const real* bias, const real* h, const int* targets, const Progress* progress, real* dlogits,

@@ -1,9 +1,9 @@
 /* head.cuh: logits, softmax, cross-entropy and dlogits of some rows n in one pass; the logits never leave the chip.
  *   logits[n] = W h'[n] + b    loss[n] = log(sum_v exp logits[n,v]) - logits[n,target_n]
  *   dlogits[n,v] = (softmax(logits[n])[v] - (v = target_n)) / N
- * Thread assignment: a warp has WARP_ROWS rows, a lane of it every 32nd character. W [V,H] and h' come through shared memory,
- * DEPTH of the H at a time. A logit is one lane's sum in the order of k, from 0 to H - 1, and the bias after it; sums over
- * the vocabulary are a lane's own, then warp_sum's.
+ * Thread assignment: a warp has WARP_ROWS rows, a lane of it every 32nd character. W [V,H] and h' come through shared
+ * memory, DEPTH of the H at a time. A logit is one lane's sum in the order of k, from 0 to H - 1, and the bias after
+ * it; sums over the vocabulary are a lane's own, then warp_sum's.
  * Source: softmax minus one-hot; Bishop 2006, section 4.3.4. Reference: numpy_engine.cross_entropy
  */
 #pragma once
@@ -19,8 +19,8 @@ struct __align__(16) HeadRows {
     real rows[TILE_ROWS][STRIDE];
 
     /* Copies columns [begin, begin + DEPTH) of the first `count` rows of a matrix with H columns, whose rows lie
-     * `row_stride` numbers apart; zeros for rows and columns that it does not have. All threads of the block call it. The
-     * numbers are there after a commit, wait_copies and a barrier.
+     * `row_stride` numbers apart; zeros for rows and columns that it does not have. All threads of the block call it.
+     * The numbers are there after a commit, wait_copies and a barrier.
      */
     template <int THREADS_OF_BLOCK>
     __device__ __forceinline__ void fetch(const real* from, long long row_stride, int count, int begin) {
@@ -45,7 +45,7 @@ struct __align__(16) HeadRows {
 template <int DEPTH>
 using HeadWeights = HeadRows<32 * LANE_CHARACTERS, DEPTH>;
 
-/* logits[r][j] += the product of row r of this warp with character lane + 32 * j, over the DEPTH columns in shared memory. */
+/* logits[r][j] += this warp's row r times W's row lane + 32 * j, over the DEPTH columns in shared memory. */
 template <int WARP_ROWS, int TILE_ROWS, int DEPTH>
 __device__ __forceinline__ void add_logits(
     const HeadWeights<DEPTH>& weights, const HeadRows<TILE_ROWS, DEPTH>& hidden,
@@ -65,7 +65,8 @@ __device__ __forceinline__ void add_logits(
 }
 
 /* From this warp's logits to losses and dlogits.
- * bias [V] in; targets [N] in, or null; dlogits [N,V] out: the logits where targets is null; losses [N] out, with targets
+ * bias [V] in; targets [N] in, or null
+ * dlogits [N,V] out: the logits where targets is null; losses [N] out, with targets
  * first, n_stride, count: row r of the warp is n = first + r * n_stride, for r < count
  * logits in: without bias; out: what is stored in dlogits, 0 for r >= count
  */

@@ -1,6 +1,6 @@
-/* softmax.cu: cross-entropy over logits that a library or tensor_gemm.cu has computed, in place, in three passes over a row.
+/* softmax.cu: cross-entropy over logits that a product of matrices has left, in place, in three passes over a row.
  *   loss[n] = log(sum_v exp x[n,v]) - x[n,target_n]     dlogits[n,v] = (softmax(x[n])[v] - (v = target_n)) / N
- * logits [N,V] in: without bias; out: dlogits, times the loss scaling if SCALED, or x, the logits, where targets is null
+ * logits [N,V] in: without bias; out: dlogits, times the loss scaling if SCALED; the logits where targets is null
  * bias [V] in
  * targets in: [N] for each window of the chunk; or null, for logits alone
  * progress in: which window of the chunk this is; scaling in, if SCALED, else null

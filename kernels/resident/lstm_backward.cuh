@@ -3,11 +3,11 @@
  *   dh' = W_hh^T da of the time step after + what comes from above: sequence.dh for the last layer,
  *         mask * W_ih^T da of the layer above for the others
  * Reads parameters, c, gates and dh; writes da where the gates were. Shapes: Sequence.
- * Thread assignment: wavefront.cuh and Columns. In a recurrent stage two lanes, 4 apart, share a unit: both compute dc, the
- * first lane da_i and da_g, the second da_f and da_o.
- * cell.cuh has the formulas, but they are arranged differently here: the factors of dh' and dc are computed before dh' has
- * come, so that afterwards one fused multiply-add and one multiplication are left of each chain, and a lane computes only
- * its own two gates. That multiplies in another order than gate_gradients, whose last bits differ.
+ * Thread assignment: wavefront.cuh and Columns. In a recurrent stage two lanes, 4 apart, share a unit: both compute dc,
+ * the first lane da_i and da_g, the second da_f and da_o.
+ * cell.cuh has the formulas, but they are arranged differently here: the factors of dh' and dc are computed before dh'
+ * has come, so that afterwards one fused multiply-add and one multiplication are left of each chain, and a lane
+ * computes only its own two gates. That multiplies in another order than cell.cuh, so last bits differ.
  * Reference: numpy_engine._backward_layer
  */
 #pragma once
@@ -51,8 +51,8 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
         for (int time_step = 0; time_step < AHEAD; ++time_step) fetch(time_step);
     clear(exchange);
 
-    // `offset` is where the vector of da that is read next begins. A recurrent stage reads the da of the t after and, once
-    // its product is done, writes its own at the other offset; a projection reads this t's.
+    // `offset` is where the vector of da that is read next begins. A recurrent stage reads the da of the t after and,
+    // once its product is done, writes its own at the other offset; a projection reads this t's.
     constexpr int OTHER_PARITY = 8 * STRIDE;
     const int gate = second_lane;  // this lane's first gate; its second is gate + 2
     real* vectors = exchange.vectors[layer][0];
@@ -64,7 +64,8 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
             offset = OTHER_PARITY - offset;
             if (!writes || second_lane) return;
             if (DROPOUT) {
-                const long long element = (static_cast<long long>(T - 1 - time_step) * sequence.B + sequence.b) * H + unit;
+                const long long row = static_cast<long long>(T - 1 - time_step) * sequence.B + sequence.b;
+                const long long element = row * H + unit;
                 dx *= dropout_factor(sequence.dropout, layer - 1, element);
             }
             hand_over(exchange, layer, time_step, 0, unit, dx);

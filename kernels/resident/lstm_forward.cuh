@@ -2,10 +2,10 @@
  *   a = W_ih x + W_hh h + b     i,f,o = sigmoid(a_i, a_f, a_o)     g = tanh(a_g)     c', h': cell.cuh
  * Reads parameters, inputs and, with carry, the state in slot T; writes h and c (all slots), gates and, with DROPOUT,
  * dropped. Shapes: Sequence.
- * Thread assignment: wavefront.cuh and Rows. In a recurrent stage two lanes, 16 apart, share a unit: the low lane computes
- * i and g, the high lane f, o, c and h. The cell is spelt out here rather than called from cell.cuh because of that division.
- * Each pre-activation is the stage's own sum over k, plus (what the stage before handed over, or the row of layer 0's
- * table, plus the bias). No order depends on timing, so runs repeat exactly.
+ * Thread assignment: wavefront.cuh and Rows. In a recurrent stage two lanes, 16 apart, share a unit: the low lane
+ * computes i and g, the high lane f, o, c and h. The cell is spelt out here rather than called from cell.cuh because of
+ * that division. Each pre-activation is the stage's own sum over k, plus (what the stage before handed over, or the row
+ * of layer 0's table, plus the bias). No order depends on timing, so runs repeat exactly.
  * Source: Gers, Schmidhuber, Cummins 2000. Reference: numpy_engine._forward_layer
  */
 #pragma once
@@ -17,12 +17,12 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
     const int layer = stage.layer, T = sequence.T, B = sequence.B, thread = stage.thread;
     const bool high = stage.lane & 16;
     const int unit = 16 * stage.warp + stage.lane % 16;
-    const int gate = high ? H + unit : unit;  // the index in [4H] of this lane's first gate; the second is 2 * H behind it
+    const int gate = high ? H + unit : unit;  // this lane's first gate in [4H]; its second is 2 * H further
     const bool writes = stage.working && is_unit(unit), keeps = writes && high && stage.recurrent;  // keeps: c and h
     const int bytes = uniform(B * H * static_cast<int>(sizeof(real)));  // from one time step to the next in h and c
 
-    // Layer 0's input is a row of its table, copied AHEAD time steps before it is used. The other layers copy it too, and do
-    // not look at it: fewer branches are worth more than fewer copies.
+    // Layer 0's input is a row of its table, copied AHEAD time steps before it is used. The other layers copy it too,
+    // and do not look at it: fewer branches are worth more than fewer copies.
     const real* table = sequence.parameters + weight_ih_at(0) + (is_unit(unit) ? gate : 0);
     const int* ids = sequence.inputs + sequence.b;
     real(*inputs)[FETCH_NUMBERS][TEAM] = fetched.numbers[stage.working ? layer : 0];
@@ -64,8 +64,8 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
     }
     __syncthreads();
 
-    // `offset` is where this time step's vector of h begins. A recurrent stage reads the h of the time step before at offset
-    // and, once its product is done, writes its own at the other one; a projection reads this time step's.
+    // `offset` is where this time step's vector of h begins. A recurrent stage reads the h of the time step before at
+    // offset and, once its product is done, writes its own at the other one; a projection reads this time step's.
     constexpr int OTHER_PARITY = 8 * STRIDE;
     const int of_layer = stage.recurrent ? layer : layer - 1;
     real* vectors = exchange.vectors[of_layer][0] + (DROPOUT && !stage.recurrent ? DROPPED : 0);

@@ -35,7 +35,7 @@ struct __align__(16) Shared {
 };
 #ifdef SHARED_BYTES
 static_assert(sizeof(Shared) == SHARED_BYTES,
-              "expected the shared memory that cuchar/engines/cuda/resident.py reckons with (SHARED_BYTES), found another size");
+              "expected SHARED_BYTES as cuchar/engines/cuda/resident.py reckons them, found another struct Shared");
 #endif
 
 #if CLUSTER > 1
@@ -45,8 +45,8 @@ static_assert(sizeof(Shared) == SHARED_BYTES,
 #endif
 
 /* The head for one batch row: of each time step logits, losses, dlogits, and dh[t] = mask * W^T dlogits[t].
- * A block takes every CLUSTER-th tile of TILE_ROWS time steps, a warp of it WARP_ROWS. For dh a lane has every 32nd unit, and
- * adds over the characters in their order.
+ * A block takes every CLUSTER-th tile of TILE_ROWS time steps, a warp of it WARP_ROWS. For dh a lane has every 32nd
+ * unit, and adds over the characters in their order.
  */
 __device__ __forceinline__ void row_head(const Sequence& sequence, Shared& shared) {
     const int T = sequence.T, B = sequence.B, warp = threadIdx.x / 32, lane = threadIdx.x % 32;

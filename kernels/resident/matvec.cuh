@@ -1,14 +1,14 @@
 /* matvec.cuh: a matrix held in the registers of a team of threads, times a vector in shared memory.
  *
- * A team has two threads for every hidden unit, 16 units a warp. A thread holds 4 * SLICE weights, where SLICE is half of H,
- * rounded up to a multiple of 4. Of a weight matrix W [4H,K], K = H, whose rows are the four gates of all units:
+ * A team has two threads for every hidden unit, 16 units a warp. A thread holds 4 * SLICE weights, where SLICE is half
+ * of H, rounded up to a multiple of 4. Of a weight matrix W [4H,K], K = H, whose rows are the four gates of all units:
  *   Rows     forward: a thread holds all four gates of one unit for half of K; the team multiplies W by a vector [K]
  *   Columns  backward: a thread holds four of the K for half of one gate's units; the team multiplies W transposed by a
  *            vector [4,H]
- * Where H is not a multiple of what the threads divide it into, the weights beyond H are 0, and the vector's numbers there
- * must be finite.
- * A vector lies in shared memory as slices of SLICE numbers, STRIDE apart, so that lanes of different slices read different
- * banks. A gate is two slices.
+ * Where H is not a multiple of what the threads divide it into, the weights beyond H are 0, and the vector's numbers
+ * there must be finite.
+ * A vector lies in shared memory as slices of SLICE numbers, STRIDE apart, so that lanes of different slices read
+ * different banks. A gate is two slices.
  */
 #pragma once
 
@@ -23,8 +23,8 @@ __device__ __forceinline__ int vector_index(int unit, int gate = 0) {
     return (2 * gate + unit / SLICE) * STRIDE + unit % SLICE;
 }
 
-/* W for products with a vector [K]. The thread's unit is 16 * warp + lane % 16. Lanes below 16, the low ones, hold the first
- * half of K, the high ones the second.
+/* W for products with a vector [K]. The thread's unit is 16 * warp + lane % 16. Lanes below 16, the low ones, hold the
+ * first half of K, the high ones the second.
  */
 struct Rows {
     Four weights[4][SLICE / 4];  // [gate][four numbers of k]
@@ -34,12 +34,13 @@ struct Rows {
         for (int gate = 0; gate < 4; ++gate)
 #pragma unroll
             for (int k = 0; k < SLICE / 4; ++k)
-                weights[gate][k] =
-                    H % 16 == 0 || unit < H ? load_four<H>(matrix + (gate * H + unit) * H, high * SLICE + 4 * k) : Four{};
+                weights[gate][k] = H % 16 == 0 || unit < H
+                                       ? load_four<H>(matrix + (gate * H + unit) * H, high * SLICE + 4 * k)
+                                       : Four{};
     }
 
-    /* The unit's four sums over K, two in each of its lanes: first and second are those of i and g in the low lane, those of
-     * f and o in the high one. A lane adds its half in the order of k; the two halves are added last.
+    /* The unit's four sums over K, two in each of its lanes: first and second are those of i and g in the low lane,
+     * those of f and o in the high one. A lane adds its half in the order of k; the two halves are added last.
      */
     __device__ __forceinline__ void product(const real* vector, bool high, real& first, real& second) const {
         const Four* slice = reinterpret_cast<const Four*>(vector + high * STRIDE);
@@ -57,8 +58,8 @@ struct Rows {
     }
 };
 
-/* W transposed for products with a vector [4,H]. The thread's four outputs are 16 * warp + 4 * (lane % 4) + {0,1,2,3}, and
- * its slice of the vector, half of a gate, is number lane / 4: eight lanes share the same outputs.
+/* W transposed for products with a vector [4,H]. The thread's four outputs are 16 * warp + 4 * (lane % 4) + {0,1,2,3},
+ * and its slice of the vector, half of a gate, is number lane / 4: eight lanes share the same outputs.
  */
 struct Columns {
     Four weights[SLICE];  // [number of the slice], of the four outputs
@@ -72,9 +73,9 @@ struct Columns {
         }
     }
 
-    /* The sum over all four gates' units for output unit_of(warp, lane). A lane adds its slice in order, for four outputs.
-     * Then lanes 16, 8 and 4 apart exchange and add sums: after each of the first two exchanges a lane goes on with half as
-     * many outputs, and in the end two lanes have the same one.
+    /* The sum over all four gates' units for output unit_of(warp, lane). A lane adds its slice in order, for four
+     * outputs. Then lanes 16, 8 and 4 apart exchange and add sums: after each of the first two exchanges a lane goes on
+     * with half as many outputs, and in the end two lanes have the same one.
      */
     __device__ __forceinline__ real product(const real* vector, int lane) const {
         const Four* slice = reinterpret_cast<const Four*>(vector + lane / 4 * STRIDE);

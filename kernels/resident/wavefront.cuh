@@ -2,12 +2,12 @@
  *
  * The recurrence has 2L-1 matrices, its stages, numbered in the order in which a character passes them: forward
  * R_0, P_1, R_1, ... (R recurrent, P a layer's input projection), backward R_L-1, P_L-1, R_L-2, ...
- * Each stage is one team of threads, which holds its matrix in registers (matvec.cuh). All teams work at the same time, as a
- * wavefront: stage s is at time step t - s while stage 0 is at time step t.
+ * Each stage is one team of threads, which holds its matrix in registers (matvec.cuh). All teams work at the same time,
+ * as a wavefront: stage s is at time step t - s while stage 0 is at time step t.
  *   CLUSTER 1: one block has the teams of all stages, and a barrier of the block separates time steps.
- *   CLUSTER 2, for two layers: the first block has stages 0 and 1, the second has stage 2. The second block runs as fast
- *     as the first feeds it, through a channel of CHANNEL_SLOTS slots, one for each time step; when the slots are used up, the
- *     two blocks meet and the slots are used again.
+ *   CLUSTER 2, for two layers: the first block has stages 0 and 1, the second has stage 2. The second block runs as
+ *     fast as the first feeds it, through a channel of CHANNEL_SLOTS slots, one for each time step; when the slots are
+ *     used up, the two blocks meet and the slots are used again.
  * A batch row belongs to one block or one cluster, so no barrier is wider than that.
  *
  * In this regime `time_step` counts in the order of processing: forward it is t, backward it is T - 1 - t.
@@ -29,7 +29,7 @@ constexpr int TEAMS = CLUSTER > 1 ? 2 : STAGES;  // of a block
 constexpr int THREADS = TEAMS * TEAM;
 constexpr int CHANNEL_SLOTS = CLUSTER > 1 ? 32 : 2;              // time steps that a channel has room for
 constexpr int CHANNELS = CLUSTER > 1 ? 1 : (L > 1 ? L - 1 : 1);  // of a block: those into which its stages receive
-static_assert(CLUSTER == 1 || (CLUSTER == 2 && L == 2), "expected CLUSTER 1, or CLUSTER 2 and two layers: a block for each");
+static_assert(CLUSTER == 1 || (CLUSTER == 2 && L == 2), "expected CLUSTER 1, or 2 with two layers, a block for each");
 
 /* What one batch row is computed from, and where its results go. `b` is the row. */
 struct Sequence {
@@ -58,15 +58,16 @@ struct Sequence {
 
 /* A block's shared memory for what its stages exchange. */
 struct __align__(16) Exchange {
-    // What products read, for even and for odd time steps: forward h, and from DROPPED on h' times the mask; backward da.
+    // What products read, in turns for even and for odd time steps: forward h, and from DROPPED on h' times the mask;
+    // backward da.
     real vectors[L][2][8 * STRIDE];
     real channels[CHANNELS][CHANNEL_SLOTS][2 * TEAM];  // what a projection hands to a recurrent stage
-    unsigned long long full[CHANNEL_SLOTS];            // only in clusters: an mbarrier for each slot, over once it is filled
+    unsigned long long full[CHANNEL_SLOTS];  // only in clusters: a slot's mbarrier, whose phase is over once it is full
 };
 constexpr int DROPPED = 4 * STRIDE;
 
-/* What a recurrent stage needs of global memory is copied into shared memory AHEAD time steps before it is used. (A load
- * into a register would be waited for with all later ones: the hardware counts loads, it does not tell them apart.)
+/* What a recurrent stage needs of global memory is copied into shared memory AHEAD time steps before it is used. A load
+ * into a register would be waited for with all later ones: the hardware counts loads, it does not tell them apart.
  */
 constexpr int AHEAD = 2;
 constexpr int FETCH_SLOTS = 4;    // time steps whose copies have room
@@ -75,7 +76,7 @@ struct Fetched {
     real numbers[L][FETCH_SLOTS][FETCH_NUMBERS][TEAM];
 };
 
-/* `number`, which must be the same in the whole warp. The compiler then knows that, and does not compute it again later on. */
+/* `number`, which must be the same in the whole warp. The compiler then knows that, and does not compute it again. */
 __device__ __forceinline__ int uniform(int number) { return __shfl_sync(~0u, number, 0); }
 
 /* What a thread belongs to. */
@@ -163,11 +164,11 @@ __device__ __forceinline__ Number* advance(Number* base, int count, int bytes) {
     return (Number*)((char*)base + static_cast<long long>(count) * bytes);
 }
 
-/* Calls work(time_step) for every time step of the sequence in the order of processing, each stage with its delay, with a
- * barrier of the block after each. bytes: what is handed over to a block in a time step.
- * In a cluster the sequence is cut into pieces of as many time steps as a channel has slots. Between two pieces the blocks
- * meet, so that no slot is written while it is still read; within a piece the second block waits for the first only
- * through the slots' mbarriers.
+/* Calls work(time_step) for every time step of the sequence in the order of processing, each stage with its delay, with
+ * a barrier of the block after each. bytes: what is handed over to a block in a time step.
+ * In a cluster the sequence is cut into pieces of as many time steps as a channel has slots. Between two pieces the
+ * blocks meet, so that no slot is written while it is still read; within a piece the second block waits for the first
+ * only through the slots' mbarriers.
  */
 template <class Work>
 __device__ __forceinline__ void run(Exchange& exchange, const Stage& stage, int T, int bytes, Work work) {

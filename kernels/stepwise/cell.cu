@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(256) cell_backward(
     real* gate = gates + static_cast<long long>(element / H) * 4 * H + element % H;
     const Gates activated = {gate[0], gate[H], gate[2 * H], gate[3 * H]};
     const real tanh_c = tanh(c_next[element]), through_h = dh[element];
-    real dc_after = is_last ? real(0) : dc[element];
-    gate_gradients(activated, c[element], tanh_c, through_h, dc_after, gate, H);
-    dc[element] = dc_after;
+    const real through_c = cell_gradient(activated, tanh_c, through_h, is_last ? real(0) : dc[element]);
+    write_gate_gradients(activated, c[element], tanh_c, through_h, through_c, gate, H);
+    dc[element] = through_c * activated.f;
 }
