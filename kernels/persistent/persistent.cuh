@@ -1,18 +1,20 @@
-/* persistent.cuh: the persistent regime: the recurrence over the whole chip; which block computes what, and how blocks hand
- * over.
+/* persistent.cuh: the persistent regime, a recurrence over the whole chip: which block computes what, and how blocks
+ * hand over.
  *
  * The recurrence has 2L-1 matrices, its stages, numbered in the order in which a character passes them: forward
  * R_0, P_1, R_1, ... (R recurrent, P a layer's input projection), backward R_L-1, P_L-1, R_L-2, ...
- * The batch is divided into GROUPS groups of rows, which never meet. In a group each stage is computed by BLOCKS blocks of
- * UNITS hidden units, and a block keeps its part of the stage's matrix in registers for the whole window. A group's rows are
- * divided again where shared memory has no room for all of them: into PARTS parts of at most ROWS rows, which take turns.
- * An item of work is one part at one time step; a block does item 0, 1, 2, ..., where item i is part i % PARTS at time step
- * i / PARTS. Here `time_step` counts in the order of processing: forward it is t, backward it is T - 1 - t.
+ * The batch is divided into GROUPS groups of rows, which never meet. In a group each stage is computed by BLOCKS blocks
+ * of UNITS hidden units, and a block keeps its share of the stage's matrix in registers for the whole window. A group's
+ * rows are divided again where shared memory has no room for all of them: into PARTS parts of at most ROWS rows, which
+ * take turns. An item of work is one part at one time step. A block does items 0, 1, 2, ... in turn:
+ *   item i is part i % PARTS of the group at time step i / PARTS.
+ * Here `time_step` counts in the order of processing: forward it is t, backward it is T - 1 - t.
  *
- * What a block computes for a time step it writes to that time step's own place on the tape, so that nobody has to wait for
- * readers of another. For each stage and part there is a flag: it counts the blocks that are done, over all time steps, and
- * only grows; begin_window sets it to zero. A block adds to it once, for all of its warps, since all that is added to a flag
- * queues at one place in the L2 cache. All blocks run at once (a cooperative launch), and every wait is bounded.
+ * What a block computes for a time step it writes to that time step's own place on the tape, so that nobody has to wait
+ * for readers of another. For each stage and part there is a flag: it counts the blocks that are done, over all time
+ * steps, and only grows; begin_window sets it to zero. A block adds to it once, for all of its warps, since all that is
+ * added to a flag queues at one place in the L2 cache. All blocks run at once (a cooperative launch), and every wait is
+ * bounded.
  */
 #pragma once
 
@@ -38,9 +40,9 @@ constexpr int FLAG_WORDS = 32;  // a cache line for each flag
 
 /* What this block computes. Blocks are numbered with units fastest, then stages, then groups. */
 struct Assignment {
-    int block;  // which UNITS units of the stage
+    int block;         // which UNITS units of the stage
     int stage, group;
-    bool recurrent;  // the stage's matrix is a recurrent one, else an input projection
+    bool recurrent;    // the stage's matrix is a recurrent one, else an input projection
 };
 __device__ __forceinline__ Assignment my_assignment() {
     const int number = blockIdx.x, stage = number / BLOCKS % STAGES;
@@ -50,7 +52,7 @@ __device__ __forceinline__ Assignment my_assignment() {
 /* One part at one time step. */
 struct Item {
     int time_step;
-    int part;  // among the parts of all groups
+    int part;          // among the parts of all groups
     int first, count;  // the part's batch rows: [first, first + count)
 };
 __device__ __forceinline__ Item item_number(const Assignment& own, int i, int B) {
@@ -60,8 +62,8 @@ __device__ __forceinline__ Item item_number(const Assignment& own, int i, int B)
     return {i / PARTS, part, first, end - first};
 }
 
-/* The flags of one direction, [STAGES][GROUPS * PARTS], and ChunkPosition's `stopped`, which is more than 1 once a block has
- * waited too long.
+/* The flags of one direction, [STAGES][GROUPS * PARTS], and ChunkPosition's `stopped`, which is more than 1 once a
+ * block has waited too long.
  */
 struct Flags {
     unsigned *flags, *stopped;
@@ -70,8 +72,8 @@ struct Flags {
         return flags + FLAG_WORDS * (stage * GROUPS * PARTS + part);
     }
     /* A warp waits until what `item` needs is there: its own stage's time step before, and this time step of the stage
-     * before. Returns false where that was in vain. A projection does not need its own time step before, but without that
-     * wait a block that is ahead would be counted for one that is behind.
+     * before. Returns false where that was in vain. A projection does not need its own time step before, but without
+     * that wait a block that is ahead would be counted for one that is behind.
      */
     __device__ __forceinline__ bool wait(const Assignment& own, const Item& item) const {
         bool came = true;
@@ -121,9 +123,9 @@ __device__ __forceinline__ void fetch_rows(real* to, const real* from, int count
     }
 }
 
-/* Calls, for every item, fetch(item), which waits for what the item needs and starts copying it, and then work(item). Each
- * warp waits by itself. All warps meet three times an item: here when the rows have come, in `work` when the products are
- * done, and in signal when the item is done.
+/* Calls, for every item, fetch(item), which waits for what the item needs and starts copying it, and then work(item).
+ * Each warp waits by itself. All warps meet three times an item: here when the rows have come, in `work` when the
+ * products are done, and in signal when the item is done.
  */
 template <class Fetch, class Work>
 __device__ __forceinline__ void run(const Assignment& own, const Flags& flags, int T, int B, Fetch fetch, Work work) {

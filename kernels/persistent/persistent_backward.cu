@@ -9,9 +9,9 @@
  * flags in, out: persistent.cuh; all 0 before the launch
  * progress in: which window of the chunk this is; now.stopped grows by 2 for each block that has waited too long
  * seed, threshold, scale: dropout.cuh; steps in: the number of the training step
- * Which block computes what: persistent.cuh. Within a part, each thread owns one hidden unit and every ROW_STRIDE-th batch
- * row, for everything but the products (tile.cuh). A product is the warps' partial sums, added in their order. No order
- * depends on timing, so runs repeat exactly.
+ * Which block computes what: persistent.cuh. Within a part, each thread owns one hidden unit and every ROW_STRIDE-th
+ * batch row, for everything but the products (tile.cuh). A product is the warps' partial sums, added in their order. No
+ * order depends on timing, so runs repeat exactly.
  * Reference: numpy_engine._backward_layer
  */
 #include "common/cell.cuh"

@@ -8,10 +8,10 @@
  * flags in, out: persistent.cuh; all 0 before the launch
  * progress in: which window of the chunk this is; now.stopped grows by 2 for each block that has waited too long
  * seed, threshold, scale: dropout.cuh; steps in: the number of the training step
- * Which block computes what: persistent.cuh. Within a part, each thread owns one hidden unit and every ROW_STRIDE-th batch
- * row, for everything but the products (tile.cuh). A pre-activation is the bias, plus the warps' partial sums in their
- * order, plus in a recurrent stage the projection's sum or the row of layer 0's table. No order depends on timing, so runs
- * repeat exactly.
+ * Which block computes what: persistent.cuh. Within a part, each thread owns one hidden unit and every ROW_STRIDE-th
+ * batch row, for everything but the products (tile.cuh). A pre-activation is the bias, plus the warps' partial sums in
+ * their order, plus in a recurrent stage the projection's sum or the row of layer 0's table. No order depends on
+ * timing, so runs repeat exactly.
  * Source: Gers, Schmidhuber, Cummins 2000. Reference: numpy_engine._forward_layer
  */
 #include "common/cell.cuh"
@@ -79,7 +79,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
     clear<THREADS>(&shared->vectors[0], ROOM * BlockTile::ROW_LENGTH);
     __syncthreads();
 
-    // Where a row of `item` has this thread's unit: gate i in gates, and the state that enters the time step in h and c.
+    // Where a row of `item` has this thread's unit: gate i in gates, and the state that enters the time step in h and
+    // c.
     const auto gate_at = [&](const Item& item, int row) {
         return gates + 4ll * H * ((layer * T + item.time_step) * B + item.first + row) + unit;
     };

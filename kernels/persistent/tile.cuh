@@ -1,11 +1,11 @@
-/* tile.cuh: a block's part of a weight matrix in its warps' registers, times rows in shared memory: by FFMA, or, with the
- * macro PRECISION, by mma on tensor cores.
+/* tile.cuh: a block's share of a weight matrix, in its warps' registers, times rows in shared memory: by FFMA, or, with
+ * the macro PRECISION, by mma on tensor cores.
  *   partials[warp,row,output] = sum over the warp's k of weight[output,k] * vectors[row,k]
- * A warp has OUTPUTS of the outputs and a share of K; WARPS warps share the same outputs and divide K among them. `partials`
- * are their sums, which the caller adds in the order of the warps.
- * Both kinds of tile tell the caller how to lay out a row of K numbers in shared memory: it takes ROW_LENGTH numbers, and
- * number k of it is at index_in_row(k). Products take PRODUCT_ROWS rows at once, so there must be ROOM rows. What lies beyond
- * K is 0 in the weights and must be finite in the rows.
+ * A warp has OUTPUTS of the outputs and a share of K; WARPS warps share the same outputs and divide K among them.
+ * `partials` are their sums, which the caller adds in the order of the warps.
+ * Both kinds of tile tell the caller how to lay out a row of K numbers in shared memory: it takes ROW_LENGTH numbers,
+ * and number k of it is at index_in_row(k). Products take PRODUCT_ROWS rows at once, so there must be ROOM rows. What
+ * lies beyond K is 0 in the weights and must be finite in the rows.
  */
 #pragma once
 
@@ -20,11 +20,11 @@ constexpr int PRODUCT_ROWS = 8;
 #else
 constexpr int PRODUCT_ROWS = 2;
 #endif
-constexpr int ROOM = (ROWS + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;  // rows, whole products
-constexpr int MOST_INPUTS = 128 / sizeof(real);                               // of the K, for a thread
+constexpr int ROOM = (ROWS + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;  // ROWS, rounded up to whole products
+constexpr int MOST_INPUTS = 128 / sizeof(real);  // the most k for which a thread holds weights
 
-/* By FFMA. A thread holds the weights of 4 outputs for a slice of K. LANES lanes, those with the same lane % (32 / LANES),
- * have the same outputs and different slices; so the slice is in the lane's high bits.
+/* By FFMA. A thread holds the weights of 4 outputs for a slice of K. The LANES lanes that agree in lane % (32 / LANES)
+ * have the same outputs and different slices: the slice is in the lane's high bits.
  * A row in shared memory is its slices, STRIDE apart, so that lanes of different slices read different banks.
  */
 template <int K, int LANES>
@@ -66,8 +66,8 @@ struct Tile {
         return threadIdx.x / 32 % WARPS * LANES + threadIdx.x % 32 / (32 / LANES);
     }
 
-    /* partials[WARPS][ROOM][BLOCK_OUTPUTS] = the warps' sums for `rows` rows. A thread adds its slice in the order of k, for
-     * PRODUCT_ROWS rows times 4 outputs; then the lanes with the same outputs add theirs, 16 apart first.
+    /* partials[WARPS][ROOM][BLOCK_OUTPUTS] = the warps' sums for `rows` rows. A thread adds its slice in the order of
+     * k, for PRODUCT_ROWS rows times 4 outputs; then the lanes with the same outputs add theirs, 16 apart first.
      */
     template <int BLOCK_OUTPUTS>
     __device__ __forceinline__ void multiply(const real* vectors, int rows, real* partials) const {
@@ -96,8 +96,8 @@ struct Tile {
                 sums[4 * r + 2] = products[r].z;
                 sums[4 * r + 3] = products[r].w;
             }
-            // Each round halves the sums that a lane goes on with: lanes 16, 8 and 4 apart keep different halves, and send
-            // each other the rest. Of the eight sums, number lane / 4 stays.
+            // Each round halves the sums that a lane goes on with: lanes 16, 8 and 4 apart keep different halves, and
+            // send each other the rest. Of the eight sums, number lane / 4 stays.
 #pragma unroll
             for (int count = 4; count; count /= 2) {
                 const bool upper = lane & 4 * count;
@@ -109,15 +109,15 @@ struct Tile {
 #pragma unroll
             for (int distance = 2; distance >= 32 / LANES; distance /= 2)
                 sums[0] += __shfl_xor_sync(~0u, sums[0], distance);
-            if (LANES == 8 || !(lane & 2)) partials[row * BLOCK_OUTPUTS] = sums[0];  // one of the lanes that have the sum
+            if (LANES == 8 || !(lane & 2)) partials[row * BLOCK_OUTPUTS] = sums[0];  // of lanes that have it, one
         }
     }
 };
 
 #ifdef PRECISION
-/* By mma, whose operands are rounded to PRECISION (hardware.cuh says which lane holds what). A warp's 16 outputs are the
- * rows of A, whose fragments stay in registers, rounded once. PRODUCT_ROWS = 8 rows are the columns of B, rounded as they are
- * read. A row's padding has 8 rows begin in different banks.
+/* By mma, whose operands are rounded to PRECISION (hardware.cuh says which lane holds what). A warp's 16 outputs are
+ * the rows of A, whose fragments stay in registers, rounded once. PRODUCT_ROWS = 8 rows are the columns of B, rounded
+ * as they are read. A row's padding has 8 rows begin in different banks.
  */
 template <int K>
 struct TensorTile {
@@ -156,8 +156,8 @@ struct TensorTile {
                 weights[i][word] = Operand::word(numbers);
                 seen |= weights[i][word];
             }
-            // This barrier needs the rounded words. Without it ptxas would load all numbers first, and round them only once
-            // it is out of registers.
+            // This barrier needs the rounded words. Without it ptxas would load all numbers first, and round them only
+            // once it is out of registers.
             if (i % 4 == 3) __syncthreads_or(seen);
         }
     }
@@ -169,7 +169,7 @@ struct TensorTile {
         partials += (threadIdx.x / 32 % WARPS * ROOM + 2 * member) * BLOCK_OUTPUTS + output(0);
         for (int row = 0; row < rows; row += PRODUCT_ROWS) {
             const real* in = vectors + (row + quad) * ROW_LENGTH + input(0, 0);
-            real sums[2][4] = {};  // [even or odd fragments]: with one sum, each mma would have to wait for the one before
+            real sums[2][4] = {};  // of even and of odd fragments: with one sum, each mma would wait for the last
 #pragma unroll
             for (int i = 0; i < FRAGMENTS; ++i) {
                 const real* numbers = in + i * NUMBERS;

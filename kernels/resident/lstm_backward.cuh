@@ -7,7 +7,8 @@
  * the first lane da_i and da_g, the second da_f and da_o.
  * cell.cuh has the formulas, but they are arranged differently here: the factors of dh' and dc are computed before dh'
  * has come, so that afterwards one fused multiply-add and one multiplication are left of each chain, and a lane
- * computes only its own two gates. That multiplies in another order than cell.cuh, so last bits differ.
+ * computes only its own two gates. Factors are multiplied in another order than in cell.cuh, so last bits differ.
+ * Sums: what comes from above, plus the product as Columns adds it. No order depends on timing, so runs repeat exactly.
  * Reference: numpy_engine._backward_layer
  */
 #pragma once
