@@ -21,19 +21,20 @@ struct CellState {
     real c, h;
 };
 
-/* c' and h'. */
+/* Returns c' and h'. c: of the time step before. */
 __device__ __forceinline__ CellState next_state(const Gates& gates, real c) {
     const real next = gates.f * c + gates.i * gates.g;
     return {next, gates.o * tanh(next)};
 }
 
-/* dc. dc_after: dc'; tanh_c: tanh(c'). */
+/* Returns dc. tanh_c: tanh(c'); dh: dh'; dc_after: dc'. */
 __device__ __forceinline__ real cell_gradient(const Gates& gates, real tanh_c, real dh, real dc_after) {
     return dh * gates.o * (1 - tanh_c * tanh_c) + dc_after;
 }
 
-/* The gradients of the gates' pre-activations, written to da[0], da[H], da[2 * H] and da[3 * H] in the gates' order.
- * c: of the time step before. It is a reference because reading it where it is used takes fewer registers.
+/* Writes the gradients of the gates' pre-activations to da[0], da[H], da[2 * H] and da[3 * H], in the order of Gates.
+ * dh: dh'; dc: what cell_gradient has returned. c: of the time step before; it is a reference because reading it where it
+ * is used takes fewer registers.
  */
 __device__ __forceinline__ void write_gate_gradients(
     const Gates& gates, const real& c, real tanh_c, real dh, real dc, real* da, int H) {
