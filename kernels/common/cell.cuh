@@ -33,8 +33,8 @@ __device__ __forceinline__ real cell_gradient(const Gates& gates, real tanh_c, r
 }
 
 /* Writes the gradients of the gates' pre-activations to da[0], da[H], da[2 * H] and da[3 * H], in the order of Gates.
- * dh: dh'; dc: what cell_gradient has returned. c: of the time step before; it is a reference because reading it where it
- * is used takes fewer registers.
+ * dh: dh'; dc: what cell_gradient has returned. c: of the time step before; it is a reference because reading it where
+ * it is used takes fewer registers.
  */
 __device__ __forceinline__ void write_gate_gradients(
     const Gates& gates, const real& c, real tanh_c, real dh, real dc, real* da, int H) {
