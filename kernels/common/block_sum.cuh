@@ -1,9 +1,12 @@
-/* block_sum.cuh: one number from a block of 256 threads, added in the same order every time. */
+/* block_sum.cuh: the sum of one number of each of a block's 256 threads, added in the same order every time. */
 #pragma once
 
 #include "common/real.cuh"
 
-/* The sum of `value` over the block, in every thread. scratch: 8 numbers of shared memory, free before and after. */
+/* Returns to every thread the sum of all threads' `value`: first over each warp, then over the eight warps, both times
+ * by warp_sum's tree. All 256 threads call it. scratch: 8 numbers of shared memory that nobody uses until all have
+ * returned.
+ */
 template <class Number>
 __device__ Number block_sum(Number value, Number* scratch) {
     value = warp_sum(value);

@@ -1,16 +1,21 @@
-/* dropout.cuh: which cells are dropped, a function of (seed, step, layer, element). Reference: cuchar/philox.py */
+/* dropout.cuh: which elements of a layer's output are dropped: a function of (seed, training step, layer, element).
+ * Nothing is stored: whoever needs the mask computes it again, forward and backward, and finds the same.
+ * Source: Srivastava et al. 2014 (inverted: what stays is scaled up). Reference: cuchar/philox.py, dropout_mask
+ */
 #pragma once
 
 #include "common/philox.cuh"
 #include "common/real.cuh"
 
 struct Dropout {
-    unsigned long long seed, step;
-    unsigned threshold;  // dropped where a word is below it: probability * 2^32
-    real scale;          // 1 / (1 - probability)
+    unsigned long long seed, step;  // step: the training step's number
+    unsigned threshold;             // an element is dropped where its random word is below it: probability * 2^32
+    real scale;                     // what stays is multiplied by it: 1 / (1 - probability)
 };
 
-/* The factor of `element` of layer `layer`'s output, counted in [T,B,H]: 0 or scale. */
+/* The factor, 0 or scale, of one element of the output of layer `layer`. `element` is its index in [T,B,H]; four
+ * neighbours share one call of philox, of whose four words each takes its own.
+ */
 __device__ __forceinline__ real dropout_factor(const Dropout& dropout, int layer, unsigned long long element) {
     const Words words = philox(
         {static_cast<unsigned>(element / 4), static_cast<unsigned>(layer), static_cast<unsigned>(dropout.step),

@@ -1,11 +1,12 @@
-/* hardware.cuh: whatever is the machine's and not the language's. The emulator has a header of the same name.
+/* hardware.cuh: whatever belongs to the machine and not to the language: shared memory, copies into it, tensor cores,
+ * flags between blocks, clusters and their mbarriers. The emulator replaces this file by a header of the same name.
  *
- * Shared memory, copies into it, tensor cores, flags between blocks, clusters and their mbarriers.
- * Every wait is bounded: a wrong barrier ends in an error (the launch traps), never in a hang.
+ * Every wait for another block is bounded: a wrong barrier ends in an error, never in a hang.
  * Source: PTX ISA, "mbarrier", "mapa", "mma", "Memory consistency model".
  */
 #pragma once
 
+/* A block's shared memory: `name`, an array of a fixed size, or a pointer to as much as the launch asks for. */
 #define SHARED(type, name, count) __shared__ type name[count]
 #define DYNAMIC_SHARED(type, name)                          \
     extern __shared__ __align__(16) unsigned char name##_bytes[]; \
@@ -21,10 +22,10 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
     return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
 
-/* ---- Copies that nobody waits for: from compute capability 8.0 on; before, they are done at once ---- */
+/* ---- Copies in the background: from compute capability 8.0 on; before, they are done at once ---- */
 
-/* A number, or four that are aligned, from global into shared memory; the thread may read it after a wait_copies that
- * covers its commit.
+/* Starts copying a number, or four that are aligned, from global into shared memory. commit_copies closes a batch of
+ * copies and wait_copies waits for batches. Then this thread may read what it has copied; others, after a barrier.
  */
 template <class Number>
 __device__ __forceinline__ void copy_async(Number* to, const Number* from) {
@@ -43,7 +44,7 @@ __device__ __forceinline__ void commit_copies() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
-/* Until all commits but the last `Later` ones are done. */
+/* Waits until all of this thread's batches but the last `Later` ones have come. */
 template <int Later>
 __device__ __forceinline__ void wait_copies() {
 #if __CUDA_ARCH__ >= 800
@@ -53,13 +54,15 @@ __device__ __forceinline__ void wait_copies() {
 
 /* ---- Tensor cores: Fp16 from compute capability 7.5 on, Tf32 and Bf16 from 8.0 on; before, the launch traps ----
  *
- * D [16,8] += A [16,K] * B [K,8] by a whole warp: operands in one of these precisions, sums in float32, added in an
- * order that is the machine's. Operands come in words of 32 bits: one Tf32, or two 16-bit numbers that follow each
- * other in k, the first in the low half. K is 8 words. With group = lane / 4 and member = lane % 4, a lane has
- *   A's words (row, word of k)   (group, member) (group+8, member) (group, member+4) (group+8, member+4)
- *   B's words (word of k, column)   (member, group) (member+4, group)
- *   D's numbers (row, column)   (group, 2*member) (group, 2*member+1) (group+8, 2*member) (group+8, 2*member+1)
- * `word` rounds to nearest: ties away from zero for Tf32, to even for Bf16 and Fp16, which overflows to infinity.
+ * `mma`, which a whole warp calls, does D [16,8] += A [16,K] * B [K,8]: operands in one of these precisions, sums in
+ * float32, added in an order that is the machine's. Operands come in words of 32 bits: one Tf32, or two 16-bit numbers
+ * that follow each other in k, the first in the low half. K is 8 words. A matrix lies in the registers of the warp as a
+ * fragment: with quad = lane / 4 and member = lane % 4 a lane has
+ *   A's words (row, word of k)      (quad, member) (quad+8, member) (quad, member+4) (quad+8, member+4)
+ *   B's words (word of k, column)   (member, quad) (member+4, quad)
+ *   D's numbers (row, column)       (quad, 2*member) (quad, 2*member+1) (quad+8, 2*member) (quad+8, 2*member+1)
+ * PTX calls the quad groupID. `word` makes an operand's word of one or two numbers. It rounds to nearest: ties away
+ * from zero for Tf32, to even for Bf16 and Fp16, which overflows to infinity.
  * Source: PTX ISA, "Matrix Fragments for mma.m16n8k8", "... for mma.m16n8k16", "cvt".
  */
 #define MMA(shape, type)                                                                                          \
@@ -131,8 +134,11 @@ struct Fp16 {
     }
 };
 
-/* ---- Flags between the blocks of a cooperative launch ---- */
+/* ---- Flags between the blocks of a cooperative launch: words in global memory that only grow ---- */
 
+/* Adds to a flag. Whoever sees the sum through an acquire also sees what this thread has written before, and what
+ * others had written before a barrier with it.
+ */
 __device__ __forceinline__ void add_release(unsigned* flag, unsigned value) {
     asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
@@ -146,9 +152,10 @@ __device__ __forceinline__ unsigned load_relaxed(const unsigned* flag) {
     asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
     return value;
 }
-/* Until *flag, which only grows, is at least `value`; false once the wait was too long, or *stopped more than 1: another's
- * was. Every look is an acquire, which empties the multiprocessor's L1 cache: on an H200 that costs less than one more
- * look at the end. A call, since its registers are needed for weights otherwise.
+/* Waits until *flag is at least `value`. Returns false if that takes more than WAIT_CLOCKS, or if another block has
+ * given up waiting, which *stopped says by being more than 1. Every look is an acquire, which empties the
+ * multiprocessor's L1 cache: on an H200 that costs less than one more look at the end. A call, since its registers are
+ * needed for weights otherwise.
  */
 __device__ __noinline__ bool wait_flag(const unsigned* flag, unsigned value, const unsigned* stopped) {
     const long long begin = clock64();
@@ -159,6 +166,7 @@ __device__ __noinline__ bool wait_flag(const unsigned* flag, unsigned value, con
 
 /* ---- Clusters: only in code for compute capability 9.0 and up ---- */
 
+/* This block's number in its cluster, and a barrier for all threads of the cluster. */
 __device__ __forceinline__ unsigned cluster_rank() {
     unsigned rank;
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -168,28 +176,36 @@ __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
-/* mbarriers, 64 bits of shared memory each, through which one block sends to another. A phase of a barrier is over
- * once `arrivals` threads of its own block have called mbarrier_expect and all the bytes that they expect have come.
- * The bytes are released at the cluster's scope, and the memory model would have them acquired there too. The wait acquires
- * at the block's, the default, as what was sent and the barrier both lie in its own shared memory: at the cluster's scope
- * the machine code (NVRTC 12.9, sm_90) is the same, but that every look also empties the L1 cache of global memory.
+/* ---- Mbarriers: 64 bits of shared memory each, through which one block of a cluster sends to another ----
+ *
+ * A phase of a barrier is over once `arrivals` threads of its own block have called mbarrier_expect and all the bytes
+ * that they expect have come. The next phase begins at once; phases are told apart by the parity of their number.
+ * The bytes are released at the cluster's scope, and the memory model would have them acquired there too. mbarrier_wait
+ * acquires at the block's scope, the default, as what was sent and the barrier both lie in its own shared memory: at
+ * the cluster's scope the machine code (NVRTC 12.9, sm_90) would be the same, except that every look would also empty
+ * the L1 cache of global memory.
  * Source: PTX ISA, "st.async", "mbarrier.try_wait".
  */
-/* Before a cluster_sync, which shows it to the other block. */
+
+/* Makes a barrier ready. A cluster_sync must follow, which shows it to the other block. */
 __device__ __forceinline__ void mbarrier_init(unsigned long long* barrier, unsigned arrivals) {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(
                      shared_address(barrier)), "r"(arrivals) : "memory");
 }
+/* Arrives at the barrier, and has its phase wait for so many bytes more. */
 __device__ __forceinline__ void mbarrier_expect(unsigned long long* barrier, unsigned bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                  : "memory");
 }
+/* The address, in block `rank` of the cluster, of the variable that is `mine` in this block. */
 __device__ __forceinline__ unsigned address_in(unsigned rank, const void* mine) {
     unsigned address;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(mine)), "r"(rank));
     return address;
 }
-/* Numbers into block `rank`'s shared memory, whose barrier counts their bytes; both addresses as this block's own. */
+/* Sends one or two numbers into block `rank`'s shared memory, whose barrier counts their bytes. `to` and `barrier` are
+ * this block's own variables of the same name.
+ */
 __device__ __forceinline__ void send(float* to, unsigned rank, float value, unsigned long long* barrier) {
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
                      address_in(rank, to)), "f"(value), "r"(address_in(rank, barrier)) : "memory");
@@ -202,7 +218,8 @@ __device__ __forceinline__ void send(double* to, unsigned rank, double value, un
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f64 [%0], %1, [%2];" ::"r"(
                      address_in(rank, to)), "d"(value), "r"(address_in(rank, barrier)) : "memory");
 }
-__device__ __forceinline__ void send(double* to, unsigned rank, double first, double second, unsigned long long* barrier) {
+__device__ __forceinline__ void send(
+    double* to, unsigned rank, double first, double second, unsigned long long* barrier) {
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f64 [%0], {%1, %2}, [%3];" ::"r"(
                      address_in(rank, to)), "d"(first), "d"(second), "r"(address_in(rank, barrier)) : "memory");
 }
@@ -213,7 +230,7 @@ __device__ __forceinline__ bool mbarrier_is_over(unsigned long long* barrier, un
         : "=r"(over) : "r"(shared_address(barrier)), "r"(parity) : "memory");
     return over;
 }
-/* Until the phase of this parity is over; what was sent in it can then be read. Traps after WAIT_CLOCKS. */
+/* Waits until the phase of this parity is over; what was sent in it can then be read. Traps after WAIT_CLOCKS. */
 __device__ __forceinline__ void mbarrier_wait(unsigned long long* barrier, unsigned parity) {
     if (mbarrier_is_over(barrier, parity)) return;
     const long long begin = clock64();

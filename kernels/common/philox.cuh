@@ -1,5 +1,7 @@
-/* philox.cuh: random numbers that are a function of a counter and a key, and of nothing else: dropout's of
- * (seed, step, layer, element), a draw's of (seed, stream, position). No layer has the bit that a draw's counter has.
+/* philox.cuh: random numbers that are a function of a counter and a key, and of nothing else.
+ * The key is the seed. Dropout's counter is (element / 4, layer, training step), a draw's is (position, stream), which
+ * has the highest bit of its second word set. That word is the layer in dropout's counter, and no layer's number
+ * reaches that bit, so no random number is used twice.
  * Plain C++ but for the functions' attributes and __umulhi, which cpu/forward.hpp defines for itself.
  * Source: Salmon, Moraes, Dror, Shaw 2011 (Philox4x32-10). Reference: cuchar/philox.py
  */
@@ -9,7 +11,7 @@ struct Words {
     unsigned w0, w1, w2, w3;
 };
 
-/* Ten rounds; a counter of four words in and four random ones out. */
+/* Ten rounds: the four words of a counter become four random words. */
 __device__ __forceinline__ Words philox(Words c, unsigned long long seed) {
     unsigned k0 = static_cast<unsigned>(seed), k1 = static_cast<unsigned>(seed >> 32);
 #pragma unroll
@@ -23,7 +25,9 @@ __device__ __forceinline__ Words philox(Words c, unsigned long long seed) {
     return c;
 }
 
-/* In (0, 1), never 0 or 1: an odd multiple of 2^-53, for character `position` of a stream. */
+/* The random number with which character `position` of a stream is drawn: an odd multiple of 2^-53 in (0, 1), so never
+ * 0 or 1.
+ */
 __device__ __forceinline__ double draw_uniform(
     unsigned long long seed, unsigned long long stream, unsigned long long position) {
     const Words words = philox(

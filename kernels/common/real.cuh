@@ -1,4 +1,4 @@
-/* real.cuh: the number type, float unless REAL says double, and what is done to it element by element. */
+/* real.cuh: the number type `real` (float unless the macro REAL says double), and functions of single numbers. */
 #pragma once
 
 #include "common/hardware.cuh"
@@ -19,7 +19,9 @@ __device__ __forceinline__ real sigmoid(real x) { return reciprocal(1 + exp(-x))
 /* tanh(x) for scale 1, sigmoid(x) for scale 1/2: one instruction stream for lanes that want either. */
 __device__ __forceinline__ real activate(real x, real scale) { return tanh(x * scale) * scale + (1 - scale); }
 
-/* The sum of `value` over a warp, in every lane; the same order every time. */
+/* Returns to every lane the sum of all lanes' `value`. Lanes 16 apart are added first, then 8, 4, 2 and 1 apart: the
+ * same order every time.
+ */
 template <class Number>
 __device__ __forceinline__ Number warp_sum(Number value) {
 #pragma unroll
@@ -27,6 +29,7 @@ __device__ __forceinline__ Number warp_sum(Number value) {
     return value;
 }
 
+/* Returns to every lane the largest of all lanes' `value`. */
 __device__ __forceinline__ real warp_max(real value) {
 #pragma unroll
     for (int distance = 16; distance; distance /= 2) value = max(value, __shfl_xor_sync(~0u, value, distance));

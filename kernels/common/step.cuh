@@ -1,35 +1,37 @@
-/* step.cuh: what the host tells of a training step, and where training stands, on the device.
+/* step.cuh: what the host tells the device of a training step, and where training stands, in the device's memory.
  *
- * A chunk of steps is told at once; launches are the same for all, so that a captured graph serves
- * every step. `next` is what the step after this one reads, `now` what the kernels of this step do:
- * the first kernel of a step copies next to now, the last one writes next. No kernel writes what
- * another of its blocks reads.
+ * The host writes the `Step`s of a whole chunk of training steps at once. The launches of all steps are then the same,
+ * so that one captured graph serves every step: the kernels find their own step through `Progress`. `next` says what
+ * the step after this one reads, `now` what the kernels of this step work on: the first kernel of a step copies next to
+ * now, the last one writes next. So no kernel writes what another of its own blocks reads.
  */
 #pragma once
 
 struct Step {
-    long long origin;           // of row 0 of the window, in the corpus
-    unsigned long long number;  // from 1
+    long long origin;           // where in the corpus row 0 of the window begins
+    unsigned long long number;  // of the training step, counted from 1
     double step_size;           // learning rate / (1 - beta1^number)
     double root;                // sqrt(1 - beta2^number)
     double decay;               // 1 - learning rate * weight decay
 };
 
-struct Place {
-    int index;    // in the chunk
-    int stopped;  // 1: a loss or gradient was not finite; more: a block waited too long. Nothing changes any more
-};
-
-#ifndef SCALED
-#define SCALED 0  // 1 for fp16: there is a loss scaling
-#endif
-
-/* What gradients are multiplied by from dlogits on, so that fp16 holds them, and for how many steps it was so. */
-struct Scaling {
-    float scale;
-    int good_steps;
+/* Where training stands in a chunk. */
+struct ChunkPosition {
+    int index;    // of the training step in the chunk
+    int stopped;  // 0: going on; 1: a loss or gradient was not finite; more: a block waited too long. But at 0 no
+                  // kernel changes the parameters any more
 };
 
 struct Progress {
-    Place now, next;
+    ChunkPosition now, next;
+};
+
+#ifndef SCALED
+#define SCALED 0  // 1 for fp16, whose gradients are scaled
+#endif
+
+/* Loss scaling: dlogits, and with it every gradient, is multiplied by `scale`, so that fp16 holds small gradients. */
+struct Scaling {
+    float scale;
+    int good_steps;  // training steps since the scale was last changed
 };

@@ -1,5 +1,6 @@
-/* round.cu: numbers [count] in 16 bits, PRECISION's, for a library's product of matrices; one thread for two of them.
- * words [ceil(count / 2)] words. Rounds as tensor_gemm.cu does.
+/* round.cu: rounds numbers to the 16 bits of PRECISION, for a library's product of matrices.
+ * numbers [count] in; words [ceil(count / 2)] out: two numbers each, the first in the low half; 0 after the last
+ * One thread for two numbers. Rounds as tensor_gemm.cu does, to nearest and ties to even: `word` in hardware.cuh.
  */
 #include "common/hardware.cuh"
 #include "common/real.cuh"

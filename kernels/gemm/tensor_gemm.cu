@@ -1,10 +1,13 @@
 /* tensor_gemm.cu: a product of matrices on the tensor cores.
  *   out[m,n] = sum over k of op(a)[m,k] * op(b)[k,n]     (+ out[m,n] with `accumulate`)
- * op transposes where asked: a [M,K] or [K,M], b [K,N] or [N,K], out [M,N]: float32, C-contiguous, no aliasing.
- * Operands are rounded to PRECISION on their way into shared memory; sums are float32, in one order.
- * A block has TILE x TILE of out, a warp of it 32 x TILE/4; while DEPTH of k are multiplied, the next are on their
- * way into registers, a thread having one PIECE of a row of either operand. Rows in shared memory are 20 words apart, so that 8 of them begin in 8 different groups of
- * 4 banks: neither the four words that a lane stores nor the fragments that it loads meet another's in a bank.
+ * a [M,K], or [K,M] with ta; b [K,N], or [N,K] with tb: op transposes where ta or tb says so
+ * out [M,N] out, with accumulate in too; all float32, C-contiguous, no aliasing
+ * Operands are rounded to PRECISION on their way into shared memory; sums are float32, begin with out where it
+ * accumulates, and are added in the order of k, within a fragment's k in mma's.
+ * Thread assignment: a block has TILE x TILE of out, each of its warps 32 x TILE/4. While DEPTH of the k are
+ * multiplied, the next DEPTH are on their way into registers: each thread has one PIECE of a row of op(a), and one of
+ * op(b) transposed. Rows in shared memory are STRIDE = 20 words apart, so that 8 of them begin in 8 different sets of 4
+ * banks: neither the four words that a lane stores nor the fragments that it loads meet another lane's in a bank.
  * Source: PTX ISA, "mma" (hardware.cuh). Reference: numpy.matmul
  */
 #include "common/hardware.cuh"
@@ -17,34 +20,40 @@
 #endif
 using Operand = PRECISION;
 
-constexpr int WORDS = 16, STRIDE = WORDS + 4, PIECE = 4 * Operand::PER_WORD;  // words of a row; numbers of four words
-constexpr int DEPTH = WORDS * Operand::PER_WORD, THREADS = TILE * WORDS / 4;
-constexpr int ROWS = 32 / 16, COLUMNS = TILE / 4 / 8;  // fragments of a warp
+constexpr int WORDS = 16, STRIDE = WORDS + 4;     // of a row in shared memory; from one row to the next
+constexpr int PIECE = 4 * Operand::PER_WORD;      // numbers in four words
+constexpr int DEPTH = WORDS * Operand::PER_WORD;  // numbers in a row
+constexpr int THREADS = TILE * WORDS / 4;         // one for each piece of an operand's TILE rows
+constexpr int FRAGMENT_ROWS = 32 / 16, FRAGMENT_COLUMNS = TILE / 4 / 8;  // in which a warp's share of out is computed
 
-/* op(a), or op(b) transposed: rows of K numbers, one after the other, or `turned` [K,rows]. */
-struct Matrix {
+/* op(a), or op(b) transposed: `rows` rows of K numbers, stored as they are, or, if transposed, as [K,rows]. */
+struct OperandRows {
     const float* numbers;
     int rows, K;
-    bool turned;
+    bool transposed;
 
-    /* Numbers [k, k + PIECE) of a row; 0 for what lies outside. */
+    /* Loads numbers [k, k + PIECE) of a row; 0 for those that are outside. */
     __device__ __forceinline__ void fetch(int row, int k, float (&piece)[PIECE]) const {
-        const long long step = turned ? rows : 1;
-        const float* at = numbers + (turned ? k * step + row : static_cast<long long>(row) * K + k);
-        if (!turned && K % 4 == 0 && reinterpret_cast<unsigned long long>(numbers) % 16 == 0) {
+        const long long stride = transposed ? rows : 1;
+        const float* at = numbers + (transposed ? k * stride + row : static_cast<long long>(row) * K + k);
+        if (!transposed && K % 4 == 0 && reinterpret_cast<unsigned long long>(numbers) % 16 == 0) {
 #pragma unroll
             for (int i = 0; i < PIECE / 4; ++i) {
                 const bool inside = row < rows && k + 4 * i < K;
                 const float4 four = inside ? reinterpret_cast<const float4*>(at)[i] : float4{};
-                piece[4 * i] = four.x, piece[4 * i + 1] = four.y, piece[4 * i + 2] = four.z, piece[4 * i + 3] = four.w;
+                piece[4 * i] = four.x;
+                piece[4 * i + 1] = four.y;
+                piece[4 * i + 2] = four.z;
+                piece[4 * i + 3] = four.w;
             }
         } else {
 #pragma unroll
-            for (int i = 0; i < PIECE; ++i) piece[i] = row < rows && k + i < K ? at[i * step] : 0.0f;
+            for (int i = 0; i < PIECE; ++i) piece[i] = row < rows && k + i < K ? at[i * stride] : 0.0f;
         }
     }
 };
 
+/* Rounds a piece and stores its four words. */
 __device__ __forceinline__ void store(const float (&piece)[PIECE], unsigned* words) {
     const auto word = [&](int w) { return Operand::word(piece + w * Operand::PER_WORD); };
     *reinterpret_cast<uint4*>(words) = {word(0), word(1), word(2), word(3)};
@@ -55,44 +64,47 @@ extern "C" __global__ void __launch_bounds__(THREADS) tensor_gemm(
     SHARED(uint4, fours, 2 * 2 * TILE * STRIDE / 4);
     unsigned* words = reinterpret_cast<unsigned*>(fours);  // [2 buffers][a, then b][TILE][STRIDE]
     const int tiles = (N + TILE - 1) / TILE, first_m = blockIdx.x / tiles * TILE, first_n = blockIdx.x % tiles * TILE;
-    const int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
-    const int row = warp / 4 * 32, column = warp % 4 * (TILE / 4);  // where the warp's part begins
-    const int mine = warp * 8 + threadIdx.x % 8, quarter = threadIdx.x / 8 % 4;  // this thread's row, and part of it
-    const Matrix left = {a, M, K, ta != 0}, right = {b, N, K, tb == 0};
+    const int warp = threadIdx.x / 32, quad = threadIdx.x % 32 / 4, member = threadIdx.x % 4;  // hardware.cuh
+    const int warp_m = warp / 4 * 32, warp_n = warp % 4 * (TILE / 4);  // where in the tile the warp's share begins
+    const int piece_row = warp * 8 + threadIdx.x % 8, quarter = threadIdx.x / 8 % 4;  // its piece
+    const OperandRows left = {a, M, K, ta != 0}, right = {b, N, K, tb == 0};
     float of_left[PIECE], of_right[PIECE];
-    float sums[ROWS][COLUMNS][4] = {};
-    const auto for_each = [&](auto work) {  // of this thread's sums, with its place in out
+    float sums[FRAGMENT_ROWS][FRAGMENT_COLUMNS][4] = {};
+    const auto for_each = [&](auto work) {  // calls work(sum, number of out) for all of this thread's sums
 #pragma unroll
-        for (int index = 0; index < ROWS * COLUMNS * 4; ++index) {
-            const int number = index % 4, j = index / 4 % COLUMNS, i = index / 4 / COLUMNS;
-            const int m = first_m + row + 16 * i + group + number / 2 * 8;
-            const int n = first_n + column + 8 * j + 2 * member + number % 2;
+        for (int index = 0; index < FRAGMENT_ROWS * FRAGMENT_COLUMNS * 4; ++index) {
+            const int number = index % 4, j = index / 4 % FRAGMENT_COLUMNS, i = index / 4 / FRAGMENT_COLUMNS;
+            const int m = first_m + warp_m + 16 * i + quad + number / 2 * 8;
+            const int n = first_n + warp_n + 8 * j + 2 * member + number % 2;
             if (m < M && n < N) work(sums[i][j][number], out[static_cast<long long>(m) * N + n]);
         }
     };
     if (accumulate) for_each([](float& sum, float number) { sum = number; });  // all on their way at once
-    left.fetch(first_m + mine, quarter * PIECE, of_left);
-    right.fetch(first_n + mine, quarter * PIECE, of_right);
+    left.fetch(first_m + piece_row, quarter * PIECE, of_left);
+    right.fetch(first_n + piece_row, quarter * PIECE, of_right);
     for (int k = 0; k < K; k += DEPTH) {
         unsigned* buffer = words + k / DEPTH % 2 * (2 * TILE * STRIDE);
-        store(of_left, buffer + mine * STRIDE + 4 * quarter);
-        store(of_right, buffer + (TILE + mine) * STRIDE + 4 * quarter);
-        left.fetch(first_m + mine, k + DEPTH + quarter * PIECE, of_left);
-        right.fetch(first_n + mine, k + DEPTH + quarter * PIECE, of_right);
+        store(of_left, buffer + piece_row * STRIDE + 4 * quarter);
+        store(of_right, buffer + (TILE + piece_row) * STRIDE + 4 * quarter);
+        left.fetch(first_m + piece_row, k + DEPTH + quarter * PIECE, of_left);
+        right.fetch(first_n + piece_row, k + DEPTH + quarter * PIECE, of_right);
         __syncthreads();
 #pragma unroll
         for (int word = member; word < WORDS; word += 8) {
-            const unsigned *at_a = buffer + (row + group) * STRIDE + word;
-            const unsigned *at_b = buffer + (TILE + column + group) * STRIDE + word;
-            unsigned of_b[COLUMNS][2];
+            const unsigned *at_a = buffer + (warp_m + quad) * STRIDE + word;
+            const unsigned *at_b = buffer + (TILE + warp_n + quad) * STRIDE + word;
+            unsigned of_b[FRAGMENT_COLUMNS][2];
 #pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) of_b[j][0] = at_b[8 * j * STRIDE], of_b[j][1] = at_b[8 * j * STRIDE + 4];
+            for (int j = 0; j < FRAGMENT_COLUMNS; ++j) {
+                of_b[j][0] = at_b[8 * j * STRIDE];
+                of_b[j][1] = at_b[8 * j * STRIDE + 4];
+            }
 #pragma unroll
-            for (int i = 0; i < ROWS; ++i) {
+            for (int i = 0; i < FRAGMENT_ROWS; ++i) {
                 const unsigned* at = at_a + 16 * i * STRIDE;
                 const unsigned of_a[4] = {at[0], at[8 * STRIDE], at[4], at[8 * STRIDE + 4]};
 #pragma unroll
-                for (int j = 0; j < COLUMNS; ++j) Operand::mma(sums[i][j], of_a, of_b[j]);
+                for (int j = 0; j < FRAGMENT_COLUMNS; ++j) Operand::mma(sums[i][j], of_a, of_b[j]);
             }
         }
     }

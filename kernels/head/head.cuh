@@ -1,83 +1,92 @@
-/* head.cuh: logits, softmax, cross-entropy and dlogits of some rows in one pass, V staying on the chip.
+/* head.cuh: logits, softmax, cross-entropy and dlogits of some rows n in one pass; the logits never leave the chip.
  *   logits[n] = W h'[n] + b    loss[n] = log(sum_v exp logits[n,v]) - logits[n,target_n]
  *   dlogits[n,v] = (softmax(logits[n])[v] - (v = target_n)) / N
- * A warp has EACH rows, a lane every 32nd character; W and h' come through shared memory, CHUNK of H at a time.
+ * Thread assignment: a warp has WARP_ROWS rows, a lane of it every 32nd character. W [V,H] and h' come through shared
+ * memory, DEPTH of the H at a time. A logit is one lane's sum in the order of k, from 0 to H - 1, and the bias after
+ * it; sums over the vocabulary are a lane's own, then warp_sum's.
  * Source: softmax minus one-hot; Bishop 2006, section 4.3.4. Reference: numpy_engine.cross_entropy
  */
 #pragma once
 
 #include "common/four.cuh"
 
-constexpr int CHARACTERS = (V + 31) / 32;  // of a lane
+constexpr int LANE_CHARACTERS = (V + 31) / 32;
 
-/* `ROWS` rows of CHUNK numbers, padded so that rows of different lanes start in different banks. */
-template <int ROWS, int CHUNK>
+/* TILE_ROWS rows of DEPTH numbers in shared memory, padded so that rows of different lanes start in different banks. */
+template <int TILE_ROWS, int DEPTH>
 struct __align__(16) HeadRows {
-    static constexpr int STRIDE = CHUNK + (CHUNK / 4 % 2 ? 0 : 4);
-    real rows[ROWS][STRIDE];
+    static constexpr int STRIDE = DEPTH + (DEPTH / 4 % 2 ? 0 : 4);
+    real rows[TILE_ROWS][STRIDE];
 
-    /* Columns [begin, begin + CHUNK) of the first `count` of some rows [H], `step` numbers apart; zeros after them. They are
-     * there after a commit, wait_copies and a barrier.
+    /* Copies columns [begin, begin + DEPTH) of the first `count` rows of a matrix with H columns, whose rows lie
+     * `row_stride` numbers apart; zeros for rows and columns that it does not have. All threads of the block call it.
+     * The numbers are there after a commit, wait_copies and a barrier.
      */
     template <int THREADS_OF_BLOCK>
-    __device__ __forceinline__ void fetch(const real* from, long long step, int count, int begin) {
-        constexpr int FOURS = ROWS * (CHUNK / 4), TRIPS = (FOURS + THREADS_OF_BLOCK - 1) / THREADS_OF_BLOCK;
-        constexpr int AT_ONCE = TRIPS < 8 ? TRIPS : 8;
-#pragma unroll AT_ONCE
+    __device__ __forceinline__ void fetch(const real* from, long long row_stride, int count, int begin) {
+        constexpr int FOURS = TILE_ROWS * (DEPTH / 4), TRIPS = (FOURS + THREADS_OF_BLOCK - 1) / THREADS_OF_BLOCK;
+        constexpr int UNROLLED = TRIPS < 8 ? TRIPS : 8;
+#pragma unroll UNROLLED
         for (int trip = 0; trip < TRIPS; ++trip) {
             const int index = trip * THREADS_OF_BLOCK + threadIdx.x;
-            const int row = index / (CHUNK / 4), k = index % (CHUNK / 4) * 4;
+            const int row = index / (DEPTH / 4), k = index % (DEPTH / 4) * 4;
             if (FOURS % THREADS_OF_BLOCK && index >= FOURS) break;
             Four* to = reinterpret_cast<Four*>(&rows[row][k]);
             if (row >= count || begin + k >= H) *to = {};
-            else if (H % 4 == 0) copy_async(to, reinterpret_cast<const Four*>(from + row * step + begin + k));
-            else *to = load_four<H>(from + row * step, begin + k);
+            else if (H % 4 == 0) copy_async(to, reinterpret_cast<const Four*>(from + row * row_stride + begin + k));
+            else *to = load_four<H>(from + row * row_stride, begin + k);
         }
     }
 
     __device__ __forceinline__ Four at(int row, int k) const { return *reinterpret_cast<const Four*>(&rows[row][k]); }
 };
 
-template <int CHUNK>
-using HeadWeights = HeadRows<32 * CHARACTERS, CHUNK>;
+/* Rows of W, one for each character. */
+template <int DEPTH>
+using HeadWeights = HeadRows<32 * LANE_CHARACTERS, DEPTH>;
 
-/* logits[r][j] += W h' over a chunk, for this warp's rows and this lane's characters. */
-template <int EACH, int ROWS, int CHUNK>
+/* logits[r][j] += this warp's row r times W's row lane + 32 * j, over the DEPTH columns in shared memory. */
+template <int WARP_ROWS, int TILE_ROWS, int DEPTH>
 __device__ __forceinline__ void add_logits(
-    const HeadWeights<CHUNK>& weights, const HeadRows<ROWS, CHUNK>& hidden, real (&logits)[EACH][CHARACTERS]) {
+    const HeadWeights<DEPTH>& weights, const HeadRows<TILE_ROWS, DEPTH>& hidden,
+    real (&logits)[WARP_ROWS][LANE_CHARACTERS]) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (int k = 0; k < CHUNK; k += 4) {
-        Four h[EACH];
+    for (int k = 0; k < DEPTH; k += 4) {
+        Four h[WARP_ROWS];
 #pragma unroll
-        for (int r = 0; r < EACH; ++r) h[r] = hidden.at(warp * EACH + r, k);
+        for (int r = 0; r < WARP_ROWS; ++r) h[r] = hidden.at(warp * WARP_ROWS + r, k);
 #pragma unroll
-        for (int j = 0; j < CHARACTERS; ++j) {
+        for (int j = 0; j < LANE_CHARACTERS; ++j) {
             const Four w = weights.at(lane + 32 * j, k);
 #pragma unroll
-            for (int r = 0; r < EACH; ++r) add_product(w, h[r], logits[r][j]);
+            for (int r = 0; r < WARP_ROWS; ++r) add_product(w, h[r], logits[r][j]);
         }
     }
 }
 
-/* From this warp's logits, without bias, to losses [N] and dlogits [N,V] (to logits where targets is null).
- * Row r of the warp is n = first + r * step, for r < count; `logits` becomes what is stored, 0 for the other rows.
+/* From this warp's logits to losses and dlogits.
+ * bias [V] in; targets [N] in, or null
+ * dlogits [N,V] out: the logits where targets is null; losses [N] out, with targets
+ * first, n_stride, count: row r of the warp is n = first + r * n_stride, for r < count
+ * logits in: without bias; out: what is stored in dlogits, 0 for r >= count
  */
-template <int EACH>
+template <int WARP_ROWS>
 __device__ __forceinline__ void finish_rows(
-    const real* bias, const int* targets, real* dlogits, real* losses, long long first, int step, int count, int N,
-    real (&logits)[EACH][CHARACTERS]) {
+    const real* bias, const int* targets, real* dlogits, real* losses, long long first, int n_stride, int count, int N,
+    real (&logits)[WARP_ROWS][LANE_CHARACTERS]) {
     const int lane = threadIdx.x % 32;
-    real biases[CHARACTERS];
+    real biases[LANE_CHARACTERS];
 #pragma unroll
-    for (int j = 0; j < CHARACTERS; ++j) biases[j] = lane + 32 * j < V ? bias[lane + 32 * j] : real(0);
-    int target[EACH];
+    for (int j = 0; j < LANE_CHARACTERS; ++j) biases[j] = lane + 32 * j < V ? bias[lane + 32 * j] : real(0);
+    const auto number_of = [&](int r) { return first + static_cast<long long>(r) * n_stride; };
+    int target[WARP_ROWS];
 #pragma unroll
-    for (int r = 0; r < EACH; ++r) target[r] = targets && r < count ? targets[first + static_cast<long long>(r) * step] : 0;
+    for (int r = 0; r < WARP_ROWS; ++r) target[r] = targets && r < count ? targets[number_of(r)] : 0;
 #pragma unroll
-    for (int r = 0; r < EACH; ++r) {
+    for (int r = 0; r < WARP_ROWS; ++r) {
         real largest = LOWEST, chosen = 0, sum = 0;
 #pragma unroll
-        for (int j = 0; j < CHARACTERS; ++j) {
+        for (int j = 0; j < LANE_CHARACTERS; ++j) {
             real& logit = logits[r][j];
             logit = lane + 32 * j < V ? logit + biases[j] : LOWEST;
             largest = max(largest, logit);
@@ -87,19 +96,22 @@ __device__ __forceinline__ void finish_rows(
             largest = warp_max(largest);
             chosen = warp_sum(chosen);
 #pragma unroll
-            for (int j = 0; j < CHARACTERS; ++j) sum += logits[r][j] = exp(logits[r][j] - largest);
+            for (int j = 0; j < LANE_CHARACTERS; ++j) {
+                logits[r][j] = exp(logits[r][j] - largest);
+                sum += logits[r][j];
+            }
             sum = warp_sum(sum);
-            if (lane == 0 && r < count) losses[first + static_cast<long long>(r) * step] = log(sum) + (largest - chosen);
+            if (lane == 0 && r < count) losses[number_of(r)] = log(sum) + (largest - chosen);
             const real scale = 1 / (sum * N);
 #pragma unroll
-            for (int j = 0; j < CHARACTERS; ++j)
+            for (int j = 0; j < LANE_CHARACTERS; ++j)
                 logits[r][j] = logits[r][j] * scale - (lane + 32 * j == target[r] ? real(1) / N : real(0));
         }
 #pragma unroll
-        for (int j = 0; j < CHARACTERS; ++j) {
+        for (int j = 0; j < LANE_CHARACTERS; ++j) {
             const int v = lane + 32 * j;
             if (r >= count) logits[r][j] = 0;
-            else if (v < V) dlogits[(first + static_cast<long long>(r) * step) * V + v] = logits[r][j];
+            else if (v < V) dlogits[number_of(r) * V + v] = logits[r][j];
         }
     }
 }

@@ -1,8 +1,12 @@
-/* softmax.cu: cross-entropy over logits that do not fit on the chip, in place, three passes over a row.
+/* softmax.cu: cross-entropy over logits that a product of matrices has left, in place, in three passes over a row.
  *   loss[n] = log(sum_v exp x[n,v]) - x[n,target_n]     dlogits[n,v] = (softmax(x[n])[v] - (v = target_n)) / N
- * logits [N,V] in: without bias; out: dlogits, times the scale if SCALED, or the logits where targets is null.
- * targets [N] of this step (a chunk of N a training step); scaling, for SCALED; losses [N].
- * One block a row. Source: softmax minus one-hot; Bishop 2006, section 4.3.4. Reference: numpy_engine.cross_entropy
+ * logits [N,V] in: without bias; out: dlogits, times the loss scaling if SCALED; the logits where targets is null
+ * bias [V] in
+ * targets in: [N] for each window of the chunk; or null, for logits alone
+ * progress in: which window of the chunk this is; scaling in, if SCALED, else null
+ * losses [N] out, with targets
+ * One block a row; a thread has every 256th character. Sums: a thread's own in the order of v, then block_sum.
+ * Source: softmax minus one-hot; Bishop 2006, section 4.3.4. Reference: numpy_engine.cross_entropy
  */
 #include "common/block_sum.cuh"
 #include "common/step.cuh"

@@ -1,39 +1,47 @@
-/* matvec.cuh: a matrix held in the registers of a group of threads, times a vector in shared memory.
+/* matvec.cuh: a matrix held in the registers of a team of threads, times a vector in shared memory.
  *
- * A group is 2 threads for every unit, 16 units a warp; a thread holds 4 * SLICE weights, SLICE being
- * half of H. Of a weight matrix [4H,K], K = H:
- *   Rows     a thread has the 4 gates of one unit and half of K: W times a vector [K]
- *   Columns  a thread has 4 of the K and half of one gate's units: W transposed times a vector [4H]
- * What lies beyond H is 0 in the weights and must be finite in the vector.
- * A vector is in slices of SLICE numbers, STRIDE apart, so that lanes of different slices hit different banks.
+ * A team has two threads for every hidden unit, 16 units a warp. A thread holds 4 * SLICE weights, where SLICE is half
+ * of H, rounded up to a multiple of 4. Of a weight matrix W [4H,K], K = H, whose rows are the four gates of all units:
+ *   Rows     forward: a thread holds all four gates of one unit for half of K; the team multiplies W by a vector [K]
+ *   Columns  backward: a thread holds four of the K for half of one gate's units; the team multiplies W transposed by a
+ *            vector [4,H]
+ * Where H is not a multiple of what the threads divide it into, the weights beyond H are 0, and the vector's numbers
+ * there must be finite.
+ * A vector lies in shared memory as slices of SLICE numbers, STRIDE apart, so that lanes of different slices read
+ * different banks. A gate is two slices.
  */
 #pragma once
 
 #include "common/four.cuh"
 
-constexpr int GROUP = 32 * ((H + 15) / 16);
+constexpr int TEAM = 32 * ((H + 15) / 16);  // threads
 constexpr int SLICE = ((H + 1) / 2 + 3) / 4 * 4;
 constexpr int STRIDE = SLICE + (SLICE / 4 % 2 ? 0 : 4);
 
-/* Where `unit` of gate `gate` is in a vector [4,H]; gate 0 for a vector [H]. */
-__device__ __forceinline__ int place(int unit, int gate = 0) {
+/* The index of `unit` of gate `gate` in a vector [4,H] in shared memory; gate 0 for a vector [H]. */
+__device__ __forceinline__ int vector_index(int unit, int gate = 0) {
     return (2 * gate + unit / SLICE) * STRIDE + unit % SLICE;
 }
 
-/* The thread's unit is 16 * warp + lane % 16; lanes below 16 have the first half of K. */
+/* W for products with a vector [K]. The thread's unit is 16 * warp + lane % 16. Lanes below 16, the low ones, hold the
+ * first half of K, the high ones the second.
+ */
 struct Rows {
-    Four weights[4][SLICE / 4];
+    Four weights[4][SLICE / 4];  // [gate][four numbers of k]
 
     __device__ __forceinline__ void load(const real* matrix, int unit, bool high) {
 #pragma unroll
         for (int gate = 0; gate < 4; ++gate)
 #pragma unroll
             for (int k = 0; k < SLICE / 4; ++k)
-                weights[gate][k] =
-                    H % 16 == 0 || unit < H ? load_four<H>(matrix + (gate * H + unit) * H, high * SLICE + 4 * k) : Four{};
+                weights[gate][k] = H % 16 == 0 || unit < H
+                                       ? load_four<H>(matrix + (gate * H + unit) * H, high * SLICE + 4 * k)
+                                       : Four{};
     }
 
-    /* Sums of i and g in the low lanes, of f and o in the high ones. */
+    /* The unit's four sums over K, two in each of its lanes: first and second are those of i and g in the low lane,
+     * those of f and o in the high one. A lane adds its half in the order of k; the two halves are added last.
+     */
     __device__ __forceinline__ void product(const real* vector, bool high, real& first, real& second) const {
         const Four* slice = reinterpret_cast<const Four*>(vector + high * STRIDE);
         real sums[4] = {};
@@ -50,20 +58,25 @@ struct Rows {
     }
 };
 
-/* The thread's four outputs are 16 * warp + 4 * (lane % 4) + {0,1,2,3}; lane / 4 is its slice of the [4,H]. */
+/* W transposed for products with a vector [4,H]. The thread's four outputs are 16 * warp + 4 * (lane % 4) + {0,1,2,3},
+ * and its slice of the vector, half of a gate, is number lane / 4: eight lanes share the same outputs.
+ */
 struct Columns {
-    Four weights[SLICE];  // of the four outputs
+    Four weights[SLICE];  // [number of the slice], of the four outputs
 
     __device__ __forceinline__ void load(const real* matrix, int warp, int lane) {
-        const int gate = lane / 8, half = lane / 4 % 2;
+        const int gate = lane / 8, half = lane / 4 % 2, output = 16 * warp + 4 * (lane % 4);
 #pragma unroll
         for (int j = 0; j < SLICE; ++j) {
             const int unit = half * SLICE + j;
-            weights[j] = H % 8 == 0 || unit < H ? load_four<H>(matrix + (gate * H + unit) * H, 16 * warp + 4 * (lane % 4)) : Four{};
+            weights[j] = H % 8 == 0 || unit < H ? load_four<H>(matrix + (gate * H + unit) * H, output) : Four{};
         }
     }
 
-    /* The sum for `unit_of(warp, lane)`. */
+    /* The sum over all four gates' units for output unit_of(warp, lane). A lane adds its slice in order, for four
+     * outputs. Then lanes 16, 8 and 4 apart exchange and add sums: after each of the first two exchanges a lane goes on
+     * with half as many outputs, and in the end two lanes have the same one.
+     */
     __device__ __forceinline__ real product(const real* vector, int lane) const {
         const Four* slice = reinterpret_cast<const Four*>(vector + lane / 4 * STRIDE);
         Four sums = {};
@@ -84,7 +97,7 @@ struct Columns {
         return sum + __shfl_xor_sync(~0u, sum, 4);
     }
 
-    /* Two lanes, 4 apart, have each unit. */
+    /* The output whose sum `product` returns to a lane; lanes n and n ^ 4 have the same. */
     static __device__ __forceinline__ int unit_of(int warp, int lane) {
         return 16 * warp + 4 * (lane % 4) + (lane & 16 ? 2 : 0) + (lane & 8 ? 1 : 0);
     }

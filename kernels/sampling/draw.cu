@@ -1,12 +1,15 @@
-/* draw.cu: the next character of every stream from its logits; draw.cuh has the formulas.
- * logits [S,V]; p [S,V] to work with; inputs [S] out: what the next step reads, 0 where made is -1; made [S] out: the same,
- * or -1 where a logit is not finite. Stream s is number first_stream + s, and this is its character `position`.
- * A block of WARPS warps a stream. Reference: sampling.draw
+/* draw.cu: draws the next character of every stream from its logits; the formulas: draw.cuh.
+ * logits [streams,V] in; p [streams,V]: scratch
+ * inputs [streams] out: the id that the next time step reads, 0 where there is none
+ * made [streams] out: the id, or -1 where a logit is not finite
+ * is_exp, top_k, coldness, top_p: struct Law
+ * seed, first_stream, position: stream s is number first_stream + s, and this is its character `position`
+ * One block of WARPS warps for each stream. Reference: cuchar/sampling.py, draw
  */
 #include "sampling/draw.cuh"
 #include "common/philox.cuh"
 
-extern "C" __global__ void __launch_bounds__(DRAWING) draw_ids(
+extern "C" __global__ void __launch_bounds__(DRAW_THREADS) draw_ids(
     const real* logits, double* p, int* inputs, int* made, int V, int is_exp, int top_k, double coldness, double top_p,
     unsigned long long seed, unsigned long long first_stream, unsigned long long position) {
     SHARED(double, scratch, 8);

@@ -1,11 +1,15 @@
-/* draw.cuh: one id from a stream's logits [V], V up to 65,536, by WARPS warps of a block.
+/* draw.cuh: draws one id from a stream's logits [V], V up to 65,536, by WARPS warps of a block.
  *   p = softmax(logits / temperature), or softmax(exp(min(logits / temperature, 700))) for the law "exp"
- *   top_k: p of all but the k likeliest is 0     top_p: p of all but the fewest likeliest that reach top_p is 0
- *   id = the first up to which the sum of p reaches uniform * (the sum of all)
- * Likelier: the larger logit as a float, of equal ones the lower id.
- * All three look for a key, bit by bit, such that what is at or above it reaches a goal. Nothing is sorted, and every
- * sum is added in the same order whatever is left out of it, so that it only grows with what is in it: p of id is not 0.
- * Source: Holtzman et al. 2020 for top_p. Reference: cuchar/sampling.py
+ *   top_k: only the k likeliest ids keep their p, the others' becomes 0
+ *   top_p: only the fewest likeliest ids whose p together reach top_p keep theirs
+ *   id = the first at which the sum of p over all ids up to it reaches uniform * (the sum of all p)
+ * Of two ids the likelier is the one with the larger logit as a float, or, if they are equal, the lower id.
+ * All three are the same search (`reach`): for the largest key such that the sum over everything at or above it reaches
+ * a goal. It finds the key bit by bit, so nothing is sorted. Every such sum is added in the same order, whatever is
+ * left out of it, so that it cannot shrink when more is in it; hence the id that is drawn never has p = 0.
+ * Thread assignment: a thread has every DRAW_THREADS-th id.
+ * Sums: a thread's own first, in double precision, then warp_sum or block_sum.
+ * Source: Holtzman et al. 2020 for top_p. Reference: cuchar/sampling.py, draw
  */
 #pragma once
 
@@ -14,22 +18,26 @@
 #ifndef WARPS
 #define WARPS 1
 #endif
-static_assert(WARPS == 1 || WARPS == 8, "one, or block_sum's eight");
-constexpr int DRAWING = 32 * WARPS;  // threads
+static_assert(WARPS == 1 || WARPS == 8, "expected 1 warp, or the 8 that block_sum adds over");
+constexpr int DRAW_THREADS = 32 * WARPS;
 
+/* How characters are drawn. */
 struct Law {
-    int is_exp, top_k;       // top_k 0: off; 1: argmax
-    double coldness, top_p;  // coldness: 1 / temperature
+    int is_exp;       // 1 for the law "exp", 0 for "softmax"
+    int top_k;        // 0: off; 1: always the likeliest
+    double coldness;  // 1 / temperature
+    double top_p;     // 1: off
 };
 
-constexpr int ID_BITS = 16, RANK_BITS = 32 + ID_BITS;
-constexpr double NOT_FINITE = 1.7e308;  // in place of a logit that is none
+constexpr int ID_BITS = 16, RANK_BITS = 32 + ID_BITS;  // of a key that orders ids by likelihood: the logit, then the id
+constexpr double NOT_FINITE = 1.7e308;  // stands for a logit that is not finite
 
-__device__ __forceinline__ double team_sum(double value, double* scratch) {
+/* The sum, and the largest, of all drawing threads' `value`, in every one of them. */
+__device__ __forceinline__ double draw_sum(double value, double* scratch) {
     return WARPS == 1 ? warp_sum(value) : block_sum(value, scratch);
 }
 
-__device__ __forceinline__ double team_max(double value, double* scratch) {
+__device__ __forceinline__ double draw_max(double value, double* scratch) {
 #pragma unroll
     for (int distance = 16; distance; distance /= 2) value = max(value, __shfl_xor_sync(~0u, value, distance));
     if (WARPS > 1) {
@@ -41,45 +49,49 @@ __device__ __forceinline__ double team_max(double value, double* scratch) {
     return value;
 }
 
-/* The largest key such that the weights of all keys at or above it reach `goal`; 0 where they never do. */
+/* The largest key such that the weights of all v whose key(v) is at or above it reach `goal`; 0 where they never do.
+ * A key has `bits` bits; the search decides the highest first.
+ */
 template <class Key, class Weight>
-__device__ __forceinline__ unsigned long long reach(double goal, int bits, int V, double* scratch, Key key, Weight weight) {
+__device__ __forceinline__ unsigned long long reach(
+    double goal, int bits, int V, double* scratch, Key key, Weight weight) {
     unsigned long long found = 0;
 #pragma unroll 1
     for (int bit = bits - 1; bit >= 0; --bit) {
         const unsigned long long candidate = found | 1ull << bit;
         double sum = 0;
 #pragma unroll 1
-        for (int v = threadIdx.x; v < V; v += DRAWING)
+        for (int v = threadIdx.x; v < V; v += DRAW_THREADS)
             if (key(v) >= candidate) sum += weight(v);
-        if (team_sum(sum, scratch) >= goal) found = candidate;
+        if (draw_sum(sum, scratch) >= goal) found = candidate;
     }
     return found;
 }
 
-/* The larger, the likelier. */
+/* The key that orders ids by likelihood: the larger, the likelier. */
 __device__ __forceinline__ unsigned long long rank_of(real logit, int v) {
     const unsigned bits = __float_as_uint(logit == 0 ? 0.0f : static_cast<float>(logit));  // -0 is 0
     const unsigned ordered = bits >> 31 ? ~bits : bits | 1u << 31;
     return static_cast<unsigned long long>(ordered) << ID_BITS | (~v & 0xFFFF);
 }
 
-/* By the first WARPS warps of a block; -1 where a logit is not finite.
- * p: V numbers to work with, each one thread's own; scratch: eight of shared memory where WARPS is 8.
+/* The id that is drawn, or -1 where a logit is not finite. The first WARPS warps of a block call it; all get the
+ * result. uniform: the random number, in (0, 1); logits [V] in; p [V]: scratch, of which each thread uses only its own
+ * numbers; scratch: eight numbers of shared memory where WARPS is 8, else unused.
  */
 __device__ __forceinline__ int draw(
     const Law& law, double uniform, const real* logits, double* p, int V, double* scratch) {
     double largest = -NOT_FINITE;
 #pragma unroll 1
-    for (int v = threadIdx.x; v < V; v += DRAWING)
+    for (int v = threadIdx.x; v < V; v += DRAW_THREADS)
         largest = max(largest, isfinite(logits[v]) ? static_cast<double>(logits[v]) : NOT_FINITE);
-    largest = team_max(largest, scratch);
+    largest = draw_max(largest, scratch);
     if (largest == NOT_FINITE) return -1;
 
     double most = largest * law.coldness;
     const auto update = [&](auto change) {
 #pragma unroll 1
-        for (int v = threadIdx.x; v < V; v += DRAWING) p[v] = change(v);
+        for (int v = threadIdx.x; v < V; v += DRAW_THREADS) p[v] = change(v);
     };
     update([&](int v) { return logits[v] * law.coldness; });
     if (law.is_exp) {
@@ -90,8 +102,8 @@ __device__ __forceinline__ int draw(
     const auto total = [&] {
         double sum = 0;
 #pragma unroll 1
-        for (int v = threadIdx.x; v < V; v += DRAWING) sum += p[v];
-        return team_sum(sum, scratch);
+        for (int v = threadIdx.x; v < V; v += DRAW_THREADS) sum += p[v];
+        return draw_sum(sum, scratch);
     };
     const auto weight = [&](int v) { return p[v]; };
     const auto rank = [&](int v) { return rank_of(logits[v], v); };

@@ -1,27 +1,34 @@
-/* lstm_sample.cu: `count` characters of every stream in one launch, the weights in registers.
- *   from a character to the next: one step of every layer (lstm_forward.cuh), logits = W h' + b, draw.cuh
- * inputs [streams]: the character before, in and out. h, c [L,2,streams,H]: slot 1, in and out. made [count,streams] out: ids, or -1 from where a
- * logit is not finite on. Stream s is number first_stream + s; `position` is that of the first of them.
- * A block has a stream, a group of its threads each matrix (wavefront.cuh); its first warp draws.
- * Reference: engines/host_sampler.py
+/* lstm_sample.cu: draws `count` characters of every stream in one launch; the recurrence's weights stay in registers.
+ *   From one character to the next: one time step of every layer (cell.cuh), logits = W h' + b, and a draw (draw.cuh).
+ * parameters [PARAMETERS] in: the flat buffer, shape.cuh
+ * inputs [streams] in: the character before the first one; out: the last one that was drawn, 0 where there is none
+ * h, c [L,2,streams,H]: slot 1 in and out: the state
+ * made [count,streams] out: ids, or -1 from where a logit is not finite on
+ * is_exp, top_k, coldness, top_p: struct Law
+ * seed, first_stream, position: stream s is number first_stream + s, and the first of the characters its `position`-th
+ * A block has a stream, a team of its threads each matrix (wavefront.cuh, CLUSTER 1), but no wavefront: since the
+ * character that is drawn is the next input, layers take turns. For the logits a thread has every THREADS-th character,
+ * and adds over H in order; the block's first warp draws.
+ * Reference: cuchar/engines/host.py, HostSampler
  */
 #include "sampling/draw.cuh"
 #include "head/head.cuh"
 #include "resident/wavefront.cuh"
 
-constexpr int CHUNK = (H + 3) / 4 * 4;
+constexpr int DEPTH = (H + 3) / 4 * 4;  // all of H at once, for the head
 
 struct __align__(16) Shared {
-    real h[2][L][2 * STRIDE];  // by parity of the step
-    real c[L][GROUP];
-    real projected[2 * GROUP];  // of the layer at work
-    HeadWeights<CHUNK> head_weights;
-    real logits[32 * CHARACTERS];
-    double p[32 * CHARACTERS];
-    int id;
+    real h[2][L][2 * STRIDE];  // in turns for characters of even and of odd number
+    real c[L][TEAM];
+    real projected[2 * TEAM];  // what the projection of the layer whose turn it is hands over
+    HeadWeights<DEPTH> head_weights;
+    real logits[32 * LANE_CHARACTERS];
+    double p[32 * LANE_CHARACTERS];
+    int id;  // the last character
 };
 #ifdef SHARED_BYTES
-static_assert(sizeof(Shared) == SHARED_BYTES, "plan.py and lstm_sample.cu differ on shared memory");
+static_assert(sizeof(Shared) == SHARED_BYTES,
+              "expected SHARED_BYTES as cuchar/engines/cuda reckons them, found another struct Shared");
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
@@ -32,8 +39,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
     const Stage stage = my_stage(0);
     const int layer = stage.layer, s = blockIdx.x;
     const bool high = stage.lane & 16;
-    const int unit = 16 * stage.warp + stage.lane % 16, gate = high ? H + unit : unit;  // and gate + 2 * H
-    const bool keeps = is_unit(unit) && high && stage.recurrent, has_bias = is_unit(unit) && (layer == 0 || !stage.recurrent);
+    const int unit = 16 * stage.warp + stage.lane % 16;
+    const int gate = high ? H + unit : unit;  // this lane's first gate in [4H]; its second is 2 * H further
+    const bool keeps = is_unit(unit) && high && stage.recurrent;  // this lane keeps the unit's h and c
+    const bool has_bias = is_unit(unit) && (layer == 0 || !stage.recurrent);
 
     Rows matrix;
     matrix.load(parameters + (stage.recurrent ? weight_hh_at(layer) : weight_ih_at(layer)), unit, high);
@@ -45,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
     real* vectors = &shared->h[0][0][0];
     for (int index = threadIdx.x; index < 2 * L * 2 * STRIDE; index += THREADS) vectors[index] = 0;
     __syncthreads();
-    if (keeps) shared->h[0][layer][place(unit)] = h[state_at];
+    if (keeps) shared->h[0][layer][vector_index(unit)] = h[state_at];
     if (stage.recurrent) shared->c[layer][stage.thread] = keeps ? c[state_at] : real(0);
     if (threadIdx.x == 0) shared->id = inputs[s];
     __syncthreads();
@@ -68,25 +77,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
             matrix.product(before[layer], high, first, second);
         }
 #pragma unroll 1
-        for (int turn = 0; turn < L; ++turn) {
-            if (turn && layer == turn && !stage.recurrent) {
-                matrix.product(after[turn - 1], high, first, second);
+        for (int at_work = 0; at_work < L; ++at_work) {
+            if (at_work && layer == at_work && !stage.recurrent) {
+                matrix.product(after[at_work - 1], high, first, second);
                 shared->projected[2 * stage.thread] = first + input1;
                 shared->projected[2 * stage.thread + 1] = second + input2;
             }
-            if (turn) __syncthreads();
-            if (layer == turn && stage.recurrent) {
-                if (turn) {
+            if (at_work) __syncthreads();
+            if (layer == at_work && stage.recurrent) {
+                if (at_work) {
                     input1 = shared->projected[2 * stage.thread];
                     input2 = shared->projected[2 * stage.thread + 1];
                 }
                 const real gate1 = sigmoid(first + input1);
                 const real gate2 = activate(second + input2, high ? real(0.5) : real(1));
-                const real new_memory = __shfl_xor_sync(~0u, gate1 * gate2, 16);  // i*g, where it is wanted
-                const real next = fma(gate1, shared->c[turn][stage.thread], new_memory);
-                shared->c[turn][stage.thread] = next;  // of use in the high lanes, like h
+                const real new_memory = __shfl_xor_sync(~0u, gate1 * gate2, 16);  // i*g, which the high lane wants
+                const real next = fma(gate1, shared->c[at_work][stage.thread], new_memory);
+                shared->c[at_work][stage.thread] = next;  // all lanes compute c and h, of use in the high ones only
                 const real my_h = gate2 * tanh(next);
-                if (keeps) after[turn][place(unit)] = my_h;
+                if (keeps) after[at_work][vector_index(unit)] = my_h;
             }
             __syncthreads();
         }
@@ -94,16 +103,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
         for (int v = threadIdx.x; v < V; v += THREADS) {
             real logit = parameters[HEAD_BIAS_AT + v];
 #pragma unroll 2
-            for (int unit4 = 0; unit4 < CHUNK; unit4 += 4)
+            for (int unit4 = 0; unit4 < DEPTH; unit4 += 4)
                 add_product(shared->head_weights.at(v, unit4),
-                            *reinterpret_cast<const Four*>(&after[L - 1][place(unit4)]), logit);
+                            *reinterpret_cast<const Four*>(&after[L - 1][vector_index(unit4)]), logit);
             shared->logits[v] = logit;
         }
         __syncthreads();
         if (threadIdx.x < 32) {
             const double uniform = draw_uniform(seed, first_stream + s, position + k);
-            const int id =
-                draw({is_exp, top_k, coldness, top_p}, uniform, shared->logits, shared->p, V, nullptr);
+            const int id = draw({is_exp, top_k, coldness, top_p}, uniform, shared->logits, shared->p, V, nullptr);
             if (threadIdx.x == 0) {
                 made[static_cast<long long>(k) * streams + s] = id;
                 shared->id = max(id, 0);
@@ -112,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
         __syncthreads();
     }
     if (keeps) {
-        h[state_at] = shared->h[count % 2][layer][place(unit)];
+        h[state_at] = shared->h[count % 2][layer][vector_index(unit)];
         c[state_at] = shared->c[layer][stage.thread];
     }
     if (threadIdx.x == 0) inputs[s] = shared->id;

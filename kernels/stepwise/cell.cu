@@ -1,16 +1,18 @@
-/* cell.cu: the pointwise half of one LSTM step, forward and backward, around GEMMs.
- *   i,f,o = sigmoid(a_i, a_f, a_o)   g = tanh(a_g)     c' = f*c + i*g     h' = o*tanh(c')
- *   dc = dh'*o*(1 - tanh(c')^2) + dc'                  (dc': from the step after; leaves as f*dc)
- *   da_i = dc*g*i*(1-i)   da_f = dc*c*f*(1-f)   da_g = dc*i*(1-g^2)   da_o = dh'*tanh(c')*o*(1-o)
- * One thread per (b,unit); no atomics, so runs repeat exactly.
+/* cell.cu: the pointwise half of one time step of one LSTM layer, between products of matrices; formulas: cell.cuh.
+ * One thread per (b,unit), which is one `element` of [B,H]; nothing is summed over threads, so runs repeat exactly.
  * Source: Gers, Schmidhuber, Cummins 2000. Reference: numpy_engine._forward_layer, _backward_layer
  */
-#include "common/real.cuh"
+#include "common/cell.cuh"
 #include "common/step.cuh"
 
-/* gates [B,4,H] in: W_hh h, and W_ih x unless there is a table; out: the activated gates, kept for backward.
- * bias [4H]; table [V,4H] with inputs [B] of this step (a chunk of T*B ids a training step), or null.
- * c, c_next, h_next [B,H].
+/* Adds bias and input, activates the gates, and makes the next c and h.
+ * gates [B,4,H] in: W_hh h, plus W_ih x unless there is a table; out: the activated gates, which backward needs
+ * bias [4H] in
+ * table [V,4H] in: layer 0's W_ih transposed, whose row of a character is W_ih x; null for other layers
+ * inputs [B] in: the characters of this time step in the chunk's first window, N = T*B before those in the next window;
+ *   null where there is no table
+ * progress in: which window of the chunk this is
+ * c [B,H] in; c_next, h_next [B,H] out
  */
 extern "C" __global__ void __launch_bounds__(256) cell_forward(
     real* gates, const real* bias, const real* table, const int* inputs, const Progress* progress, int N,
@@ -19,7 +21,11 @@ extern "C" __global__ void __launch_bounds__(256) cell_forward(
     if (element >= B * H) return;
     const int b = element / H, unit = element % H;
     real* a = gates + static_cast<long long>(b) * 4 * H + unit;
-    const real* x = table ? table + static_cast<long long>(inputs[static_cast<long long>(progress->now.index) * N + b]) * 4 * H + unit : nullptr;
+    const real* x = nullptr;
+    if (table) {
+        const int id = inputs[static_cast<long long>(progress->now.index) * N + b];
+        x = table + static_cast<long long>(id) * 4 * H + unit;
+    }
     real activated[4];
 #pragma unroll
     for (int gate = 0; gate < 4; ++gate) {
@@ -28,23 +34,25 @@ extern "C" __global__ void __launch_bounds__(256) cell_forward(
         activated[gate] = activate(sum, gate == 2 ? real(1) : real(0.5));
         a[gate * H] = activated[gate];
     }
-    const real next = activated[1] * c[element] + activated[0] * activated[2];
-    c_next[element] = next;
-    h_next[element] = activated[3] * tanh(next);
+    const CellState next = next_state({activated[0], activated[1], activated[2], activated[3]}, c[element]);
+    c_next[element] = next.c;
+    h_next[element] = next.h;
 }
 
-/* gates [B,4,H] in: activated; out: da. dh [B,H]: all that reaches h'. dc [B,H] in and out; `is_last` step: dc' is 0. */
+/* Turns activated gates into the gradients of their pre-activations.
+ * gates [B,4,H] in: activated; out: da
+ * c, c_next [B,H] in: before and after this time step
+ * dh [B,H] in: all gradients that reach h', from the layer above and from the time step after
+ * dc [B,H] in: dc', which counts as 0 where is_last, the window's last time step; out: f*dc
+ */
 extern "C" __global__ void __launch_bounds__(256) cell_backward(
     real* gates, const real* c, const real* c_next, const real* dh, real* dc, int is_last, int B, int H) {
     const int element = blockIdx.x * 256 + threadIdx.x;
     if (element >= B * H) return;
     real* gate = gates + static_cast<long long>(element / H) * 4 * H + element % H;
-    const real i = gate[0], f = gate[H], g = gate[2 * H], o = gate[3 * H];
+    const Gates activated = {gate[0], gate[H], gate[2 * H], gate[3 * H]};
     const real tanh_c = tanh(c_next[element]), through_h = dh[element];
-    const real through_c = through_h * o * (1 - tanh_c * tanh_c) + (is_last ? real(0) : dc[element]);
-    gate[0] = through_c * g * i * (1 - i);
-    gate[H] = through_c * c[element] * f * (1 - f);
-    gate[2 * H] = through_c * i * (1 - g * g);
-    gate[3 * H] = through_h * tanh_c * o * (1 - o);
-    dc[element] = through_c * f;
+    const real through_c = cell_gradient(activated, tanh_c, through_h, is_last ? real(0) : dc[element]);
+    write_gate_gradients(activated, c[element], tanh_c, through_h, through_c, gate, H);
+    dc[element] = through_c * activated.f;
 }

@@ -1,4 +1,7 @@
-/* dropout.cu: out = source * mask, for [T,B,H] of one layer's output (forward) or of its gradient (backward).
+/* dropout.cu: out = source * mask, for one layer's output (forward) or for the gradient of what it became (backward).
+ * source, out [T,B,H] of one layer: `size` numbers; they may be the same array
+ * layer, seed, threshold, scale: which mask; dropout.cuh
+ * steps, progress in: the number of the training step
  * One thread per element. Reference: cuchar/philox.py, dropout_mask
  */
 #include "common/dropout.cuh"

@@ -1,13 +1,18 @@
-/* adam.cu: one Adam step over the flat buffer, with global-norm clipping and decoupled weight decay.
+/* adam.cu: one Adam step over the flat buffer, with clipping by the global norm and decoupled weight decay.
  *   g = gradient * min(1, clip / norm)    m = b1*m + (1-b1)*g    v = b2*v + (1-b2)*g^2
- *   p = p*decay - step_size * m / (sqrt(v)/root + epsilon)       (Step has decay, step_size, root)
- * parameters, gradients, m, v [P]; squares [square_count]: what gradient_norm left; norms: the chunk's, out.
- * Where the loss or the norm is not finite, or was at an earlier step, nothing changes. But if SCALED, a norm
- * that is not finite only halves the scale, as long as that is above 1: the step is passed over, its norm said to be 0.
- * GROWTH steps without that double it.
- * One thread an element; every block adds up the norm for itself, in the same order.
- * The last kernel of a step: writes progress->next.
- * Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; Pascanu et al. 2013; Micikevicius et al. 2018. Reference: cuchar/adam.py
+ *   p = p*decay - step_size * m / (sqrt(v)/root + epsilon)       (decay, step_size, root: struct Step)
+ * parameters, m, v [P] in, out; gradients [P] in
+ * squares [square_count] in: gradient_norm.cu's; the norm is the root of their sum
+ * mean_losses in, norms out: a number for each training step of the chunk
+ * steps in; progress: now in, next out; scaling in, out, if SCALED, else null
+ * clip: the largest norm, 0 for no clipping
+ * Where the loss or the norm is not finite, now or at an earlier training step, nothing changes any more. But if
+ * SCALED, a norm that is not finite only halves the loss scaling, as long as that is above 1: the training step is
+ * passed over and its norm said to be 0. The scaling is doubled after GROWTH training steps without that.
+ * One thread an element; every block adds up the squares for itself, in the same order: a thread's own, then block_sum.
+ * The last kernel of a training step: writes progress->next.
+ * Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; Pascanu et al. 2013; Micikevicius et al. 2018.
+ * Reference: cuchar/adam.py
  */
 #include "common/block_sum.cuh"
 #include "common/step.cuh"
@@ -21,15 +26,16 @@ extern "C" __global__ void __launch_bounds__(256) adam(
     const double* mean_losses, double* norms, const Step* steps, Progress* progress, Scaling* scaling, double clip,
     long long P) {
     SHARED(double, scratch, 8);
-    const Place now = progress->now;
+    const ChunkPosition now = progress->now;
     const Step step = steps[now.index];
     const double loss = mean_losses[now.index];
     const long long at = blockIdx.x * 256ll + threadIdx.x, p = min(at, P - 1);
-    const real raw = gradients[p], m_before = m[p], v_before = v[p], before = parameters[p];  // all on their way at once
+    // All four loads are on their way while the squares are added.
+    const real raw = gradients[p], m_before = m[p], v_before = v[p], before = parameters[p];
     double sum = 0;
     for (int block = threadIdx.x; block < square_count; block += 256) sum += squares[block];
     sum = block_sum(sum, scratch);
-    const real rounded = sum;  // infinite where v would be, too
+    const real rounded = sum;  // infinite where the squares in v would be, too
     const double norm = isfinite(rounded) ? sqrt(sum) : static_cast<double>(rounded);
     const bool changes = !now.stopped && isfinite(norm) && isfinite(loss);
     if (blockIdx.x == 0 && threadIdx.x == 0) {

@@ -1,7 +1,8 @@
-/* begin_window.cu: the state that enters a window, in slot 0 of h and c [L,T+1,B,H].
- * It is the state after the window before, slot T, or zero unless `carry`.
- * One thread per element of [L,B,H]. Also the first kernel of a step: progress->next becomes ->now, and the
- * persistent regime's flags [flag_count] become 0.
+/* begin_window.cu: puts the state that enters a window into slot 0 of h and c.
+ * h, c [L,T+1,B,H]: slot 0 out: with carry the state that the window before has left in slot T, else zeros; BH is B * H
+ * progress: next in, now out; this is the first kernel of a training step
+ * flags [flag_count] out: those of the persistent regime become 0
+ * One thread per element of [L,B,H]; the threads share out the flags. Reference: cuchar/engines/host.py, HostLearner
  */
 #include "common/real.cuh"
 #include "common/step.cuh"

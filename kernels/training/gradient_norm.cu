@@ -1,15 +1,20 @@
-/* gradient_norm.cu: gradients from their partial sums, the pieces of their norm, and the step's loss.
+/* gradient_norm.cu: gradients from their partial sums, the squares that their norm is made of, and the mean loss.
  *   gradients[p] = sum over s of partials[s,p] / scale     squares[block] = sum of this block's gradients^2
- *   loss = mean over n of losses[n]
- * scale: the loss scaling's, a power of two, if SCALED, else 1.
- * partials [splits,P] (may be `gradients` itself, splits = 1); squares [blocks]; losses [N]; mean_losses: the chunk's.
- * Splits are added in their order, squares and losses in double precision. The last block does the loss.
+ *   mean_losses[k] = mean over n of losses[n]              k: this training step's number in the chunk
+ * partials [splits,P] in; it may be `gradients` itself where splits is 1
+ * gradients [P] out; squares [gridDim.x - 1] out; losses [N] in; mean_losses: [steps of the chunk], one of them out
+ * progress in: which training step of the chunk this is
+ * scaling in, if SCALED: the loss scaling, whose scale is a power of two; else null, and scale is 1
+ * Thread assignment: the last block adds the losses. All others share out the P: a thread has every
+ * 256 * (gridDim.x - 1)-th gradient.
+ * Sums: splits in their order; squares and losses in double precision, a thread's own first, then block_sum.
+ * Reference: cuchar/adam.py, which adds up the norm itself
  */
 #include "common/block_sum.cuh"
 #include "common/step.cuh"
 
-constexpr int AT_ONCE = 12;           // splits of a gradient that a thread has on their way together
-constexpr int GRADIENTS_AT_ONCE = 8;  // gradients, where they are not split
+constexpr int SPLITS_AT_ONCE = 12;    // of one gradient, that a thread has on their way together
+constexpr int GRADIENTS_AT_ONCE = 8;  // likewise, where they are not split
 
 extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
     const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,
@@ -35,7 +40,8 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
         for (long long p = first; p < P; p += GRADIENTS_AT_ONCE * stride) {
             real some[GRADIENTS_AT_ONCE];
 #pragma unroll
-            for (int i = 0; i < GRADIENTS_AT_ONCE; ++i) some[i] = p + i * stride < P ? partials[p + i * stride] : real(0);
+            for (int i = 0; i < GRADIENTS_AT_ONCE; ++i)
+                some[i] = p + i * stride < P ? partials[p + i * stride] : real(0);
 #pragma unroll
             for (int i = 0; i < GRADIENTS_AT_ONCE; ++i)
                 if (p + i * stride < P) square(p + i * stride, some[i]);
@@ -44,12 +50,13 @@ extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
 #pragma unroll 1
         for (long long p = first; p < P; p += stride) {
             real gradient = 0;
-            for (int split = 0; split < splits; split += AT_ONCE) {
-                real some[AT_ONCE];
+            for (int split = 0; split < splits; split += SPLITS_AT_ONCE) {
+                real some[SPLITS_AT_ONCE];
 #pragma unroll
-                for (int s = 0; s < AT_ONCE; ++s) some[s] = split + s < splits ? partials[(split + s) * P + p] : real(0);
+                for (int s = 0; s < SPLITS_AT_ONCE; ++s)
+                    some[s] = split + s < splits ? partials[(split + s) * P + p] : real(0);
 #pragma unroll
-                for (int s = 0; s < AT_ONCE; ++s) gradient += some[s];
+                for (int s = 0; s < SPLITS_AT_ONCE; ++s) gradient += some[s];
             }
             square(p, gradient);
         }

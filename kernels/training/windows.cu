@@ -1,7 +1,9 @@
-/* windows.cu: a chunk of windows out of the corpus.
- *   inputs[k,t,b] = corpus[origin_k + b * row_length + t]     targets[k,t,b]: one character later
- * corpus: ids in their smallest type; inputs, targets [windows,T,B] out.
- * One thread per (k,t,b). Reference: cuchar/batches.py
+/* windows.cu: cuts the windows of a chunk out of the corpus.
+ *   inputs[k,t,b] = corpus[origin_k + b * row_length + t]     targets[k,t,b]: the character after it
+ * corpus in: ids, of the type that the macro ID names, the smallest that holds the vocabulary
+ * steps [windows] in: where each window begins, origin_k
+ * inputs, targets [windows,T,B] out; row_length: characters from one batch row's text to the next's
+ * One thread per (k,t,b). Reference: cuchar/batches.py, Windows
  */
 #include "common/step.cuh"
 
