@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cuchar.devices.device import MOST_THREADS, Kernel, Limits, product_sizes
-from cuchar.devices.emulator import compiler
+from cuchar.devices.emulator.compiler import HERE, Sanitize, load
 from cuchar.devices.kernel_sources import Signature, join, signatures
 from cuchar.errors import DeviceError
 
@@ -51,7 +51,7 @@ class EmulatedDevice:
         self,
         schedule: Literal["forward", "reverse", "shuffled"] = "forward",
         seed: int = 0,
-        sanitize: compiler.Sanitize | None = None,
+        sanitize: Sanitize | None = None,
         limits: Limits = H100,
         memory_bytes: int | None = None,
         notice: Callable[[str], None] = lambda kept: None,
@@ -76,7 +76,7 @@ class EmulatedDevice:
         return array.copy()
 
     def kernels(self, file: str, macros: Mapping[str, int | str], cooperative: bool = False) -> Mapping[str, Kernel]:
-        source = join(file, macros, overlay=compiler.HERE)
+        source = join(file, macros, overlay=HERE)
         return self._compile(source, file, int(macros.get("CLUSTER", 1)), cooperative)
 
     def compile(
@@ -150,7 +150,7 @@ class EmulatedDevice:
     def _compile(self, source: str, file: str, cluster: int, cooperative: bool) -> Mapping[str, Kernel]:
         found = signatures(source)
         exported = "".join(f"EMULATE({name}, {signature.declarations})\n" for name, signature in found.items())
-        library = compiler.load(source + exported, self._sanitize, self._notice)
+        library = load(source + exported, self._sanitize, self._notice)
         return {name: self._kernel(library, signature, cluster, cooperative) for name, signature in found.items()}
 
     def _kernel(self, library: ctypes.CDLL, signature: Signature, cluster: int, cooperative: bool) -> Kernel:
