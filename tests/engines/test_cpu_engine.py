@@ -381,7 +381,7 @@ FILES = sorted(str(path.relative_to(KERNELS)) for path in KERNELS.glob("cpu/*.[c
 HARMLESS = (  # signs that may be either, as what they lead to is not used
     "all(thread + i)", "kept[thread] +=", "NUMBERS - 1) / NUMBERS", "return V - 1;",
     "(layer - 1) * (4 * Hp + 2",  # a gap between layers
-    "x - Lanes{}", "parts + v % PARTS", "return a * b + c;",  # zeros' signs; 0 in vectors of 64 bytes; for those of 16
+    "x - Lanes{}", "partial + v % PARTIAL_SUMS", "return a * b + c;",  # zeros' signs; 0 in vectors of 64 bytes; for those of 16
     "right_stride - LANES", "long size() const { return head_bias_row() +",  # for AddressSanitizer to see
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from support.process import ROOT
 
 from cuchar.config import ModelConfig
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import State
+from cuchar.engines.base import Example, State
 from cuchar.engines.numpy_engine import NumpyEngine, Tape
 from cuchar.parameters import Parameters
 
@@ -51,9 +51,8 @@ def computed_by_numpy(dtype):
     parameters, gradients = Parameters(model, dtype), Parameters(model, dtype)
     parameters.flat[:] = begin.flat
     engine = Recording(model, dtype)
-    engine.loss_and_gradients(
-        parameters, inputs, targets, State(state.h.astype(dtype), state.c.astype(dtype)), gradients
-    )
+    begins = State(state.h.astype(dtype), state.c.astype(dtype))
+    engine.loss_and_gradients(parameters, Example(inputs, targets, begins), gradients)
     return SimpleNamespace(begin=begin, state=state, inputs=inputs, gradients=gradients, **engine.found)
 
 

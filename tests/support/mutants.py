@@ -15,9 +15,9 @@ HARMLESS = [  # signs that may be either, as what they lead to is not used
     "min(lane + 32 * j, H - 1)", "32 * j, M - 1)", "min(at, P - 1)", "min(n, end - 1)", "count - 1)]",  # a number that nobody has
     "min(of, H - 1)", "first_unit + n < H",  # a unit that nobody has
     "first + 1 < count",  # half a word that nobody reads, but test_tensor_gemm.py
-    "N - first, begin", "T - t, 0)", "biases[j] = lane + 32 * j < V", "min(n + 1, DEPTH - 1)",
-    "end - begin + GROUPS - 1",  # fronts at which no stage works
-    "(L > 1 ? L - 1 : 1)", "layer + 1, step, column",  # channels that nobody uses; those of other parity are the same
+    "N - block_row, begin", "T - t, 0)", "biases[j] = lane + 32 * j < V", "min(n + 1, DEPTH - 1)",
+    "end - begin + TEAMS - 1",  # fronts at which no stage works
+    "(L > 1 ? L - 1 : 1)", "layer + 1, time_step, column",  # channels that nobody uses; those of other parity are the same
     "THREADS_OF_BLOCK - 1) / THREADS_OF_BLOCK", "SUM_COLUMNS - 1) / SUM_COLUMNS",  # trips and tiles that nobody asks for
     "bit = bits - 1", "bits = 32 - __clz(V - 1)",  # bits that no key has
 ]  # fmt: skip
