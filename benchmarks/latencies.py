@@ -18,7 +18,7 @@ import numpy as np
 
 from cuchar.bench.machine import gpu_facts, versions
 from cuchar.devices.cupy_device import CudaDevice
-from cuchar.devices.kernel_sources import signatures
+from cuchar.devices.signatures import signatures
 
 SOURCE = r"""
 __device__ __forceinline__ void add_release(unsigned* flag) {

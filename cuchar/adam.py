@@ -12,7 +12,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 class LossScaling:
     """What fp16's gradients are multiplied by on their way back, and for how many steps it has been so.
 
-    Halved where they overflow, doubled after 2000 steps in which they do not (kernels/adam.cu).
+    Halved where they overflow, doubled after 2000 steps in which they do not (kernels/training/adam.cu).
     Source: Micikevicius et al. 2018, section 3.2.
     """
 

@@ -22,7 +22,8 @@ from machine_code import Usage, compile_source, nvrtc_version, usages
 
 from cuchar.bench.configurations import NAMED
 from cuchar.config import ModelConfig
-from cuchar.devices.kernel_sources import join, kernel_folder, signatures
+from cuchar.devices.kernel_sources import join, kernel_folder
+from cuchar.devices.signatures import signatures
 from cuchar.engines.cuda import resident
 from cuchar.engines.cuda.persistent import Persistent
 from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, plan_window

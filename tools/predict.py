@@ -2,7 +2,7 @@
 
     python tools/predict.py [--out benchmarks/results/prediction-h100.json]
 
-Configuration (a): V84 H64 L2 B32 T32, float32, by the resident kernels; with a cluster of two a row (what plan.py
+Configuration (a): V84 H64 L2 B32 T32, float32, by the resident kernels; with a cluster of two a row (what the planner
 takes) and with one block a row; then (b), (c) and (d), as predict_large.py says. A prediction, to be confronted with a measurement.
 
 The kernels are compiled for sm_90 with source lines and disassembled (nvidia-cuda-nvdisasm). A phase of a kernel is

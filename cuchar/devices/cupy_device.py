@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from cuchar.devices.device import Kernel, Limits, product_sizes
-from cuchar.devices.kernel_sources import Signature, join, signatures
+from cuchar.devices.kernel_sources import join
+from cuchar.devices.signatures import Signature, signatures
 from cuchar.errors import DeviceError, ShapeError
 
 NOTICE_AFTER_S = 0.5

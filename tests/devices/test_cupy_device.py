@@ -23,7 +23,8 @@ from support.tensor_library import numbers_of
 from cuchar.config import ModelConfig
 from cuchar.devices.cupy_device import GEMM_TYPES, CudaDevice
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.devices.kernel_sources import join, signatures
+from cuchar.devices.kernel_sources import join
+from cuchar.devices.signatures import signatures
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import DeviceError, ShapeError
 
@@ -359,7 +360,7 @@ def test_more_shared_memory_is_asked_for_once(install):
     "wrong", [{"count": 0.5}, {"words": np.zeros((4, 4), np.uint32).view(Array)[:, :2]}, {}], ids=repr
 )
 def test_arguments_that_a_kernel_would_misread(install, wrong):
-    """tests/kernels/test_kernel_sources.py has them all."""
+    """tests/devices/test_signatures.py has them all."""
     fake = install()
     device = CudaDevice()
     kernel = device.kernels("gemm/round.cu", {})["round_numbers"]

@@ -26,7 +26,7 @@ SCHEDULES = ("forward", "reverse", "shuffled")
 
 
 def draw_ids(logits, config, seed, first_stream, position, warps, schedule="forward"):
-    """kernels/draw.cu alone: what the next step reads, and what is made."""
+    """kernels/sampling/draw.cu alone: what the next step reads, and what is made."""
     S, V = logits.shape
     real = {"f": "float", "d": "double"}[logits.dtype.char]
     kernel = EmulatedDevice(schedule).kernels("sampling/draw.cu", {"REAL": real, "WARPS": warps})["draw_ids"]

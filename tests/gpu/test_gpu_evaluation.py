@@ -84,7 +84,7 @@ def test_calls_of_any_length_make_the_same(trained, engines):
 @pytest.mark.parametrize("size", DRAWN)
 @pytest.mark.parametrize("options", LAWS, ids=str)
 def test_draws_of_the_same_logits_are_numpys(device, options, size):
-    """By kernels/draw.cu alone, of numbers of which many are equal; exponentials may differ in their last bit."""
+    """By kernels/sampling/draw.cu alone, of numbers of which many are equal; exponentials may differ in their last bit."""
     S, config = 8 if dry_run() or size > 5000 else 1000, SampleConfig(**options)
     logits = np.round(np.random.default_rng(size).normal(0, 2, (S, size)), 1).astype(np.float32)
     warps = draw_warps(ModelConfig(size, 1, 1))

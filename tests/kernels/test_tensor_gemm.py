@@ -1,4 +1,4 @@
-"""kernels/tensor_gemm.cu on the emulator, and a library's products of what kernels/round.cu has rounded.
+"""kernels/gemm/tensor_gemm.cu on the emulator, and a library's products of what kernels/gemm/round.cu has rounded.
 
 Against float64 on operands that are rounded to the precision; the rounding bit by bit.
 """

@@ -8,7 +8,8 @@ from architectures import ARCHITECTURES
 from compile_gate import Build, all_rows, digest, row_of, rows_of, uncovered
 from machine_code import compile_source, usages
 
-from cuchar.devices.kernel_sources import join, kernel_folder, signatures
+from cuchar.devices.kernel_sources import join, kernel_folder
+from cuchar.devices.signatures import signatures
 
 FILES = sorted(str(path.relative_to(kernel_folder())) for path in kernel_folder().rglob("*.cu"))
 ADAM, SUMS = (Build(f"training/{name}.cu", 90, (("REAL", "float"),)) for name in ("adam", "sums"))

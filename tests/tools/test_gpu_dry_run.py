@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.process import ROOT, environment
 
-from cuchar.devices.kernel_sources import signatures
+from cuchar.devices.signatures import signatures
 
 STAGES = ("compile", "tests", "parity", "sanitize", "speed", "run")
 NO_GPU = {**environment(), "CUDA_VISIBLE_DEVICES": "-1"}

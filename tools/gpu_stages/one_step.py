@@ -10,7 +10,7 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import Streams, TrainingState
-from cuchar.engines.cuda import learner as device_learner
+from cuchar.engines.cuda import learner as cuda_learner
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.gemm import LibraryGemm
 from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, plan_sampling, plan_window
@@ -23,7 +23,7 @@ REGIMES = [  # V, H, L, B, T, precision
     (84, 64, 2, 4, 6, "fp32"), (84, 64, 1, 4, 6, "fp32"), (84, 81, 2, 7, 4, "fp32"), (600, 24, 2, 3, 4, "fp32"),
     (84, 720, 2, 3, 4, "fp32"), (84, 81, 2, 3, 4, "tf32"), (84, 64, 2, 3, 4, "bf16"), (84, 33, 2, 3, 4, "fp16"),
 ]  # fmt: skip
-device_learner.MOST_WINDOWS = 2  # no more than there are steps: initcheck sees results read that no step has written
+cuda_learner.MOST_WINDOWS = 2  # no more than there are steps: initcheck sees results read that no step has written
 
 if __name__ == "__main__":
     device = device_under_test()

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 
-from cuchar.devices.kernel_sources import kernel_folder, signatures
+from cuchar.devices.kernel_sources import kernel_folder
+from cuchar.devices.signatures import signatures
 from tools.gpu_stages.device import dry_run, environment
 from tools.gpu_stages.report import Report
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from cuchar.devices.device import MOST_THREADS, Kernel, Limits, product_sizes
 from cuchar.devices.emulator.compiler import HERE, Sanitize, load
-from cuchar.devices.kernel_sources import Signature, join, signatures
+from cuchar.devices.kernel_sources import join
+from cuchar.devices.signatures import Signature, signatures
 from cuchar.errors import DeviceError
 
 SCHEDULES = ("forward", "reverse", "shuffled")

@@ -1,6 +1,6 @@
-"""What the NumPy engine does, in C++: kernels/recurrence_cpu.cpp does a whole window in one call.
+"""What the NumPy engine does, in C++: kernels/cpu/recurrence.cpp does a whole window in one call.
 
-Folded weights are one array: panels, as kernels/cpu_layout.hpp lays them out.
+Folded weights are one array: panels, as kernels/cpu/layout.hpp lays them out.
 """
 
 import ctypes

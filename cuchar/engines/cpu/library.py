@@ -1,4 +1,4 @@
-"""kernels/recurrence_cpu.cpp, compiled when it is first used, and the structures that it takes."""
+"""kernels/cpu/recurrence.cpp, compiled when it is first used, and the structures that it takes."""
 
 import ctypes
 import os
@@ -32,7 +32,7 @@ def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
 
 
 class Task(_Structure):
-    """`Task` in kernels/cpu_layout.hpp, which describes it."""
+    """`Task` in kernels/cpu/layout.hpp, which describes it."""
 
     _fields_: ClassVar = [
         *_fields(ctypes.c_long, "V H L T B threads"),
@@ -44,7 +44,7 @@ class Task(_Structure):
 
 
 class Update(_Structure):
-    """`Update` in kernels/cpu_adam.hpp."""
+    """`Update` in kernels/cpu/adam.hpp."""
 
     _fields_: ClassVar = [
         *_fields(ctypes.c_long, "size threads"),
@@ -54,7 +54,7 @@ class Update(_Structure):
 
 
 class Law(_Structure):
-    """`Law` in kernels/cpu_draw.hpp."""
+    """`Law` in kernels/cpu/draw.hpp."""
 
     _fields_: ClassVar = [*_fields(ctypes.c_long, "is_exp argmax top_k"), *_fields(ctypes.c_double, "coldness top_p")]
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cuchar.devices.kernel_sources import NULL, join, kernel_folder, signatures
+from cuchar.devices.kernel_sources import join, kernel_folder
+from cuchar.devices.signatures import NULL, signatures
 from cuchar.errors import DeviceError, ShapeError
 
 SOURCE = """
