@@ -65,11 +65,13 @@ struct Columns {
     Four weights[SLICE];  // [number of the slice], of the four outputs
 
     __device__ __forceinline__ void load(const real* matrix, int warp, int lane) {
-        const int gate = lane / 8, half = lane / 4 % 2, output = 16 * warp + 4 * (lane % 4);
+        const int gate = lane / 8, half = lane / 4 % 2;
 #pragma unroll
         for (int j = 0; j < SLICE; ++j) {
             const int unit = half * SLICE + j;
-            weights[j] = H % 8 == 0 || unit < H ? load_four<H>(matrix + (gate * H + unit) * H, output) : Four{};
+            weights[j] = H % 8 == 0 || unit < H
+                             ? load_four<H>(matrix + (gate * H + unit) * H, 16 * warp + 4 * (lane % 4))
+                             : Four{};
         }
     }
 
