@@ -27,7 +27,7 @@ def schedule(request) -> str:
 
 def source_of(body: str, parameters: str = "float* out") -> str:
     """A kernel whose body's first line is line 1."""
-    return f'#include "common/hardware.cuh"\nextern "C" __global__ void planted({parameters}) {{\n#line 1\n{body}\n}}\n'
+    return f'#include "hardware.cuh"\nextern "C" __global__ void planted({parameters}) {{\n#line 1\n{body}\n}}\n'
 
 
 def planted(device: EmulatedDevice, body: str, parameters: str = "float* out", **options: int) -> Kernel:
@@ -698,7 +698,7 @@ import numpy as np
 from cuchar.devices.emulator import EmulatedDevice
 device, numbers = EmulatedDevice(), np.zeros(4, "f4")
 for body in ("numbers[0] = 1;", "numbers[threadIdx.x] += 2;"):
-    source = f'#include "common/hardware.cuh"\\nextern "C" __global__ void kernel(float* numbers) {{ {body} }}\\n'
+    source = f'#include "hardware.cuh"\\nextern "C" __global__ void kernel(float* numbers) {{ {body} }}\\n'
     device.compile(source)["kernel"](1, 4, numbers=numbers)
 print(numbers.tolist())
 """

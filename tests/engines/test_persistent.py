@@ -120,10 +120,10 @@ def test_gradients_are_those_of_central_differences(shape, limits, parts, dropou
 
 SMALL = (5, 25, 2, 6, 5)  # V, H, L, B, T
 CROWDED = Limits(90, 6, 2_560)  # there: a group of six blocks of several warps, two a stage; three parts and six
-SIGNAL = "if (threadIdx.x == 0) add_release(of(corner.stage, at.part), 1);"
-SKIPPED = "if (threadIdx.x == 0 && !(blockIdx.x == 4 && at.step == 2)) add_release(of(corner.stage, at.part), 1);"
-RESET = SIGNAL + " if (threadIdx.x == 0 && at.step == 1) std::atomic_ref(*of(corner.stage, at.part)).store(0);"
-RELAXED = "if (threadIdx.x == 0) std::atomic_ref(*of(corner.stage, at.part)).fetch_add(1, std::memory_order_relaxed);"
+SIGNAL = "if (threadIdx.x == 0) add_release(of(own.stage, item.part), 1);"
+SKIPPED = "if (threadIdx.x == 0 && !(blockIdx.x == 4 && item.time_step == 2)) add_release(of(own.stage, item.part), 1);"
+RESET = SIGNAL + " if (threadIdx.x == 0 && item.time_step == 1) std::atomic_ref(*of(own.stage, item.part)).store(0);"
+RELAXED = "if (threadIdx.x == 0) std::atomic_ref(*of(own.stage, item.part)).fetch_add(1, std::memory_order_relaxed);"
 BEFORE_SIGNAL = "__syncthreads();\n        " + SIGNAL
 SHARED, FORWARD, BACKWARD = (
     "persistent/persistent.cuh",
@@ -190,7 +190,7 @@ def test_fewer_blocks_than_asked_for_end_in_an_error(monkeypatch, tmp_path):
         results()
 
 
-WAIT = "if (!flags.wait(corner, at)) return false;"
+WAIT = "if (!all_flags.wait(own, item)) return false;"
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,10 @@ WAIT = "if (!flags.wait(corner, at)) return false;"
     [
         (SHARED, SIGNAL, SIGNAL.replace("threadIdx.x == 0", "threadIdx.x % 32 == 0")),  # every warp is counted
         (SHARED, SIGNAL, SIGNAL.replace("1);", "2);")),  # a block is counted twice
-        (SHARED, "BLOCKS * (at.step + 1), stopped)", "BLOCKS * at.step, stopped)"),  # a step of the stage before too few
-        (SHARED, "BLOCKS * at.step, stopped)", "(BLOCKS - 1) * at.step, stopped)"),  # not all blocks of its own stage
-        (SHARED, "BLOCKS * at.step, stopped)", "0, stopped)"),  # no wait for the step before
-        (SHARED, "if (at.step) came", "if (corner.recurrent && at.step) came"),  # counts a block ahead for one behind
+        (SHARED, "BLOCKS * (item.time_step + 1), stopped)", "BLOCKS * item.time_step, stopped)"),  # a step of the stage before too few
+        (SHARED, "BLOCKS * item.time_step, stopped)", "(BLOCKS - 1) * item.time_step, stopped)"),  # not all blocks of its own stage
+        (SHARED, "BLOCKS * item.time_step, stopped)", "0, stopped)"),  # no wait for the step before
+        (SHARED, "if (item.time_step) came", "if (own.recurrent && item.time_step) came"),  # counts a block ahead for one behind
         (SHARED, BEFORE_SIGNAL, SIGNAL),  # before other warps have written
         (SHARED, "wait_copies<0>();", ""),
         (SHARED, "wait_copies<0>();", "wait_copies<1>();"),
@@ -224,7 +224,7 @@ def test_what_is_fetched_before_the_wait_is_noticed(file, monkeypatch, tmp_path)
     expected, source = results(), (ROOT / "kernels" / file).read_text()
     begin, end = source.index(WAIT), source.index("return true;")
     right = source[begin:end] + "return true;"
-    with_bug(monkeypatch, tmp_path, right, right[len(WAIT) :].replace("true", "flags.wait(corner, at)"), file)
+    with_bug(monkeypatch, tmp_path, right, right[len(WAIT) :].replace("true", "all_flags.wait(own, item)"), file)
     expect_notice(expected)
 
 

@@ -32,6 +32,7 @@ JUDGES = {  # of each file: the workloads that run it, one of which must notice
     "training/sums.cuh": (*RESIDENT, "stepwise", "stepwise, many rows"),
     "training/begin_window.cu": ("stepwise", "persistent"),
     **dict.fromkeys(["stepwise/cell.cu", "stepwise/dropout.cu", "head/head.cu", "training/sums.cu"], ("stepwise", "stepwise, many rows")),
+    "common/cell.cuh": ("stepwise", "persistent"),
     "persistent/persistent.cuh": ("persistent", "persistent deep"),
     **dict.fromkeys(
         ["persistent/persistent_forward.cu", "persistent/persistent_backward.cu"], ("persistent", "persistent deep", "persistent bf16")
@@ -89,7 +90,7 @@ def test_every_file_is_judged():
 def test_a_workload_runs_what_it_is_called_for(workload, monkeypatch):
     V, H, L, B, T, limits = WORKLOADS[workload]
     if "persistent" in workload:
-        monkeypatch.setattr("cuchar.engines.cuda.regimes.ONE_PASS_VOCABULARY", V - 1)  # as fingerprint.py does
+        monkeypatch.setattr("cuchar.engines.cuda.resident.ONE_PASS_VOCABULARY", V - 1)  # as fingerprint.py does
     plan = plan_window(target_of(ModelConfig(V, H, L), limits), Window(T, B))
     regimes = {"cluster": (Resident, 2), "block": (Resident, 1), "persistent": (Persistent, None)}
     expected = next((regime for name, regime in regimes.items() if name in workload), (Stepwise, None))

@@ -12,7 +12,7 @@ GROUP, MEMBER = LANES // 4, LANES % 4  # groupID and threadID_in_group
 
 
 def compiled(body: str, parameters: str):
-    source = f'#include "common/hardware.cuh"\nextern "C" __global__ void tried({parameters}) {{\n{body}\n}}\n'
+    source = f'#include "hardware.cuh"\nextern "C" __global__ void tried({parameters}) {{\n{body}\n}}\n'
     return EmulatedDevice("shuffled").compile(source)["tried"]
 
 
