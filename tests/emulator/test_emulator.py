@@ -193,7 +193,7 @@ add_release(flags + blockIdx.x, 1);
 def test_flags_order_the_blocks_of_a_cooperative_launch(schedule):
     device = EmulatedDevice(schedule)
     out, flags = device.empty((5, 64), "f4"), np.zeros(6, "u4")
-    planted(device, RELAY, "float* out, unsigned* flags", cooperative=True)(5, 64, out, flags)
+    planted(device, RELAY, "float* out, unsigned* flags", cooperative=True)(5, 64, out=out, flags=flags)
     expected = [LANES, LANES + 63 - LANES, LANES + 63, LANES + 126 - LANES, LANES + 126]
     np.testing.assert_array_equal(out, expected)
     np.testing.assert_array_equal(flags, [64] * 5 + [0])
@@ -203,7 +203,7 @@ def test_a_loop_over_a_flag_lets_the_others_run(schedule):
     device = EmulatedDevice(schedule)
     flag = np.zeros(1, "u4")
     body = "if (blockIdx.x == 1 && threadIdx.x == 3) add_release(flag, 7); else while (load_acquire(flag) != 7);"
-    planted(device, body, "unsigned* flag", cooperative=True)(2, 32, flag)
+    planted(device, body, "unsigned* flag", cooperative=True)(2, 32, flag=flag)
     assert flag[0] == 7
 
 
@@ -228,7 +228,7 @@ def test_a_wait_ends_when_another_has_waited_too_long(schedule):
     out[0] = wait_flag(flags, 1, flags + 1);
     add_release(flags + 2, 1);
     """
-    planted(device, body, "float* out, unsigned* flags", cooperative=True)(2, 32, out, flags)
+    planted(device, body, "float* out, unsigned* flags", cooperative=True)(2, 32, out=out, flags=flags)
     assert out[0] == 0
 
 
@@ -639,7 +639,7 @@ def test_two_processes_may_compile_at_once(tmp_path):
         sys.executable,
         "-c",
         CHILD,
-        json.dumps([None, source_of("*out = 5;", "float* out, unsigned* f"), {}, 1, 1]),
+        json.dumps([None, source_of("*out = 5;", "float* out, unsigned* flags"), {}, 1, 1]),
     ]
     env = environment() | {"XDG_CACHE_HOME": str(tmp_path)}
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env) for _ in range(2)]
@@ -651,7 +651,7 @@ def test_a_kernel_of_this_run_alone_is_linked_to_the_runtime_in_a_cache_that_can
     refuse = "import tempfile\ndef refuse(dir):\n    raise PermissionError(13, 'Permission denied')\ntempfile.TemporaryFile = refuse\n"
     env = environment() | {"XDG_CACHE_HOME": str(tmp_path)}
     for number, before in ((1, ""), (2, refuse)):
-        task = json.dumps([None, source_of(f"*out = {number};", "float* out, unsigned* f"), {}, 1, 1])
+        task = json.dumps([None, source_of(f"*out = {number};", "float* out, unsigned* flags"), {}, 1, 1])
         assert subprocess.check_output([sys.executable, "-c", before + CHILD, task], env=env) == b"[%d]\n" % number
     assert len(libraries(tmp_path)) == 2  # the runtime and the first kernel
 

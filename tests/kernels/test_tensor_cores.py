@@ -44,8 +44,8 @@ def test_words_are_the_nearest_numbers(precision):
     numbers, each = bit_patterns(precision), PER_WORD[precision]
     numbers = np.append(numbers, np.zeros(-len(numbers) % (32 * each), np.float32))
     words = np.empty(len(numbers) // each, np.uint32)
-    body = f"const int at = blockIdx.x * 32 + threadIdx.x; out[at] = {precision.capitalize()}::word(in + {each} * at);"
-    compiled(body, "const float* in, unsigned* out")(len(words) // 32, 32, numbers, words)
+    body = f"const int at = blockIdx.x * 32 + threadIdx.x; out[at] = {precision.capitalize()}::word(numbers + {each} * at);"
+    compiled(body, "const float* numbers, unsigned* out")(len(words) // 32, 32, numbers=numbers, out=words)
     expected = bits_of(numbers, precision)
     if each == 2:
         expected = expected[::2] | expected[1::2] << 16  # the first in the low half
