@@ -13,7 +13,7 @@ FIRST_STEPS = 4  # whose losses show that a peer does the same work: same weight
 SAME_LOSS, SAME_LOSS_REDUCED = 1e-4, 1e-2  # relative; in fp32, in any other precision
 
 
-class Field:
+class Lineup:
     """Processes that are ready for their turns; they end with `stack`.
 
     Args:

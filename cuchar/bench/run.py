@@ -15,7 +15,7 @@ from typing import Any
 from cuchar.bench.arithmetic import bytes_moved, flops
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import DRAWING, OURS, Choice
-from cuchar.bench.lineup import Field
+from cuchar.bench.lineup import Lineup
 from cuchar.bench.machine import versions
 from cuchar.bench.timing import Timing, ratio, take_turns
 from cuchar.engines.cpu.library import thread_count
@@ -37,7 +37,7 @@ def bench(
 ) -> dict[str, Any]:
     """
     Args:
-        device, choice: as Field has them.
+        device, choice: as Lineup has them.
         sampling, profile: draws too; the parts of a step too.
         notice: called with what is done now.
     Returns:
@@ -47,18 +47,23 @@ def bench(
     for sizes in configurations:
         with ExitStack() as stack:
             notice(f"{sizes.name}: starting")
-            field = Field(stack, sizes, device, choice)
-            notice(f"{sizes.name}: timing {', '.join(field.workers)}")
-            entry = {"configuration": sizes.to_json(), "absent": field.absent, "notes": field.notes, **training(field)}
+            lineup = Lineup(stack, sizes, device, choice)
+            notice(f"{sizes.name}: timing {', '.join(lineup.workers)}")
+            entry = {
+                "configuration": sizes.to_json(),
+                "absent": lineup.absent,
+                "notes": lineup.notes,
+                **training(lineup),
+            }
             if sampling:
                 notice(f"{sizes.name}: drawing")
-                entry["sampling"] = [drawing(field, streams) for streams in STREAMS]
+                entry["sampling"] = [drawing(lineup, streams) for streams in STREAMS]
             if profile:
                 notice(f"{sizes.name}: profiling")
-                entry["profile"] = field.workers[OURS].profile()
+                entry["profile"] = lineup.workers[OURS].profile()
             notice(f"{sizes.name}: measuring what the machine can do")
-            entries.append({**entry, "ceilings": field.workers[OURS].ceilings()})
-            facts |= field.facts
+            entries.append({**entry, "ceilings": lineup.workers[OURS].ceilings()})
+            facts |= lineup.facts
     return {**heading(facts, load), "help_s": help_seconds(), "configurations": entries}
 
 
@@ -77,18 +82,18 @@ def heading(facts: dict[str, Any], load: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def training(field: Field) -> dict[str, Any]:
-    timings = take_turns({name: worker.train for name, worker in field.workers.items()})
-    found = side_by_side(timings, field.sizes.B * field.sizes.T)
-    for name, worker in field.workers.items():
+def training(lineup: Lineup) -> dict[str, Any]:
+    timings = take_turns({name: worker.train for name, worker in lineup.workers.items()})
+    found = side_by_side(timings, lineup.sizes.B * lineup.sizes.T)
+    for name, worker in lineup.workers.items():
         own = found["ours"] if name == OURS else found["peers"][name]
-        own |= {"first_step_s": field.first_step_s[name], **worker.memory()}
-    return {"flops": flops(field.sizes), "bytes": bytes_moved(field.sizes), **found}
+        own |= {"first_step_s": lineup.first_step_s[name], **worker.memory()}
+    return {"flops": flops(lineup.sizes), "bytes": bytes_moved(lineup.sizes), **found}
 
 
-def drawing(field: Field, streams: int) -> dict[str, Any]:
+def drawing(lineup: Lineup, streams: int) -> dict[str, Any]:
     """A step draws one more character of every stream."""
-    workers = {name: field.workers[name] for name in (OURS, *DRAWING) if name in field.workers}
+    workers = {name: lineup.workers[name] for name in (OURS, *DRAWING) if name in lineup.workers}
     turns = {name: partial(worker.draw, streams) for name, worker in workers.items()}
     return {"streams": streams, **side_by_side(take_turns(turns, SAMPLING_ROUNDS), streams)}
 

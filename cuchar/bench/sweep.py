@@ -9,7 +9,7 @@ from typing import Any
 from cuchar.bench.arithmetic import bytes_held, flops
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Choice
-from cuchar.bench.lineup import Field
+from cuchar.bench.lineup import Lineup
 from cuchar.bench.run import heading, load_average, side_by_side
 from cuchar.bench.timing import Timing, ratio, take_turns
 from cuchar.errors import OptionError
@@ -38,39 +38,39 @@ def configurations_along(along: str, base: Configuration) -> list[Configuration]
 def sweep(
     along: str, base: Configuration, device: str, choice: Choice, notice: Callable[[str], None]
 ) -> dict[str, Any]:
-    """All sizes by turns. At the base's precision; `choice` as Field has it.
+    """All sizes by turns. At the base's precision; `choice` as Lineup has it.
 
     Returns:
         a heading, then `sweep`: points, growth from each to the next, and whether time and memory grew no faster.
     """
-    fields, load = list[Field](), load_average()
+    lineups, load = list[Lineup](), load_average()
     with ExitStack() as stack:
         for sizes in configurations_along(along, base):
             notice(f"{sizes.name}: starting")
-            fields.append(Field(stack, sizes, device, choice))
-        notice(f"timing {along} {', '.join(str(getattr(field.sizes, SIZES[along])) for field in fields)} by turns")
+            lineups.append(Lineup(stack, sizes, device, choice))
+        notice(f"timing {along} {', '.join(str(getattr(lineup.sizes, SIZES[along])) for lineup in lineups)} by turns")
         turns = {
             (number, name): worker.train
-            for number, field in enumerate(fields)
-            for name, worker in field.workers.items()
+            for number, lineup in enumerate(lineups)
+            for name, worker in lineup.workers.items()
         }
         timings = take_turns(turns, ROUNDS)
-        memories = [field.workers[OURS].memory() for field in fields]
+        memories = [lineup.workers[OURS].memory() for lineup in lineups]
     points = []
-    for number, (field, memory) in enumerate(zip(fields, memories, strict=True)):
+    for number, (lineup, memory) in enumerate(zip(lineups, memories, strict=True)):
         own = {name: timing for (of, name), timing in timings.items() if of == number}
         held = memory["host_bytes"] if memory["device_bytes"] is None else memory["device_bytes"]
         points.append(
             {
-                "size": getattr(field.sizes, SIZES[along]), "configuration": field.sizes.to_json(), "absent": field.absent, "notes": field.notes,
-                "flops": flops(field.sizes), "bytes_held": bytes_held(field.sizes), "memory": held,
-                **side_by_side(own, field.sizes.B * field.sizes.T),
+                "size": getattr(lineup.sizes, SIZES[along]), "configuration": lineup.sizes.to_json(), "absent": lineup.absent, "notes": lineup.notes,
+                "flops": flops(lineup.sizes), "bytes_held": bytes_held(lineup.sizes), "memory": held,
+                **side_by_side(own, lineup.sizes.B * lineup.sizes.T),
             }
         )  # fmt: skip
-    own_timings = [timings[number, OURS] for number in range(len(fields))]
+    own_timings = [timings[number, OURS] for number in range(len(lineups))]
     growths = [growth(*pair) for pair in pairwise(zip(points, own_timings, strict=True))]
     return {
-        **heading(fields[0].facts, load),
+        **heading(lineups[0].facts, load),
         "sweep": {"along": along, "base": base.to_json(), "points": points, "growth": growths},
     }
 

@@ -7,7 +7,7 @@ import ctypes
 import math
 from collections.abc import Callable
 from ctypes import byref
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -47,13 +47,19 @@ class Tape:
     def __init__(
         self,
         model: ModelConfig,
-        T: int,
-        B: int,
         dtype: np.dtype,
         lanes: int,
-        way_back: bool = False,
+        T: int,
+        B: int,
+        *,
+        with_backward: bool = False,
         dropout: bool = False,
     ):
+        """
+        Args:
+            lanes: numbers in a vector register.
+            with_backward, dropout: it also has what back-propagation, and dropout, need.
+        """
         V, H, L = model.vocabulary_size, model.hidden, model.layers
         columns, characters = ceil_div(H, lanes) * lanes, ceil_div(V, lanes) * lanes
         self._model = model
@@ -63,10 +69,10 @@ class Tape:
         self.logits = aligned((T, B, characters), dtype)
         self.losses = np.empty((T, B), dtype)
         threads = min(thread_count(), T * B * parameter_count(model) // PRODUCTS_A_THREAD)
-        self.task = Task(V, H, L, T, B, max(1, threads if way_back else min(threads, B)))
+        self.task = Task(V, H, L, T, B, max(1, threads if with_backward else min(threads, B)))
         self.task.point(inputs=self.inputs, h=self.h, c=self.c, logits=self.logits, losses=self.losses)
         self._back: dict[str, np.ndarray] = {}
-        if way_back:
+        if with_backward:
             self._back["gates"] = aligned((L, T, B, 4, columns), dtype)
             self._back["dc"] = aligned((B, columns), dtype)
             self._back["token_sums"] = aligned((min(V, T * B), 4, columns), dtype)
@@ -109,9 +115,7 @@ class CpuEngine:
         self.library = load(self.dtype, notice)
         self._lanes = self.library.lanes()
         self._weights_shape = (self.library.weights_size(byref(self._sizes())),)
-        self._tape = lru_cache(maxsize=2)(
-            lambda *options: Tape(model, options[0], options[1], self.dtype, self._lanes, *options[2:])
-        )
+        self._tape = lru_cache(maxsize=2)(partial(Tape, model, self.dtype, self._lanes))
         self._own: np.ndarray | None = None  # of training
 
     def zero_state(self, batch: int) -> State:
@@ -144,7 +148,7 @@ class CpuEngine:
         if self._own is None:
             self._own = self._empty_weights()
         dropout = example.dropout
-        tape = self._tape(*example.inputs.shape, True, dropout is not None)
+        tape = self._tape(*example.inputs.shape, with_backward=True, dropout=dropout is not None)
         tape.begin(example.inputs, example.targets, example.state)
         task = tape.task
         task.point(parameters=parameters.flat, weights=self._own, gradients=gradients.flat)
@@ -159,7 +163,7 @@ class CpuEngine:
     def sampler(self, weights: np.ndarray, config: SampleConfig, streams: Streams) -> "CpuSampler":
         self._expect_weights(weights)
         expect_streams(self.model, self.dtype, streams)
-        tape = Tape(self.model, 1, len(streams.numbers), self.dtype, self._lanes)
+        tape = Tape(self.model, self.dtype, self._lanes, 1, len(streams.numbers))
         tape.begin(streams.ids[None], None, streams.state)
         tape.task.point(weights=weights)
         return CpuSampler(self.library, tape, weights, config, streams)
