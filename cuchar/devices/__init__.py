@@ -1,1 +1,1 @@
-"""Devices: what kernels run on, and what compiles them."""
+"""Devices: what kernels run on (a GPU or the emulator), and the compilers that make kernels for them."""

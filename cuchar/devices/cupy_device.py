@@ -1,4 +1,4 @@
-"""A GPU through CuPy, the only package that knows CUDA."""
+"""A GPU through CuPy. No other module of the CUDA engine talks to CUDA."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,9 +12,10 @@ from cuchar.devices.kernel_sources import join
 from cuchar.devices.signatures import Signature, signatures
 from cuchar.errors import DeviceError, ShapeError
 
-NOTICE_AFTER_S = 0.5
-# cudaDataType of the operands and of the result, cublasComputeType, 0 and 1 of the type that sums are scaled in. Pedantic:
-# what a process may have set for all of cuBLAS does not round fp32 to tf32.
+NOTICE_AFTER_S = 0.5  # seconds of compilation after which `notice` is called
+# For each precision the arguments of cublasGemmEx: cudaDataType of the operands, cudaDataType of the result,
+# cublasComputeType, and an array of 0 and 1 in the type of alpha and beta. 69 and 71 are the pedantic compute types of
+# fp32 and fp64: with them cuBLAS does not round fp32 to tf32, even if the process has allowed that for all of cuBLAS.
 _SCALARS, _DOUBLE_SCALARS = np.array([0, 1], np.float32), np.array([0, 1], np.float64)
 GEMM_TYPES: dict[str, tuple[int, int, int, np.ndarray]] = {
     "fp64": (1, 1, 71, _DOUBLE_SCALARS), "fp32": (0, 0, 69, _SCALARS), "tf32": (0, 0, 77, _SCALARS),
@@ -27,11 +28,11 @@ class CudaDevice:
     """A GPU through CuPy.
 
     Args:
-        number: as CUDA counts.
+        number: the GPU's number, as CUDA counts from 0.
         notice: called when kernels take a while to compile, as they do the first time.
     Raises:
-        DeviceError: no such GPU, no driver, no CuPy, a GPU older than compute capability 7.0, or one that NVRTC does
-            not compile for; later, from any method, whatever CUDA complains of.
+        DeviceError: there is no such GPU, no driver or no CuPy, the GPU is older than compute capability 7.0, or NVRTC
+            does not compile for it. Later, every method turns CUDA's errors into a DeviceError.
     """
 
     has_tensor_library = True
@@ -63,10 +64,17 @@ class CudaDevice:
         with _cuda_errors(self.name), cupy.cuda.Device(number):
             self._stream = cupy.cuda.Stream(non_blocking=True)
         self._captured: list[Callable[[], None]] | None = None
-        self._has_product = False  # among them
+        self._has_product = False  # whether a product of matrices is among what is captured
 
     def _expect_compiler(self, capability: int) -> None:
-        """CuPy compiles for the GPU, or for the newest that NVRTC knows: that runs on it where the major number agrees."""
+        """Check that NVRTC compiles for this GPU.
+
+        CuPy compiles for the GPU's compute capability, or for the newest one that NVRTC knows. Code for the latter runs
+        on the GPU if both have the same major number.
+
+        Raises:
+            DeviceError: NVRTC is too old or too new for this GPU.
+        """
         nvrtc = self._cupy.cuda.nvrtc
         with _cuda_errors(self.name):
             known, version = nvrtc.getSupportedArchs(), nvrtc.getVersion()
@@ -79,7 +87,7 @@ class CudaDevice:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """On this device and its stream."""
+        """What is done within this context is done on this device and its stream."""
         with _cuda_errors(self.name), self._cupy.cuda.Device(self.number), self._stream:
             yield
 
@@ -90,7 +98,7 @@ class CudaDevice:
     def write(self, array: Any, host: np.ndarray) -> None:
         self._expect_not_capturing("write")
         with self.current():
-            source = np.ascontiguousarray(host, array.dtype)  # perhaps a copy, which must live until it has been read
+            source = np.ascontiguousarray(host, array.dtype)  # it may be a copy, which must live until it has been read
             array.set(source, stream=self._stream)
             self._stream.synchronize()  # the host array may change once this returns
 
@@ -118,7 +126,7 @@ class CudaDevice:
             slow.cancel()
 
     def _kernel(self, signature: Signature, function: Any) -> Kernel:
-        allowed = function.max_dynamic_shared_size_bytes  # asking takes longer than launching
+        allowed = function.max_dynamic_shared_size_bytes  # kept, since asking for it takes longer than a launch
 
         def launch(grid: int, block: int, shared_bytes: int = 0, **arguments: Any) -> None:
             nonlocal allowed
@@ -131,7 +139,7 @@ class CudaDevice:
         return launch
 
     def _put(self, work: Callable[[], None]) -> None:
-        """On the stream, or to what is being captured."""
+        """Do `work` on the stream now, or add it to what is being captured."""
         if self._captured is not None:
             return self._captured.append(work)
         with self.current():
@@ -154,7 +162,8 @@ class CudaDevice:
             from cupy.cuda import cublas, device
 
             handle = device.get_cublas_handle()
-        # cuBLAS counts columns first: its matrices are the transposes of these, and so is the product, turned around.
+        # cuBLAS's matrices are column-major: it sees these arrays as their transposes. So it is asked for
+        # out^T = op(b)^T op(a)^T, with the operands in the other order.
         self._put(
             lambda: cublas.gemmEx(
                 handle, int(tb), int(ta), N, M, K, one, b.data.ptr, operands, b.shape[1], a.data.ptr, operands,
@@ -164,7 +173,10 @@ class CudaDevice:
         self._has_product = True
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A graph; or, with a product among them, which CuPy lets no graph have, calls that were checked before."""
+        """A CUDA graph of the launches that `work` makes, whose arguments are checked now and not again.
+
+        CuPy cannot capture a product of matrices in a graph. If there is one, all launches are repeated one by one.
+        """
         self._expect_not_capturing("capture")
         captured = self._captured = []
         self._has_product = False
@@ -184,13 +196,13 @@ class CudaDevice:
             try:
                 make_all()
             except BaseException:
-                with suppress(RuntimeError):  # ending a capture that failed is an error of its own
+                with suppress(RuntimeError):  # to end a capture that failed raises another error
                     self._stream.end_capture()
                 raise
             graph = self._stream.end_capture()
 
         def replay() -> None:
-            if captured:  # they hold the arrays that the graph points to, which it does not
+            if captured:  # naming `captured` here keeps alive the arrays that the graph points to; the graph does not
                 graph.launch(self._stream)
 
         return lambda: self._put(replay)
@@ -205,7 +217,7 @@ class CudaDevice:
             return free + self._cupy.get_default_memory_pool().free_bytes()
 
     def held_bytes(self) -> int:
-        with self.current():  # CuPy gives none back, so that what it has is the most that it had
+        with self.current():  # CuPy's pool gives no memory back, so what it holds now is the most that it ever held
             return self._cupy.get_default_memory_pool().total_bytes()
 
     def elapsed_ms(self, work: Callable[[], Any]) -> float:
@@ -219,17 +231,17 @@ class CudaDevice:
 
 
 def first_error(message: object) -> str:
-    """The line of a compiler's output that says what is wrong."""
+    """The first line of a compiler's output that names an error, or all of it; at most 300 characters."""
     lines = str(message).splitlines()
     return next((line for line in lines if "error" in line), " ".join(lines))[:300]
 
 
 @contextmanager
 def _cuda_errors(where: str) -> Iterator[None]:
-    """CUDA's errors, and CuPy's about libraries that are not there, in one line."""
+    """Turn CUDA's errors, and CuPy's errors about missing libraries, into a DeviceError of one line."""
     try:
         yield
-    except (RuntimeError, ImportError, MemoryError) as error:  # what CuPy derives its errors from
+    except (RuntimeError, ImportError, MemoryError) as error:  # CuPy's errors are derived from these
         found = " ".join(str(error).split()) or type(error).__name__
         hint = "; pip install 'cuchar[cuda-libs]' brings CUDA's libraries" if isinstance(error, ImportError) else ""
         raise DeviceError(f"{where}: expected no error from CUDA, found: {found[:300]}{hint}") from None

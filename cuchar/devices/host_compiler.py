@@ -1,4 +1,4 @@
-"""The host's C++ compiler, and a cache of what it made."""
+"""The host's C++ compiler, and a cache of the libraries that it made."""
 
 import atexit
 import ctypes
@@ -17,14 +17,16 @@ from pathlib import Path
 
 from cuchar.errors import DeviceError
 
-NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"  # all that the processor has
-DIGEST = ".sha256"  # of a file that says what is in the library beside it
+# The compiler's flag for every instruction that this processor has.
+NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+DIGEST = ".sha256"  # the suffix of the file beside a library that holds the library's SHA-256
 
 
 def load(library: Path) -> ctypes.CDLL:
-    """
+    """Load a library into this process.
+
     Raises:
-        DeviceError: it cannot be loaded: from a file system that no program may be run from, say.
+        DeviceError: it cannot be loaded, for instance because it lies on a file system that forbids running programs.
     """
     try:
         return ctypes.CDLL(str(library))
@@ -40,25 +42,27 @@ def build(
     libraries: Sequence[Path] = (),
     notice: Callable[[str], None] = lambda kept: None,
 ) -> Path:
-    """The shared library that a source text makes, from the cache if it has been made before and is as it was made.
+    """Compile a source text to a shared library, or find it in the cache if it was compiled before and is undamaged.
 
-    Where the cache cannot be written, a folder of this process's own takes its place.
+    If the cache cannot be written, a temporary folder of this process takes its place.
 
     Args:
         source: C++.
-        flags: the compiler's, besides those that make a shared library.
-        folder: of the cache.
+        flags: flags for the compiler, besides those that make a shared library.
+        folder: the cache's folder for this kind of library.
         headers: a folder that the source includes from.
-        libraries: to link; the process has loaded them, or they lie in the same folder of the cache.
-        notice: called before something is compiled, with what becomes of it: whether the next run finds it.
+        libraries: libraries to link. Either the process has loaded them, or they lie in the same folder of the cache.
+        notice: called before something is compiled, with a text that says whether the next run will find it compiled.
+    Returns:
+        The library's path.
     Raises:
-        DeviceError: no compiler, an error in the source, or no room to write.
+        DeviceError: there is no compiler, the source has an error, or the library cannot be written.
     """
     flags = ["-fPIC", "-shared", "-pthread", *flags]
     included = [path.read_text("utf-8") for path in sorted(headers.glob("*.[hc]*"))] if headers else []
     whole = "\0".join([identity(), *flags, *map(str, libraries), *included, source])
     name = f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.so"
-    # By its own name, a library that others are linked to is found wherever the cache is.
+    # A library that others are linked to gets its file name as its soname, so that they find it wherever the cache is.
     command = [*compiler(), *flags, *([f"-I{headers}"] if headers else [])]
     command += [f"-Wl,-soname,{name}", "-Wl,-rpath,$ORIGIN"] if libraries or headers else []
     try:
@@ -74,7 +78,7 @@ def build(
                 raise DeviceError(next((line for line in lines if "error:" in line), lines[-1]))
             digest = made.with_suffix(DIGEST)
             digest.write_text(_digest(made))
-            for file in (digest, made):  # each at once, for who else may be looking
+            for file in (digest, made):  # each appears at once and whole, since other processes may be looking
                 os.replace(file, place / file.name)
     except OSError as error:
         raise DeviceError(f"expected room for what is compiled, found: {error}; set XDG_CACHE_HOME or TMPDIR") from None
@@ -82,14 +86,14 @@ def build(
 
 
 def _place(folder: str, name: str) -> tuple[Path, str]:
-    """The folder that has a library, or that it can be written to, and what that means for the next run."""
+    """A folder that holds the library `name` or can be written to, and in words, whether the next run will find it."""
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME", ""))
         place = (base if base.is_absolute() else Path("~/.cache").expanduser()) / "cuchar" / folder
         if not _is_sound(place / name):
             place.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=place).close()
-        if place.stat().st_uid not in (0, os.getuid()):  # whose libraries would be run as if they were ours
+        if place.stat().st_uid not in (0, os.getuid()):  # another user could put any program there for us to run
             raise PermissionError(errno.EPERM, "it is another user's")
         return place, "the next run finds them compiled"
     except RuntimeError:
@@ -103,14 +107,14 @@ def _place(folder: str, name: str) -> tuple[Path, str]:
 
 @cache
 def _own_folder() -> Path:
-    """This process's, closed to other users, and removed when the process ends."""
+    """A temporary folder of this process, which other users cannot read and which is removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="cuchar-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
 
 def _is_sound(library: Path) -> bool:
-    """Whether it is what the compiler made. To load one that was cut off or damaged can end the process."""
+    """Whether a library is there and is what the compiler made. Loading a damaged one can kill the process."""
     with suppress(OSError):
         return library.with_suffix(DIGEST).read_bytes() == _digest(library).encode()
     return False
@@ -121,7 +125,11 @@ def _digest(file: Path) -> str:
 
 
 def compiler() -> list[str]:
-    """CXX, or the first of the usual names that is there."""
+    """The compiler's command: that in the environment variable CXX, or the first of the usual names that is found.
+
+    Raises:
+        DeviceError: there is no compiler.
+    """
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     for candidate in candidates:
         with suppress(ValueError):  # a quotation mark that is not closed
@@ -137,11 +145,11 @@ def _identity_of(command: str) -> str:
 
 
 def identity() -> str:
-    """What this compiler predefines for this processor: the version of the one, the instructions of the other."""
+    """The macros that the compiler predefines: they name its version and the instructions that the processor has."""
     return _identity_of(shlex.join(compiler()))
 
 
 def run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    """A command's output, in English, and without what is preloaded into this process."""
+    """Run a command and return its output, in English, without the libraries that are preloaded into this process."""
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     return subprocess.run(command, input=text, capture_output=True, text=True, env=environment | {"LC_ALL": "C"})

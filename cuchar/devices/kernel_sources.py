@@ -1,6 +1,7 @@
-"""Where the kernels' sources are, and how one becomes a single text.
+"""Where the kernels' sources are, and how a source and its headers become a single text.
 
-CuPy's cache of compiled kernels does not see what `#include` brings, so `join` brings it.
+CuPy looks up compiled kernels by their source text, which does not show a change in an included file. So `join` puts
+the included files into the text.
 """
 
 import re
@@ -13,7 +14,11 @@ _INCLUDE = re.compile(r'^#include "([^"]+)"$')
 
 
 def kernel_folder() -> Path:
-    """kernels/ in the installed package, else in the checkout."""
+    """The folder kernels/ of the installed package, else that of the checkout.
+
+    Raises:
+        DeviceError: neither is there.
+    """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "kernels", package.parent / "kernels"):
         if (folder / "common/hardware.cuh").is_file():
@@ -22,12 +27,12 @@ def kernel_folder() -> Path:
 
 
 def join(file: str, macros: Mapping[str, int | str], overlay: Path | None = None) -> str:
-    """A file of kernels/ with its own headers in place, each once, and `#line` before each piece.
+    """A file of kernels/ as one text, with each of its headers in place once, and `#line` before each piece.
 
     Args:
-        file: "training/adam.cu", say.
-        macros: defined before everything else.
-        overlay: a folder whose files stand in for those of the same name, whatever room they are in.
+        file: the file's path in kernels/, such as "training/adam.cu".
+        macros: are defined before everything else.
+        overlay: a folder whose files replace those of the same name, whatever folder of kernels/ these are in.
     """
     folder, seen = kernel_folder(), set()
 

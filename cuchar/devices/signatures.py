@@ -1,4 +1,4 @@
-"""What arguments a kernel takes: its parameter list, read from its source, is what every launch is held against."""
+"""What arguments a kernel takes: its parameter list is read from its source, and every launch is checked against it."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ import numpy as np
 
 from cuchar.errors import DeviceError, ShapeError
 
-NULL = np.uint64(0)  # as an argument, a pointer to nothing
+NULL = np.uint64(0)  # the argument for a null pointer
 NUMBERS: dict[str, type[np.number]] = {
     "float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "long long": np.int64,
     "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16,
@@ -22,16 +22,17 @@ _PARAMETER = re.compile(r"(?:const )?(\w[\w ]*?)\s*(\*?)\s*(\w+)")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A kernel's: a number of a type, or a pointer to numbers of it; `number` is None for a pointer to structs."""
+    """A parameter of a kernel: a number, or a pointer to numbers; `number` is None for a pointer to structs."""
 
     name: str
     number: type[np.number] | None
     is_pointer: bool
 
     def expect(self, value: Any) -> None:
-        """
+        """Check an argument.
+
         Raises:
-            ShapeError: the kernel would misread it.
+            ShapeError: the kernel would misread `value` as this parameter.
         """
         number, is_array, found = self.number, bool(getattr(value, "shape", ())), repr(value)
         if is_array:
@@ -50,7 +51,7 @@ class Parameter:
 
 
 def exactly(number: type[np.number]) -> Callable[[Any], Any]:
-    """What takes numbers of that kind alone: no integer is made of 2.5."""
+    """A conversion that accepts only what the type holds exactly: for an integer type, 2.5 raises a TypeError."""
     return index if issubclass(number, np.integer) else float
 
 
@@ -69,7 +70,8 @@ class Signature:
             if number is None and not star:
                 raise DeviceError(f"{kernel}: expected parameters that are pointers or numbers, found {type_} {name}")
             self._parameters.append(Parameter(name, number, bool(star)))
-        # The same, as `bind` goes through them at every launch: an array's type, or what makes a number of a value.
+        # The same in the form in which `bind` reads it quickly at every launch: for an array its type, for a number the
+        # function that checks it and the type that it is converted to.
         self._in_order = [
             (one.name, one.number and np.dtype(one.number), None, None) if one.is_pointer or one.number is None
             else (one.name, None, exactly(one.number), one.number)
@@ -77,11 +79,11 @@ class Signature:
         ]  # fmt: skip
 
     def bind(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The arguments in the parameters' order: numbers with the parameter's width, for None a pointer to nothing.
+        """A launch's arguments in the parameters' order, numbers with the parameter's width, None as a null pointer.
 
         Raises:
-            ShapeError: a name is missing or is none of the parameters'; an array is not C-ordered, or not of the type
-                that the kernel reads; a number is none that the parameter can hold.
+            ShapeError: a parameter has no argument, or an argument no parameter; an array is not C-ordered or does not
+                have the type that the kernel reads; a parameter cannot hold a number.
         """
         bound: list[Any] = []
         try:
@@ -113,8 +115,8 @@ class Signature:
 
 
 def signatures(source: str) -> dict[str, Signature]:
-    """The kernels that a source text defines, in its order."""
+    """The signatures of all kernels that a source text defines, by name, in the text's order."""
     aliases: dict[str, str] = {}
     for macro, value, name, type_ in _ALIAS.findall(source):
-        aliases.setdefault(macro or name, value or type_)  # a default comes after what it is the default for
+        aliases.setdefault(macro or name, value or type_)  # the first definition holds: defaults in headers come later
     return {name: Signature(name, parameters, aliases) for name, parameters in _KERNEL.findall(source)}

@@ -1,1 +1,1 @@
-"""Engines: the same few whole-sequence operations, on different machines."""
+"""Engines: the same few operations on whole windows, each engine for another kind of machine."""

@@ -1,4 +1,4 @@
-"""What every engine does: a handful of whole-sequence operations.
+"""What every engine does: a handful of operations on whole windows.
 
 Letters: V vocabulary, H hidden, L layers, B batch, T time steps, N = T * B.
 The model, for each layer, with gates in the order i, f, g, o:
@@ -6,8 +6,9 @@ The model, for each layer, with gates in the order i, f, g, o:
     a = W_ih x_t + W_hh h + b      i, f, o = sigmoid(a_i, a_f, a_o)      g = tanh(a_g)
     c' = f*c + i*g                 h' = o*tanh(c')
 
-The first layer's x_t is one-hot, so W_ih x_t is a column of W_ih. The next layer's
-x_t is h', in training times the dropout mask; so is what the head reads, logits = W x + b.
+The first layer's x_t is one-hot, so W_ih x_t is a column of W_ih. Every other layer's x_t is
+the h' of the layer below, in training times the dropout mask. The head computes
+logits = W x + b from the last layer's h', in training times the mask too.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class State:
 
 @dataclass
 class TrainingState:
-    """What training changes. A learner begins with it and brings it up to date when it is asked to (`Learner.fetch`)."""
+    """All that training changes. A learner begins with it, and brings it up to date in `Learner.fetch`."""
 
     parameters: Parameters
     adam: Adam
@@ -43,13 +44,15 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Streams:
-    """S streams of characters that go on after characters `ids` [S], which `state` has not seen yet.
+    """S streams of characters that are to be drawn.
 
-    Draws depend on the seed, on a stream's number and on the character's position in it (philox.uniforms).
+    A draw depends on the seed, the stream's number and the character's position in it (philox.uniforms).
 
     Args:
         numbers: the streams' numbers.
-        position: of the first character to come, in its stream.
+        ids: [S], the last character of each stream so far.
+        state: the state before that character, [L, S, H].
+        position: the position in its stream of the next character to draw.
     """
 
     seed: int
@@ -61,7 +64,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Which cells to drop: a function of these and of the cell's place (philox.dropout_mask)."""
+    """What a dropout mask is a function of, besides layer and element (philox.dropout_mask); `step` counts from 1."""
 
     probability: float
     seed: int
@@ -81,11 +84,11 @@ class Example:
 def expect_window(
     model: ModelConfig, dtype: np.dtype, inputs: np.ndarray, targets: np.ndarray | None, state: State
 ) -> None:
-    """What every engine asks of a window before it computes, since C++ and kernels look at nothing themselves.
+    """Check a window before an engine computes with it, since C++ and kernels check nothing themselves.
 
     Raises:
-        ShapeError: inputs that are no [T, B] or hold no character, targets or a state that do not fit them, ids that
-            are not the vocabulary's, numbers of another type.
+        ShapeError: the inputs are not [T, B] or hold no character, targets or state do not fit them, an id is not in
+            the vocabulary, or the state has not the type `dtype`.
     """
     if inputs.ndim != 2 or not inputs.size:
         raise ShapeError(f"inputs: expected [T, B], found {inputs.shape}")
@@ -103,10 +106,10 @@ def expect_window(
 
 
 def expect_streams(model: ModelConfig, dtype: np.dtype, streams: Streams) -> None:
-    """As `expect_window`, of what a sampler begins with.
+    """Check what a sampler begins with, as `expect_window` does for a window.
 
     Raises:
-        ShapeError: not one id for each stream, or a state that does not fit them.
+        ShapeError: there is not one id for each stream, or ids or state are not what the model takes.
     """
     expected, found = (len(streams.numbers),), streams.ids.shape
     if found != expected:
@@ -115,9 +118,10 @@ def expect_streams(model: ModelConfig, dtype: np.dtype, streams: Streams) -> Non
 
 
 def expect_ids(name: str, ids: np.ndarray, model: ModelConfig) -> None:
-    """
+    """Check ids, which errors call `name`.
+
     Raises:
-        ShapeError: an id that is not the vocabulary's.
+        ShapeError: the ids are not integers, or one of them is not in the vocabulary.
     """
     if ids.dtype.kind not in "iu":
         raise ShapeError(f"{name}: expected integers, found {ids.dtype}")
@@ -127,18 +131,20 @@ def expect_ids(name: str, ids: np.ndarray, model: ModelConfig) -> None:
 
 
 def expect_parameters(name: str, given: Parameters, model: ModelConfig, dtype: np.dtype) -> None:
-    """
+    """Check parameters or gradients, which errors call `name`.
+
     Raises:
-        ShapeError: another model's, or of another type.
+        ShapeError: they are another model's, or not of the type `dtype`.
     """
     if (given.model, given.flat.dtype) != (model, dtype):
         raise ShapeError(f"{name}: expected {model}, {dtype}, found {given.model}, {given.flat.dtype}")
 
 
 def expect_moments(training: TrainingState) -> None:
-    """
+    """Check Adam's moments.
+
     Raises:
-        ShapeError: moments that are not laid out as the parameters are.
+        ShapeError: their size or type is not that of the parameters.
     """
     flat = training.parameters.flat
     for values in (training.adam.m, training.adam.v):
@@ -151,43 +157,49 @@ class Learner(Protocol):
 
     @property
     def chunk(self) -> int:
-        """Steps it wants a call, so that a call takes a moment (a tenth of a second, say) and no more."""
+        """How many steps a call of `train` should do, so that it takes a moment (some tenth of a second) and no more."""
 
     def begin_epoch(self, windows: Windows) -> None:
-        """The windows of a new epoch; the state becomes zero."""
+        """Go on with the windows of a new epoch, from a state of zero."""
 
     def train(self, window: int, step: int, rates: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Train on windows `window`, `window` + 1, ...: one step a learning rate.
+        """Train on windows `window`, `window` + 1, ..., one step for each learning rate in `rates`.
 
         Args:
-            step: the first step's number, counted from 1; dropout and Adam depend on it.
+            window: index of the first step's window in the epoch.
+            step: number of the first step, counted from 1; dropout and Adam depend on it.
+            rates: learning rates.
         Returns:
-            losses (nats, mean over N) and global gradient norms before clipping, float64
-            [steps done]. Where one is not finite it is the last: that step changed nothing,
-            and no further step was done. A norm is NaN where its loss is not finite, and 0 of
-            a step that fp16's loss scaling passed over: it changed the state alone.
+            losses (mean over N, in nats) and global norms of the gradients before clipping,
+            float64 [steps done]. If a loss or norm is not finite, its step is the last one: it
+            changed nothing, and no further step was done. A norm is NaN if its loss is not
+            finite. It is 0 for a step whose gradients overflowed in fp16: such a step changed
+            the state and halved the loss scaling, and nothing else.
         """
 
     def fetch(self) -> None:
-        """Bring the `TrainingState` that it was made from up to date: parameters and moments in their arrays.
+        """Bring the `TrainingState` that this learner was made from up to date.
 
-        Its `state` becomes the one after the last step, whether the configuration carries it or not; zero after
-        `begin_epoch`.
+        Parameters and moments are written to its arrays. Its `state` becomes the state after the last step, whether the
+        configuration carries it or not; right after `begin_epoch` it is zero.
         """
 
 
 class Sampler(Protocol):
-    """Streams of characters in the making; their state lives on the engine's device between calls."""
+    """Draws the characters of some streams; their state lives on the engine's device between calls."""
 
     def make(self, count: int) -> np.ndarray:
-        """The next `count` characters of all S streams, ids [count, S]; -1 where logits were not finite.
+        """Draw the next `count` characters of all S streams.
 
-        The same whether they are made in one call or in several.
+        Several calls draw the same characters as one call would.
+
+        Returns:
+            ids [count, S]; -1 where logits were not finite.
         """
 
 
 class Engine(Protocol):
-    """Whole-sequence operations; `weights` is what `fold` made of the parameters. One thread at a time may call them."""
+    """Operations on whole windows. `weights` is what `fold` has made; one thread at a time may call an engine."""
 
     name: str
     model: ModelConfig
@@ -195,27 +207,27 @@ class Engine(Protocol):
     def zero_state(self, batch: int) -> State: ...
 
     def fold(self, parameters: Parameters) -> Any:
-        """Weights in the form `forward` and `losses` want; stale once the parameters change."""
+        """The parameters in the form that `forward`, `losses` and `sampler` take; it is stale once they change."""
 
     def forward(self, weights: Any, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Logits [T, B, V] of inputs [T, B], and the state after them."""
 
     def losses(self, weights: Any, inputs: np.ndarray, targets: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """-log p(target), in nats, [T, B], and the state after them."""
+        """Each character's loss, -log p(target) in nats, [T, B], and the state after the window."""
 
     def loss_and_gradients(
         self, parameters: Parameters, example: Example, gradients: Parameters
     ) -> tuple[float, State]:
-        """Mean loss over N in nats, the state after the window; `gradients` is overwritten.
+        """The mean loss over N, in nats, and the state after the window; the gradients are written to `gradients`.
 
-        Back-propagation is truncated at the window's beginning: no gradient reaches `state`.
+        Back-propagation is truncated at the window's beginning: no gradient reaches the state before it.
         """
 
     def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> Learner:
-        """Training that goes on from `training`: `windows` are the present epoch's.
+        """A learner that goes on from `training` with the present epoch's `windows`.
 
-        `config` gives batch, carry_state, dropout, seed, clip and weight_decay.
+        Of `config` it uses batch, window, carry_state, dropout, seed, clip and weight_decay.
         """
 
     def sampler(self, weights: Any, config: SampleConfig, streams: Streams) -> Sampler:
-        """The streams, drawn by `config`, whose length and stop are not looked at."""
+        """A sampler that draws the streams by the law of `config`; it ignores the configuration's `length` and `stop`."""

@@ -20,11 +20,11 @@ DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 def choose_engine(
     device: str, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32, precision: str = "fp32"
 ) -> tuple[Engine, str]:
-    """The engine for `--device` (auto, cpu, cuda, cuda:N or emulate) and, in words, why it is that one.
+    """The engine for `--device` (auto, cpu, cuda, cuda:N or emulate), and in words, why it is that one.
 
     Raises:
-        OptionError: no such device name, or no such precision.
-        DeviceError: a device that this machine does not have, or that has no such precision.
+        OptionError: there is no device or no precision of that name.
+        DeviceError: this machine does not have the device, or the device does not have the precision.
     """
     if precision not in PRECISIONS:
         raise OptionError(f"--precision: expected {' | '.join(PRECISIONS)}, found {precision}")
@@ -67,7 +67,7 @@ def choose_engine(
 
 
 def _has_driver() -> bool:
-    """Whether CUDA's driver library is there: a look that does not cost the import of CuPy."""
+    """Whether CUDA's driver library is there. To look for it is much quicker than to import CuPy."""
     for library in DRIVERS:
         try:
             ctypes.CDLL(library)
@@ -77,6 +77,6 @@ def _has_driver() -> bool:
     return False
 
 
-@lru_cache(maxsize=1)  # once a process
+@lru_cache(maxsize=1)  # so that it is said once in a process
 def _say_compiling(kept: str = "the next run finds them compiled") -> None:
     say(f"compiling the kernels; {kept}")

@@ -1,4 +1,4 @@
-"""Training and drawing on the host, for any engine: its gradients and logits, then NumPy's Adam and NumPy's draw."""
+"""Training and drawing on the host: an engine gives gradients and logits, NumPy does Adam's update and the draw."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from cuchar.sampling import SampleConfig, draw
 
 
 class HostLearner:
-    """`cuchar.engines.base.Learner` for any engine; works on the host's arrays themselves."""
+    """`cuchar.engines.base.Learner` for any engine. It changes the arrays of the `TrainingState` itself."""
 
     chunk = 1
 
@@ -43,7 +43,7 @@ class HostLearner:
         self.training.state = self.state
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, step: int, rate: float) -> tuple[float, float]:
-        """Forward, backward, Adam: one window. Where the loss is not finite, there is no norm (NaN)."""
+        """Train on one window. Returns the loss and the norm of the gradients, which is NaN if the loss is not finite."""
         config = self.config
         state = self.state if config.carry_state else self.engine.zero_state(config.batch)
         dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
@@ -59,7 +59,7 @@ class HostLearner:
         return loss, norm
 
     def _update(self, step: int, rate: float) -> float:
-        """The norm before clipping; where it is not finite, nothing was changed."""
+        """Update the parameters. Returns the norm before clipping; if it is not finite, nothing was changed."""
         config, training = self.config, self.training
         return training.adam.update(
             training.parameters.flat, self.gradients.flat, step, rate, config.clip, config.weight_decay

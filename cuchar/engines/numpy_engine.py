@@ -1,9 +1,9 @@
 """The reference: LSTM, loss and back-propagation through time in NumPy.
 
-Any float dtype: float32 to work, float64 to check. The layout is feature-major, [T, H, B]
-and [T, 4, H, B], so that every gate of every step is contiguous and no step copies.
-One tanh serves all four gates: sigmoid(x) = tanh(x/2)/2 + 1/2, and the halving is folded
-into the weights once a window (`fold`).
+It works in any floating-point type: float32 for training, float64 to check other engines.
+The layout is feature-major, [T, H, B] and [T, 4, H, B], so that every gate of every time step
+is contiguous and no time step copies an array. One tanh serves all four gates, since
+sigmoid(x) = tanh(x/2)/2 + 1/2; the halving of x is folded into the weights (`fold`).
 """
 
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ I, F, G, O = range(4)  # noqa: E741  gate order
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """A layer's weights with the rows of i, f and o halved."""
+    """A layer's weights and bias with the rows of the gates i, f and o halved."""
 
-    inputs: np.ndarray  # layer 0: [V, 4H], bias included, a row per character; above: [4H, H]
+    inputs: np.ndarray  # in layer 0 [V, 4H], a row for each character, with the bias added; in others [4H, H]
     recurrent: np.ndarray  # [4H, H]
     bias: np.ndarray  # [4H, 1]
 
@@ -49,15 +49,15 @@ class FoldedWeights:
 
 
 class Tape:
-    """What forward leaves for backward, for one [T, B]; made once and written over by every window."""
+    """The arrays of a window [T, B] that forward leaves for backward. Every window of that size overwrites them."""
 
     def __init__(self, model: ModelConfig, T: int, B: int, dtype: np.dtype):
         L, H, V = model.layers, model.hidden, model.vocabulary_size
-        self.gates = np.empty((L, T, 4, H, B), dtype)  # activated i, f, g, o
-        self.h = np.empty((L, T + 1, H, B), dtype)  # h[l, t] enters step t
+        self.gates = np.empty((L, T, 4, H, B), dtype)  # i, f, g, o after sigmoid and tanh
+        self.h = np.empty((L, T + 1, H, B), dtype)  # h[l, t] enters time step t
         self.c = np.empty((L, T + 1, H, B), dtype)
         self.tanh_c = np.empty((L, T, H, B), dtype)
-        self.dropped = np.empty((L, T, H, B), dtype)  # h after each step, times the mask
+        self.dropped = np.empty((L, T, H, B), dtype)  # h after each time step, times the dropout mask
         self.logits = np.empty((T, V, B), dtype)
         self.dgates = np.empty((T, 4, H, B), dtype)
         self.dh = np.empty((T, H, B), dtype)
@@ -68,7 +68,7 @@ class Tape:
         self.columns = np.empty((H, T, B), dtype)
 
     def outputs(self, dropped: bool) -> np.ndarray:
-        """What each layer hands on to the next, or to the head, [L, T, H, B]."""
+        """Each layer's output [L, T, H, B], which the next layer or the head reads; if `dropped`, times the mask."""
         return self.dropped if dropped else self.h[:, 1:]
 
 
@@ -76,7 +76,7 @@ class NumpyEngine:
     """`cuchar.engines.base.Engine` on NumPy arrays of `dtype`.
 
     Raises:
-        DeviceError: a type that is no floating-point type.
+        DeviceError: `dtype` is not a floating-point type.
     """
 
     name = "NumPy"
@@ -137,7 +137,7 @@ class NumpyEngine:
         return HostSampler(self, weights, config, streams)
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
-        """The factors of every layer's output, feature-major."""
+        """Every layer's dropout mask, [T, H, B]."""
         p, seed, step = dropout.probability, dropout.seed, dropout.step
         shape = (T, B, self.model.hidden)
         return [
@@ -167,7 +167,7 @@ class NumpyEngine:
         return tape
 
     def _forward_layer(self, recurrent: np.ndarray, tape: Tape, layer: int) -> None:
-        """The recurrence over T; `tape.gates` holds the input projections and becomes the gates."""
+        """The recurrence of one layer over T. `tape.gates` holds W_ih x + b before, and the gates after."""
         gates, h, c, tanh_c = tape.gates[layer], tape.h[layer], tape.c[layer], tape.tanh_c[layer]
         scratch = tape.scratch[0]
         for t in range(len(gates)):
@@ -189,7 +189,7 @@ class NumpyEngine:
         tape: Tape,
         gradients: Parameters,
     ) -> None:
-        """From dlogits, which `cross_entropy` left in `tape.logits`, down to the first layer."""
+        """Compute all gradients from dlogits, which `cross_entropy` has left in `tape.logits`."""
         dlogits, dh = tape.logits, tape.dh
         outputs = tape.outputs(masks is not None)
         np.sum(dlogits, axis=(0, 2), out=gradients["head.bias"])
@@ -211,18 +211,18 @@ class NumpyEngine:
                 np.matmul(parameters[f"lstm.weight_ih_l{layer}"].T, da, out=dh)
 
     def _backward_layer(self, recurrent: np.ndarray, tape: Tape, layer: int) -> None:
-        """From dh [T, H, B] to dgates [T, 4, H, B], the gradients of the pre-activations.
+        """Compute `tape.dgates` [T, 4, H, B], the gradients da of the pre-activations, from `tape.dh` [T, H, B].
 
-            dc  = dh*o*(1 - tanh(c')^2) + f'*dc'      (' of the step after)
+            dc   = dh*o*(1 - tanh(c')^2) + f_next*dc_next      (next: of the time step after)
             da_i = dc*g*i*(1-i)     da_f = dc*c*f*(1-f)     da_g = dc*i*(1-g^2)
-            da_o = dh*tanh(c')*o*(1-o)                dh of the step before += W_hh^T da
+            da_o = dh*tanh(c')*o*(1-o)                dh of the time step before += W_hh^T da
 
-        Everything that multiplies dc or dh is known before the loop, for all T at once.
+        The factors of dc and dh are computed before the loop, for all T at once.
         """
         gates, tanh_c, dgates = tape.gates[layer], tape.tanh_c[layer], tape.dgates
         i, f, g, o = (gates[:, gate] for gate in range(4))
         np.subtract(1, gates, out=dgates)
-        dgates *= gates  # s*(1-s), of use for i, f and o
+        dgates *= gates  # s*(1-s) of every gate s; g's is replaced below
         dgates[:, I] *= g
         dgates[:, F] *= tape.c[layer, :-1]
         dgates[:, O] *= tanh_c
@@ -246,9 +246,9 @@ class NumpyEngine:
             np.matmul(recurrent.T, da.reshape(-1, da.shape[-1]), out=dh_next)
 
     def _weight_gradient(self, left: np.ndarray, right: np.ndarray, tape: Tape, out: np.ndarray) -> None:
-        """out [M, K] = sum over t and b of left [T, M, B] times right [T, K, B]: one GEMM over N.
+        """out [M, K] = sum over t and b of left [T, M, B] times right [T, K, B], as one product over N.
 
-        Leaves `left` as [M, N] in `tape.rows`.
+        This leaves a copy of `left`, as [M, N], in `tape.rows`.
         """
         rows, columns = tape.rows[: left.shape[1]], tape.columns[: right.shape[1]]
         np.copyto(rows, left.transpose(1, 0, 2))
@@ -261,7 +261,7 @@ class NumpyEngine:
 
 
 def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Each character's loss; `logits` becomes the gradient of their mean.
+    """Each character's loss; `logits` is overwritten by its gradient.
 
     Args:
         logits: [T, V, B], unnormalised; on return d(mean loss)/d(logits).
@@ -286,10 +286,12 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def sum_columns_by_id(columns: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:
-    """out[:, v] = sum of the columns n with ids[n] == v, in the order of n; 0 where there is none.
+    """out[:, v] = sum of the columns n with ids[n] == v, added in the order of n; 0 where there is no such column.
 
     Args:
-        columns: [M, N]; ids: N of them, in [0, V); out: [M, V].
+        columns: [M, N].
+        ids: N ids in an array of any shape, each in [0, V).
+        out: [M, V], receives the sums.
     """
     order = np.argsort(ids, axis=None, kind="stable")
     found, first = np.unique(ids.reshape(-1)[order], return_index=True)

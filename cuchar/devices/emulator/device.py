@@ -1,4 +1,4 @@
-"""The device that kernels run on where there is no GPU. Its arrays are NumPy's."""
+"""The device that kernels run on where there is no GPU. Its arrays are NumPy arrays."""
 
 import ctypes
 import os
@@ -15,12 +15,12 @@ from cuchar.errors import DeviceError
 
 SCHEDULES = ("forward", "reverse", "shuffled")
 H100 = Limits(capability=90, multiprocessors=132, shared_bytes=232_448)
-MOST_RESIDENT = 2048  # threads of a multiprocessor
-MOST_FIBERS = 8000  # that ThreadSanitizer takes at once
+MOST_RESIDENT = 2048  # threads that a multiprocessor runs at once
+MOST_FIBERS = 8000  # fibers that ThreadSanitizer can follow at once
 
 
 class _Launch(ctypes.Structure):
-    """`Launch` in runtime.hpp."""
+    """struct Launch of runtime.hpp."""
 
     _fields_ = [
         *(
@@ -38,11 +38,12 @@ class EmulatedDevice:
 
     Args:
         schedule: the order in which threads run between barriers.
-        seed: of the shuffled order, which is the same for the same seed.
-        sanitize: "address" (with undefined behaviour) or "thread", in a process with `sanitizer_environment`.
-        limits: of the GPU that it stands for.
-        memory_bytes: what `free_bytes` says; by default what the machine has.
-        notice: called before something is compiled, with what becomes of it.
+        seed: decides the shuffled order.
+        sanitize: "address" (which also finds undefined behaviour) or "thread". The process must have been started with
+            `sanitizer_environment`.
+        limits: those of the GPU that is emulated.
+        memory_bytes: what `free_bytes` returns; by default the machine's available memory.
+        notice: called before something is compiled, with a text that says whether the next run will find it compiled.
     """
 
     name, option = "emulator", "emulate"
@@ -63,7 +64,7 @@ class EmulatedDevice:
         self._captured: list[Callable[[], None]] | None = None
 
     def empty(self, shape: Any, dtype: np.typing.DTypeLike) -> np.ndarray:
-        """Full of 0xff bytes: NaN, or -1."""
+        """An array full of 0xff bytes, which are NaN as floating-point numbers and -1 as integers."""
         array = np.empty(shape, dtype)
         array.reshape(-1).view(np.uint8).fill(0xFF)
         return array
@@ -83,7 +84,14 @@ class EmulatedDevice:
     def compile(
         self, source: str, file: str = "source.cu", cluster: int = 1, cooperative: bool = False
     ) -> Mapping[str, Kernel]:
-        """Every kernel of a source text, which messages call `file`; it may include hardware.cuh."""
+        """Compile a source text and return its kernels by name.
+
+        Args:
+            source: CUDA C++; it may include hardware.cuh.
+            file: the source's name in error messages.
+            cluster: blocks of a cluster.
+            cooperative: whether all blocks of a launch must run at once.
+        """
         return self._compile(f'#line 1 "{file}"\n{source}\n', file, cluster, cooperative)
 
     def gemm(
@@ -111,7 +119,7 @@ class EmulatedDevice:
         self._put(multiply)
 
     def _put(self, work: Callable[[], None]) -> None:
-        """Done now, or put to what is being captured."""
+        """Do `work` now, or add it to what is being captured."""
         if self._captured is None:
             work()
         else:
@@ -195,6 +203,6 @@ class EmulatedDevice:
 
 
 def _slot(argument: Any) -> bytes:
-    """An argument as the eight bytes that the kernel's side reads it from."""
+    """An argument as the eight bytes from which the library reads it."""
     value = argument.ctypes.data.to_bytes(8, "little") if isinstance(argument, np.ndarray) else argument.tobytes()
     return value.ljust(8, b"\0")

@@ -1,1 +1,1 @@
-"""The C++ engine: kernels/cpu, compiled by the machine's compiler when it is first used."""
+"""The C++ engine: the sources in kernels/cpu, compiled by the machine's compiler when they are first used."""

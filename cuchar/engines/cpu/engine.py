@@ -1,6 +1,6 @@
-"""What the NumPy engine does, in C++: kernels/cpu/recurrence.cpp does a whole window in one call.
+"""The C++ engine, which does what the NumPy engine does: kernels/cpu/recurrence.cpp does a whole window in one call.
 
-Folded weights are one array: panels, as kernels/cpu/layout.hpp lays them out.
+`fold` makes one array of the weights, in the panels that kernels/cpu/layout.hpp describes.
 """
 
 import ctypes
@@ -30,11 +30,11 @@ from cuchar.parameters import Parameters, parameter_count
 from cuchar.sampling import SampleConfig
 from cuchar.sizes import ceil_div
 
-PRODUCTS_A_THREAD = 500_000  # what is less is done before another thread has woken up
+PRODUCTS_A_THREAD = 500_000  # products for each thread, at least: less is done before another thread has woken up
 
 
 def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
-    """Zeros, from the beginning of a cache line on."""
+    """An array of zeros that begins at a cache line (64 bytes)."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -42,7 +42,7 @@ def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
 
 
 class Tape:
-    """A window's arrays, [T, B], and the task that points to them; made once and written over by every window."""
+    """The arrays of a window [T, B] and the task that points to them. Every window of that size overwrites them."""
 
     def __init__(
         self,
@@ -57,8 +57,9 @@ class Tape:
     ):
         """
         Args:
-            lanes: numbers in a vector register.
-            with_backward, dropout: it also has what back-propagation, and dropout, need.
+            lanes: numbers in a vector register; rows are padded to a multiple of it.
+            with_backward: whether it has the arrays that back-propagation needs.
+            dropout: whether it has the arrays that dropout needs.
         """
         V, H, L = model.vocabulary_size, model.hidden, model.layers
         columns, characters = ceil_div(H, lanes) * lanes, ceil_div(V, lanes) * lanes
@@ -82,7 +83,7 @@ class Tape:
         self.task.point(**self._back)
 
     def begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State) -> None:
-        """For what `expect_window` has looked at."""
+        """Copy a window's ids and its initial state into the arrays. `expect_window` must have checked them."""
         H = self._model.hidden
         self.h[:, 0, :, :H], self.c[:, 0, :, :H] = state.h, state.c
         self.inputs[...] = inputs
@@ -91,16 +92,18 @@ class Tape:
         self.task.point(targets=None if targets is None else self.targets)
 
     def state(self) -> State:
-        """What leaves the window."""
+        """A copy of the state after the window."""
         H = self._model.hidden
         return State(self.h[:, -1, :, :H].copy(), self.c[:, -1, :, :H].copy())
 
 
 class CpuEngine:
-    """`cuchar.engines.base.Engine` on all processors, float32 or float64.
+    """`cuchar.engines.base.Engine` on all processors, in float32 or float64.
 
+    Args:
+        notice: called before the C++ is compiled, with a text that says whether the next run will find it compiled.
     Raises:
-        DeviceError: no C++ compiler.
+        DeviceError: there is no C++ compiler, it cannot compile the engine, or `dtype` is another type.
     """
 
     name = "C++"
@@ -116,7 +119,7 @@ class CpuEngine:
         self._lanes = self.library.lanes()
         self._weights_shape = (self.library.weights_size(byref(self._sizes())),)
         self._tape = lru_cache(maxsize=2)(partial(Tape, model, self.dtype, self._lanes))
-        self._own: np.ndarray | None = None  # of training
+        self._own: np.ndarray | None = None  # folded weights of training, made when they are first needed
 
     def zero_state(self, batch: int) -> State:
         shape = (self.model.layers, batch, self.model.hidden)
@@ -192,7 +195,7 @@ class CpuEngine:
 
 
 class CpuLearner(HostLearner):
-    """Adam in C++ too."""
+    """A learner whose Adam is in C++ too."""
 
     engine: CpuEngine
 
@@ -209,18 +212,19 @@ class CpuLearner(HostLearner):
 
 
 class CpuSampler:
-    """`cuchar.engines.base.Sampler`: a block of characters a call."""
+    """`cuchar.engines.base.Sampler`: one call of the library draws all characters of a `make`."""
 
     def __init__(self, library: ctypes.CDLL, tape: Tape, weights: np.ndarray, config: SampleConfig, streams: Streams):
         self._library, self._tape, self._weights, self._streams = library, tape, weights, streams
-        top_k = min(config.top_k, tape.task.V)  # which may be any number
+        top_k = min(config.top_k, tape.task.V)  # the option may be any number, C++ takes a long
         self._law = Law(config.law == "exp", config.argmax, top_k, config.coldness, config.top_p)
         self._position = streams.position
 
     def make(self, count: int) -> np.ndarray:
         streams = self._streams
         made = np.empty((count, len(streams.numbers)), np.int32)
-        # Numbers, not arrays: a Ctrl-C while ctypes asks an array for its pointer would be ctypes's ArgumentError.
+        # Addresses are passed as numbers, not as arrays: ctypes would turn a Ctrl-C that comes while it asks an array
+        # for its pointer into an ArgumentError.
         inputs, out = self._tape.task.inputs, made.ctypes.data
         self._library.sample(
             byref(self._tape.task), byref(self._law), ctypes.c_uint64(streams.seed),

@@ -1,4 +1,4 @@
-"""kernels/cpu/recurrence.cpp, compiled when it is first used, and the structures that it takes."""
+"""Compiles and loads kernels/cpu/recurrence.cpp, and declares the structures that its functions take."""
 
 import ctypes
 import os
@@ -16,11 +16,11 @@ FLAGS = [
     *"-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wno-unknown-pragmas".split(),
 ]
 REAL = {"f": "float", "d": "double"}
-loaded: dict[np.dtype, ctypes.CDLL] = {}
+loaded: dict[np.dtype, ctypes.CDLL] = {}  # the libraries that this process has loaded
 
 
 class _Structure(ctypes.Structure):
-    """Sizes, numbers, and pointers to NumPy arrays, which whoever sets them keeps alive."""
+    """A C structure of sizes, numbers and pointers to NumPy arrays. Its user must keep the arrays alive."""
 
     def point(self, **arrays: np.ndarray | None) -> None:
         for name, array in arrays.items():
@@ -32,7 +32,7 @@ def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
 
 
 class Task(_Structure):
-    """`Task` in kernels/cpu/layout.hpp, which describes it."""
+    """struct Task of kernels/cpu/layout.hpp, where its fields are described."""
 
     _fields_: ClassVar = [
         *_fields(ctypes.c_long, "V H L T B threads"),
@@ -44,7 +44,7 @@ class Task(_Structure):
 
 
 class Update(_Structure):
-    """`Update` in kernels/cpu/adam.hpp."""
+    """struct Update of kernels/cpu/adam.hpp, where its fields are described."""
 
     _fields_: ClassVar = [
         *_fields(ctypes.c_long, "size threads"),
@@ -54,16 +54,18 @@ class Update(_Structure):
 
 
 class Law(_Structure):
-    """`Law` in kernels/cpu/draw.hpp."""
+    """struct Law of kernels/cpu/draw.hpp, where its fields are described."""
 
     _fields_: ClassVar = [*_fields(ctypes.c_long, "is_exp argmax top_k"), *_fields(ctypes.c_double, "coldness top_p")]
 
 
 def load(dtype: np.dtype, notice: Callable[[str], None] = lambda kept: None) -> ctypes.CDLL:
-    """The functions for float32 or float64, which this process keeps.
+    """The library of functions for float32 or float64, which is loaded once in a process.
 
+    Args:
+        notice: called before it is compiled, with a text that says whether the next run will find it compiled.
     Raises:
-        DeviceError: no compiler, one that cannot do it, or another type.
+        DeviceError: there is no compiler, it cannot compile the library, or `dtype` is another type.
     """
     if dtype not in loaded:
         if dtype.char not in REAL:
@@ -77,5 +79,5 @@ def load(dtype: np.dtype, notice: Callable[[str], None] = lambda kept: None) -> 
 
 
 def thread_count() -> int:
-    """Processors that this process may use."""
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Dropout on a device: what kernels are told of a mask, and the kernel that applies one to a layer's output."""
+"""Dropout on a device: the arguments that describe a mask to kernels, and the kernel that applies it to an array."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,10 @@ from cuchar.sizes import ceil_div
 
 @dataclass(frozen=True)
 class Mask:
-    """Which cells to drop (kernels/common/dropout.cuh); the training step's number is on the device."""
+    """A dropout mask, as kernels compute it (kernels/common/dropout.cuh).
+
+    The mask also depends on the number of the training step, which kernels read from the tape (`Tape.steps`).
+    """
 
     seed: int
     threshold: int
@@ -23,7 +26,7 @@ class Mask:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """As kernels name them."""
+        """The mask as arguments of a kernel, by the names of the kernel's parameters."""
         return {"seed": self.seed, "threshold": self.threshold, "scale": self.scale}
 
 
@@ -35,7 +38,7 @@ def mask_of(dropout: Dropout | None) -> Mask | None:
 
 
 class Dropping:
-    """A layer's output, or the gradient of what it became, times the layer's mask."""
+    """The kernel that multiplies an array [T, B, H], a layer's output or its gradient, by the layer's mask."""
 
     def __init__(self, target: Target):
         self._apply_dropout = target.kernels("stepwise/dropout.cu")["apply_dropout"]

@@ -1,4 +1,4 @@
-"""`Engine` by the kernels of kernels/, on a GPU or on the emulator."""
+"""The CUDA engine: `cuchar.engines.base.Engine` with the kernels of kernels/, on a GPU or on the emulator."""
 
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -31,13 +31,14 @@ from cuchar.sampling import SampleConfig
 
 
 class CudaEngine:
-    """`cuchar.engines.base.Engine` on a device; arrays come and go as NumPy's.
+    """`cuchar.engines.base.Engine` on a device; its methods take and return NumPy arrays.
 
     Args:
         dtype: float32, or float64 for gradient checks.
-        precision: that matrix products round their operands to, of float32; all else stays float32.
+        precision: the number format (fp32, tf32, bf16 or fp16) to which matrix products round their float32 operands;
+            everything else is computed in float32.
     Raises:
-        DeviceError: the device has no such precision, or the kernels no such type.
+        DeviceError: the device has no tensor cores for the precision, or `dtype` is neither float32 nor float64.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class CudaEngine:
         return float(self.device.read(tape.results)[0, 0]), tape.get_state()
 
     def launches_for(self, window: Window) -> Launches:
-        """Compiled kernels for windows of this size."""
+        """The compiled kernels for windows of this size; they are compiled once and kept."""
         key = plan_window(self._target, window), window.dropout
         if key not in self._launches:
             self._launches[key] = key[0].launches(self._target, window.dropout)

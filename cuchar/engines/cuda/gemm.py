@@ -1,4 +1,4 @@
-"""The product of matrices that a precision asks for: by a library, or by kernels/gemm/tensor_gemm.cu."""
+"""Products of matrices in the precision that was asked for: by cuBLAS, or by kernels/gemm/tensor_gemm.cu."""
 
 from typing import Any, Protocol
 
@@ -8,31 +8,35 @@ from cuchar.devices.device import product_sizes
 from cuchar.engines.cuda.target import Target
 from cuchar.sizes import ceil_div
 
-TILES = (128, 64)
+TILES = (128, 64)  # rows and columns of the output that a block of tensor_gemm.cu computes
 
 
 class Gemm(Protocol):
-    """`Device.gemm` for arrays of the target's type, whose numbers count as rounded to its precision."""
+    """`Device.gemm` for arrays of the target's number type, with operands rounded to the target's precision."""
 
-    copies: bool  # whether it keeps 16-bit copies of its operands
+    copies: bool  # whether it keeps 16-bit copies of its operands on the device
 
     def __call__(
         self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False
     ) -> None: ...
 
     def prepared(self, place: str, array: Any) -> Any:
-        """An operand for several products, rounded once; what was prepared for the same place before is void."""
+        """`array` as an operand that is rounded once and can then be used in several products.
+
+        Args:
+            place: names the buffer of the rounded copy. The next call with the same place and size overwrites it.
+        """
 
 
 def gemm_of(target: Target) -> Gemm:
-    """The device's own where it knows the precision, since a library's is several times as fast as ours."""
+    """The device's own product if it supports the precision, since cuBLAS is several times as fast as our kernel."""
     if target.precision == "fp32":
         return PlainGemm(target)
     return LibraryGemm(target) if target.device.has_tensor_library else TensorGemm(target)
 
 
 class PlainGemm:
-    """Numbers as they are."""
+    """Products that do not round their operands."""
 
     copies = False
 
@@ -49,11 +53,11 @@ class PlainGemm:
 
 
 class LibraryGemm:
-    """A library's tensor cores: in bf16 and fp16 from 16-bit copies, in tf32 from the numbers themselves."""
+    """Tensor cores through cuBLAS, which reads 16-bit copies of the operands in bf16 and fp16, the operands in tf32."""
 
     def __init__(self, target: Target):
         self._device, self._precision, self.copies = target.device, target.precision, target.precision != "tf32"
-        self._rounded: dict[tuple[str, int], Any] = {}  # operands in 16 bits, two a word, by their place and size
+        self._rounded: dict[tuple[str, int], Any] = {}  # by place and size: a 16-bit copy, two numbers in each word
         if self.copies:
             self._round = target.device.kernels("gemm/round.cu", target.operand)["round_numbers"]
         else:
@@ -63,13 +67,13 @@ class LibraryGemm:
         self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False
     ) -> None:
         if not self.copies and any(array.shape[1] % 4 for array in (a, b, out)):
-            # the library would not round where rows are not aligned
+            # Where rows are not aligned to 16 bytes, cuBLAS would multiply without rounding to tf32.
             return self._own(a, b, out, ta=ta, tb=tb, accumulate=accumulate)
         a, b = self.prepared("a", a), self.prepared("b", b)
         self._device.gemm(a, b, out, ta=ta, tb=tb, accumulate=accumulate, precision=self._precision)
 
     def prepared(self, place: str, array: Any) -> Any:
-        """`array`, where it need not be rounded, or a copy, which lasts until the next one of this place and size."""
+        """`array` itself if cuBLAS rounds it or it is a 16-bit copy already, else a 16-bit copy."""
         if not self.copies or array.dtype == np.uint16:
             return array
         size, key = array.size, (place, array.size)
@@ -80,7 +84,7 @@ class LibraryGemm:
 
 
 class TensorGemm:
-    """kernels/gemm/tensor_gemm.cu, which rounds numbers as it reads them."""
+    """Tensor cores through kernels/gemm/tensor_gemm.cu, which rounds numbers as it reads them."""
 
     copies = False
 
@@ -95,7 +99,7 @@ class TensorGemm:
         self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False
     ) -> None:
         M, N, K = product_sizes(a, b, out, ta, tb)
-        # The large tile halves what comes from memory, where there are enough of it for the whole device.
+        # The large tile reads half as much from memory, but it pays only if every multiprocessor gets one.
         blocks = {tile: ceil_div(M, tile) * ceil_div(N, tile) for tile in TILES}
         tile = 128 if blocks[128] >= self._multiprocessors else 64
         self._kernels[tile](

@@ -1,7 +1,8 @@
-"""A window's outputs and gradients around a recurrence, by products of matrices: any size, any precision.
+"""What the persistent and stepwise regimes compute around their recurrence, by products of matrices of any size.
 
-The recurrence leaves h, c and gates of every time step on the tape, and backward turns the gates into da, the gradients
-of the pre-activations. All that is left is then one product, or one sum, over the N = T * B characters for each tensor.
+In forward, a recurrence leaves h, c and the gates of every time step on the tape. In backward, it replaces the gates
+by da, the gradients of the pre-activations. The gradient of each tensor is then one product, or one sum, over the
+N = T * B characters.
 """
 
 from typing import Any, Protocol
@@ -15,19 +16,19 @@ from cuchar.sizes import ceil_div
 
 
 class Recurrence(Protocol):
-    """Begins with the state in slot 0 of the tape."""
+    """The recurrence of all layers over a window's time steps, from the state in tape.h[:, 0] and tape.c[:, 0] on."""
 
-    flags: int  # words that it needs on the tape, zeroed before every window
+    flags: int  # how many flags (32-bit words) it needs on the tape; they are set to zero before every window
 
     def forward(self, weights: Weights, tape: Tape, mask: Mask | None) -> None:
-        """Leaves h, c and gates of every time step."""
+        """Writes h, c and the gates of every time step to the tape, with a mask also the dropped outputs."""
 
     def backward(self, weights: Weights, tape: Tape, backward: Backward, mask: Mask | None) -> None:
-        """Turns `backward.dh`, the gradient of what the head read, and the gates into da, in the gates' place."""
+        """Computes da from `backward.dh`, the gradient of the head's input, and writes it to `tape.gates`."""
 
 
 class GemmLaunches:
-    """`cuchar.engines.cuda.regimes.Launches` for any recurrence."""
+    """`cuchar.engines.cuda.regimes.Launches` for any recurrence; head and gradients are products of matrices."""
 
     steps_at_once = splits = 1
 

@@ -1,4 +1,4 @@
-"""From what the last layer hands on to losses and their gradients, and the kernel that ends every backward pass."""
+"""The head (logits, losses and dlogits from the last layer's output), and the kernel that ends every backward pass."""
 
 from cuchar.config import ModelConfig
 from cuchar.engines.cuda.gemm import Gemm
@@ -6,15 +6,15 @@ from cuchar.engines.cuda.tape import Backward, Tape, Weights, norm_blocks
 from cuchar.engines.cuda.target import Target
 from cuchar.sizes import ceil_div
 
-ONE_PASS_VOCABULARY = 512  # characters whose logits stay in a warp's registers
-STATIC_SHARED_BYTES = 48 << 10  # of a block, for which nothing has to be asked
+ONE_PASS_VOCABULARY = 512  # characters at most, so that one batch row's logits stay in a warp's registers
+STATIC_SHARED_BYTES = 48 << 10  # shared memory that a block gets without asking for dynamic shared memory
 
 
 class Head:
-    """Logits or losses of what the last layer hands on.
+    """Computes logits, or losses and their gradients, from the last layer's output.
 
     Args:
-        gemm: for a vocabulary, or a precision, that kernels/head/head.cu does not take.
+        gemm: multiplies where kernels/head/head.cu does not take the vocabulary or the precision.
     """
 
     def __init__(self, target: Target, gemm: Gemm):
@@ -27,7 +27,11 @@ class Head:
             self._kernel = target.kernels("head/softmax.cu", scaled(target))["softmax"]
 
     def __call__(self, weights: Weights, tape: Tape, with_targets: bool, dropped: bool = False) -> None:
-        """Losses and dlogits with targets, logits without."""
+        """Write losses to `tape.losses` and dlogits to `tape.logits`; without targets, write logits to `tape.logits`.
+
+        Args:
+            dropped: whether the head reads the last layer's output times its dropout mask.
+        """
         weight, bias, N, V = weights["head.weight"], weights["head.bias"], tape.N, self._V
         h = tape.output(weights.model.layers - 1, dropped)
         targets = tape.targets if with_targets else None
@@ -45,7 +49,10 @@ class Head:
 
 
 class Norm:
-    """Gradients from their splits, the squares of their norm, the mean loss: kernels/training/gradient_norm.cu."""
+    """Adds the splits' partial gradients, and computes the squares for their norm and the window's mean loss.
+
+    Source: kernels/training/gradient_norm.cu.
+    """
 
     def __init__(self, target: Target):
         self._kernel = target.kernels("training/gradient_norm.cu", scaled(target))["gradient_norm"]
@@ -61,11 +68,11 @@ class Norm:
 
 
 def scaled(target: Target) -> dict[str, int]:
-    """The macro by which kernels know of a loss scaling."""
+    """The macro that tells kernels whether gradients are multiplied by a loss scaling."""
     return {"SCALED": int(target.is_scaled)}
 
 
 def one_pass_head(model: ModelConfig, itemsize: int) -> bool:
-    """Whether kernels/head/head.cu takes the vocabulary; else it is a GEMM and kernels/head/softmax.cu."""
+    """Whether kernels/head/head.cu takes the vocabulary. If not, the head is a product and kernels/head/softmax.cu."""
     rows = 32 * ceil_div(model.vocabulary_size, 32) + 32
     return model.vocabulary_size <= ONE_PASS_VOCABULARY and rows * 20 * itemsize <= STATIC_SHARED_BYTES

@@ -1,4 +1,4 @@
-"""Training on a device: a chunk of steps is told at once, done without coming back, and its losses read at the end."""
+"""Training on a device: the host launches a chunk of training steps at once and reads all their losses at the end."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,15 +19,17 @@ from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights, norm_blocks
 from cuchar.engines.cuda.target import Target, Window
 from cuchar.sizes import ceil_div
 
-MOST_WINDOWS, WINDOW_BYTES = 128, 64 << 20  # of a chunk
-CHUNK_SECONDS = 0.1
+MOST_WINDOWS = 128  # windows that a chunk has at most
+WINDOW_BYTES = 64 << 20  # bytes that the ids of a chunk's windows take at most
+CHUNK_SECONDS = 0.1  # how long a chunk should take
 
 
 class DeviceLearner:
     """`cuchar.engines.base.Learner` for the CUDA engine.
 
     Raises:
-        DeviceError: the device has too little memory; nothing was allocated.
+        DeviceError: the device has too little free memory; this is found out before anything is allocated.
+        ShapeError: Adam's moments are not laid out as the parameters are, or the text has an id outside the vocabulary.
     """
 
     def __init__(
@@ -91,7 +93,11 @@ class DeviceLearner:
         return np.concatenate(losses), np.concatenate(norms)
 
     def _train(self, window: int, step: int, rates: Sequence[float]) -> np.ndarray:
-        """A chunk, no longer than the tape has windows; losses and norms [2, steps done]."""
+        """Train for one chunk, at most `tape.windows` steps.
+
+        Returns:
+            Losses and norms, [2, steps done].
+        """
         began = perf_counter()
         tape, windows, K = self._tape, self._windows, len(rates)
         orders = np.zeros(K, STEP)

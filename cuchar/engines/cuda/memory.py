@@ -1,4 +1,4 @@
-"""Device memory of training, counted before anything is allocated."""
+"""How much device memory training takes, counted before anything is allocated."""
 
 from cuchar.engines.cuda.regimes import Launches
 from cuchar.engines.cuda.tape import NORM_BLOCKS, SCALING
@@ -8,9 +8,14 @@ from cuchar.parameters import parameter_count
 
 
 def bytes_needed(target: Target, window: Window, launches: Launches, windows: int, corpus: int) -> int:
-    """Device memory of training: weights, gradients, moments, the tape, `windows` cut windows and the corpus's bytes.
+    """Bytes of device memory that training takes: weights, gradients, moments, the tape, the chunk's ids and the text.
 
-    A library's products also keep 16-bit copies of their operands: as many as the stepwise regime has, at most.
+    In bf16 and fp16 the library's products also keep 16-bit copies of their operands. What is counted for these is the
+    most that any regime keeps: the stepwise one's.
+
+    Args:
+        windows: windows of a chunk, whose ids lie on the device.
+        corpus: bytes of the text's ids.
     """
     model, splits, T, B, N = target.model, launches.splits, window.T, window.B, window.N
     H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
@@ -24,9 +29,10 @@ def bytes_needed(target: Target, window: Window, launches: Launches, windows: in
 def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:
     """
     Args:
-        needed: bytes for `batch` rows; smallest: for one.
+        needed: bytes that training with `batch` rows takes.
+        smallest: bytes that training with one row takes.
     Raises:
-        DeviceError: too little is free; says which batch would fit.
+        DeviceError: less than `needed` is free; the message says which batch would fit.
     """
     if needed <= free:
         return

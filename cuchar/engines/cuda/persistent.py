@@ -1,7 +1,8 @@
 """The persistent regime: every recurrent weight in the registers of the whole chip.
 
-A launch forward and a launch backward take all layers and time steps, by blocks that run at once. How each launch divides
-batch and units among them is planned here, by the formulas of kernels/persistent/persistent.cuh and tile.cuh.
+One launch computes forward and one backward, each for all layers and time steps of a window, with blocks that all run
+at once. This file plans how each launch divides the batch rows and the hidden units among its blocks; its formulas for
+threads, shared memory and flags are those of kernels/persistent/persistent.cuh and tile.cuh.
 """
 
 from collections.abc import Iterator
@@ -16,31 +17,37 @@ from cuchar.engines.cuda.tape import Backward, Tape, Weights
 from cuchar.engines.cuda.target import Target, Window
 from cuchar.sizes import ceil_div, padded
 
-BESIDE_WEIGHTS = 40  # registers of a thread
-# Clocks of a part; of a product with its rows, by FFMA or by tensor cores; of a register of weights in a product; and bytes
-# of rows that are fetched in a clock. Rounded from a fit to 297 launches on an H200 (benchmarks/divisions.py), which is
-# off by a tenth (root mean square).
-PART_CLOCKS, FFMA_CLOCKS, MMA_CLOCKS, REGISTER_CLOCKS, BYTES_A_CLOCK = 3200, 440, 990, 2.8, 72
-FLAG_WORDS, MOST_PARTS = 32, 64
+BESIDE_WEIGHTS = 40  # registers of a thread for everything but its weights
+# What an item (one part at one time step) costs: figures rounded from a fit to 297 launches on an H200
+# (benchmarks/divisions.py), which is off by a tenth (root mean square).
+PART_CLOCKS = 3200  # clocks for everything but products and the fetching of rows
+FFMA_CLOCKS = 440  # clocks of one product (`Tile.at_once` rows times a block's weights) by FFMA, but for its registers
+MMA_CLOCKS = 990  # the same by tensor cores
+REGISTER_CLOCKS = 2.8  # clocks that a register of weights adds to a product, for every 128 threads of the block
+BYTES_A_CLOCK = 72  # bytes of the rows' vectors that a block fetches in a clock
+FLAG_WORDS = 32  # 32-bit words from one flag to the next, so that each has a cache line
+MOST_PARTS = 64  # parts of a group, at most
 
 
 @dataclass(frozen=True)
 class Tile:
-    """kernels/persistent/tile.cuh: a warp's part of a matrix. `warps` share its outputs, a `row` of inputs takes so many numbers.
+    """The tile of a stage's matrix that one warp holds in its registers; see kernels/persistent/tile.cuh."""
 
-    A thread has `registers` for weights. A product is with `at_once` rows, and takes `clocks` beside those of its registers.
-    """
-
-    warps: int
-    outputs: int
-    row: int
-    at_once: int
-    registers: int
-    clocks: int
+    warps: int  # warps that share the same outputs, each with some of the inputs
+    outputs: int  # outputs (rows of the matrix) of a tile
+    row: int  # numbers that the vector of one batch row takes in shared memory
+    at_once: int  # batch rows that one product multiplies
+    registers: int  # registers of a thread that hold weights
+    clocks: int  # clocks of one product, but for what REGISTER_CLOCKS counts
 
 
 def ffma_tile(inputs: int, lanes: int, itemsize: int) -> Tile:
-    """struct Tile."""
+    """The tile that multiplies by FFMA: struct Tile of tile.cuh.
+
+    Args:
+        inputs: columns of a stage's matrix.
+        lanes: lanes of a warp that share an output.
+    """
     warps = ceil_div(inputs, lanes * (128 // itemsize))
     slice_ = 4 * ceil_div(ceil_div(inputs, lanes * warps), 4)
     row = warps * lanes * padded(slice_)
@@ -48,7 +55,7 @@ def ffma_tile(inputs: int, lanes: int, itemsize: int) -> Tile:
 
 
 def tensor_tile(inputs: int, precision: str) -> Tile:
-    """struct TensorTile."""
+    """The tile that multiplies by tensor cores: struct TensorTile of tile.cuh, with operands of that precision."""
     per_word = 1 if precision == "tf32" else 2
     warps = ceil_div(inputs, 256 * per_word)
     each = ceil_div(inputs, warps * 8 * per_word)
@@ -58,34 +65,37 @@ def tensor_tile(inputs: int, precision: str) -> Tile:
 
 @dataclass(frozen=True)
 class Division:
-    """`groups` of batch rows, each on `stages` times `ceil(H / units)` blocks, `parts` of at most `rows` rows in turns."""
+    """How one launch divides batch rows and hidden units among its blocks.
 
-    groups: int
-    units: int
-    parts: int
-    rows: int
-    blocks: int
-    threads: int
-    shared_bytes: int
-    flags: int
+    Each group works with blocks of its own: ceil(H / units) of them for each of the 2L-1 stages.
+    """
+
+    groups: int  # groups of batch rows
+    units: int  # hidden units of a block
+    parts: int  # parts of a group, which take turns
+    rows: int  # batch rows of a part, at most
+    blocks: int  # blocks of the launch, all groups and stages together
+    threads: int  # threads of a block
+    shared_bytes: int  # bytes of shared memory of a block
+    flags: int  # 32-bit words of the launch's flags
 
     @property
     def macros(self) -> dict[str, int]:
-        """kernels/persistent/persistent.cuh's."""
+        """The macros with which kernels/persistent/persistent.cuh is compiled for this division."""
         sizes = {"GROUPS": self.groups, "UNITS": self.units, "PARTS": self.parts, "ROWS": self.rows}
         return sizes | {"SHARED_BYTES": self.shared_bytes}
 
 
 @dataclass(frozen=True)
 class Persistent:
-    """A launch forward and one backward, each divided as suits it."""
+    """The plan of the persistent regime: the division of the launch forward and that of the launch backward."""
 
     forward: Division
     backward: Division
 
     @property
     def flags(self) -> int:
-        """Words for both, half of them for each."""
+        """32-bit words for the flags of both launches; each launch gets half of them."""
         return 2 * max(self.forward.flags, self.backward.flags)
 
     def launches(self, target: Target, dropout: bool) -> GemmLaunches:
@@ -93,7 +103,7 @@ class Persistent:
 
 
 def plan_window(target: Target, window: Window) -> Persistent | None:
-    """The divisions of batch and units that take the fewest clocks; None where the chip does not hold the weights."""
+    """The divisions that are estimated to take the fewest clocks; None where the chip cannot hold the weights."""
     forward, backward = (
         min(divisions(direction, target, window.B), key=itemgetter(0), default=None)
         for direction in ("forward", "backward")
@@ -102,18 +112,29 @@ def plan_window(target: Target, window: Window) -> Persistent | None:
 
 
 def divisions(direction: str, target: Target, B: int) -> Iterator[tuple[float, Division]]:
-    """Every division that fits the device, no more blocks than multiprocessors, with the clocks of a time step."""
+    """Every division that fits the device, with an estimate of the clocks that a time step takes.
+
+    A division fits if it has no more blocks than the device has multiprocessors, and if the registers and the shared
+    memory of a multiprocessor hold what a block needs.
+
+    Args:
+        direction: "forward" or "backward".
+        B: batch rows.
+    Yields:
+        clocks of a time step, division.
+    """
     H, stages, forward = target.model.hidden, 2 * target.model.layers - 1, direction == "forward"
     limits, itemsize = target.device.limits, target.itemsize
     inputs, lanes = (H, 8) if forward else (4 * H, 16)
     is_fp32 = target.precision == "fp32"
     tile = ffma_tile(inputs, lanes, itemsize) if is_fp32 else tensor_tile(inputs, target.precision)
-    outputs, fetched = (4, 5) if forward else (1, 7)  # of a unit; numbers of a unit and row beside the sums
-    pointers = 16 // itemsize if forward else 0  # struct Shared
-    dropout = 2 + 16 // itemsize  # struct Dropout
+    # A unit has so many of the matrix's outputs, and for each batch row so many numbers in `Shared::fetched`.
+    outputs, fetched = (4, 5) if forward else (1, 7)
+    pointers = 16 // itemsize if forward else 0  # struct Shared's two pointers, in numbers of the kernel's type
+    dropout = 2 + 16 // itemsize  # struct Dropout, in numbers of the kernel's type
     whole = ceil_div(tile.outputs, outputs)  # units of a warp
     for groups in range(1, min(B, limits.multiprocessors // stages) + 1):
-        each = limits.multiprocessors // (groups * stages)  # blocks of a stage, at most
+        each = limits.multiprocessors // (groups * stages)  # blocks of a stage and group, at most
         units = whole * ceil_div(ceil_div(H, each), whole)
         threads = 32 * tile.warps * outputs * units // tile.outputs
         if not _held(tile, H, threads, limits, forward):
@@ -136,10 +157,11 @@ def divisions(direction: str, target: Target, B: int) -> Iterator[tuple[float, D
 
 
 def _held(tile: Tile, H: int, threads: int, limits: Limits, forward: bool) -> bool:
-    """Whether a multiprocessor's registers hold the weights of a block, and what else its threads need.
+    """Whether a multiprocessor's registers hold a block's weights and what else its threads need.
 
-    That is what compiles without a spill on every architecture (tools/compile_gate.py): rows that are not aligned, long
-    ones, copies through registers and the few registers of a large block each take more.
+    What else they need was found by compiling without a spill for every architecture (tools/compile_gate.py). A thread
+    needs more where rows of the matrix are not aligned to 16 bytes or are long, where copies go through registers
+    (before compute capability 8.0), and where the block is large.
     """
     beside = BESIDE_WEIGHTS + 8 * (H % 4 > 0 or H > 512) + 24 * (threads > 384)
     beside += 16 if limits.capability < 80 else 8 * (limits.capability == 80 or (forward and limits.capability >= 120))
@@ -147,7 +169,7 @@ def _held(tile: Tile, H: int, threads: int, limits: Limits, forward: bool) -> bo
 
 
 class PersistentRecurrence:
-    """`cuchar.engines.cuda.gradients.Recurrence`: a launch in each direction."""
+    """`cuchar.engines.cuda.gradients.Recurrence` with one launch in each direction."""
 
     def __init__(self, target: Target, plan: Persistent, dropout: bool):
         self._plan, self.flags, self._drop = plan, plan.flags, Dropping(target) if dropout else None

@@ -1,9 +1,12 @@
-"""Which kernels a model gets on a device: the first of three regimes that takes it.
+"""Which kernels a model gets on a device: the first of three regimes that fits.
 
-resident: the registers of one block, or of a cluster of two blocks, hold every recurrent weight; a batch row each, a whole
-window in one launch. persistent: the registers of the whole chip hold them; a launch forward and a launch backward.
-stepwise: a product of matrices and a pointwise kernel a time step, for anything. Each has a file of its own, with its plan
-and its launches. What is decided here depends on sizes, number type, precision and the device's limits alone.
+resident: the registers of one block, or of a cluster of two blocks, hold every recurrent weight. Each block or cluster
+takes one batch row, and one launch computes a whole window.
+persistent: the registers of the whole chip hold the weights. One launch computes forward and one backward.
+stepwise: every time step is a product of matrices and a pointwise kernel. This fits any model.
+
+Each regime has a file of its own, with its plan and its launches. The decision depends on sizes, number type, precision
+and the device's limits alone.
 """
 
 from typing import Any, Protocol
@@ -16,31 +19,37 @@ from cuchar.engines.cuda.tape import Backward, Tape, Weights
 from cuchar.engines.cuda.target import Target, Window
 from cuchar.errors import DeviceError
 
-LEAST_CAPABILITY = {"fp32": 70, "tf32": 80, "bf16": 80, "fp16": 75}  # that has tensor cores for it
+# The least compute capability (80 is 8.0) of a device that multiplies in a precision.
+LEAST_CAPABILITY = {"fp32": 70, "tf32": 80, "bf16": 80, "fp16": 75}
 
 
 class Launches(Protocol):
-    """Compiled kernels for windows of a size, and the order in which they are launched.
+    """A regime's compiled kernels for windows of one size, and the order in which they are launched.
 
-    All regimes leave the same: h and c of every time step, then each character's loss with dlogits in `tape.logits`, then
-    gradients, which are added up from `splits` partial sums.
+    All regimes leave the same results: h and c of every time step on the tape, each character's loss in `tape.losses`,
+    dlogits in `tape.logits`, and the gradients in `Backward.gradients`.
     """
 
-    steps_at_once: int  # training steps that one captured graph has
-    splits: int
-    flags: int  # words on the tape
-    copies: bool  # whether 16-bit copies of operands are kept
+    steps_at_once: int  # training steps that one captured graph contains
+    splits: int  # partial sums, each over a share of the N characters, of which a gradient is added up
+    flags: int  # 32-bit words for flags on the tape
+    copies: bool  # whether 16-bit copies of operands are kept on the device
     head: Head
 
     def forward(self, weights: Weights, tape: Tape) -> None:
-        """From the state in the tape's last slot."""
+        """Compute h and c of every time step, from the state after the window before (`Tape.put_state`)."""
 
     def gradients(self, weights: Weights, tape: Tape, backward: Backward, carry: bool, mask: Mask | None) -> None:
-        """Losses and gradients of the next window, from the state in the tape's last slot or, without `carry`, from zero."""
+        """Compute the losses and gradients of the chunk's next window.
+
+        Args:
+            carry: begin with the state after the window before; if not, with zero.
+            mask: the dropout mask; None is no dropout.
+        """
 
 
 class Plan(Protocol):
-    """A regime for windows of a size: `Resident`, `Persistent` or `Stepwise`."""
+    """A regime with its sizes for windows of one size: `Resident`, `Persistent` or `Stepwise`."""
 
     def launches(self, target: Target, dropout: bool) -> Launches: ...
 
@@ -49,29 +58,36 @@ class Drawing(Protocol):
     """Compiled kernels that draw characters."""
 
     def __call__(self, weights: Weights, tape: Tape, made: Any, law: dict[str, Any], position: int) -> None:
-        """From tape.inputs and the state in the tape's last slot to made [K, S], and so that it can go on."""
+        """Draw the next K characters of S streams, and leave the tape ready for the ones after them.
+
+        Args:
+            tape: has each stream's last character in `inputs`, and the state before that character.
+            made: [K, S], receives the ids.
+            law: arguments of the kernel that draws, by its parameters' names (`cuchar.engines.cuda.sampler`).
+            position: of the first character to draw, in its stream.
+        """
 
 
 class SamplingPlan(Protocol):
-    """A regime for drawing: `OneBlock` or `Stepwise`."""
+    """A regime for drawing characters: `OneBlock` or `Stepwise`."""
 
     def drawing(self, target: Target) -> Drawing: ...
 
 
 def plan_window(target: Target, window: Window) -> Plan:
-    """The regime for windows of this size."""
+    """The first regime that fits windows of this size."""
     return resident.plan_window(target, window) or persistent.plan_window(target, window) or Stepwise()
 
 
 def plan_sampling(target: Target) -> SamplingPlan:
-    """The regime for drawing, for any number of streams."""
+    """The regime for drawing; it does not depend on the number of streams."""
     return resident.plan_sampling(target) or Stepwise()
 
 
 def expect_tensor_cores(target: Target) -> None:
     """
     Raises:
-        DeviceError: the device has none for this precision, or the numbers are not float32.
+        DeviceError: the device has no tensor cores for the target's precision, or the numbers are not float32.
     """
     precision, device = target.precision, target.device
     least, found = LEAST_CAPABILITY[precision], device.limits.capability

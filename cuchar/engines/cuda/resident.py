@@ -1,9 +1,9 @@
 """The resident regime: every recurrent weight in the registers of one block, or of a cluster of two blocks.
 
-A batch row is one block's or one cluster's, so that all layers and time steps of a window take one launch. `plan_window`
-and `plan_sampling` say whether a model fits; the formulas for threads and shared memory are those of
-kernels/resident/wavefront.cuh, lstm_resident.cu and kernels/sampling/lstm_sample.cu, which check the latter when they are
-compiled.
+One block or one cluster computes one batch row, so that one launch computes all layers and time steps of a window.
+`plan_window` and `plan_sampling` say whether a model fits. Their formulas for threads and shared memory are those of
+kernels/resident/wavefront.cuh, lstm_resident.cu and kernels/sampling/lstm_sample.cu; a kernel does not compile if its
+shared memory differs from what is reckoned here.
 """
 
 from dataclasses import dataclass
@@ -18,33 +18,34 @@ from cuchar.engines.cuda.tape import Backward, Tape, Weights
 from cuchar.engines.cuda.target import Target, Window
 from cuchar.sizes import ceil_div, padded
 
-# Registers of a thread beside its weights, as compiled without a spill on every architecture
-# (tools/compile_gate.py): for H a multiple of 16, when every thread has a unit, and for any other.
-BESIDE_WEIGHTS, BESIDE_WEIGHTS_PARTIAL, BESIDE_ON_VOLTA = 40, 88, 16
-CLUSTER_SPEED = 1.4  # of a cluster of two over one block, a row: an estimate from instruction counts
-SUM_COLUMNS = 256  # kernels/training/sums.cuh
+# Registers of a thread for everything but its weights, such that kernels compile without a spill for every
+# architecture (tools/compile_gate.py).
+BESIDE_WEIGHTS = 40  # for H a multiple of 16, where every thread has a unit
+BESIDE_WEIGHTS_PARTIAL = 88  # for any other H, where some threads have none
+BESIDE_ON_VOLTA = 16  # so many more before compute capability 7.5
+CLUSTER_SPEED = 1.4  # how much faster than one block a cluster of two is: an estimate from instruction counts
+SUM_COLUMNS = 256  # columns that a warp of kernels/training/sums.cuh adds up
 
 
 @dataclass(frozen=True)
 class Resident:
-    """A window in one launch, by `cluster` blocks a batch row.
+    """The plan of the resident regime: one launch for a window's recurrence and head, one for the weights' gradients.
 
-    The weights' gradients take `splits` shares of N, each of `tiles` blocks: so many shares that every block of a product
-    has a multiprocessor to itself.
+    There are as many splits as let every block of a product have a multiprocessor to itself.
     """
 
-    cluster: int
-    threads: int
-    shared_bytes: int
-    tiles: int
-    splits: int
+    cluster: int  # blocks that compute one batch row, 1 or 2
+    threads: int  # threads of such a block
+    shared_bytes: int  # bytes of its shared memory
+    tiles: int  # blocks that compute the weights' gradients of one split
+    splits: int  # shares of the N characters whose gradients are added up by themselves first
 
     def launches(self, target: Target, dropout: bool) -> "ResidentLaunches":
         return ResidentLaunches(target, self, dropout)
 
 
 def plan_window(target: Target, window: Window) -> Resident | None:
-    """One block a row or a cluster of two, whichever takes less time; None where neither holds the model."""
+    """One block a row or a cluster of two, whichever is estimated to be faster; None if neither holds the weights."""
     model, limits, itemsize = target.model, target.device.limits, target.itemsize
     H, L, V = model.hidden, model.layers, model.vocabulary_size
     if V > ONE_PASS_VOCABULARY or target.precision != "fp32":
@@ -67,18 +68,18 @@ def plan_window(target: Target, window: Window) -> Resident | None:
 
 
 def team_and_slice(hidden: int) -> tuple[int, int]:
-    """Threads that hold a matrix, and the part of a vector that each reads: kernels/resident/matvec.cuh."""
+    """Threads of a team, and how many numbers of the vector each of them multiplies by: kernels/resident/matvec.cuh."""
     return 32 * ceil_div(hidden, 16), 4 * ceil_div(ceil_div(hidden, 2), 4)
 
 
 def beside_weights(hidden: int, limits: Limits) -> int:
-    """Registers of a thread."""
+    """Registers of a thread for everything but its weights."""
     partial = BESIDE_WEIGHTS_PARTIAL if hidden % 16 else BESIDE_WEIGHTS
     return partial + BESIDE_ON_VOLTA * (limits.capability < 75)
 
 
 def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
-    """Of a block of kernels/resident/lstm_resident.cu: struct Shared."""
+    """Bytes of shared memory that a block of kernels/resident/lstm_resident.cu needs: the size of its struct Shared."""
     H, L, V = model.hidden, model.layers, model.vocabulary_size
     team, slice_ = team_and_slice(H)
     slots, channels = (32, 1) if cluster == 2 else (2, max(1, L - 1))
@@ -90,7 +91,11 @@ def shared_bytes(model: ModelConfig, cluster: int, itemsize: int) -> int:
 
 
 def gradient_tiles(model: ModelConfig) -> tuple[int, int]:
-    """Blocks of kernels/resident/weight_gradients.cu for a split: for products of matrices, for characters."""
+    """How many blocks kernels/resident/weight_gradients.cu has for each split.
+
+    Returns:
+        blocks that multiply matrices, blocks that add up the rows of the first layer's table, character by character.
+    """
     H, L, V = model.hidden, model.layers, model.vocabulary_size
 
     def product(rows: int) -> int:
@@ -100,7 +105,7 @@ def gradient_tiles(model: ModelConfig) -> tuple[int, int]:
 
 
 class ResidentLaunches:
-    """`cuchar.engines.cuda.regimes.Launches`: one launch for a window, three for a training step's gradients."""
+    """`cuchar.engines.cuda.regimes.Launches` with one launch for forward and three for a training step's gradients."""
 
     steps_at_once = 16
     flags = 0
@@ -139,7 +144,7 @@ class ResidentLaunches:
 
 @dataclass(frozen=True)
 class OneBlock:
-    """Sampling with a stream a block, many characters a launch."""
+    """The plan for sampling in the resident regime: one block draws one stream, many characters in one launch."""
 
     threads: int
     shared_bytes: int
@@ -149,7 +154,7 @@ class OneBlock:
 
 
 def plan_sampling(target: Target) -> OneBlock | None:
-    """kernels/sampling/lstm_sample.cu where one block holds the model."""
+    """The plan for kernels/sampling/lstm_sample.cu; None where one block cannot hold the model."""
     model, limits = target.model, target.device.limits
     H, L, V = model.hidden, model.layers, model.vocabulary_size
     team, slice_ = team_and_slice(H)
@@ -163,7 +168,7 @@ def plan_sampling(target: Target) -> OneBlock | None:
 
 
 class ResidentDrawing:
-    """`cuchar.engines.cuda.regimes.Drawing`: all characters of a call in one launch."""
+    """`cuchar.engines.cuda.regimes.Drawing` with one launch for all characters of a call."""
 
     def __init__(self, target: Target, plan: OneBlock):
         self._plan = plan

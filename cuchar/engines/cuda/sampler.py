@@ -1,4 +1,4 @@
-"""Drawing on a device: a block of characters is told at once, made without coming back, and read at the end."""
+"""Drawing on a device: the host launches a block of characters at once and reads all of them at the end."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from cuchar.sampling import SampleConfig
 
 
 class DeviceSampler:
-    """`cuchar.engines.base.Sampler` for the CUDA engine, in full precision whatever the engine's is."""
+    """`cuchar.engines.base.Sampler` for the CUDA engine. It computes in fp32, whatever the engine's precision."""
 
     def __init__(self, target: Target, drawing: Drawing, weights: Weights, config: SampleConfig, streams: Streams):
         self._device, self._drawing, self._weights = target.device, drawing, weights

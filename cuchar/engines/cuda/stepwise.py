@@ -1,6 +1,6 @@
-"""The stepwise regime: layer by layer, a product of matrices and a pointwise kernel a time step.
+"""The stepwise regime: layer by layer, every time step is a product of matrices and a pointwise kernel.
 
-It takes any size, and is the plainest to read.
+It fits any size, and it is the plainest to read.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from cuchar.engines.cuda.tape import Backward, Tape, Weights
 from cuchar.engines.cuda.target import Target
 from cuchar.sizes import ceil_div
 
-WARP_VOCABULARY = 512  # characters among which one warp draws
+WARP_VOCABULARY = 512  # the largest vocabulary from which a single warp draws
 
 
 @dataclass(frozen=True)
 class Stepwise:
-    """Nothing has to be planned."""
+    """The plan of the stepwise regime, in which there is nothing to choose."""
 
     def launches(self, target: Target, dropout: bool) -> GemmLaunches:
         gemm = gemm_of(target)
@@ -32,7 +32,7 @@ class Stepwise:
 
 
 class StepwiseRecurrence:
-    """`cuchar.engines.cuda.gradients.Recurrence`."""
+    """`cuchar.engines.cuda.gradients.Recurrence` with a product and a pointwise kernel for every time step."""
 
     flags = 0
 
@@ -82,7 +82,7 @@ class StepwiseRecurrence:
 
 
 class StepwiseDrawing:
-    """`cuchar.engines.cuda.regimes.Drawing`: a window of one time step and a draw for each character."""
+    """`cuchar.engines.cuda.regimes.Drawing`: each character takes a window of one time step and a launch that draws."""
 
     def __init__(self, target: Target, launches: GemmLaunches):
         self._device, self._V, self._launches = target.device, target.model.vocabulary_size, launches
@@ -107,5 +107,9 @@ class StepwiseDrawing:
 
 
 def draw_warps(model: ModelConfig) -> int:
-    """Warps of a block of kernels/sampling/draw.cu: one as long as its trips over the vocabulary cost less than barriers."""
+    """How many warps a block of kernels/sampling/draw.cu has.
+
+    One warp goes over the vocabulary several times, several warps wait for each other at barriers. One is faster up to
+    WARP_VOCABULARY characters.
+    """
     return 1 if model.vocabulary_size <= WARP_VOCABULARY else 8

@@ -1,4 +1,4 @@
-"""What lies on a device: weights in the kernels' layout, a window's tape, gradients in the making."""
+"""What lies on a device: weights in the kernels' layout, a window's tape, and the arrays of the backward pass."""
 
 from typing import Any
 
@@ -13,14 +13,17 @@ from cuchar.sizes import ceil_div
 
 STEP = np.dtype(
     [("origin", "<i8"), ("number", "<u8"), ("step_size", "<f8"), ("root", "<f8"), ("decay", "<f8")]
-)  # kernels/common/step.cuh, struct Step
-SCALING = np.dtype([("scale", "<f4"), ("good_steps", "<i4")])  # struct Scaling
-FIRST = "lstm.weight_ih_l0"  # [V, 4H] on a device, a row a character; the flat buffer begins with it
-NORM_BLOCKS = 1024  # at most, of gradient_norm's blocks that square gradients
+)  # struct Step of kernels/common/step.cuh, one for each training step of a chunk
+SCALING = np.dtype([("scale", "<f4"), ("good_steps", "<i4")])  # struct Scaling of the same file
+FIRST = "lstm.weight_ih_l0"  # the first tensor of the flat buffer; on a device [V, 4H], so that a character has a row
+NORM_BLOCKS = 1024  # blocks of gradient_norm that square gradients, at most
 
 
 class Weights:
-    """A flat buffer [P] on the device, parameters.py's but for FIRST, and its tensors by name."""
+    """A flat buffer [P] on the device of parameters, gradients or moments, and its tensors by name.
+
+    The layout is that of `cuchar.parameters.Parameters`, but FIRST is transposed.
+    """
 
     def __init__(self, target: Target):
         self.model, self._device = target.model, target.device
@@ -33,7 +36,7 @@ class Weights:
 
     @classmethod
     def of(cls, target: Target, host: np.ndarray) -> "Weights":
-        """What the host's flat buffer holds."""
+        """A copy on the device of the host's flat buffer."""
         weights = cls(target)
         weights.put(host)
         return weights
@@ -42,27 +45,30 @@ class Weights:
         return self._views[name]
 
     def put(self, host: np.ndarray) -> None:
-        """From the host's flat buffer."""
+        """Copy the host's flat buffer [P] to the device."""
         V, H = self.model.vocabulary_size, self.model.hidden
         turned = host.astype(self.flat.dtype)
         turned[: 4 * H * V] = host[: 4 * H * V].reshape(4 * H, V).T.reshape(-1)
         self._device.write(self.flat, turned)
 
     def get(self, host: np.ndarray) -> None:
-        """Into the host's flat buffer."""
+        """Copy the device's values into the host's flat buffer [P]."""
         V, H = self.model.vocabulary_size, self.model.hidden
         host[:] = self._device.read(self.flat)
         host[: 4 * H * V] = host[: 4 * H * V].reshape(V, 4 * H).T.reshape(-1).copy()
 
 
 class Tape:
-    """One window's way forward, [T, B], and the ids and orders of up to K windows of that size."""
+    """What the kernels of one window leave on the device, and the ids and numbers of the K windows of a chunk.
+
+    Arrays of one window are written over by the next one.
+    """
 
     def __init__(self, target: Target, window: Window, flags: int = 0, windows: int = 1):
         """
         Args:
-            flags: words for the persistent regime's flags, of both directions.
-            windows: K.
+            flags: 32-bit words for the persistent regime's flags, both directions together.
+            windows: K, the most windows that a chunk has.
         """
         device, model, dtype = target.device, target.model, target.dtype
         L, H, V = model.layers, model.hidden, model.vocabulary_size
@@ -76,27 +82,31 @@ class Tape:
         self.dropped = device.empty((L * window.dropout, T, B, H), dtype)
         self.logits = device.empty((T, B, V), dtype)
         self.losses = device.empty((T, B), dtype)
-        self.flags = device.empty((2, flags // 2), np.uint32)  # forward's and backward's
+        self.flags = device.empty((2, flags // 2), np.uint32)  # the forward launch's, the backward launch's
         self.steps = device.empty((windows, STEP.itemsize), np.uint8)
-        self.progress = device.empty((4,), np.int32)
+        self.progress = device.empty((4,), np.int32)  # struct Progress of kernels/common/step.cuh
         self.scaling = device.empty((SCALING.itemsize,), np.uint8) if target.is_scaled else None
-        self.results = device.empty((2, windows), np.float64)  # mean losses, norms
+        self.results = device.empty((2, windows), np.float64)  # each window's mean loss; its gradients' norm
 
     def order(self, steps: np.ndarray) -> None:
-        """The next chunk's steps (STEP [K]); the first of them is the next one."""
+        """Begin a chunk: the kernels of the next training step read steps[0], those of the one after it steps[1].
+
+        Args:
+            steps: [at most K], of type STEP.
+        """
         host = np.zeros(self.windows, STEP)
         host[: len(steps)] = steps
         self._device.write(self.steps, host.view(np.uint8).reshape(self.windows, STEP.itemsize))
         self._device.write(self.progress, np.zeros(4, np.int32))
 
     def put(self, inputs: np.ndarray, targets: np.ndarray | None = None) -> None:
-        """Ids of the first window, [T, B]."""
+        """Write the ids [T, B] of the chunk's first window."""
         self._device.write(self.inputs[0], inputs.astype(np.int32))
         if targets is not None:
             self._device.write(self.targets[0], targets.astype(np.int32))
 
     def put_scaling(self, scaling: LossScaling) -> None:
-        """Of use in fp16 alone, like `get_scaling`."""
+        """Write the loss scaling, in fp16. In other precisions this does nothing, and `get_scaling` returns None."""
         if self.scaling is not None:
             host = np.array((scaling.scale, scaling.good_steps), SCALING)
             self._device.write(self.scaling, host.reshape(1).view(np.uint8))
@@ -107,20 +117,20 @@ class Tape:
         return LossScaling(*self._device.read(self.scaling).view(SCALING)[0].item())
 
     def put_state(self, state: State) -> None:
-        """As if a window had ended with it."""
+        """Write a state to h[:, T] and c[:, T], where a window leaves its last one, so that the next begins with it."""
         for array, host in ((self.h, state.h), (self.c, state.c)):
             for layer, values in enumerate(host):
                 self._device.write(array[layer, self.T], values)
 
     def output(self, layer: int, dropped: bool) -> Any:
-        """What a layer hands on to the next, or to the head, [N, H]."""
+        """A layer's output [N, H], which the next layer or the head reads; if `dropped`, times the dropout mask."""
         steps = self.dropped[layer] if dropped else self.h[layer, 1:]
         return steps.reshape(self.N, steps.shape[-1])
 
     def expect_no_wait(self) -> None:
         """
         Raises:
-            DeviceError: a block waited too long for another one, and what was computed since is void.
+            DeviceError: a block waited too long for another one. What was computed since then is void.
         """
         if self._device.read(self.progress)[[1, 3]].max() > 1:  # now.stopped, next.stopped
             raise DeviceError(f"{self._device.name}: expected blocks that run at once, found one that waited in vain")
@@ -135,12 +145,12 @@ class Tape:
 
 
 class Backward:
-    """What back-propagation adds to a tape."""
+    """The arrays that back-propagation needs besides the tape."""
 
     def __init__(self, target: Target, window: Window, splits: int):
         """
         Args:
-            splits: so many shares of N have sums of their own, which are added at the end.
+            splits: how many shares of the N characters have partial sums of their own, which are added at the end.
         """
         device, dtype, H = target.device, target.dtype, target.model.hidden
         self.gradients = Weights(target)
@@ -152,5 +162,5 @@ class Backward:
 
 
 def norm_blocks(parameters: int) -> int:
-    """Blocks of gradient_norm that square gradients; one more averages the loss."""
+    """How many blocks of gradient_norm square gradients; one more block averages the loss."""
     return min(ceil_div(parameters, 256), NORM_BLOCKS)

@@ -11,7 +11,7 @@ from cuchar.devices.device import Device, Kernel
 
 @dataclass(frozen=True)
 class Target:
-    """A device, and a model's sizes, number type and precision of products, which kernels know when they are compiled."""
+    """What kernels are compiled for: a device, a model's sizes, its number type, and the precision of products."""
 
     device: Device
     model: ModelConfig
@@ -29,7 +29,7 @@ class Target:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """kernels/common/shape.cuh's macros."""
+        """The macros of kernels/common/shape.cuh: a model's sizes."""
         model = self.model
         return {"HIDDEN": model.hidden, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size}
 
@@ -48,7 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Window:
-    """The sizes [T, B] of the pieces of text that kernels work on, and whether layers' outputs are dropped."""
+    """The sizes [T, B] of the windows that kernels work on, and whether dropout acts on the layers' outputs."""
 
     T: int
     B: int
