@@ -10,14 +10,14 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 @dataclass
 class LossScaling:
-    """What fp16's gradients are multiplied by on their way back, and for how many steps it has been so.
+    """The factor by which fp16's gradients are multiplied in backward, so that small ones are not rounded to 0.
 
-    Halved where they overflow, doubled after 2000 steps in which they do not (kernels/training/adam.cu).
+    It is halved when gradients overflow, and doubled after 2000 steps in which they did not (kernels/training/adam.cu).
     Source: Micikevicius et al. 2018, section 3.2.
     """
 
     scale: float = 65_536.0
-    good_steps: int = 0
+    good_steps: int = 0  # steps since the scale was last changed
 
 
 class Adam:
@@ -42,17 +42,19 @@ class Adam:
         clip: float = 0.0,
         weight_decay: float = 0.0,
     ) -> float:
-        """One step, in place; `gradients` are scaled where clipping acts.
+        """Do one training step's update of the parameters and moments, in place.
 
         Args:
-            parameters, gradients: [n], the flat buffers.
-            step: from 1, for the bias correction.
+            parameters: [P], the flat buffer.
+            gradients: [P]; they are multiplied in place where clipping acts.
+            step: number of the training step, counted from 1, for the bias correction.
+            lr: learning rate.
             clip: largest global norm of the gradients; 0 is off.
-            weight_decay: parameters shrink by lr * weight_decay before the step.
+            weight_decay: parameters shrink by the factor 1 - lr * weight_decay before the update.
         Returns:
-            the gradients' global norm before clipping. Where it is not finite, nothing was changed.
+            the gradients' global norm before clipping. If it is not finite, nothing was changed.
         """
-        with np.errstate(over="ignore"):  # it is infinite then
+        with np.errstate(over="ignore"):  # a norm that overflows is infinite
             norm = math.sqrt(float(np.dot(gradients, gradients)))
         if not math.isfinite(norm):
             return norm

@@ -25,13 +25,14 @@ def train(
     listener: Listener | None = None,
     **options: Any,
 ) -> Model:
-    """Train on text files and return the model (the best one where there is validation).
+    """Train on text files and return the model: with validation the best one, otherwise the last one.
 
     Args:
         texts: a file, a folder, or several of them; `-` is standard input.
         val: a text to validate on after every epoch.
         out: the run folder, `runs/<text>-<time>` by default.
-        preset: notebook | char-rnn | torch-rnn | best, whose options hold where none are given.
+        device: auto | cpu | cuda | cuda:N | emulate.
+        preset: notebook | char-rnn | torch-rnn | best; its options replace the defaults of those that are not given.
         glob: a pattern that the names of files in folders must match, such as "*.txt".
         skip_unreadable: leave out files that are not text or may not be read, instead of raising.
         listener: told of every step (`cuchar.training.Listener`); silent by default.
@@ -60,6 +61,7 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
     """The model of a checkpoint file or a run folder.
 
     Raises:
-        CheckpointError: none there, or a damaged one.
+        CheckpointError: there is no checkpoint, or it is damaged.
+        DeviceError: this machine does not have the device.
     """
     return Model(path, device)

@@ -1,12 +1,12 @@
-"""Ids become windows of inputs and targets, [T, B].
+"""Cuts a text's ids into windows of inputs and targets, [T, B].
 
-The text from `offset` is cut into B contiguous rows of R = (characters - offset) // B.
-Windows start at 0, stride, 2*stride, ... while start < R - T; a window's inputs are
-row[start : start+T], its targets row[start+1 : start+T+1].
+The text from `offset` on is cut into B contiguous rows of R = (characters - offset) // B
+characters. Windows start at 0, stride, 2*stride, ... while start < R - T. In each row a
+window's inputs are row[start : start+T], its targets row[start+1 : start+T+1].
 
-The notebook's discipline draws a new offset in [0, T) for every epoch and starts every
-window from a zero state. With carried state the offset is 0 and the windows of a row
-follow each other, so that the state of one is the beginning of the next.
+As in the notebook, each epoch has a new random offset in [0, T), and each window begins with
+a zero state. With carried state the offset is 0, the windows of a row follow each other, and
+each begins with the state after the one before.
 """
 
 import numpy as np
@@ -19,8 +19,9 @@ class Windows:
     """The windows of one epoch.
 
     Args:
-        ids: [characters], any unsigned type.
-        batch, window: B and T, the rows and the characters of each in a window.
+        ids: [characters], of any unsigned type.
+        batch: B, the rows of a window.
+        window: T, the characters of a row in a window.
         stride: characters from one window's start to the next one's.
         offset: characters skipped at the beginning of the text.
     """
@@ -43,10 +44,10 @@ class Windows:
 
 
 def check_length(characters: int, config: TrainConfig) -> None:
-    """Every epoch must have a window, whatever its offset.
+    """Check that every epoch has a window, whatever its offset.
 
     Raises:
-        TextError: the text is too short; says what would be enough and what would fit.
+        TextError: the text is too short; the message says how long it must be, and which sizes would fit it.
     """
 
     def needed(batch: int, window: int) -> int:
@@ -70,14 +71,14 @@ def check_length(characters: int, config: TrainConfig) -> None:
 
 
 def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Training ids [n] and validation ids [streams, m], cut as `--val-split` says.
+    """Split a text into training ids [n] and validation ids [streams, m].
 
-    tail: the last `val_fraction` of the text, as one stream.
-    streams: the last `val_fraction` of each of the B rows into which the text is cut, as
-    char-rnn does; what remains of the rows is joined again for training.
+    With `val_split` "tail", the last `val_fraction` of the text is validated on, as one stream. With "streams", the
+    text is cut into B rows, and the last `val_fraction` of each is validated on, as char-rnn does; what remains of the
+    rows is joined again for training.
 
     Raises:
-        TextError: a part too short to be scored.
+        TextError: the validation text is too short to be scored.
     """
     if config.val_split == "tail":
         cut = len(ids) - round(len(ids) * config.val_fraction)

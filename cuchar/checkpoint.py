@@ -1,9 +1,9 @@
-"""Checkpoints: one safetensors file that holds everything, and is whole or not there.
+"""Checkpoints: each is one safetensors file that holds all of a run's state, and is whole or not there.
 
-Tensors: parameters under their own names, `adam.m.NAME`, `adam.v.NAME`, `state.h` and
-`state.c` [L, B, H]. Everything else is one JSON value in the metadata (several would
-come out in varying order), with a SHA-256 over tensors and metadata, so that a damaged
-file is never taken for a good one.
+Its tensors are the parameters under their own names, Adam's moments as `adam.m.NAME` and
+`adam.v.NAME`, and the carried state as `state.h` and `state.c` [L, B, H]. Everything else is
+one JSON value in the metadata (several values would be written in varying order), with a
+SHA-256 over tensors and metadata, so that a damaged file is never taken for a good one.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ from cuchar.kinds import PATH, Mismatch, describe
 from cuchar.parameters import Parameters, parameter_shapes
 from cuchar.schema import FORMAT, check_metadata, parse_json
 
-KEY = "cuchar"
-PREFIXES = ("", "adam.m.", "adam.v.")  # of the parameters' names
+KEY = "cuchar"  # of the JSON value in the metadata
+PREFIXES = ("", "adam.m.", "adam.v.")  # before a parameter's name: the tensors of it, of m and of v
 DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 
 
 @dataclass
 class Checkpoint:
-    """A model and, to go on with it, the moments, the carried state and the run's position.
+    """A model, and what training needs to go on with it: Adam's moments, the carried state and the run's position.
 
-    run: JSON values that only training reads: configuration, texts, step, generators, sums (schema.RUN).
+    run: JSON values for training alone: options, texts, position, generators, the logs' lengths (schema.RUN).
     """
 
     parameters: Parameters
@@ -49,12 +49,12 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, folder: int | None = None) -> None:
-    """Write to a temporary file beside `path`, fsync, rename: `path` is the old file or the new one.
+    """Write a checkpoint to `path`, at which there is always either the old file or the whole new one.
 
     Args:
         folder: a descriptor of the folder that `path` is in; see `write_file`.
     Raises:
-        OutputError: the file could not be written; what was at `path` is still there.
+        OutputError: the file could not be written; the old file is still there.
     """
     tensors = _tensors(checkpoint)
     body = {
@@ -68,19 +68,22 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, folder: int | None = No
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read and verify a checkpoint: a file, or a run folder's best one (its last where there is no best).
+    """Read and verify a checkpoint.
 
-    Whoever wrote it need not be trusted. What it says is checked before anything is made of it, from the small to
-    the large: the file's kind, the metadata (schema.py), the tensors' names, types and shapes, and only then, read
-    into arrays whose size the file has paid for, the tensors themselves.
+    The file need not come from someone who is trusted. It is checked before anything is made of it, from the small to
+    the large: the kind of file, the metadata (schema.py), then the tensors' names, types and shapes. Only then are the
+    tensors read, into arrays that are no larger than the file.
 
+    Args:
+        path: a checkpoint file, or a run folder, of which the best checkpoint is read, or the last if there is no best.
     Raises:
-        CheckpointError: missing, damaged, not cuchar's, too large for this machine, or with a value that cannot be.
+        CheckpointError: the file is missing, damaged, not cuchar's, too large for this machine, or says something
+            impossible.
     """
     file = checkpoint_file(path)
     _expect_regular(file)
     try:
-        file.open("rb").close()  # safe_open says of one that may not be read that it is not there
+        file.open("rb").close()  # if it may not be read, this says so; safe_open would say that it is not there
         with safe_open(file, "np") as opened:
             metadata = opened.metadata() or {}
             if KEY not in metadata:
@@ -96,23 +99,23 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 tensor[...] = opened.get_tensor(name)
         if body.pop("sha256") != _digest(tensors, body):
             raise CheckpointError(f"{file}: expected the contents that were saved, found damaged ones")
-        checkpoint.run["train"] = STORED.check(checkpoint.run["train"], "")  # an older file's by their present names
+        checkpoint.run["train"] = STORED.check(checkpoint.run["train"], "")  # renames options that had former names
         _expect_values(tensors)
     except Mismatch as mismatch:
         raise CheckpointError(f"{file}: {mismatch}") from None
     except OSError as error:
         raise CheckpointError(f"{file}: expected a readable file, found: {error.strerror or error}") from None
-    except SafetensorError as error:  # whose words repeat what is in the file
+    except SafetensorError as error:  # its message can contain anything that is in the file
         found = describe(str(error))
         raise CheckpointError(f"{file}: expected a whole safetensors file, found damage: {found}") from None
     return checkpoint
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file that `path` names: itself, or in a run folder best.safetensors, else last.safetensors.
+    """`path` itself, or for a run folder its best.safetensors, or else its last.safetensors.
 
     Raises:
-        CheckpointError: no path, or nothing there.
+        CheckpointError: `path` is not a path, or there is no checkpoint.
     """
     try:
         path = Path(PATH.check(path, "checkpoint"))
@@ -136,7 +139,11 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _expect_regular(file: Path) -> None:
-    """A file of this machine's memory's size at most; a pipe would be waited for, a device read without end."""
+    """Check that a file can be read: a pipe would be waited for, and a device or a huge file would fill the memory.
+
+    Raises:
+        CheckpointError: it is not a regular file, or is larger than this machine's memory.
+    """
     found = _stat(file)
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{file}: expected a file, found a folder, a pipe or a device")
@@ -149,7 +156,7 @@ def _expect_regular(file: Path) -> None:
 
 
 def _shapes(model: ModelConfig, batch: int) -> dict[str, tuple[int, ...]]:
-    """All of a checkpoint's tensors."""
+    """The names and shapes of all of a checkpoint's tensors."""
     parameters = parameter_shapes(model)
     shapes = {prefix + name: shape for prefix in PREFIXES for name, shape in parameters.items()}
     state = (model.layers, batch, model.hidden)
@@ -157,7 +164,11 @@ def _shapes(model: ModelConfig, batch: int) -> dict[str, tuple[int, ...]]:
 
 
 def _expect_header(opened: Any, shapes: dict[str, tuple[int, ...]]) -> np.dtype:
-    """These tensors and no others, which would be read and hashed for nothing; all of one type, which is returned."""
+    """The type of a file's tensors, which must have exactly these names and shapes and all be of one type.
+
+    Raises:
+        Mismatch: a tensor is missing, unknown, or of another shape or type.
+    """
     names, dtypes = set(opened.keys()), set()
     for name, shape in shapes.items():
         if name not in names:
@@ -194,7 +205,7 @@ def _expect_values(tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """Views of all its arrays, by their names in the file."""
+    """Views of all of a checkpoint's arrays, by their names in the file."""
     parameters, adam = checkpoint.parameters, checkpoint.adam
     tensors = {}
     for prefix, flat in zip(PREFIXES, (parameters.flat, adam.m, adam.v), strict=True):

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Heavy imports wait inside the commands."""
+"""The command line: it parses options, calls what does the work, and prints. Commands import what is slow to import."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def cuchar(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """What there is to do without a command."""
+    """Print the version, or without a command the help."""
     if version:
         print(f"cuchar {__version__}")
         raise typer.Exit
@@ -283,7 +283,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 
 def _alone(given: dict[str, Any]) -> dict[str, Any]:
-    """Options whose range can be checked without knowing the run's others."""
+    """Those of `given` that can be checked without knowing the run's other options."""
     pairs = {"stride", "decay", "val_split"}
     return {name: value for name, value in given.items() if name not in pairs}
 
@@ -291,7 +291,11 @@ def _alone(given: dict[str, Any]) -> dict[str, Any]:
 def _expect_output(
     option: str, output: Path, checkpoint: Path, texts: Iterable[Path] = (), binary: bool = False
 ) -> None:
-    """Complain where `output` would be written over a text, the checkpoint, or a file of its run or of any other."""
+    """Check that `output` is a place for a result.
+
+    Raises:
+        OutputError: it would replace a text, the checkpoint, or a file of the checkpoint's run or of another run.
+    """
     from cuchar.checkpoint import checkpoint_file
     from cuchar.files import expect_output
     from cuchar.run_folder import FILES
@@ -334,7 +338,10 @@ def main() -> None:
 
 
 def _run() -> int | None:
-    """The command's exit status. Not by app(), in which typer makes its own of every KeyboardInterrupt and EPIPE."""
+    """Run the command, and return its exit status.
+
+    This does not call app(), since typer would handle every KeyboardInterrupt and EPIPE in its own way there.
+    """
     command = typer.main.get_command(app)
     try:
         with command.make_context("cuchar", sys.argv[1:]) as context:
@@ -344,7 +351,7 @@ def _run() -> int | None:
 
 
 def _found(message: str) -> str:
-    """What was given for the option that typer's message names, which it leaves out."""
+    """The value given for the option that typer's message names, as an ending of that message, which lacks it."""
     named = re.search(r"'(--[\w-]+)'", message)
     if named and named[1] in sys.argv[:-1]:
         return f", found {sys.argv[sys.argv.index(named[1]) + 1]}"

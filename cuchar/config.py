@@ -1,4 +1,4 @@
-"""What a model is and how it is trained: frozen, validated, stored in every checkpoint."""
+"""A model's sizes and the options of training, as frozen and validated values that every checkpoint stores."""
 
 import difflib
 import math
@@ -45,7 +45,7 @@ TRAIN: dict[str, Kind] = {
     "bytes": FLAG,
     "precision": Choice(PRECISIONS),
 }
-FORMER_NAMES = {"steps": "window"}  # of options: older commands, programs and files have them
+FORMER_NAMES = {"steps": "window"}  # names of options that older commands, programs and files have
 STORED = Record(
     {name: kind for name, kind in TRAIN.items() if name != "precision"},
     optional={"precision": TRAIN["precision"]},  # older files have none
@@ -58,7 +58,7 @@ class ModelConfig:
     """The architecture: V characters, H hidden units, L layers.
 
     Raises:
-        OptionError: a size that no engine has.
+        OptionError: a size is out of range.
     """
 
     vocabulary_size: int
@@ -73,13 +73,13 @@ class ModelConfig:
 class TrainConfig:
     """How to train; the defaults are the 2017 notebook's.
 
-    `window` is the number of characters in a window, the sequence length of truncated
-    back-propagation through time. `stride=None` is `window`; `max_steps=None` sets no limit besides `epochs`;
-    `decay=None` takes the schedule's own (step 0.5 an epoch, cosine down to 0.1).
-    Both `epochs` and `max_steps` are totals, and the first one reached ends the run.
+    `window` is T, the number of characters in a window, which is the sequence length of truncated back-propagation
+    through time. `stride=None` means `window`. `decay=None` means the schedule's own decay: the factor 0.5 after every
+    epoch for "step", down to the factor 0.1 for "cosine". `epochs` and `max_steps` are totals, and the run ends when it
+    has reached either; `max_steps=None` sets no limit.
 
     Raises:
-        OptionError: a value outside its range, or options that contradict each other.
+        OptionError: a value is out of range, or options contradict each other.
     """
 
     hidden: int = 64
@@ -129,10 +129,10 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: Any) -> "TrainConfig":
-        """What `to_json` gave, or that of an older version.
+        """The configuration from what `to_json` of this or of an older version returned.
 
         Raises:
-            OptionError: an option that is missing, unknown or wrong, in a file that was edited by hand.
+            OptionError: an option is missing, unknown or wrong, as in a file that was edited by hand.
         """
         try:
             return cls(**STORED.check(values, "train"))
@@ -146,10 +146,10 @@ def option(name: str) -> str:
 
 
 def check_option(name: str, kind: Kind, value: Any) -> Any:
-    """`value`, as the kind gives it.
+    """Check the value of an option, and return what `Kind.check` makes of it.
 
     Raises:
-        OptionError: it is not of the kind.
+        OptionError: the value is not of the kind.
     """
     try:
         return kind.check(value, option(name))
@@ -158,16 +158,22 @@ def check_option(name: str, kind: Kind, value: Any) -> Any:
 
 
 def check_options(config: Any, kinds: Mapping[str, Kind]) -> None:
-    """Every field of a frozen dataclass by its kind."""
+    """Check every field of a frozen dataclass by its kind, and set the field to what `Kind.check` makes of it.
+
+    Raises:
+        OptionError: a value is not of its kind.
+    """
     for name, kind in kinds.items():
         object.__setattr__(config, name, check_option(name, kind, getattr(config, name)))
 
 
 def with_present_names(given: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    """Options by their present names; `note` is told, in a line each, of those that were given by a former one.
+    """The given options by their present names.
 
+    Args:
+        note: is called with a line of text for each option that was given by a former name.
     Raises:
-        OptionError: a wrong value, or one by the present name and another by the former one.
+        OptionError: a value is wrong, or the present and the former name were given different values.
     """
     options = dict(given)
     for former, present in FORMER_NAMES.items():
@@ -185,9 +191,10 @@ def with_present_names(given: Mapping[str, Any], note: Callable[[str], None]) ->
 
 
 def expect_options(given: Iterable[str], known: Iterable[str]) -> None:
-    """
+    """Check that all given names are known names of options.
+
     Raises:
-        OptionError: a name that is none of the known ones; says which of them is like it.
+        OptionError: one is not; the message says which known name is most like it.
     """
     known = list(known)
     for name in given:
@@ -197,10 +204,11 @@ def expect_options(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def learning_rate(config: TrainConfig, step: int, epoch: int, total_steps: int) -> float:
-    """The learning rate of training step `step` (from 1) in `epoch` (from 0).
+    """The learning rate of training step `step`, counted from 1, in epoch `epoch`, counted from 0.
 
-    constant: lr. step: lr * decay^epoch. cosine: from lr at step 0 down to lr * decay
-    at `total_steps`, along half a cosine. Times step / warmup for the first steps.
+    With the schedule "constant" it is lr, with "step" lr * decay^epoch. With "cosine" it falls along half a cosine,
+    from lr at step 0 to lr * decay at step `total_steps`. In the first `warmup` steps it is multiplied by
+    step / warmup.
     Source: Loshchilov and Hutter 2017 (SGDR), without restarts.
     """
     decay = DEFAULT_DECAY[config.schedule] if config.decay is None else config.decay

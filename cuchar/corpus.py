@@ -1,9 +1,9 @@
-"""Text files become character ids.
+"""Reads text files, and turns their characters into ids.
 
 A text is read whole, as UTF-8 or as plain bytes, and never altered: line ends stay
 what they are. Its distinct characters, sorted, are the vocabulary. Several files are
-joined, and the text remembers where each of them ends, so that any place in it can be
-named as an editor names it.
+joined, and the text remembers where each of them ends, so that a message can name any
+place in it by file, line and column.
 """
 
 import errno
@@ -31,7 +31,7 @@ LINE_END = ord("\n")
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Every distinct character, sorted; a character's place is its id.
+    """Every distinct character of a text, sorted; a character's id is its index.
 
     codes: [V] uint32, ascending: code points, or byte values where `is_bytes`.
     """
@@ -56,7 +56,7 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> np.ndarray:
-        """Id of every code up to the largest known one; -1 where there is none."""
+        """The id of every code up to the vocabulary's largest; -1 for a code that is not in it."""
         table = np.full(int(self.codes[-1]) + 1, -1, np.int32)
         table[self.codes] = np.arange(len(self), dtype=np.int32)
         return table
@@ -66,7 +66,7 @@ class Vocabulary:
         return self._find(codes) >= 0
 
     def _find(self, codes: np.ndarray) -> np.ndarray:
-        """Ids of `codes`, [n] int32; -1 for what the vocabulary does not have."""
+        """Ids of `codes`, [n] int32; -1 for a code that is not in the vocabulary."""
         if len(codes) and codes.max() < len(self._ids):
             return self._ids.take(codes)
         known = codes < len(self._ids)
@@ -83,11 +83,12 @@ class Vocabulary:
 
         Args:
             codes: [n] code points or byte values (`codes_of` makes them from text).
-            unknown: "error", or "skip" to leave out what the vocabulary does not have.
-            place: names the place of `codes[i]` for an error (`Text.place` where files were read).
-            hint: ends the error with what to do about it.
+            unknown: "error", or "skip" to leave out characters that are not in the vocabulary.
+            place: returns the words by which an error names the place of `codes[i]`; `Text.place` if files were read.
+            hint: the end of the error's message, which says what to do about it.
         Raises:
-            TextError: a character outside the vocabulary, named with its place.
+            OptionError: `unknown` is another word.
+            TextError: a character is not in the vocabulary; the message names it and its place.
         """
         if unknown not in UNKNOWN:
             raise OptionError(f"--unknown: expected {' | '.join(UNKNOWN)}, found {unknown}")
@@ -106,21 +107,25 @@ class Vocabulary:
         return f"byte 0x{code:02x}" if self.is_bytes else f"character {chr(code)!r} (U+{code:04X})"
 
     def codes_of(self, text: str | bytes) -> np.ndarray:
-        """Code points of `text`, or its bytes (UTF-8 for a str) where the model is one of bytes."""
+        """Code points of `text`; in a vocabulary of bytes, its bytes (those of its UTF-8 for a str).
+
+        Raises:
+            TextError: `text` is bytes that are not UTF-8, and this is not a vocabulary of bytes.
+        """
         if self.is_bytes:
             data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
             return np.frombuffer(data, np.uint8)
         return code_points(text) if isinstance(text, bytes) else _points_of(text)
 
     def decode(self, ids: np.ndarray) -> bytes:
-        """The bytes of `ids` as a file would hold them: UTF-8, or the bytes themselves."""
+        """The text of `ids` as it would be in a file: UTF-8, or in a vocabulary of bytes the bytes themselves."""
         codes = self.codes[ids]
         if self.is_bytes:
             return codes.astype(np.uint8).tobytes()
         return codes.astype("<u4").tobytes().decode("utf-32-le").encode()
 
     def characters(self) -> list[str]:
-        """One string per id; a byte is the character of the same number (Latin-1)."""
+        """A string for each id; for a byte it is the character of the same number (Latin-1)."""
         return [chr(code) for code in self.codes]
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +140,7 @@ class Vocabulary:
         """The vocabulary of a text.
 
         Raises:
-            TextError: fewer than 2 distinct characters, or more than 65,536.
+            TextError: there are fewer than 2 distinct characters, or more than 65,536.
         """
         found = np.flatnonzero(np.bincount(codes)).astype(np.uint32)
         if len(found) < 2:
@@ -150,11 +155,12 @@ class Vocabulary:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """What was read of some files, joined in their order.
+    """What was read from some files, joined in their order.
 
-    codes: [n] code points, or byte values where `is_bytes`.
-    files, ends: the files, and the place in `codes` where each one ends.
-    sha256: of the bytes of all files, in order.
+    codes: [n] code points, or byte values if `is_bytes`.
+    files: the files that were read.
+    ends: for each file the index in `codes` where it ends.
+    sha256: the hash of the bytes of all files, in order.
     left_out: a line for each file that could not be read, saying why.
     """
 
@@ -166,11 +172,11 @@ class Text:
     left_out: tuple[str, ...]
 
     def parts(self) -> Iterator[tuple[Path, int, int]]:
-        """Every file, with the place in `codes` where it begins and the one where it ends."""
+        """Every file, with the indices in `codes` where it begins and where it ends."""
         return zip(self.files, (0, *self.ends), self.ends, strict=False)
 
     def place(self, at: int) -> str:
-        """Where `codes[at]` stands: FILE:LINE:COLUMN, which begin at 1, or for a byte FILE: offset N."""
+        """Where `codes[at]` stands: "FILE:LINE:COLUMN", counted from 1, or for a byte "FILE: offset N"."""
         number = bisect_right(self.ends, at)
         start = self.ends[number - 1] if number else 0
         if self.is_bytes:
@@ -180,7 +186,7 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text as ids. `sha256`, `files` and `left_out` are its `Text`'s."""
+    """A text as ids. `sha256`, `files` and `left_out` are those of the `Text` that was read."""
 
     ids: np.ndarray
     vocabulary: Vocabulary
@@ -192,10 +198,10 @@ class Corpus:
 def load_corpus(
     paths: Sequence[str | Path], as_bytes: bool = False, glob: str | None = None, skip_unreadable: bool = False
 ) -> Corpus:
-    """Read, and build the vocabulary from what was read; arguments as `read_text`.
+    """Read a text, and make its vocabulary and ids. The arguments are those of `read_text`.
 
     Raises:
-        TextError: as `read_text`; an empty text, an impossible vocabulary.
+        TextError: the text cannot be read (see `read_text`), is empty, or has too few or too many distinct characters.
     """
     text = read_text(paths, as_bytes, glob, skip_unreadable)
     if not len(text.codes):
@@ -207,14 +213,14 @@ def load_corpus(
 def read_text(
     paths: Sequence[str | Path], as_bytes: bool = False, glob: str | None = None, skip_unreadable: bool = False
 ) -> Text:
-    """The text of files and folders, joined.
+    """Read files and folders, and join them to one text.
 
     Args:
-        as_bytes: do not decode; any file will do.
+        as_bytes: do not decode the files; then any file can be read.
         glob: a pattern that the names of files in folders must match; None takes all.
         skip_unreadable: leave out files that are not UTF-8 or that may not be read, instead of raising.
     Raises:
-        TextError: no file, an unreadable one, invalid UTF-8, a run's folder.
+        TextError: there is no file, a file cannot be read or is not UTF-8, or a folder is that of a run.
     """
     digest, files, parts, left_out = hashlib.sha256(), [], [], []
     candidates = text_files(paths, glob)
@@ -239,7 +245,7 @@ def read_text(
 
 
 def left_out_notes(text: Text | Corpus) -> list[str]:
-    """Lines that tell a person which files were left out, and how many."""
+    """Lines of text that say which files were left out, and how many; no line if none was."""
     if not text.left_out:
         return []
     count = len(text.left_out)
@@ -247,15 +253,15 @@ def left_out_notes(text: Text | Corpus) -> list[str]:
 
 
 def absolute(text: str | Path) -> str:
-    """What a run keeps of where its text was: a path that holds from any folder, or `-`."""
+    """The absolute path of a text, which a run stores to find the text again, or `-` for standard input."""
     return str(text) if Path(text) == STREAM else str(Path(text).resolve())
 
 
 def expect_kept(texts: Sequence[str], what: str) -> Sequence[str]:
-    """The same `absolute` texts, to be read again.
+    """Check that texts which a run has stored (`absolute`) can be read again, and return them.
 
     Raises:
-        TextError: it was standard input.
+        TextError: one of them was standard input.
     """
     if str(STREAM) in texts:
         raise TextError(
@@ -268,7 +274,7 @@ def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Pat
     """`paths` with every folder replaced by the files in it.
 
     Raises:
-        TextError: nothing at a path; a folder that is a run's, or that has no file to read.
+        TextError: there is nothing at a path, or a folder is that of a run or has no file to read.
     """
     files: list[Path] = []
     for given in paths:
@@ -289,8 +295,8 @@ def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Pat
 def _files_in(folder: Path, glob: str | None) -> list[Path]:
     """The regular files in a folder, sorted, at any depth, whose names match `glob`.
 
-    Hidden files and folders, links to folders (which may form loops) and the folders of runs are left out. What cannot
-    be looked at, a folder too, is among the files: reading it says why.
+    Hidden files and folders, links to folders (which may form loops) and the folders of runs are left out. Files and
+    folders that may not be looked at are included: to read them gives the error that says why.
     """
     found: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
@@ -315,7 +321,7 @@ def _is_run(names: Sequence[str]) -> bool:
 
 
 def _may_be_text(file: Path) -> bool:
-    """Not a pipe, a socket or a device, which would be waited for."""
+    """Whether this is a regular file, not a pipe, socket or device, which a reader would wait for."""
     try:
         return stat.S_ISREG(file.stat().st_mode)
     except OSError:
@@ -323,7 +329,11 @@ def _may_be_text(file: Path) -> bool:
 
 
 def read_raw(file: Path) -> bytes:
-    """What is in `file`; `-` is standard input."""
+    """The bytes of `file`; `-` is standard input.
+
+    Raises:
+        TextError: it cannot be read.
+    """
     try:
         return read_stdin() if file == STREAM else file.read_bytes()
     except (OSError, ValueError) as error:
@@ -331,7 +341,7 @@ def read_raw(file: Path) -> bytes:
 
 
 def _unreadable(path: str | Path, error: OSError | ValueError) -> TextError:
-    """What the system's complaint means, for someone who may have given a text where its path was expected."""
+    """The TextError for a path that cannot be read; it considers that someone gave a text in place of its path."""
     name = str(path)
     missing = isinstance(error, FileNotFoundError)
     if not isinstance(error, OSError) or error.errno == errno.ENAMETOOLONG or (missing and "\n" in name):
@@ -342,7 +352,11 @@ def _unreadable(path: str | Path, error: OSError | ValueError) -> TextError:
 
 
 def code_points(data: bytes, name: str = "text") -> np.ndarray:
-    """Code points of UTF-8 `data`; an error names the line, column and byte where it stops being UTF-8."""
+    """Code points of UTF-8 `data`, which errors call `name`.
+
+    Raises:
+        TextError: it is not UTF-8; the message names the line, column and byte of the first error.
+    """
     if data.isascii():
         return np.frombuffer(data, np.uint8)
     try:
@@ -357,7 +371,7 @@ def code_points(data: bytes, name: str = "text") -> np.ndarray:
 
 
 def _line_and_column(before: np.ndarray) -> str:
-    """LINE:COLUMN, which begin at 1, of the character that follows the code points `before` in a file."""
+    """LINE:COLUMN, counted from 1, of the character that comes after the code points `before` in a file."""
     line_ends = np.flatnonzero(before == LINE_END)
     last = int(line_ends[-1]) if len(line_ends) else -1
     return f"{len(line_ends) + 1}:{len(before) - last}"

@@ -1,4 +1,4 @@
-"""Everything cuchar raises on purpose.
+"""The errors that cuchar raises on purpose.
 
 Every message is one line that says what was expected and what was found. The
 command line prints it and exits with the class's `exit_status`: 2 for options
@@ -13,7 +13,7 @@ class CucharError(Exception):
 
 
 class OptionError(CucharError):
-    """An option, or a pair of them, that no text and no machine can make right."""
+    """An option, or a pair of options, that is wrong with any text and on any machine."""
 
     exit_status = 2
 
@@ -35,11 +35,11 @@ class RunError(CucharError):
 
 
 class DeviceError(CucharError):
-    """An engine that this machine or this version does not have."""
+    """A device or an engine that this machine or this version does not have, or that fails."""
 
 
 class ShapeError(CucharError):
-    """An array whose shape or type does not fit its neighbours'."""
+    """An array or a kernel's argument whose shape or type does not fit the others."""
 
 
 class DivergedError(CucharError):

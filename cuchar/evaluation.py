@@ -12,18 +12,20 @@ from cuchar.engines.base import Engine
 from cuchar.errors import TextError
 from cuchar.kinds import integer
 
-BLOCK_STEPS = 256
-BLOCK_WINDOWS = 64
+BLOCK_STEPS = 256  # characters of a stream that one call of the engine scores
+BLOCK_WINDOWS = 64  # windows that one call of the engine scores
 LONG_TEXT = 100_000  # characters from which on `cuchar eval` scores in chunks
-CHUNKS, CHUNK, WARM_UP = 64, 4096, 256  # side by side; characters of one at most, and before it
-CHUNK_STEPS = 64  # a call: all chunks' activations stay in a processor's cache
+CHUNKS = 64  # chunks side by side
+CHUNK = 4096  # characters of a chunk, at most
+WARM_UP = 256  # characters before a chunk that warm up its state
+CHUNK_STEPS = 64  # characters of each chunk in one call: the activations of all chunks stay in a processor's cache
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss of `chars` predicted characters; bits are nats / ln 2, perplexity is e^nats.
+    """Mean loss of `chars` predicted characters, in nats and in bits (nats / ln 2), and the perplexity e^nats.
 
-    All three are NaN where nothing was predicted. `skipped` characters, which the model does not know, were left out.
+    All three are NaN if nothing was predicted. `skipped` characters that the model does not know were left out.
     """
 
     nats_per_char: float
@@ -34,7 +36,7 @@ class Score:
 
     @classmethod
     def of(cls, losses: np.ndarray, skipped: int = 0) -> "Score":
-        """Args: losses: nats, any shape."""
+        """The score of characters with these losses, in nats, in an array of any shape."""
         nats = float(losses.mean(dtype=np.float64)) if losses.size else math.nan
         with np.errstate(over="ignore"):  # the perplexity of a model that diverged is infinite
             perplexity = float(np.exp(nats))
@@ -42,12 +44,12 @@ class Score:
 
 
 def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Losses of streams from a zero state, carried from the first character to the last.
+    """Score B streams of text, each from a zero state, which is carried from its first character to its last.
 
     Args:
         rows: ids [B, n], n >= 2.
     Yields:
-        blocks [B, at most 256] of nats; joined, [B, n - 1].
+        losses in nats, in blocks [B, at most 256], which joined are [B, n - 1].
     """
     state, last = engine.zero_state(len(rows)), rows.shape[1] - 1
     for start in range(0, last, BLOCK_STEPS):
@@ -57,13 +59,15 @@ def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np
 
 
 def chunk_losses(engine: Engine, weights: Any, ids: np.ndarray) -> Iterator[np.ndarray]:
-    """Nearly the losses of one stream, in a fraction of the time: chunks of it are scored side by side.
+    """Score one stream of text approximately, in a fraction of the time: chunks of it are scored side by side.
 
-    A chunk's state is what the WARM_UP characters before it make of a zero state, instead of what all of them would.
-    The first chunk is exact, and chunks have WARM_UP characters at least.
+    A chunk begins with the state that the WARM_UP characters before it make of a zero state, not with the state after
+    all characters before it. The losses of the first chunk are exact. A chunk has at least WARM_UP characters.
 
+    Args:
+        ids: [n], n >= 2.
     Yields:
-        blocks of nats in the text's order; joined, [n - 1].
+        losses in nats, in blocks in the text's order, which joined are [n - 1].
     """
     scores = len(ids) - 1
     for first in range(0, scores, CHUNKS * CHUNK):
@@ -77,7 +81,8 @@ def chunk_losses(engine: Engine, weights: Any, ids: np.ndarray) -> Iterator[np.n
                 _, state = engine.forward(weights, before[start : start + CHUNK_STEPS], state)
         if first == 0:
             state.h[:, 0] = state.c[:, 0] = 0
-        places = np.minimum(starts[:, None] + np.arange(size + 1), scores)  # the last chunk is filled up with its last
+        # The last chunk may be short: it is filled up with its last character, and the losses of that are left out.
+        places = np.minimum(starts[:, None] + np.arange(size + 1), scores)
         blocks = []
         for start in range(0, size, CHUNK_STEPS):
             rows = ids[places[:, start : start + CHUNK_STEPS + 1]]
@@ -87,10 +92,13 @@ def chunk_losses(engine: Engine, weights: Any, ids: np.ndarray) -> Iterator[np.n
 
 
 def window_losses(engine: Engine, weights: Any, ids: np.ndarray, window: int) -> Iterator[np.ndarray]:
-    """Losses of windows that each start from a zero state, as the notebook trains; the last may be short.
+    """Score a text in windows that each begin with a zero state, as the notebook trains; the last one may be short.
 
+    Args:
+        ids: [n], n >= 2.
+        window: characters of a window.
     Yields:
-        blocks of nats in the text's order; joined, [n - 1].
+        losses in nats, in blocks in the text's order, which joined are [n - 1].
     """
     window = check_option("window", integer(1), window)
     scores = len(ids) - 1
@@ -107,6 +115,10 @@ def window_losses(engine: Engine, weights: Any, ids: np.ndarray, window: int) ->
 
 
 def expect_scorable(ids: np.ndarray) -> None:
-    """N characters give N - 1 scores, so there must be two."""
+    """Check that there is something to score: N characters give N - 1 losses.
+
+    Raises:
+        TextError: there are fewer than two ids.
+    """
     if len(ids) < 2:
         raise TextError(f"expected at least 2 known characters to score, found {len(ids)}")

@@ -1,4 +1,4 @@
-"""Weights under PyTorch's names, for `nn.LSTM` and `nn.Linear` to load."""
+"""Writes a model's weights under PyTorch's names, so that `nn.LSTM` and `nn.Linear` can load them."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ from cuchar.files import write_output
 def export_pytorch(checkpoint: Checkpoint, path: Path) -> None:
     """Write `lstm.weight_ih_l0`, ..., `head.bias`, and the vocabulary as metadata.
 
-    PyTorch has two biases a layer: cuchar's one becomes `bias_ih`, `bias_hh` is zero.
-    Metadata `vocabulary` is a JSON list of the characters in id order (a byte model's are
-    the characters of the same number).
+    PyTorch has two biases a layer: cuchar's single one becomes `bias_ih`, and `bias_hh` is zero.
+    The metadata `vocabulary` is a JSON list of the characters in the order of their ids; a byte
+    is the character of the same number.
 
     Raises:
         OutputError: the file could not be written.

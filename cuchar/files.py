@@ -1,7 +1,8 @@
 """What a command reads from and writes to: the standard streams, and files that are written whole or not at all.
 
-Standard output is for the product, standard error for what is said about it. What a command has to say must not end it:
-standard error takes everything, even after its terminal or its reader has gone. Standard output's errors are the command's.
+Standard output is for a command's product, standard error for messages about it. A message must not end the command, so
+standard error accepts everything, even after its terminal or its reader has gone. An error of standard output does end
+the command.
 """
 
 import codecs
@@ -17,18 +18,19 @@ from typing import Any, TextIO
 
 from cuchar.errors import OutputError, TextError
 
-STREAM = Path("-")  # as a file: standard input where a text is read, standard output where a result goes
-# C0, C1, what reverses the direction of text, and surrogates, of which undecodable bytes in a file's name are made.
+STREAM = Path("-")  # in place of a file's name: standard input for a text, standard output for a result
+# Control characters (C0 and C1), characters that change the direction of text, and surrogates, which stand for
+# undecodable bytes in a file's name.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # what `write_file` calls a file until it is whole
 
 
 class ReaderGone(Exception):
-    """Nobody reads standard output any more (`| head` has what it wanted). What is written after that goes nowhere."""
+    """Nobody reads standard output any more, as when `| head` has ended. What is written after that is thrown away."""
 
 
 class _Product(io.FileIO):
-    """Standard output. Whoever prints to it, rich too, which would end the process with 1, meets ReaderGone."""
+    """Standard output, which raises ReaderGone instead of BrokenPipeError, at which rich would end the process."""
 
     def write(self, data: Any, /) -> Any:
         try:
@@ -39,11 +41,11 @@ class _Product(io.FileIO):
 
 
 class _Forgiving(io.FileIO):
-    """Standard error. It takes whatever is written to it, also after a pipe's reader or a terminal has gone."""
+    """Standard error, which accepts whatever is written to it, even after its reader or its terminal has gone."""
 
     def write(self, data: Any, /) -> int:
         try:
-            return super().write(data) or len(data)  # None: it does not block, and is full
+            return super().write(data) or len(data)  # write returns None if it must not block and there is no room
         except OSError:
             return len(data)
 
@@ -51,15 +53,15 @@ class _Forgiving(io.FileIO):
 def prepare_streams() -> None:
     """Make this process's standard streams what the rest of the program expects.
 
-    A closed one is opened so that what it is there for fails (gnulib's stdopen does the same): no file that is opened
-    later gets its number and, with it, what is meant for the stream. A terminal gets the characters that it can show,
-    and escapes for others; files and pipes get UTF-8 everywhere.
+    A stream that is closed is opened in such a way that using it fails, as gnulib's stdopen does. Otherwise a file that
+    is opened later could get its number, and would receive what is meant for the stream. A terminal gets the characters
+    that it can show, and escapes for others; files and pipes always get UTF-8.
     """
     for descriptor, contrary in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, contrary), True)  # the lowest free number is this one
+            os.set_inheritable(os.open(os.devnull, contrary), True)  # open takes the lowest free number, which is this
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
     sys.stdout = _text(_Product(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text(_Forgiving(2, "w", closefd=False), sys.stderr)
@@ -71,20 +73,20 @@ def _text(raw: io.FileIO, replaced: TextIO | None) -> TextIO:
 
 
 def escape(text: str, keep: str = "") -> str:
-    """`text` with CONTROLS, but for those in `keep`, as Python writes them: \\x1b, \\n, \\u202e."""
+    """`text` with all CONTROLS but those in `keep` escaped as Python writes them: \\x1b, \\n, \\u202e."""
     return CONTROLS.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 
 def say(text: str) -> None:
-    """A line on standard error, whatever names of files it has in it."""
+    """Print one line on standard error; control characters in it, as names of files may have, are escaped."""
     print(escape(text), file=sys.stderr, flush=True)
 
 
 def read_stdin() -> bytes:
-    """All of standard input; there is no more of it, so it is closed.
+    """Read all of standard input, and close it.
 
     Raises:
-        TextError: it was read before: `-` was given twice.
+        TextError: it was read before, because `-` was given twice.
         OSError: it cannot be read.
     """
     if sys.stdin.closed:
@@ -94,28 +96,33 @@ def read_stdin() -> bytes:
 
 
 def write_stdout(data: bytes) -> None:
-    """The product, as it is, at once.
+    """Write bytes to standard output unaltered and at once.
 
     Raises:
-        ReaderGone: the pipe was closed.
+        ReaderGone: nobody reads the pipe any more.
+        OSError: standard output cannot be written to.
     """
-    sys.stdout.flush()  # what was printed before comes before
+    sys.stdout.flush()  # so that what was printed before comes first
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def silence_stdout() -> None:
-    """What is still buffered, and all that follows, goes nowhere: Python would fail again on its way out."""
+    """Throw away what is still buffered for standard output and all that follows.
+
+    Otherwise Python would try to write it when it exits, and fail again.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class TextOutput:
-    """A model's text on standard output, piece by piece, at once.
+    """Writes a model's text to standard output piece by piece, each at once.
 
-    A terminal obeys control characters, so it is shown them escaped, but for newlines and tabs; likewise bytes that are
-    not UTF-8, and what its encoding lacks. Files and pipes get what the model wrote.
+    A terminal would obey control characters, so it gets them escaped, all but newlines and tabs. Bytes that are not
+    UTF-8 and characters that its encoding lacks are escaped too. Files and pipes get what the model wrote.
 
-    raw: a terminal, too, gets what the model wrote.
+    Args:
+        raw: whether a terminal, too, gets what the model wrote.
     """
 
     def __init__(self, raw: bool = False):
@@ -123,23 +130,23 @@ class TextOutput:
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")  # a piece may end within a character
 
     def write(self, text: bytes) -> None:
-        """Raises: as `write_stdout`."""
+        """Write the next piece of text; the errors are those of `write_stdout`."""
         if not self._as_it_is:
             text = escape(self._decoder.decode(text), keep="\n\t").encode(sys.stdout.encoding, "backslashreplace")
         write_stdout(text)
 
 
 def expect_output(option: str, output: Path, inputs: Iterable[Path], binary: bool = False) -> None:
-    """Complain before any work is done of a place where its result must not or cannot go.
+    """Check, before any work is done, that a result may and can be written to `output`.
 
     Args:
-        option: what named it on the command line.
+        option: the option or argument that named it on the command line.
         output: a file, or `-` for standard output.
         inputs: files that the command reads (`-` is standard input), and those of the run that it reads from.
-        binary: not for a terminal.
+        binary: whether the result is bytes, which are not for a terminal.
     Raises:
-        OutputError: it is one of the inputs, under whatever name; a folder; in a folder that is not there; a
-            terminal that would get bytes.
+        OutputError: the output is one of the inputs, whatever its name; it is a folder, or in a folder that is not
+            there; or it is a terminal, and the result is bytes.
     """
     for file in inputs:
         if _same(output, file):
@@ -158,14 +165,14 @@ def expect_output(option: str, output: Path, inputs: Iterable[Path], binary: boo
 
 
 def write_output(output: Path, data: bytes) -> None:
-    """Write what the user asked for.
+    """Write a result to the place that the user named.
 
     A regular file, also at the end of a link, is replaced at once or not at all. Standard output (`-`), a pipe, a device
-    and an open descriptor (/dev/stdout, /dev/fd/63) are written to as they are.
+    and an open descriptor (/dev/stdout, /dev/fd/63) are written to directly.
 
     Raises:
-        OutputError: it could not be written.
-        ReaderGone: standard output was closed.
+        OutputError: the output could not be written.
+        ReaderGone: nobody reads standard output any more.
     """
     descriptor = _descriptor(output)
     if output == STREAM or descriptor == 1:
@@ -186,10 +193,10 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
     """Replace `path` by `data` at once or not at all.
 
     Args:
-        folder: a descriptor of the folder that `path` is in, for a writer who must not mistake another folder of the
-            same name for it; None opens the folder that has the name now.
+        folder: a descriptor of the folder that `path` is in. With it, a folder that has taken that folder's name
+            meanwhile is never written into. With None, the folder that has the name now is opened.
     Raises:
-        OutputError: it could not be written; no temporary file is left.
+        OutputError: the file could not be written; the old file is still there, and no temporary file is left.
     """
     temporary = f".{path.name}.{os.getpid()}.tmp"
     held = folder
@@ -198,7 +205,7 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
             held = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with open(os.open(temporary, flags, 0o666, dir_fd=held), "wb") as file:
-            with suppress(FileNotFoundError):  # who may read the file stays the same
+            with suppress(FileNotFoundError):  # the new file gets the permissions of the one that it replaces
                 os.fchmod(file.fileno(), stat.S_IMODE(os.stat(path.name, dir_fd=held).st_mode))
             file.write(data)
             file.flush()
@@ -210,7 +217,7 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
         raise OutputError(f"{path}: expected to write {len(data):,} bytes, found: {error.strerror}{kept}") from None
     finally:
         if held is not None:
-            with suppress(OSError):  # it is there only if something failed, or Ctrl-C came
+            with suppress(OSError):  # the temporary file is there only if something failed, or Ctrl-C came
                 os.unlink(temporary, dir_fd=held)
             if folder is None:
                 os.close(held)
@@ -219,7 +226,8 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
 def _same(output: Path, file: Path) -> bool:
     """Whether writing to `output` would change what is read from `file`.
 
-    Two names of one regular file are the same. So are two of one that is not there yet; pipes and devices never are.
+    That is so if both are names of one regular file, or of one file that is not there yet, but never for pipes and
+    devices.
     """
     try:
         written, read = _status(output, 1), _status(file, 0)
@@ -233,9 +241,9 @@ def _status(path: Path, stream: int) -> os.stat_result:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The open descriptor that `path` is another name of, as /dev/stdout is of 1."""
+    """The open descriptor that `path` is another name of, as /dev/stdout is of 1; None if it is of none."""
     with suppress(OSError):
-        path.stat()  # a circle of links ends here
+        path.stat()  # raises an OSError for a circle of links
         while os.path.realpath(path.parent) != os.path.realpath("/dev/fd"):
             path = path.parent / path.readlink()
         return int(path.name)

@@ -1,4 +1,4 @@
-"""Characters out of a model: many streams at once, in blocks, until each has ended."""
+"""Generates text from a model: many streams side by side, in blocks of characters, until all have ended."""
 
 from collections.abc import Iterator
 from time import perf_counter
@@ -11,10 +11,10 @@ from cuchar.errors import DivergedError
 from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, expect_seed
 
-PRIME_BLOCK = 256
-BLOCK_SECONDS = 0.1  # so that a reader sees text come
-BLOCK_IDS = 1 << 20  # of all streams together, at most
-GROWTH = 4  # from a block to the next, at most: the first one's time is no measure
+PRIME_BLOCK = 256  # characters of the prime that one call of the engine reads
+BLOCK_SECONDS = 0.1  # how long a block should take, so that a reader sees the text come
+BLOCK_IDS = 1 << 20  # ids in a block, all streams together, at most
+GROWTH = 4  # a block's length over that of the block before, at most: the first block's time says little
 
 
 def generate(
@@ -26,17 +26,20 @@ def generate(
     prime: np.ndarray,
     stop: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What follows `prime` in each stream; without one, its first character is any, as in the notebook.
+    """Draw what follows `prime` in each of S streams.
+
+    Without a prime, a stream's first character is drawn from all characters alike, as in the notebook.
 
     Args:
-        weights: what `engine.fold` made.
-        streams: their numbers. A stream is a function of the seed and its number, not of those beside it.
-        prime, stop: ids; either may be empty.
+        weights: what `engine.fold` made of the parameters.
+        streams: the streams' numbers. A stream depends on the seed and its number, not on the streams beside it.
+        prime: ids that each stream goes on from; may be empty.
+        stop: ids at whose first appearance a stream ends; may be empty.
     Yields:
-        ids [k, S], and how many of the k are each stream's [S]: fewer than k once it has ended.
+        ids [k, S], and how many of these k belong to each stream, [S]: fewer than k if it has ended.
     Raises:
-        OptionError: a seed out of range.
-        DivergedError: logits that are not finite.
+        OptionError: the seed is out of range.
+        DivergedError: logits are not finite.
     """
     expect_seed(seed)
     running = np.ones(len(streams), bool)
@@ -60,7 +63,7 @@ def generate(
 def _blocks(
     engine: Engine, weights: Any, config: SampleConfig, seed: int, streams: range, prime: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """Blocks [k, S] of `length` characters in all."""
+    """Draw blocks of ids [k, S], `config.length` characters of each stream in all, or without end if that is 0."""
     if len(prime):
         made, before = 0, np.full(len(streams), prime[-1])
     else:
@@ -80,7 +83,7 @@ def _blocks(
 
 
 def _timed_block(sampler: Sampler, count: int, streams: int) -> tuple[np.ndarray, int]:
-    """A block of `count`, and how many the next one should have."""
+    """Draw a block of `count` characters of each stream, and say how many the next block should have."""
     began = perf_counter()
     ids = sampler.make(count)
     fitting = int(BLOCK_SECONDS * count / (perf_counter() - began))

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP become a question that the training loop asks after every step."""
+"""Turns SIGINT, SIGTERM and SIGHUP into a question that the training loop asks whenever it has done some steps."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ SHOW_CURSOR = b"\x1b[?25h\n"  # the progress bar hides it
 class Interrupted(KeyboardInterrupt):
     """A signal ended training after a save, so that `cuchar train --resume` goes on from there.
 
-    It is a KeyboardInterrupt, since Ctrl-C is the usual signal: a program that calls `cuchar.train` is stopped by it as
-    by any Ctrl-C, unless it catches it. `exit_status` is what a shell reports: 130 for SIGINT, 143 for SIGTERM, 129 for
-    SIGHUP, which a terminal sends that goes away.
+    It is a KeyboardInterrupt, since Ctrl-C is the usual signal: it stops a program that calls `cuchar.train` as any
+    Ctrl-C does, unless the program catches it. `exit_status` is what a shell reports: 130 for SIGINT, 143 for SIGTERM,
+    129 for SIGHUP, which a terminal sends when it goes away.
     """
 
     def __init__(self, signum: int):
@@ -27,10 +27,13 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def signalled() -> Iterator[Callable[[], int | None]]:
-    """Yields a function that gives the signal received, or None. A second SIGINT ends the process at once.
+    """A context in which signals are noted instead of obeyed. A second SIGINT ends the process at once.
 
-    A signal that the process was started to ignore stays ignored, as nohup does with SIGHUP. Outside the main thread,
-    where Python takes no handlers, nothing is ever received.
+    A signal that was ignored when the process was started stays ignored, such as SIGHUP under nohup. Outside the main
+    thread, where Python allows no signal handlers, no signal is ever noted.
+
+    Yields:
+        a function that returns the number of the first signal received, or None.
     """
     received: list[int] = []
 

@@ -1,7 +1,7 @@
-"""What a value that comes from outside must be: a few kinds, said once, for options and for files alike.
+"""Kinds of values: they describe what an option, or a value in a file, must be.
 
-A kind has one method, `check(value, where)`, which gives the value or raises `Mismatch`. `where` is what
-the message calls the value: `--hidden`, or its place in a file, `run.position.step`.
+A kind has one method, `check(value, where)`, which returns the value or raises `Mismatch`. `where` is what
+the error's message calls the value: `--hidden`, or its place in a file, such as `run.position.step`.
 """
 
 import os
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-MOST = 2**53  # of what is counted: far beyond any run, and as far as a float counts exactly
-LONGEST_SHOWN = 120  # characters of what was found
+MOST = 2**53  # the largest count: it is far beyond any run, and up to it a float counts exactly
+LONGEST_SHOWN = 120  # characters of a value that a message shows, at most
 
 
 class Mismatch(ValueError):
-    """A value that is not of its kind; whoever asked turns it into the CucharError that fits."""
+    """A value is not of its kind. The caller of `check` turns this into the CucharError that fits."""
 
     def __init__(self, where: str, expected: str, found: str):
         super().__init__(f"{where}: expected {expected}, found {found}")
@@ -24,21 +24,22 @@ class Mismatch(ValueError):
 
 class Kind(Protocol):
     def check(self, value: Any, where: str) -> Any:
-        """The value; a scalar of NumPy's becomes Python's.
+        """Check a value and return it; a NumPy scalar is returned as Python's number.
 
         Raises:
-            Mismatch: it is not of this kind.
+            Mismatch: the value is not of this kind.
         """
 
 
 @dataclass(frozen=True)
 class Value:
-    """Anything that meets the requirements, asked in order: each says in words what its test tests."""
+    """Any value that meets all requirements. Each is a test, and what the test expects in words."""
 
     requirements: tuple[tuple[str, Callable[[Any], bool]], ...]
 
     def check(self, value: Any, where: str) -> Any:
-        numpy = sys.modules.get("numpy")  # whoever has one of its scalars has imported it; `--help` does without
+        # NumPy is not imported here, so that `--help` does without it: whoever has a NumPy scalar has imported it.
+        numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic):
             value = value.item()
         for expected, meets in self.requirements:
@@ -82,7 +83,7 @@ class ListOf:
 
 @dataclass(frozen=True)
 class OneOrMore:
-    """A list, or as in older files a single value, of which a list is made."""
+    """A list of values, or a single value as older files have it, for which a list of one is returned."""
 
     kind: Kind
 
@@ -96,8 +97,8 @@ class OneOrMore:
 class Record:
     """A dict with all of `fields`, any of `optional`, and nothing else.
 
-    An older file may have a field by its former name. `former_names` maps such names to present ones, which the checked
-    dict has. A field that has both names is an error, as any unknown name is.
+    An older file may have a field by its former name. `former_names` maps such names to the present ones, and the
+    returned dict has the present ones. A field that is there by both names is an error, as any unknown name is.
     """
 
     fields: Mapping[str, Kind]
@@ -109,7 +110,7 @@ class Record:
             raise Mismatch(where, "an object", describe(value))
         former = {new: old for old, new in self.former_names.items() if old in value and new not in value}
         kinds = {**self.fields, **{name: kind for name, kind in self.optional.items() if name in value}}
-        names = {former.get(name, name): name for name in kinds}  # the dict's own names and the present ones
+        names = {former.get(name, name): name for name in kinds}  # from the names in `value` to the present ones
         for name in names:
             if name not in value:
                 raise Mismatch(f"{where}.{name}".lstrip("."), "a value", "none")
@@ -123,9 +124,12 @@ class Record:
 
 
 def integer(low: int = 0, high: int | None = None, note: str = "", most: float = MOST) -> Value:
-    """From `low` to `high`, or else to `most`, which goes without saying; True and 16.0 are none.
+    """An integer of at least `low`; True and 16.0 are not integers.
 
-    `note` is added to what is expected.
+    Args:
+        high: the largest value; messages say "from `low` to `high`". None means `most` instead.
+        note: is added to what messages say is expected.
+        most: the largest value that is allowed where `high` is None; messages name it only if a value exceeds it.
     """
     is_integer = ("an integer", lambda value: type(value) is int)
     if high is not None:
@@ -135,7 +139,7 @@ def integer(low: int = 0, high: int | None = None, note: str = "", most: float =
 
 
 def number(expected: str = "a finite number", meets: Callable[[float], bool] = lambda value: True) -> Value:
-    """A finite number, which an integer is too."""
+    """A finite number, integer or not, that passes the test `meets`; `expected` says in words what that tests."""
     largest = sys.float_info.max
     return Value(
         (
@@ -151,8 +155,8 @@ def text(*requirements: tuple[str, Callable[[str], bool]]) -> Value:
 
 def _is_file_name(value: str | os.PathLike[str]) -> bool:
     try:
-        return b"\0" not in os.fspath(value).encode("utf-8", "surrogateescape")  # whatever the locale is
-    except UnicodeEncodeError:  # half of a surrogate pair that stands for no byte
+        return b"\0" not in os.fspath(value).encode("utf-8", "surrogateescape")  # in every locale alike
+    except UnicodeEncodeError:  # a lone surrogate that does not stand for an undecodable byte
         return False
 
 
@@ -166,7 +170,7 @@ SHA256 = text(("64 hexadecimal digits", lambda value: re.fullmatch(r"[0-9a-f]{64
 
 
 def describe(value: Any) -> str:
-    """`value` in a few printable characters, whatever it is."""
+    """A short printable description of any value, for a message."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     if value is None or isinstance(value, bool | int | float):

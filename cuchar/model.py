@@ -1,4 +1,4 @@
-"""A trained model for Python: `load`, then `sample` and `score`."""
+"""A trained model for Python programs: they load it, then call `sample` and `score`."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -15,19 +15,20 @@ from cuchar.generation import generate
 from cuchar.kinds import TEXT_OR_BYTES, integer
 from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
 
-MOST_STREAMS = 4096  # side by side
+MOST_STREAMS = 4096  # samples that are drawn side by side, at most
 
 
 class Model:
     """Weights and vocabulary of a checkpoint, ready to use.
 
     Args:
-        path: a checkpoint file or a run folder (its best checkpoint, else its last).
-        device: auto | cpu | cuda | cuda:N.
-        precision: fp32 | tf32 | bf16 | fp16; without a GPU fp32 alone.
+        path: a checkpoint file, or a run folder, of which the best checkpoint is read, or the last if there is no best.
+        device: auto | cpu | cuda | cuda:N | emulate.
+        precision: fp32 | tf32 | bf16 | fp16, to which matrix products round; on processors fp32 alone.
     Raises:
-        CheckpointError: no checkpoint there, or a damaged one.
-        DeviceError: a device that is not there.
+        CheckpointError: there is no checkpoint, or it is damaged.
+        DeviceError: this machine does not have the device, or the device not the precision.
+        OptionError: there is no device or precision of that name.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", precision: str = "fp32"):
@@ -37,14 +38,19 @@ class Model:
         self._weights = self.engine.fold(self.parameters)
 
     def sample(self, length: int = 500, *, prime: str | bytes = "", seed: int | None = None, **options: Any) -> str:
-        """`length` characters that follow `prime`, as text (a byte model's undecodable bytes become U+FFFD).
+        """Draw `length` characters that follow `prime`, and return them as text.
+
+        Bytes of a byte model that are not UTF-8 become U+FFFD.
 
         Args:
-            seed: repeats a sample; None draws a new one.
+            length: how many characters, at most.
+            prime: the text that the sample goes on from; it is not part of what is returned.
+            seed: the same seed gives the same sample; None draws a new one.
             options: temperature, top_k, top_p, argmax, law, stop, as in `SampleConfig`;
                 unknown="skip" leaves out the prime's unknown characters.
         Raises:
-            OptionError: an argument of another type, outside its range, or of no such name.
+            OptionError: an argument is of another type, is out of range, or has an unknown name.
+            TextError: the prime or the stop text has a character that the model does not know.
         """
         unknown = options.pop("unknown", "error")
         check_option("length", integer(1, note=" (stream() can be endless)"), length)
@@ -60,7 +66,10 @@ class Model:
         seed: int | None = None,
         unknown: str = "error",
     ) -> Iterator[bytes]:
-        """The characters of a sample as they are made, each as its bytes in a file."""
+        """Draw a sample, and yield each character as soon as it is made, as the bytes that it has in a file.
+
+        The arguments and errors are those of `sample`; a `config.length` of 0 never ends.
+        """
         blocks = self._generate(config, prime, seed, unknown)(range(1))
         return (self.vocabulary.decode(ids[k : k + 1, 0]) for ids, taken in blocks for k in range(taken[0]))
 
@@ -73,9 +82,11 @@ class Model:
         seed: int | None = None,
         unknown: str = "error",
     ) -> Iterator[tuple[int, bytes]]:
-        """Pieces of `count` samples, each with its sample's number, which begins at 0 and never falls.
+        """Draw `count` samples, side by side.
 
-        They are made side by side. The first one's pieces come as they are made, the others whole, once all have ended.
+        Yields:
+            a sample's number, counted from 0, and the next piece of its text. The numbers come in ascending order. The
+            first sample comes in pieces as it is made, each other one whole, once all have ended.
         """
         count = check_option("count", integer(1), count)
         generate_streams = self._generate(config, prime, seed, unknown)
@@ -93,7 +104,7 @@ class Model:
     def _generate(
         self, config: SampleConfig, prime: str | bytes, seed: int | None, unknown: str
     ) -> Callable[[range], Iterator[tuple[np.ndarray, np.ndarray]]]:
-        """`generate` for any streams of a sample; complains of the texts at once."""
+        """A function that generates the streams of the given numbers; the prime and the stop are checked at once."""
         check_option("prime", TEXT_OR_BYTES, prime)
         vocabulary = self.vocabulary
         prime_ids = vocabulary.encode(vocabulary.codes_of(prime), unknown)
@@ -103,10 +114,14 @@ class Model:
         return lambda streams: generate(self.engine, self._weights, config, key, streams, prime_ids, stop_ids)
 
     def losses(self, ids: np.ndarray, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
-        """Blocks of nats for characters 1, 2, ... of a text, in order; see `score`.
+        """Yield the losses, in nats, of characters 1, 2, ... of a text, in blocks in the text's order.
 
         Args:
-            chunked: instead of one stream, chunks of it side by side (evaluation.chunk_losses).
+            ids: [n], the whole text.
+            window: as for `score`.
+            chunked: score chunks of the text side by side instead of one stream (evaluation.chunk_losses).
+        Raises:
+            TextError: there are fewer than two characters.
         """
         expect_scorable(ids)
         if window is not None:
@@ -116,15 +131,15 @@ class Model:
         return (block[0] for block in stream_losses(self.engine, self._weights, ids[None]))
 
     def score(self, text: str | bytes, *, window: int | None = None, unknown: str = "error") -> Score:
-        """How well the model predicts `text`: N characters give N - 1 scores.
+        """How well the model predicts `text`. The first of N characters is not predicted, so N - 1 are scored.
 
         Args:
-            window: None reads one stream with carried state; a number starts from a zero
-                state every so many characters, as the notebook trains.
+            window: None reads the text as one stream with carried state. With a number, the
+                state becomes zero again after every so many characters, as the notebook trains.
             unknown: "error" or "skip", for characters outside the vocabulary.
         Raises:
-            TextError: an unknown character, or fewer than two characters.
-            OptionError: an argument of another type, or outside its range.
+            TextError: there is an unknown character, or there are fewer than two known ones.
+            OptionError: an argument is of another type, or out of range.
         """
         check_option("text", TEXT_OR_BYTES, text)
         codes = self.vocabulary.codes_of(text)

@@ -1,7 +1,7 @@
-"""One flat buffer holds every parameter; names are views into it.
+"""All parameters of a model in one flat buffer, with a named view into it for every tensor.
 
-Adam, clipping and a future all-reduce then are each one call over one array, and a
-checkpoint is a table of views. Gradients and Adam's moments have the same layout.
+So Adam and clipping are each one call over one array, and a checkpoint is a table of
+views. Gradients and Adam's moments have the same layout.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,10 @@ from cuchar.config import ModelConfig
 
 
 def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in buffer order; PyTorch's, but one bias a layer (its two are summed)."""
+    """Names and shapes of the tensors, in the order of the buffer.
+
+    They are PyTorch's, but a layer has one bias, which is the sum of PyTorch's two.
+    """
     V, H = model.vocabulary_size, model.hidden
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(model.layers):
@@ -47,10 +50,10 @@ class Parameters:
 
 
 def initialise(model: ModelConfig, seed: int, dtype: np.typing.DTypeLike = np.float32) -> Parameters:
-    """Glorot-uniform weights, biases 0, forget biases 1.
+    """Initial parameters: Glorot-uniform weights, forget biases 1, all other biases 0.
 
-    A layer's two matrices share one limit, sqrt(6 / (inputs + H + 4H)), since TensorFlow's
-    BasicLSTMCell, which the notebook used, holds them as one.
+    A layer's two matrices share one limit, sqrt(6 / (inputs + H + 4H)), since they are one
+    matrix in TensorFlow's BasicLSTMCell, which the notebook used.
     Source: Glorot and Bengio 2010; Jozefowicz et al. 2015 for the forget bias.
     """
     parameters, H = Parameters(model, dtype), model.hidden

@@ -1,9 +1,9 @@
 """Philox4x32-10: random numbers that are a function of a counter, not of a state.
 
-Dropout masks are keyed by (seed, step, layer, element). Any engine can thus make the
-same mask, in forward and again in backward, in any order and without storing it. Draws
-are keyed by (seed, stream, position): a stream is the same on every engine, and whatever
-other streams are made beside it.
+A dropout mask is a function of (seed, step, layer, element). So any engine can make the
+same mask, in forward and again in backward, in any order and without storing it. A draw
+is a function of (seed, stream, position). So a stream is the same on every engine,
+whatever other streams are drawn beside it.
 Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
-_DRAW = np.uint64(1 << 31)  # in the counter's word where a dropout mask has its layer
+_DRAW = np.uint64(1 << 31)  # marks a draw's counter: set in the word where a dropout mask's counter has the layer
 
 
 def philox4x32(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -42,11 +42,12 @@ def dropout_mask(
     """Inverted-dropout factors: 0 with `probability`, else 1 / (1 - probability).
 
     Element e of the C-ordered mask takes word e % 4 of counter (e // 4, layer, step), and
-    is dropped where that word is below probability * 2^32.
+    is dropped if that word is below probability * 2^32.
 
     Args:
-        shape: [T, B, H] of what is dropped.
-        step: the training step, from 1; layer: the layer whose output is dropped.
+        shape: [T, B, H] of the layer's output.
+        step: number of the training step, counted from 1.
+        layer: the layer whose output is dropped.
     """
     size = int(np.prod(shape))
     blocks = np.arange((size + 3) // 4, dtype=np.uint64)
@@ -57,10 +58,11 @@ def dropout_mask(
 
 
 def uniforms(seed: int, streams: range, positions: range) -> np.ndarray:
-    """Numbers for draws, [positions, streams] float64: odd multiples of 2^-53, so never 0 or 1.
+    """Uniform numbers for draws, float64 [positions, streams]: odd multiples of 2^-53, so never 0 or 1.
 
-    Character `position` of stream `stream` takes 52 bits, of the first two words of counter
-    (position, 2^31 + position >> 32, stream, stream >> 32), each its low 32 bits.
+    The number of character `position` of stream `stream` is made of 52 bits of the first two
+    words of counter (position, 2^31 + (position >> 32), stream, stream >> 32), of each of which
+    the low 32 bits count.
     """
     position = np.array(positions, np.uint64)[:, None]
     stream = np.array(streams, np.uint64)

@@ -1,4 +1,4 @@
-"""Where a run stands: the counters and running means that every checkpoint holds."""
+"""How far a run has come: the counters and running means that every checkpoint stores."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,19 +26,19 @@ class Mean:
 
 @dataclass
 class Position:
-    """Where a run stands. `epoch` and `window` are the next window's, `step` the last step done, as its rate and norm."""
+    """How far a run has come."""
 
-    step: int = 0
-    epoch: int = 0
-    window: int = 0
-    offset: int = 0
-    elapsed_s: float = 0.0
-    lr: float = 0.0
-    grad_norm: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-    since_line: Mean = field(default_factory=Mean)
-    since_summary: Mean = field(default_factory=Mean)
-    since_epoch: Mean = field(default_factory=Mean)
+    step: int = 0  # number of the last training step done
+    epoch: int = 0  # epoch of the next window, counted from 0
+    window: int = 0  # index of the next window in its epoch
+    offset: int = 0  # characters skipped at the beginning of the text in this epoch
+    elapsed_s: float = 0.0  # seconds of training so far
+    lr: float = 0.0  # learning rate of the last step
+    grad_norm: float = 0.0  # global norm of the gradients in the last step, before clipping
+    history: list[dict[str, float]] = field(default_factory=list)  # mean losses of every SUMMARY_STEPS steps
+    since_line: Mean = field(default_factory=Mean)  # since the last line of metrics.jsonl
+    since_summary: Mean = field(default_factory=Mean)  # since the last entry of `history`
+    since_epoch: Mean = field(default_factory=Mean)  # since the epoch began
 
     def finished(self, config: TrainConfig) -> bool:
         return self.epoch >= config.epochs or (config.max_steps is not None and self.step >= config.max_steps)

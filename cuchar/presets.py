@@ -1,4 +1,4 @@
-"""Options that belong together: what `--preset` takes for those that are not given."""
+"""Presets: options that belong together, which `--preset` uses for all options that are not given."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ SHARED = {
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
     "notebook": {},
-    # These programs' own, but for Adam and a decay at every epoch: the originals decay from epoch 10 on, or halve every
-    # fifth epoch.
+    # The defaults of these two programs, but with Adam, and with a decay of the learning rate after every epoch:
+    # char-rnn decays it from epoch 10 on, torch-rnn halves it every fifth epoch.
     "char-rnn": {**SHARED, "decay": 0.97, "val_fraction": 0.05, "val_split": "streams"},
     "torch-rnn": {**SHARED, "decay": 0.87, "val_fraction": 0.1},
-    # The best that was found for a text of a million characters: docs/benchmarks.md.
+    # The best options that were found for a text of a million characters: docs/benchmarks.md.
     "best": {
         "hidden": 512, "layers": 2, "window": 64, "batch": 32, "epochs": 25, "lr": 0.002, "clip": 1.0, "dropout": 0.5,
         "weight_decay": 0.1, "carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1,
@@ -24,12 +24,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def with_preset(name: str | None, given: dict[str, Any], own_validation: bool = False) -> dict[str, Any]:
-    """Fields of `cuchar.config.TrainConfig`: those given, and the preset's others.
+    """Fields of `cuchar.config.TrainConfig`: those that are given, and the preset's for the others.
 
     Args:
-        own_validation: there is another text to validate on, so no part of this one is needed.
+        own_validation: whether there is another text to validate on, so that no part of this one is needed.
     Raises:
-        OptionError: no preset of that name.
+        OptionError: there is no preset of that name.
     """
     if name is None:
         return given

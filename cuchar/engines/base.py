@@ -157,7 +157,7 @@ class Learner(Protocol):
 
     @property
     def chunk(self) -> int:
-        """How many steps a call of `train` should do, so that it takes a moment (some tenth of a second) and no more."""
+        """How many steps a call of `train` should do to take a moment (some tenth of a second) and no more."""
 
     def begin_epoch(self, windows: Windows) -> None:
         """Go on with the windows of a new epoch, from a state of zero."""
@@ -230,4 +230,4 @@ class Engine(Protocol):
         """
 
     def sampler(self, weights: Any, config: SampleConfig, streams: Streams) -> Sampler:
-        """A sampler that draws the streams by the law of `config`; it ignores the configuration's `length` and `stop`."""
+        """A sampler that draws the streams as `config` says; it ignores the configuration's `length` and `stop`."""

@@ -43,7 +43,7 @@ class HostLearner:
         self.training.state = self.state
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, step: int, rate: float) -> tuple[float, float]:
-        """Train on one window. Returns the loss and the norm of the gradients, which is NaN if the loss is not finite."""
+        """Train on one window. Returns the loss and the gradients' norm, which is NaN if the loss is not finite."""
         config = self.config
         state = self.state if config.carry_state else self.engine.zero_state(config.batch)
         dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None

@@ -15,8 +15,8 @@ SANITIZERS = {"address": "address,undefined", "thread": "thread"}  # the compile
 
 HERE = Path(__file__).resolve().parent
 FLAGS = "-std=c++20 -ffp-contract=off -Wl,-Bsymbolic".split()  # without contraction every compiler gives the same bits
-# A CUDA thread's stack is the runtime's 64 KiB, so what needs a large frame must not compile. With unique symbols, which
-# only GCC makes, the static variables that templates have in two libraries would be one variable.
+# A CUDA thread's stack is the runtime's 64 KiB, so what needs a large frame must not compile. With unique symbols,
+# which only GCC makes, the static variables that templates have in two libraries would be one variable.
 OF_GCC = "-Werror=frame-larger-than=32768 -fno-gnu-unique".split()
 OF_CLANG = "-Wframe-larger-than=32768 -Werror=frame-larger-than".split()
 FAST = ["-O2", NATIVE, *"-fno-math-errno -fno-trapping-math".split()]
