@@ -1,6 +1,6 @@
-"""The command `cuchar`, from its first line to its last: Ctrl-C ends it with 130, and never with a traceback.
+"""The command `cuchar`. Ctrl-C ends it with exit status 130 at any moment, and never with a traceback.
 
-Only what is quick to import comes before the handler.
+So only what is quick to import is imported before the signal handler is set.
 """
 
 import os
@@ -10,13 +10,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 INTERRUPTED = 128 + signal.SIGINT
-SHOW_CURSOR = b"\x1b[?25h\n"  # a progress bar hides it
+SHOW_CURSOR = b"\x1b[?25h\n"  # shows the cursor again, which a progress bar hides
 _interrupted = False
 
 
 def main() -> None:
     """Run the command line in a process of its own."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it: so be it
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if it is ignored, as in background jobs
         sys.excepthook, sys.unraisablehook = _uncaught, _unraisable
         signal.signal(signal.SIGINT, _interrupt)
     from cuchar.files import prepare_streams
@@ -26,14 +26,15 @@ def main() -> None:
 
     try:
         run()
-    finally:  # nothing is left to stop, and Python's way out is not to be disturbed
+    finally:  # nothing is left to stop, and a signal must not disturb Python while it exits
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupt(_signum: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, which lets files and child processes be cleaned up, or end at once.
+    """Raise KeyboardInterrupt, so that files and child processes are cleaned up, or end the process at once.
 
-    At once the second time, and within an import: many a module that is imported by halves makes another error of it.
+    The process ends at once the second time, and while a module is being imported: many modules turn an interrupt in
+    the middle of their import into another error.
     """
     global _interrupted
     if _interrupted:
@@ -47,14 +48,17 @@ def _interrupt(_signum: int, frame: FrameType | None) -> None:
 
 
 def _uncaught(kind: Any, error: Any, trace: Any) -> None:
-    """Any error after an interrupt is the interrupt's: ctypes, for one, makes an ArgumentError of it."""
+    """End quietly at any error after an interrupt, since libraries turn an interrupt into errors of their own.
+
+    For example, ctypes makes an ArgumentError of it.
+    """
     if _interrupted:
         _end()
     sys.__excepthook__(kind, error, trace)
 
 
 def _unraisable(unraisable: Any) -> None:
-    """An interrupt that came where no exception can be raised, as in a `__del__`."""
+    """End quietly after an interrupt that came where no exception can be raised, as in a `__del__`."""
     if _interrupted:
         _end()
     sys.__unraisablehook__(unraisable)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-SHOW_CURSOR = b"\x1b[?25h\n"  # the progress bar hides it
+SHOW_CURSOR = b"\x1b[?25h\n"  # shows the cursor again, which the progress bar hides
 
 
 class Interrupted(KeyboardInterrupt):

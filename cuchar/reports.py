@@ -1,4 +1,4 @@
-"""Tables for a person, JSON for a program, on standard output."""
+"""What `cuchar eval` and `cuchar info` print on standard output: tables for a person, or JSON for a program."""
 
 import json
 import math
@@ -28,7 +28,7 @@ from cuchar.model import Model
 
 @dataclass(frozen=True)
 class FilesScore:
-    """How well a model predicts files that are read as one text: all of it, and each file's part."""
+    """How well a model predicts files that are read as one text: the score of the whole text, and of each file."""
 
     total: Score
     files: list[tuple[Path, Score]]
@@ -38,14 +38,16 @@ class FilesScore:
 def score_files(
     model: Model, text: Text, unknown: str, window: int | None, exact: bool, per_char: Path | None
 ) -> FilesScore:
-    """Score files that were read as one text, a long one in chunks unless `exact`.
+    """Score files that were read as one text.
 
-    The first character of a file is predicted from the end of the file before it; that of the first file by nothing.
+    The first character of a file is predicted from the end of the file before it; the first character of the first file
+    is not predicted.
 
     Args:
         unknown: "error" or "skip", for characters outside the vocabulary.
-        window: characters after which the state becomes zero again; None: never.
-        per_char: gets a row for every character.
+        window: characters after which the state becomes zero again, or None for never.
+        exact: whether even a long text is scored as one stream, not in chunks.
+        per_char: a file that receives a row for every character, or None.
     """
     for line in left_out_notes(text):
         say(line)
@@ -66,7 +68,7 @@ def score_files(
     known = model.vocabulary.has(text.codes)
     if per_char is not None:
         write_output(per_char, _table_of_losses(text, known, losses))
-    files, before = [], 0  # how many known characters came before a file
+    files, before = [], 0  # `before`: how many known characters come before the file
     for file, start, end in text.parts():
         inside = int(known[start:end].sum())
         scored = losses[max(0, before - 1) : max(0, before + inside - 1)]
@@ -76,7 +78,10 @@ def score_files(
 
 
 def _table_of_losses(text: Text, known: np.ndarray, losses: np.ndarray) -> bytes:
-    """A row for every character but the first known one, which nothing predicts; skipped characters have no loss."""
+    """A table in tab-separated values with a row for every character but the first known one, which is not predicted.
+
+    Characters that were skipped have an empty loss.
+    """
     table, nats, first = bytearray(b"position\tcharacter\tnats\tfile\n"), iter(losses.tolist()), int(np.argmax(known))
     for file, start, end in text.parts():
         name, codes = _quoted(str(file)), text.codes[start:end].tolist()
@@ -89,7 +94,7 @@ def _table_of_losses(text: Text, known: np.ndarray, losses: np.ndarray) -> bytes
 
 @cache
 def _quoted(value: str) -> str:
-    """A JSON string without a quotation mark in it, which readers of tables would take for its end."""
+    """`value` as a JSON string without quotation marks inside, since a reader of tables would take them for its end."""
     inside = json.dumps(value)[1:-1].replace('\\"', "\\u0022")
     return f'"{inside}"'
 
@@ -116,12 +121,12 @@ def print_score(score: FilesScore, as_json: bool) -> None:
 
 
 def _json_values(score: Score) -> dict[str, float | None]:
-    """JSON has neither NaN nor infinity."""
+    """A score as values for JSON, which has neither NaN nor infinity: both become None."""
     return {name: value if math.isfinite(value) else None for name, value in asdict(score).items()}
 
 
 def print_machine() -> None:
-    """CuPy, driver, GPU, and the engines that `--device cpu` and `--device auto` take."""
+    """Print the versions, the GPU and its driver, and which engines `--device cpu` and `--device auto` choose."""
     engine, reason = choose_engine("auto", ModelConfig(2, 1, 1))
     table = _plain_table()
     table.add_row("cuchar", cuchar.__version__)
@@ -134,7 +139,7 @@ def print_machine() -> None:
 
 
 def _processors() -> str:
-    """Which of the two engines for them it is, and why."""
+    """Which of the two engines for processors `--device cpu` chooses, and why."""
     try:
         library = load(np.dtype(np.float32))
     except DeviceError as error:
@@ -143,7 +148,7 @@ def _processors() -> str:
 
 
 def _cuda() -> dict[str, str]:
-    """What CuPy says of the machine, as far as it gets."""
+    """What CuPy says about itself, the driver and the GPUs, as far as it can."""
     version = next(
         (
             f"{distribution} {metadata.version(distribution)}"
@@ -175,7 +180,7 @@ def _installed(distribution: str) -> bool:
 
 
 def print_checkpoint(path: Path) -> None:
-    """The model, its parameters, its vocabulary and how it was trained."""
+    """Print a checkpoint's model, its vocabulary, how it was trained, and statistics of its parameters."""
     checkpoint, console = read_checkpoint(path), Console()
     model, run = checkpoint.parameters.model, checkpoint.run
     position, config = run["position"], run["train"]
@@ -189,7 +194,7 @@ def print_checkpoint(path: Path) -> None:
         ("options", ", ".join(f"{name}={value}" for name, value in config.items() if value not in (None, False))),
         ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
     ):  # fmt: skip
-        facts.add_row(name, Cell(escape(value)))  # whoever made the file can have put anything into it
+        facts.add_row(name, Cell(escape(value)))  # the file may come from anyone and may contain anything
     console.print(facts)
     parameters = Table("parameter", "shape", "values", "mean", "standard deviation")
     for name, view in checkpoint.parameters.items():
@@ -209,7 +214,7 @@ def _describe(characters: list[str]) -> str:
 
 
 def _first(texts: list[str]) -> str:
-    """A folder may have had thousands."""
+    """The first three texts, and how many more there are: a folder may have had thousands."""
     more = f" and {len(texts) - 3:,} more" if len(texts) > 3 else ""
     return f"{', '.join(texts[:3])}{more}"
 

@@ -1,15 +1,15 @@
-"""The folder of a training run: what is in it, who may write to it, and what its last checkpoint refers to.
+"""The folder of a training run: which files are in it, who may write to it, and what its last checkpoint refers to.
 
-config.json, metrics.jsonl (one object a line), samples.txt, last.safetensors and best.safetensors. While a training
-writes to it the folder is held open by its descriptor, and every file in it is reached through that: a folder that
-takes its place meanwhile is never written into. The descriptor also carries the lock, which goes with the process,
-however it ends.
+The files are config.json, metrics.jsonl (one object a line), samples.txt, last.safetensors and best.safetensors. While
+a run is training, its folder is held open by a descriptor, and every file in it is reached through that, so that a
+folder which takes its place meanwhile is never written into. The descriptor also carries the lock, which ends with the
+process, however that ends.
 
-last.safetensors is what a run goes on from. It says how long the logs were when it was written and which best model
-there was. What the folder has beyond that is done again by a resumed run, so `roll_back` undoes it first: the logs are
-cut, and the best model is the one that last.safetensors knows of. It is written after last.safetensors, of which it is
-then a copy. Only the report at a run's end comes later: a better model that it finds leaves its predecessor in
-previous-best.safetensors, since a run that is given more steps makes another report.
+A run goes on from last.safetensors. It says how long the logs were when it was written, and what the best validation
+loss was. A resumed run does again what came after that, so `roll_back` undoes it first: it cuts the logs, and restores
+the best model that last.safetensors knows of. best.safetensors is written after last.safetensors, as a copy of it.
+Only the report at a run's end may write a better one later. It keeps the one before in previous-best.safetensors,
+since a run that is given more steps goes on from before that report.
 """
 
 import fcntl
@@ -35,7 +35,11 @@ class RunFolder:
     """An open, locked run folder; make one with `create` or `reopen`."""
 
     def __init__(self, path: Path, descriptor: int, made: list[Path]):
-        """Args: made: the folders that were made for it, innermost first."""
+        """
+        Args:
+            descriptor: of the open and locked folder.
+            made: the folders that were made for the run, innermost first.
+        """
         self.path, self._descriptor, self._made = path, descriptor, made
         self.config_file = path / "config.json"
         self.metrics, self.samples = (path / name for name in LOGS)
@@ -44,12 +48,13 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
-        """A new run's folder with its config.json; nothing is left behind if that fails.
+        """Make a new run's folder and its config.json; if that fails, nothing is left behind.
 
-        The folder may hold the config.json of a start that was killed before it had anything to show.
+        The folder may hold the config.json of a run that was killed before it had logged or saved anything.
 
         Raises:
             RunError: the folder holds a run, is in use, or cannot be made.
+            OutputError: config.json cannot be written.
         """
         missing = [parent for parent in (path, *path.parents) if not parent.exists()]
         try:
@@ -66,7 +71,7 @@ class RunFolder:
                     f"{path}: expected a new run folder, found a run in it ({held[0]}); --resume {path} continues it"
                 )
             if folder._status(folder.config_file):
-                folder.read_config()  # nobody else's
+                folder.read_config()  # raises an error if it is not a run's
             folder.write_config(config)
         except BaseException:
             folder._remove_folders()
@@ -79,16 +84,17 @@ class RunFolder:
         """Lock a folder that holds a run.
 
         Raises:
-            RunError: no run there, or in use.
+            RunError: the folder holds no run, or is in use.
         """
         if not (path / "config.json").is_file():
             raise RunError(f"{path}: expected a run folder with a config.json, found none")
         return cls(path, _open_locked(path), [])
 
     def read_config(self) -> dict[str, Any]:
-        """
+        """What config.json says.
+
         Raises:
-            RunError: it cannot be read, or is no run's configuration.
+            RunError: it cannot be read, or is not a run's configuration.
         """
         try:
             with self._open(self.config_file, os.O_RDONLY) as opened:
@@ -103,10 +109,10 @@ class RunFolder:
         write_file(self.config_file, (json.dumps(config, indent=2) + "\n").encode(), self._descriptor)
 
     def append(self, log: Path, data: bytes) -> None:
-        """Add to metrics.jsonl or samples.txt.
+        """Append to metrics.jsonl or samples.txt.
 
         Raises:
-            RunError: it could not be written, or is no regular file.
+            RunError: it could not be written, or is not a regular file.
         """
         try:
             with self._open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as opened:
@@ -115,15 +121,15 @@ class RunFolder:
             raise RunError(f"{log}: expected to add {len(data)} bytes, found: {error.strerror}") from None
 
     def lengths(self) -> dict[str, int]:
-        """Bytes of metrics.jsonl and samples.txt now."""
+        """How many bytes metrics.jsonl and samples.txt have now."""
         return {log.name: self._size(log) for log in (self.metrics, self.samples)}
 
     def read_last(self) -> Checkpoint | None:
-        """The newest checkpoint; None where the run has come to none yet.
+        """The last checkpoint, or None if the run has saved none yet.
 
         Raises:
             CheckpointError: it is damaged.
-            RunError: it is gone, although there is a best one.
+            RunError: it is missing, although there is a best one.
         """
         if self._status(self.last):
             return read_checkpoint(self.last)
@@ -136,18 +142,18 @@ class RunFolder:
         return None
 
     def complete_best(self, checkpoint: Checkpoint) -> None:
-        """Write best.safetensors where `checkpoint`, the last one, is the best model too and was not copied yet."""
+        """Write best.safetensors if `checkpoint`, the last one, is the best model too and was not copied to it yet."""
         run = checkpoint.run
         if run.get("best_step") == run["position"]["step"] and _loss_of(self.best) != run["best"]:
             self.save_best(checkpoint)
 
     def roll_back(self, checkpoint: Checkpoint | None) -> float:
-        """Make the folder what it was when `checkpoint`, its last one, was written (None: before all).
+        """Make the folder what it was when `checkpoint`, its last one, was written; with None, before any step.
 
         Returns:
-            the best validation loss so far; infinity where there is none, or no best model to go with it.
+            the best validation loss so far, or infinity if there is none or its model cannot be read.
         Raises:
-            RunError: a log is shorter than it was then, or is no regular file.
+            RunError: a log is shorter than it was then, or is not a regular file.
         """
         lengths = checkpoint.run["lengths"] if checkpoint else {}
         for log in (self.metrics, self.samples):
@@ -166,7 +172,7 @@ class RunFolder:
         return math.inf if _loss_of(self.best) is None else loss
 
     def has_report(self, checkpoint: Checkpoint) -> bool:
-        """Whether metrics.jsonl has a whole line more than when `checkpoint` was written."""
+        """Whether metrics.jsonl has at least one more whole line than when `checkpoint` was written."""
         try:
             with self._open(self.metrics, os.O_RDONLY) as opened:
                 opened.seek(checkpoint.run["lengths"]["metrics.jsonl"])
@@ -175,7 +181,7 @@ class RunFolder:
             return False
 
     def save_last(self, checkpoint: Checkpoint) -> None:
-        """Replace last.safetensors; the logs that it counts on are on disk before it is."""
+        """Replace last.safetensors, after the logs whose lengths it states are safely on disk."""
         self.sync()
         write_checkpoint(self.last, checkpoint, self._descriptor)
         self._remove(self.previous_best.name)
@@ -184,19 +190,19 @@ class RunFolder:
         write_checkpoint(self.best, checkpoint, self._descriptor)
 
     def set_best_aside(self) -> None:
-        """Keep the best model that last.safetensors knows of, before a better one takes its name."""
+        """Rename best.safetensors to previous-best.safetensors, before a better model takes its name."""
         if self._status(self.best):
             self._rename(self.best, self.previous_best)
 
     def sync(self) -> None:
-        """The logs are on disk when this returns."""
+        """Wait until the logs are safely on disk."""
         for log in (self.metrics, self.samples):
             with suppress(FileNotFoundError), self._open(log, os.O_RDONLY) as opened:
                 os.fsync(opened.fileno())
         os.fsync(self._descriptor)
 
     def discard_unused(self) -> None:
-        """Take back a `create` after which nothing was logged or saved."""
+        """Undo `create`, unless something was logged or saved since."""
         if not self._results():
             self._remove(self.config_file.name)
             self._remove_folders()
@@ -205,11 +211,11 @@ class RunFolder:
         os.close(self._descriptor)
 
     def _results(self) -> list[str]:
-        """What a run has left in the folder."""
+        """The names of the logs and checkpoints that are in the folder."""
         return [name for name in (*LOGS, *CHECKPOINTS) if self._status(self.path / name)]
 
     def _status(self, file: Path) -> os.stat_result | None:
-        """Of the file itself, not of what a link points to; None where there is none."""
+        """The status of a file itself, not of what a link points to; None if there is no such file."""
         try:
             return os.stat(file.name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -223,7 +229,12 @@ class RunFolder:
         return status.st_size
 
     def _open(self, file: Path, flags: int) -> BinaryIO:
-        """A regular file of the folder; a link is not followed, and a pipe that nobody writes to is not waited for."""
+        """Open a regular file of the folder. A link is not followed, and a pipe that nobody writes to not waited for.
+
+        Raises:
+            RunError: it is not a regular file.
+            OSError: it cannot be opened.
+        """
         status = self._status(file)
         if status is not None:
             _expect_regular(file, status.st_mode)
@@ -239,14 +250,14 @@ class RunFolder:
             os.unlink(name, dir_fd=self._descriptor)
 
     def _remove_unfinished_files(self) -> None:
-        """What a killed process was writing when it ended: the lock says that nobody else is."""
+        """Remove what a killed process had not finished writing; since the folder is locked, nobody is writing now."""
         for name in os.listdir(self._descriptor):
             unfinished = TEMPORARY.fullmatch(name)
             if unfinished and unfinished[1] in ("config.json", *CHECKPOINTS):
                 self._remove(name)
 
     def _remove_folders(self) -> None:
-        with suppress(OSError):  # one that holds something else by now stays
+        with suppress(OSError):  # a folder that holds something else by now stays
             for folder in self._made:
                 folder.rmdir()
 
@@ -257,7 +268,7 @@ def _expect_regular(file: Path, mode: int) -> None:
 
 
 def _loss_of(file: Path) -> float | None:
-    """The validation loss of a best model; None where there is none that can be read."""
+    """The best validation loss that a checkpoint states; None if the file cannot be read."""
     try:
         return read_checkpoint(file).run["best"]
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""Starting, resuming and loading runs: what `cuchar train` does, for Python too."""
+"""Starts and resumes runs, for `cuchar train` and for Python."""
 
 import math
 import shlex
@@ -36,14 +36,21 @@ def start_run(
     skip_unreadable: bool = False,
     listener: Listener | None = None,
 ) -> Path:
-    """Train a new model; returns its run folder.
+    """Train a new model.
 
     Args:
-        glob, skip_unreadable: which files of texts and val are read, as `corpus.read_text` has it.
+        texts: files or folders to train on; `-` is standard input.
+        val: a text to validate on, or None.
+        out: the run folder; None means runs/<text>-<time>.
+        device: auto | cpu | cuda | cuda:N | emulate.
+        glob: which files of `texts` and `val` are read (`corpus.read_text`).
+        skip_unreadable: as for `corpus.read_text`.
+        listener: is told how the run goes.
+    Returns:
+        the run folder.
     Raises:
-        CucharError: whatever is wrong with texts, options, device or folder; a failed
-            start leaves no folder.
-        Interrupted: SIGINT, SIGTERM or SIGHUP, after a save.
+        CucharError: texts, options, device or folder are wrong; if the start fails, no folder is left.
+        Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     listener = listener or Listener()
     if val is not None and config.val_fraction:
@@ -79,15 +86,21 @@ def resume_run(
     skip_unreadable: bool = False,
     listener: Listener | None = None,
 ) -> Path:
-    """Go on with a run where its last checkpoint is; one without a checkpoint starts again.
+    """Go on with a run from its last checkpoint; a run without a checkpoint starts again.
 
     Args:
-        texts, val: where the texts are now; needed only if they have moved. glob and skip_unreadable are for them:
-            a run remembers the very files that it read.
-        options: `TrainConfig` fields given anew. They must equal the run's; only the totals
-            `epochs` and `max_steps` may differ, as long as they are not below what is done.
+        path: the run folder.
+        texts: where the training texts are now; needed only if they have moved.
+        val: where the validation text is now; needed only if it has moved.
+        options: `TrainConfig` fields that are given again. They must equal the run's; only the totals
+            `epochs` and `max_steps` may differ, and they must not be below what is done.
+        glob: which files of the given `texts` and `val` are read; if none is given, the run reads its files again.
+        skip_unreadable: as for `corpus.read_text`, for the given `texts` and `val`.
+    Returns:
+        `path`.
     Raises:
-        CucharError: as `start_run`; also options or texts that are not the run's.
+        CucharError: as for `start_run`; also if options or texts are not the run's.
+        Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     listener, path = listener or Listener(), Path(path)
     expect_options(options or {}, TRAIN)
@@ -139,7 +152,7 @@ def resume_run(
 
 
 def _train(trainer: Trainer, listener: Listener) -> None:
-    """Train to the end or to a signal, and say what can be done then."""
+    """Train until the end or until a signal comes, and tell the listener which command goes on from there."""
     config, folder = trainer.config, shlex.quote(str(trainer.folder.path))
     listener.note(
         f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
@@ -164,7 +177,11 @@ def _train(trainer: Trainer, listener: Listener) -> None:
 
 
 def _material(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Material:
-    """What is trained on and validated, and every file that was read, so that a resumed run reads the same ones."""
+    """The ids to train and validate on, and the facts that a run stores: every file that was read, and the digests.
+
+    Raises:
+        TextError: a text is too short, or the validation text has an unknown character.
+    """
     training, validation = corpus.ids, None
     if config.val_fraction:
         training, validation = split_validation(corpus.ids, config)
@@ -207,7 +224,7 @@ def _config(material: Material, config: TrainConfig) -> dict[str, Any]:
 def _stored_config(folder: RunFolder, stored: dict[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.from_json(stored["train"])
-    except OptionError as error:  # in a file, not on the command line
+    except OptionError as error:  # the option is wrong in a file, not on the command line
         raise RunError(f"{folder.config_file}: expected a run's options, found a wrong one: {error}") from None
 
 
@@ -230,7 +247,11 @@ def _expect_same_text(path: Path, what: str, found: str | None, expected: str | 
 
 
 def _expect_same_run(folder: RunFolder, checkpoint: Checkpoint, stored: dict[str, Any]) -> None:
-    """config.json and the checkpoint are of one run: all that decides what is learnt is the same, but for the totals."""
+    """Check that config.json and the checkpoint agree on texts and options, but for the totals, so are of one run.
+
+    Raises:
+        RunError: they do not agree.
+    """
 
     def decisive(facts: dict[str, Any]) -> dict[str, Any]:
         options = TrainConfig.from_json(facts["train"]).to_json()
@@ -256,7 +277,10 @@ def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
 
 
 def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> bool:
-    """Every step is done, and so is the report on those since the last line, which comes after the last save."""
+    """Whether every step is done, and also the final report on the steps since the last line of metrics.jsonl.
+
+    The report comes after the last save, so the checkpoint alone does not say whether it was made.
+    """
     position = Position.from_json(checkpoint.run["position"])
     return position.finished(config) and (not position.since_line.count or folder.has_report(checkpoint))
 

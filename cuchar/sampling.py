@@ -1,4 +1,4 @@
-"""The law of a draw: from logits to probabilities, from a uniform number to a character."""
+"""How a character is drawn: from logits to probabilities, and from a uniform number to an id."""
 
 import math
 from dataclasses import dataclass
@@ -18,20 +18,24 @@ SAMPLE: dict[str, Kind] = {
     "law": Choice(LAWS),
     "stop": TEXT_OR_BYTES,
 }
-SEED = integer(0, 2**63 - 1)  # a key of Philox
-COLDEST = 1e200  # 1 / temperature at most: any logit times it is a number
+SEED = integer(0, 2**63 - 1)  # it becomes a key of Philox
+COLDEST = 1e200  # the largest 1 / temperature: any logit times it is finite
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How to draw; the prime is not counted in `length`, and `length` 0 never ends.
+    """How to draw characters.
 
+    length: how many characters to draw, besides the prime; 0 is without end.
+    top_k: draw from the k likeliest characters only; 0 is off.
+    top_p: draw from the fewest likeliest characters whose probabilities reach this sum.
+    argmax: always take the likeliest character.
     law: "softmax" draws from softmax(logits / temperature). "exp" repeats the 2017 notebook,
-    which gave exp(logits / temperature) to a multinomial that took it for logits.
-    stop: generation ends once it has made this text.
+        which gave exp(logits / temperature) to a function that took it for logits.
+    stop: a stream ends once it has made this text.
 
     Raises:
-        OptionError: a value of another type, or outside its range.
+        OptionError: a value is of another type, or out of range.
     """
 
     length: int = 500
@@ -47,25 +51,28 @@ class SampleConfig:
 
     @property
     def coldness(self) -> float:
-        """What logits are multiplied by."""
+        """The factor by which logits are multiplied: 1 / temperature."""
         return min(1 / self.temperature, COLDEST)
 
 
 def expect_seed(seed: int) -> None:
-    """
+    """Check a seed.
+
     Raises:
-        OptionError: not a key of Philox.
+        OptionError: it is not an integer from 0 to 2^63 - 1.
     """
     check_option("seed", SEED, seed)
 
 
 def draw(logits: np.ndarray, config: SampleConfig, uniform: np.ndarray) -> np.ndarray:
-    """An id a stream: the first up to which the probabilities' sum reaches `uniform`.
+    """Draw one id for each of S streams.
 
-    `argmax` takes the likeliest, the first of equals, whatever `uniform` is.
+    It is the first id at which the sum of the probabilities so far reaches `uniform`. With `config.argmax` it is the
+    likeliest id, and the lowest of equally likely ones.
 
     Args:
-        logits: [S, V]; uniform: [S], in (0, 1).
+        logits: [S, V].
+        uniform: [S], each in (0, 1).
     Returns:
         ids [S]; -1 where a logit is not finite.
     """
@@ -80,10 +87,10 @@ def draw(logits: np.ndarray, config: SampleConfig, uniform: np.ndarray) -> np.nd
 
 
 def probabilities(logits: np.ndarray, config: SampleConfig) -> np.ndarray:
-    """What `draw` draws from: [..., V] float64, summing to 1.
+    """The probabilities that `draw` draws from, float64 [..., V], which add up to 1.
 
-    top_k keeps the k likeliest, then top_p the fewest of those whose probabilities reach p.
-    The likelier has the larger logit, as a float32; of equal ones the lower id.
+    top_k keeps the k likeliest ids. Of those, top_p keeps the fewest likeliest whose probabilities reach p. Of two ids
+    the one with the larger logit, as a float32, counts as likelier, and of equal logits the lower id.
     Source: Holtzman et al. 2020 for top_p.
     """
     scores = logits.astype(np.float64) * config.coldness

@@ -1,7 +1,8 @@
-"""What a checkpoint's metadata and a run folder's config.json may say, checked before anything is made of it.
+"""What a checkpoint's metadata and a run folder's config.json may contain, which is checked before they are used.
 
-A digest protects from damage, not from malice: whoever writes a file can sign it. What is not said here is
-refused, so that whoever reads these values later can rely on their types, their ranges and each other.
+A digest protects from damage, not from malice, since anyone who writes a file can compute it. Whatever is not
+described here is refused, so that code which reads the values can rely on their types, their ranges, and that they
+agree with each other.
 """
 
 import json
@@ -32,7 +33,7 @@ from cuchar.kinds import (
 
 FORMAT = 1
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-MOST_JSON = 1 << 25  # characters; they hold the history of 700 million steps
+MOST_JSON = 1 << 25  # characters of JSON, at most; they hold the history of 700 million training steps
 
 AT_LEAST_0 = number("at least 0", lambda value: value >= 0)
 FACTS: dict[str, Kind] = {
@@ -43,7 +44,7 @@ FACTS: dict[str, Kind] = {
     "val_sha256": Optional(SHA256),
     "train": STORED,
 }
-CONFIG = Record(FACTS)  # config.json
+CONFIG = Record(FACTS)  # what config.json contains
 
 MEAN = Record({"total": number(), "count": integer(), "seconds": AT_LEAST_0})
 POSITION = Record(
@@ -79,7 +80,7 @@ RUN = Record(
     {
         **FACTS,
         "position": POSITION,
-        "generators": Record({"batches": GENERATOR}, optional={"sampler": GENERATOR}),  # the latter is an older one's
+        "generators": Record({"batches": GENERATOR}, optional={"sampler": GENERATOR}),  # older files have a sampler
         "lengths": Record({"metrics.jsonl": integer(), "samples.txt": integer()}),
         "best": Optional(number()),
     },
@@ -108,10 +109,10 @@ METADATA = Record(
 
 
 def parse_json(data: str, where: str) -> Any:
-    """The value of a JSON text from outside; of a key that is there twice, the last one's.
+    """Parse a JSON text from a file that need not be trusted; of a key that is there twice, the last value counts.
 
     Raises:
-        Mismatch: no JSON, one with NaN or infinity in it, or one too long or too deep to be ours.
+        Mismatch: the text is not JSON, has NaN or infinity in it, or is too long or too deeply nested.
     """
 
     def refuse(constant: str) -> None:
@@ -128,10 +129,12 @@ def parse_json(data: str, where: str) -> Any:
 
 
 def check_metadata(body: Any) -> tuple[ModelConfig, TrainConfig]:
-    """The model and the options of a checkpoint whose metadata is `body`; everything else in it is checked too.
+    """Check all of a checkpoint's metadata, and return the model and the options that it states.
 
+    Args:
+        body: the parsed JSON.
     Raises:
-        Mismatch: a value that is missing, unknown, of another type, out of range or at odds with another one.
+        Mismatch: a value is missing, unknown, of another type, out of range, or contradicts another one.
     """
     run, model = METADATA.check(body, "metadata")["run"], ModelConfig(**body["model"])
     is_bytes, characters = body["vocabulary"]["bytes"], body["vocabulary"]["characters"]

@@ -1,4 +1,4 @@
-"""Sizes rounded up."""
+"""Functions that round sizes up."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -6,8 +6,8 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def padded(numbers: int) -> int:
-    """The distance in shared memory of rows of `numbers`, a multiple of 4, such that neighbours start in different banks.
+    """How far apart rows of `numbers` numbers lie in shared memory, such that neighbours begin in different banks.
 
-    It is an odd multiple of 4.
+    `numbers` must be a multiple of 4; the distance is an odd multiple of 4.
     """
     return numbers + (0 if numbers // 4 % 2 else 4)

@@ -1,6 +1,6 @@
-"""What a person sees of training: a live bar on a terminal, plain lines elsewhere.
+"""Shows a person how training goes: by a progress bar on a terminal, by plain lines elsewhere.
 
-Both go to standard error; standard output carries samples only.
+Both go to standard error. Only samples go to standard output.
 """
 
 import math
@@ -17,12 +17,15 @@ from rich.text import Text
 from cuchar.files import ReaderGone, TextOutput, escape, say, silence_stdout
 from cuchar.training import Listener
 
-REFRESH_S = 0.1
-NARROWEST_BAR = 5
+REFRESH_S = 0.1  # seconds between two updates of the bar
+NARROWEST_BAR = 5  # columns
 
 
 class TerminalListener(Listener):
-    """Samples to standard output, for as long as it takes them; where training is, and how long it still takes."""
+    """What both listeners have in common: they write samples to standard output and make lines of text about progress.
+
+    If standard output takes no more, training goes on without it.
+    """
 
     def __init__(self) -> None:
         self.output = TextOutput()
@@ -31,7 +34,10 @@ class TerminalListener(Listener):
         self.first_step, self.total_steps, self.began = step, total_steps, perf_counter()
 
     def lines(self, step: int, loss: str, rate: float, chars: float) -> list[tuple[str, str]]:
-        """The two halves of a line about `step`, and of ever shorter ones: what matters least is left out first."""
+        """Lines about `step`, from the longest to the shortest, in which what matters least is left out first.
+
+        Each line is two halves, between which there is room for a bar.
+        """
         of_total, alone, loss = f"step {step}/{self.total_steps}", f"step {step}", f"loss {loss}"
         without_pace = [(of_total, loss), (alone, loss), (alone, "")]
         if step == self.first_step:
@@ -52,7 +58,7 @@ class TerminalListener(Listener):
 
 
 class PlainListener(TerminalListener):
-    """A line for every line of metrics.jsonl, as much of it as fits where that is a terminal."""
+    """Prints a line of text for every line of metrics.jsonl; on a terminal, a line that fits its width."""
 
     def line(self, metrics: dict[str, Any]) -> None:
         step = metrics["step"]
@@ -67,7 +73,7 @@ class PlainListener(TerminalListener):
 
 
 class BarListener(TerminalListener):
-    """A bar with loss, steps/s, chars/s and the time that is left; of these, what the terminal has room for."""
+    """Shows a bar with as many of loss, steps/s, chars/s and remaining time as the terminal has room for."""
 
     def __init__(self, console: Console):
         super().__init__()
@@ -90,7 +96,7 @@ class BarListener(TerminalListener):
             self.timed, self.timed_at = step, now
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The bar lies between the line's halves, if there is room for one."""
+        """Draw the line for rich: the bar is between the line's halves, if there is room for one."""
         lines = self.lines(self.done, f"{self.loss:.3f}", self.rate, self.rate * self.chars)
         if math.isnan(self.loss):
             lines = lines[-1:]  # the first step is not done yet
@@ -112,7 +118,7 @@ class BarListener(TerminalListener):
         self.bar.start()
 
     def stop(self) -> None:
-        """In the bar's place, how far it came."""
+        """Remove the bar, and print in its place how far training has come."""
         self.bar.stop()
         if not math.isnan(self.loss):
             step, loss = f"step {self.done}", f"loss {self.loss:.4f}"
@@ -127,11 +133,11 @@ def terminal_listener() -> Listener:
 
 
 def longest_that_fits(lines: list[tuple[str, str]], columns: int) -> tuple[str, str]:
-    """The first of ever shorter lines with room for both halves; the shortest is taken in any case."""
+    """The first of ever shorter lines that fits so many columns, or the last one if none does."""
     return next((line for line in lines if len("  ".join(line).rstrip()) <= columns), lines[-1])
 
 
 def clock(seconds: float) -> str:
-    """H:MM:SS."""
+    """A duration as H:MM:SS."""
     minutes, second = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"

@@ -1,6 +1,6 @@
-"""The training loop: windows in, a run folder out.
+"""The training loop: it trains on windows and decides when to validate, to sample, to write a line and to save.
 
-Everything that the next step depends on lives in `Trainer` and its learner and goes into every
+Everything that the next step depends on is in `Trainer` and its learner and goes into every
 checkpoint, so that an interrupted run and an uninterrupted one end with the same bytes.
 """
 
@@ -28,11 +28,11 @@ from cuchar.position import Mean, Position
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
 
-SUMMARY_STEPS = 1000
+SUMMARY_STEPS = 1000  # steps whose mean loss is noted and stored in the checkpoint's history
 
 
 class Listener:
-    """What a run tells while it goes; this one is silent."""
+    """Is told by a run how it goes. A listener overrides what it wants to know; this one does nothing."""
 
     def start(self, step: int, total_steps: int) -> None: ...
     def step(self, step: int, loss: float, chars: int) -> None: ...
@@ -44,11 +44,12 @@ class Listener:
 
 @dataclass(frozen=True)
 class Material:
-    """What a run learns from and is judged by.
+    """The texts that a run trains and validates on.
 
     Args:
-        training: ids [n]; validation: ids [streams, m], or None.
-        facts: JSON values that config.json and every checkpoint repeat (texts and their digests).
+        training: ids [n] to train on.
+        validation: ids [streams, m] to validate on, or None.
+        facts: JSON values that config.json and every checkpoint contain: the texts' paths and digests.
     """
 
     vocabulary: Vocabulary
@@ -61,8 +62,11 @@ class Trainer:
     """A run in progress.
 
     Args:
-        engine: for the vocabulary and the configuration's sizes.
-        checkpoint: where to go on from; None starts afresh. The folder must have been rolled back to it before `run`.
+        engine: must have been made for the vocabulary and for the configuration's sizes.
+        checkpoint: what to go on from; None starts a new run. The folder must have been rolled back to it before `run`.
+    Raises:
+        RunError: the checkpoint is at a window that an epoch of this text does not have.
+        DeviceError: the device has too little memory.
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class Trainer:
         self.folder, self.listener = folder, listener
         self.best: float
         self.best_step: int | None
-        self.loss, self.loss_since = math.nan, 0  # of the last line of metrics.jsonl, and the step of the line before
+        self.loss, self.loss_since = math.nan, 0  # the last line's mean loss; the step after which that mean begins
         self.total_steps = total_steps(len(material.training), config)
         self.batches = np.random.default_rng([config.seed, 1])
         if checkpoint is None:
@@ -98,7 +102,7 @@ class Trainer:
         if self.position.window >= len(self.windows):
             raise RunError(f"{folder.last}: expected one of {len(self.windows)} windows, found {self.position.window}")
         self.learner = engine.learner(config, self.changing, self.windows)
-        self.stale = False  # `changing` is behind the learner, until `_fetch`
+        self.stale = False  # whether `changing` is behind the learner; `_fetch` brings it up to date
         self.saved_step = None if checkpoint is None else self.position.step
         self.started = perf_counter() - self.position.elapsed_s
 
@@ -106,11 +110,11 @@ class Trainer:
         """Train to the end.
 
         Args:
-            signalled: the number of a signal that asks for an end, or None.
+            signalled: returns the number of a signal that asks training to end, or None.
         Raises:
-            Interrupted: after saving, where a signal asked for it.
-            DivergedError: a loss, gradient or parameter that is not finite.
-            OutputError, RunError: the folder could not be written to.
+            Interrupted: a signal asked for it; the run was saved.
+            DivergedError: a loss, gradient or parameter is not finite.
+            OutputError, RunError: the folder cannot be written to.
         """
         self.listener.start(self.position.step, self.total_steps)
         try:
@@ -122,7 +126,9 @@ class Trainer:
     def _run(self, signalled: Callable[[], int | None]) -> None:
         position, config = self.position, self.config
         if position.since_line.count and position.step % config.log_every == 0 and not position.finished(config):
-            self._line(None)  # the run ended here before, and its last line came with the validation loss
+            # The run had ended here before it was given more steps. Its last line was cut by `roll_back`, since it came
+            # with a validation loss, which a line in the middle of an epoch does not have.
+            self._line(None)
         while not position.finished(config):
             self._advance(self._steps_ahead())
             self._after_step(epoch_ended=position.window == len(self.windows))
@@ -133,7 +139,7 @@ class Trainer:
         self._finish()
 
     def _steps_ahead(self) -> int:
-        """How many steps to do at once: none of `_after_step`'s work may fall due within them."""
+        """How many steps to do in one call: nothing that `_after_step` does may become due before the last of them."""
         position, config = self.position, self.config
         steps = [self.learner.chunk, len(self.windows) - position.window]
         for every in (config.log_every, config.sample_every, SUMMARY_STEPS, config.save_every):
@@ -144,14 +150,15 @@ class Trainer:
         return min(steps)
 
     def _advance(self, steps: int) -> None:
-        """Train on the epoch's next `steps` windows, in one call, and count every step."""
+        """Train on the epoch's next `steps` windows in one call, and count and report every step."""
         position, config, began = self.position, self.config, perf_counter()
         first = position.step + 1
         rates = [learning_rate(config, first + i, position.epoch, self.total_steps) for i in range(steps)]
         losses, norms = self.learner.train(position.window, first, rates)
         self.stale = True
         seconds = (perf_counter() - began) / len(losses)
-        for rate, loss, norm in zip(rates, losses.tolist(), norms.tolist(), strict=False):  # fewer where it diverged
+        # There are fewer losses than rates if training diverged.
+        for rate, loss, norm in zip(rates, losses.tolist(), norms.tolist(), strict=False):
             step = position.step + 1
             self._expect_finite(loss, "the loss", step)
             self._expect_finite(norm, "the gradient's norm", step)
@@ -162,7 +169,7 @@ class Trainer:
             self.listener.step(step, loss, config.batch * config.window)
 
     def _fetch(self) -> None:
-        """Bring `changing` up to date, before it is looked at."""
+        """Bring `changing` up to date; this must come before anything reads it."""
         if self.stale:
             self.learner.fetch()
             self.stale = False
@@ -195,11 +202,11 @@ class Trainer:
                 self.folder.save_best(checkpoint)
 
     def _finish(self) -> None:
-        """Save, then report on what is left over since the last line.
+        """Save, then report on the steps since the last line.
 
-        In this order: a run that is given more steps later goes on from before that report, which has a sample and a
-        validation loss that a longer run would not have at this step. The report's line in metrics.jsonl comes last:
-        it records that the run has ended, with all that belongs to it on disk.
+        The save comes first, so that a run which is given more steps later goes on from before the report: that has a
+        sample and a validation loss which a longer run would not have at this step. The report's line in metrics.jsonl
+        comes last: it records that the run has ended and that all of the report is on disk.
         """
         position, config = self.position, self.config
         if self.saved_step != position.step:
@@ -231,7 +238,7 @@ class Trainer:
         return Windows(self.material.training, config.batch, config.window, config.window_stride, self.position.offset)
 
     def _line(self, validation_loss: float | None) -> None:
-        """One line of metrics.jsonl."""
+        """Write a line of metrics.jsonl about the steps since the line before."""
         position, config = self.position, self.config
         mean = position.since_line
         metrics = {"step": position.step, "epoch": position.epoch, "loss": mean.loss}
@@ -248,7 +255,7 @@ class Trainer:
         self.listener.line(metrics)
 
     def _is_best(self, validation_loss: float | None) -> bool:
-        """Whether this is the best model so far, which it then counts as."""
+        """Whether this validation loss is the lowest so far; if it is, it is noted as the best."""
         if validation_loss is None or validation_loss >= self.best:
             return False
         self.best, self.best_step = validation_loss, self.position.step
@@ -269,7 +276,7 @@ class Trainer:
         return loss
 
     def _sample(self) -> None:
-        """The stream that has the step's number."""
+        """Draw a sample, write it to samples.txt and show it. It is the stream whose number is the step's."""
         config, step, nothing = self.config, self.position.step, np.empty(0, int)
         law = SampleConfig(length=config.sample_length, temperature=config.temperature)
         self._fetch()
@@ -319,7 +326,7 @@ class Trainer:
 
 
 def total_steps(characters: int, config: TrainConfig) -> int:
-    """Steps of a whole run (an epoch's offset can make it a few fewer)."""
+    """How many training steps a whole run has; the random offsets of epochs can make it a few fewer."""
     windows = Windows(np.empty(characters, np.uint8), config.batch, config.window, config.window_stride)
     total = config.epochs * len(windows)
     return total if config.max_steps is None else min(total, config.max_steps)
