@@ -1,1 +1,1 @@
-"""Scripts behind the published figures; `gpu.py` is `make gpu`."""
+"""The scripts that measure the published figures; README.md lists them."""

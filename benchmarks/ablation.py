@@ -1,11 +1,12 @@
-"""What makes a character LSTM better? A run in PyTorch a call, with every ingredient an option.
+"""What makes a character LSTM better? Each call trains one model in PyTorch; every ingredient is an option.
 
     OMP_NUM_THREADS=1 python benchmarks/ablation.py TEXT [--hidden 512 ...] [--out benchmarks/results/NAME.json]
 
-Trains on the first 90 % of TEXT. cuchar scores the rest as one stream, by chunks: the moving average of the weights
-after each fifth of the run, at the end the weights themselves too. The run is appended to the JSON file: options,
-nats per character, seconds of processor time. What cuchar has is done as cuchar does it: initialisation, one bias a
-layer, rows with carried state, schedule, clipping, decay of every parameter. Needs PyTorch (`pip install 'cuchar[peers]'`).
+The script trains on the first 90 % of TEXT. cuchar then scores the rest as one stream, by chunks: it scores the moving
+average of the weights after each fifth of the run, and at the end the weights themselves too. The run is appended to
+the JSON file: options, nats per character, seconds of processor time. Whatever cuchar has is done as cuchar does it:
+initialisation, one bias a layer, rows with carried state, schedule, clipping, decay of every parameter. The script
+needs PyTorch (`pip install 'cuchar[peers]'`).
 """
 
 import argparse
@@ -28,39 +29,41 @@ from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.evaluation import chunk_losses
 from cuchar.parameters import Parameters, initialise
 
-SCORES = 5  # of the moving average, in a run
+SCORES = 5  # how often a run scores the moving average of the weights
 State = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options of a run. The defaults are what the ingredients are tried on."""
+    """The options of a run. Ingredients are tried one by one on top of the defaults."""
 
     hidden: int = 256
     layers: int = 2
-    embedding: int = 0  # its width; with 0, layer 0 reads one-hot characters
-    input_scale: float = 1.0  # of layer 0's first input weights: one-hot, each is all of its cell's input, not one of V
-    drop_input: float = 0.0  # dropout of what layer 0 reads; of one-hot characters it drops whole ones
-    drop_between: float = 0.0  # of what the other layers read
-    drop_output: float = 0.0  # of what the head reads
-    variational: int = 0  # 1: a mask for all steps of a window (Gal and Ghahramani 2016); 0: one for each step
-    drop_recurrent: float = 0.0  # of recurrent weights, a mask for a window (Merity et al. 2018)
+    embedding: int = 0  # width of an embedding; with 0, layer 0 reads one-hot characters
+    # A factor of layer 0's initial W_ih. With one-hot characters a single weight is all of a pre-activation's input,
+    # not one of V, so the usual limit may be too small.
+    input_scale: float = 1.0
+    drop_input: float = 0.0  # dropout of layer 0's input; with one-hot characters it drops whole characters
+    drop_between: float = 0.0  # dropout of the other layers' inputs
+    drop_output: float = 0.0  # dropout of the head's input
+    variational: int = 0  # 1: one mask for all time steps of a window (Gal and Ghahramani 2016); 0: one for each
+    drop_recurrent: float = 0.0  # dropout of recurrent weights, one mask for a window (Merity et al. 2018)
     average: float = 0.999  # decay of the weights' moving average
     window: int = 64
     batch: int = 32
     shift: int = 0  # 1: each epoch's rows begin at another offset in [0, window)
     epochs: int = 10
     lr: float = 0.003
-    decay: float = 0.1  # of the learning rate, down a cosine
+    decay: float = 0.1  # the learning rate falls along half a cosine to this fraction of it
     warmup: int = 0
     beta2: float = 0.999
     weight_decay: float = 0.01
-    precision: str = "float32"  # of the LSTM's layers; bfloat16 is quicker
+    precision: str = "float32"  # number type of the LSTM's layers; bfloat16 is quicker
     seed: int = 0
 
 
 class Network:
-    """cuchar's model as it is trained, with an embedding where the recipe has one."""
+    """cuchar's model in PyTorch, as it is trained, with an embedding if the recipe has one."""
 
     def __init__(self, recipe: Recipe, V: int):
         self.recipe, self.V, self.dtype = recipe, V, getattr(torch, recipe.precision)
@@ -98,7 +101,11 @@ class Network:
 
 @torch.no_grad()
 def score(network: Network, tensors: list[Tensor], ids: np.ndarray) -> float:
-    """Nats per character of ids [n], one stream from a zero state, by cuchar with `tensors` as the network's weights."""
+    """Nats per character of ids [n], scored by cuchar as one stream from a zero state.
+
+    Args:
+        tensors: used as the weights of `network`.
+    """
     named = dict(zip(network.weights, tensors, strict=True))
     if network.recipe.embedding:
         named["lstm.weight_ih_l0"] = named["lstm.weight_ih_l0"] @ named.pop("table").T
@@ -109,7 +116,7 @@ def score(network: Network, tensors: list[Tensor], ids: np.ndarray) -> float:
 
 
 def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> dict[str, list[float] | float]:
-    """The losses of a run; prints them as they come."""
+    """Train a model, print the losses as they come, and return them."""
     torch.manual_seed(recipe.seed)
     network, generator = Network(recipe, V), np.random.default_rng(recipe.seed)
     weights = list(network.weights.values())
@@ -131,7 +138,7 @@ def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> di
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.param_groups[0]["lr"] = learning_rate(schedule, step, epoch, recipe.epochs * len(windows))
             optimiser.step()
-            decay = min(recipe.average, step / (step + 10))  # forgets the beginning
+            decay = min(recipe.average, step / (step + 10))  # smaller at first, so that the beginning is forgotten
             torch._foreach_lerp_(average, [weight.detach() for weight in weights], 1 - decay)
             losses.append(loss.item())
         training.append(round(float(np.mean(losses)), 4))

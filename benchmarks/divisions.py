@@ -1,10 +1,11 @@
-"""Time of a persistent launch by how it divides batch and units: what the clocks in engines/cuda/persistent.py are fitted to.
+"""Times persistent launches by how they divide batch and units; engines/cuda/persistent.py's clocks are fitted to this.
 
     python benchmarks/divisions.py [--out FILE] [--fit FILE]
 
-On a GPU: every division that the plan thinks to be at most MOST times as slow as its best, each direction by itself,
-compiled side by side, then timed by the GPU's clock. --fit needs no GPU: it prints the clocks that come closest to a
-file's times, how far they are off, and how much slower than the best the division is that the plan takes by them.
+On a GPU the script takes every division whose estimated time is at most MOST times that of the best, for each direction
+by itself. It compiles them side by side, and then times each by the GPU's clock. With --fit it needs no GPU: it fits
+the clocks to a file's times, and prints them, how far the fitted times are off, and how the division that the planner
+would choose by them compares with the best one.
 """
 
 import argparse
@@ -42,13 +43,14 @@ CONFIGURATIONS = [
     Configuration("2x512 bf16", 68, 512, 2, 50, 50, "bf16"), Configuration("3x512 bf16", 68, 512, 3, 50, 50, "bf16"),
     Configuration("2x640 bf16", 68, 640, 2, 64, 50, "bf16"),
 ]  # fmt: skip
-MOST, AT_MOST = 1.8, 22  # times the least estimate; of a configuration and direction
-REPEATS, ROUNDS = 6, 3
-HERTZ = 1.98e9  # of an H200 while it computes
+MOST = 1.8  # times the least estimate: divisions that are estimated to be slower are not timed
+AT_MOST = 22  # divisions of a configuration and direction that are timed
+REPEATS, ROUNDS = 6, 3  # launches that are timed together; how often
+HERTZ = 1.98e9  # the clock of an H200 while it computes
 DIRECTIONS = ("forward", "backward")
 Job = tuple[Configuration, str, Division]
 
-device = cache(CudaDevice)  # a process's own
+device = cache(CudaDevice)  # each process has its own
 
 
 def jobs() -> Iterator[Job]:
@@ -65,7 +67,7 @@ def target(sizes: Configuration) -> Target:
 
 
 def kernels(job: Job) -> GemmLaunches:
-    """Of the best plan, but for this direction's division."""
+    """The launches of the best plan, but with the job's division in the job's direction."""
     sizes, direction, launch = job
     best = plan_window(target(sizes), Window(sizes.T, sizes.B))
     return replace(best, **{direction: launch}).launches(target(sizes), dropout=False)
@@ -76,7 +78,7 @@ def compile_for(job: Job) -> None:
 
 
 def us_of(job: Job) -> float:
-    """A launch, without begin_window, which goes before each: its flags have to be zero."""
+    """Microseconds of a launch. begin_window must go before each, to set the flags to zero; its time is subtracted."""
     sizes, direction, _ = job
     V, H, L, B, T = sizes.V, sizes.H, sizes.L, sizes.B, sizes.T
     launches, generator, window = kernels(job), np.random.default_rng(0), Window(T, B)
@@ -106,7 +108,7 @@ def us_of(job: Job) -> float:
             for _ in range(REPEATS):
                 work()
 
-        replay = device().capture(repeat)  # or a small launch would take the time that Python needs for it
+        replay = device().capture(repeat)  # uncaptured, a small launch would take as long as Python's call of it
         times = [device().elapsed_ms(replay) for _ in range(ROUNDS + 1)]
         return median(times[1:]) / REPEATS * 1e3
 
@@ -128,7 +130,10 @@ def measure(out: Path) -> None:
 
 
 def terms(sizes: dict[str, Any], direction: str, launch: dict[str, Any]) -> list[float]:
-    """Of a step's clocks: parts, products, products times what a tile has, thousands of bytes of rows."""
+    """The factors of the four fitted clocks in a time step's estimate.
+
+    They are: parts; products; products times a tile's registers, for every 128 threads; thousands of bytes of rows.
+    """
     H, forward, precision = sizes["H"], direction == "forward", sizes["precision"]
     inputs, lanes = (H, 8) if forward else (4 * H, 16)
     tile = ffma_tile(inputs, lanes, 4) if precision == "fp32" else tensor_tile(inputs, precision)

@@ -1,10 +1,11 @@
-"""What plans of kernels assume of a GPU, measured: how blocks hand over, fences, gaps in a graph, a library's products.
+"""Measures what the design of the kernels assumes of a GPU.
 
     python benchmarks/latencies.py OUT.json
 
-All by the GPU's clock, medians. gather: each block of a group writes its share of some bytes and then reads all of the
-group's into shared memory, STEPS times; blocks hand over by a flag that counts them, by one that counts their warps, or by
-the words themselves, which are polled until they are no longer what they were set to.
+It measures how long blocks take to hand over, fences, the gaps in a graph, and a library's products. All times are
+medians by the GPU's clock. In `gather` each block of a group writes its share of some bytes and then reads all of the
+group's into shared memory, STEPS times. Blocks hand over in three ways: by a flag that counts blocks, by a flag that
+counts warps, or by the words themselves, which are polled until they are no longer what they were set to.
 """
 
 import json
@@ -162,7 +163,7 @@ class Bench:
             yield f"a launch of {blocks} blocks in a graph, us", self.us(graph) / 200
 
     def products(self) -> Iterator[tuple[str, float]]:
-        """In a row: of a small one, the host's time to call it."""
+        """Products that are called one after the other; the time of a small one is what the host takes to call it."""
         for name, (ta, tb, M, N, K) in PRODUCTS.items():
             for precision in ("fp32", "tf32", "bf16"):
                 dtype = np.uint16 if precision == "bf16" else np.float32

@@ -1,10 +1,10 @@
-"""Does cuchar learn what PyTorch learns? The notebook's settings, the same batches, both losses.
+"""Does cuchar learn what PyTorch learns? Both train with the notebook's settings on the same windows.
 
     python benchmarks/learning.py [--steps 4000] [--out benchmarks/results/NAME.json]
 
-Both start from the same weights and see the same windows of data/shakespeare.txt; float32.
-Prints the mean training loss of the last 100 steps before every 1000th, and the difference.
-Needs PyTorch (`pip install 'cuchar[peers]'`).
+Both start from the same weights, train in float32, and read the same windows of data/shakespeare.txt. At every 1000th
+training step the script prints both mean losses of the last 100 steps, and their difference. It needs PyTorch
+(`pip install 'cuchar[peers]'`).
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
     offset = int(np.random.default_rng([config.seed, 1]).integers(config.window))
     windows = Windows(corpus.ids, config.batch, config.window, config.window_stride, offset)
     losses = np.empty((options.steps, 2))
-    # One after the other: taking turns at every step, the two thread pools get in each other's way.
+    # First one, then the other: if they took turns at every step, their thread pools would disturb each other.
     for step in range(options.steps):
         losses[step, 0], _ = engine.loss_and_gradients(parameters, Example(*windows[step], state), gradients)
         adam.update(parameters.flat, gradients.flat, step + 1, config.lr)

@@ -1,12 +1,13 @@
-"""How well do the presets predict held-out text? Both splits that others publish, beside their figures.
+"""How well do the presets predict held-out text? On both splits for which others publish figures, beside these.
 
     python benchmarks/quality.py TEXT [--preset char-rnn ...] [--split tail] [--device cpu]
                                  [--out benchmarks/results/NAME.json]
 
-TEXT is tinyshakespeare (1,115,394 characters, github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt) for the
-published figures to mean anything. Every preset is trained twice, in a folder that is thrown away: once without the
-last 5 % of each of 50 streams, char-rnn's split, and once without the last 10 % of the text, nanoGPT's. The figure is
-the lowest validation loss of an epoch, in nats per character, as `cuchar train` reports it.
+TEXT must be tinyshakespeare (1,115,394 characters, github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt), or
+else it cannot be compared with the published figures. Every preset is trained twice, in a folder that is removed
+afterwards: once without the last 5 % of each of 50 streams, which is char-rnn's split, and once without the last 10 %
+of the text, which is nanoGPT's. The figure is the lowest validation loss of an epoch, in nats per character, as
+`cuchar train` reports it.
 """
 
 import argparse
@@ -33,7 +34,7 @@ PUBLISHED = {
 
 
 def train(text: Path, preset: str, split: str, device: str, folder: Path) -> dict[str, object]:
-    """A run to its end: its options, every epoch's validation loss, and the seconds it took."""
+    """Train with a preset, and return the options, every epoch's validation loss, and the seconds it took."""
     config = TrainConfig(**with_preset(preset, {**SPLITS[split], "sample_every": 0}))
     run = start_run([text], config, out=folder, device=device, listener=terminal_listener())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -1,11 +1,11 @@
-"""How long does it take to score a text? `cuchar eval` beside PyTorch, which does the same work in turns with it.
+"""How long does it take to score a text? Times the work of `cuchar eval` in turns with PyTorch, which does the same.
 
     python benchmarks/scoring.py [TEXT] [--out benchmarks/results/NAME.json]
 
 A model of the notebook's size with initial weights scores TEXT, data/shakespeare.txt by default, on the processor: 64
 chunks side by side, each with a state warmed up by the 256 characters before it, 64 characters a call. PyTorch's
-nn.LSTM does that in inference mode, with as many threads. Prints seconds, and PyTorch's over cuchar's with its 95 %
-interval. Needs PyTorch (`pip install 'cuchar[peers]'`).
+nn.LSTM does that in inference mode, with as many threads. The script prints both times in seconds, and the ratio of
+PyTorch's to cuchar's with its 95 % interval. It needs PyTorch (`pip install 'cuchar[peers]'`).
 """
 
 import argparse

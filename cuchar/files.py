@@ -167,8 +167,8 @@ def expect_output(option: str, output: Path, inputs: Iterable[Path], binary: boo
 def write_output(output: Path, data: bytes) -> None:
     """Write a result to the place that the user named.
 
-    A regular file, also at the end of a link, is replaced at once or not at all. Standard output (`-`), a pipe, a device
-    and an open descriptor (/dev/stdout, /dev/fd/63) are written to directly.
+    A regular file, also at the end of a link, is replaced at once or not at all. Standard output (`-`), a pipe, a
+    device and an open descriptor (/dev/stdout, /dev/fd/63) are written to directly.
 
     Raises:
         OutputError: the output could not be written.

@@ -1,32 +1,38 @@
-"""What the blocks of a kernel share on each GPU architecture, and how many of them a multiprocessor holds at once."""
+"""The limits of each GPU architecture, and how many blocks of a kernel a multiprocessor holds at once."""
 
 from dataclasses import dataclass
 
 from cuchar.devices.device import Limits
 
-PARTITIONS = 4  # of a multiprocessor; each has a quarter of the registers and every fourth warp of a block
+PARTITIONS = 4  # quarters of a multiprocessor; each has a quarter of the registers and every fourth warp of a block
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a block and a multiprocessor have; CUDA C++ Programming Guide, "Technical specifications"."""
+    """An architecture's limits. Source: CUDA C++ Programming Guide, "Technical specifications"."""
 
-    capability: int
-    example: str
-    multiprocessors: int  # of the example
-    shared_bytes: int  # of a block that opts in
-    shared_total: int  # of a multiprocessor
-    shared_reserved: int  # of each block, by the system
-    warps: int  # of a multiprocessor
-    blocks: int
-    registers: int = 65_536
+    capability: int  # 90 is compute capability 9.0
+    example: str  # a GPU of this architecture
+    multiprocessors: int  # how many that GPU has
+    shared_bytes: int  # shared memory that a block gets if it asks for it
+    shared_total: int  # shared memory of a multiprocessor
+    shared_reserved: int  # shared memory of each block that the system takes
+    warps: int  # warps that a multiprocessor runs at once
+    blocks: int  # blocks that a multiprocessor runs at once
+    registers: int = 65_536  # registers of a multiprocessor
 
     @property
     def limits(self) -> Limits:
         return Limits(self.capability, self.multiprocessors, self.shared_bytes, self.registers)
 
     def blocks_at_once(self, registers: int, threads: int, shared: int) -> int:
-        """Blocks on a multiprocessor: the least of four limits, as in cuda_occupancy.h."""
+        """How many blocks a multiprocessor runs at once: the least of four limits, as in cuda_occupancy.h.
+
+        Args:
+            registers: registers of a thread.
+            threads: threads of a block.
+            shared: bytes of shared memory of a block.
+        """
         warps = -(-threads // 32)
         of_warp = 32 * 8 * -(-registers // 8)
         by_registers = self.registers // PARTITIONS // of_warp * PARTITIONS // warps

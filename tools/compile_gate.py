@@ -1,11 +1,11 @@
-"""The gate: no kernel that an engine asks for spills registers, has a stack or cannot be launched, on any architecture.
+"""The compile gate: it fails if a kernel spills registers, has a stack or cannot be launched, on any architecture.
 
     python tools/compile_gate.py
 
-Compiles the files of kernels/ to machine code, which needs no GPU, with the macros that engines of many sizes ask for:
-those of `cuchar bench`, and of each regime the largest models that it takes on an architecture, where registers are
-scarcest. Prints a row a kernel. Fails where a kernel has a fault, and names it. Many minutes, but for what is compiled
-already: tools/machine_code.py keeps it.
+It compiles the files of kernels/ to machine code, which needs no GPU, with the macros that engines of many sizes ask
+for: the sizes of `cuchar bench`, and for each regime and architecture the largest models that fit, where registers are
+scarcest. It prints a row for each kernel, and names every fault that it finds. It takes many minutes, but what was
+compiled before is not compiled again (tools/machine_code.py).
 """
 
 import os
@@ -30,10 +30,12 @@ from cuchar.engines.cuda.regimes import LEAST_CAPABILITY, plan_window
 from cuchar.engines.cuda.resident import Resident
 from cuchar.engines.cuda.target import Window
 
-T = 32  # with these batches the planner takes a cluster of two where there are clusters, or does not
-BATCHES = (32, 128)
+T = 32
+BATCHES = (32, 128)  # with 32 rows the planner takes a cluster of two where there are clusters, with 128 it does not
 CHARACTERS = 84  # the notebook's vocabulary on data/shakespeare.txt
-MOST_HIDDEN, MOST_PERSISTENT, DEPTHS = 256, 2048, (1, 2, 3, 4, 8)  # where to look for the edges of two regimes
+MOST_HIDDEN = 256  # hidden sizes below this are tried to find the largest resident models
+MOST_PERSISTENT = 2048  # hidden sizes up to this are tried to find the largest persistent models
+DEPTHS = (1, 2, 3, 4, 8)  # layers
 STEPWISE = [
     ModelConfig(CHARACTERS, 64, 2),
     ModelConfig(68, 512, 1),
@@ -44,7 +46,7 @@ STEPWISE = [
 
 @dataclass(frozen=True, order=True)
 class Build:
-    """One file, compiled once."""
+    """A file of kernels/, an architecture and macros: what is compiled once."""
 
     file: str
     capability: int
@@ -53,19 +55,19 @@ class Build:
 
 @dataclass(frozen=True)
 class Row:
-    """A kernel of a build: what it takes, and how many of its blocks a multiprocessor holds at once."""
+    """What a kernel of a build needs, and how many of its blocks a multiprocessor holds at once."""
 
     build: Build
     kernel: str
     registers: int
     spill_bytes: int
     stack_bytes: int
-    shared_bytes: int  # static and dynamic
+    shared_bytes: int  # static and dynamic together
     blocks: int
 
     @property
     def faults(self) -> list[str]:
-        """What a kernel must not have."""
+        """The kernel's faults, in words; none if it may pass the gate."""
         macros = " ".join(f"{name}={value}" for name, value in self.build.macros)
         kernel = f"{self.build.file} {self.kernel} {macros} sm_{self.build.capability}, {self.registers} registers"
         found = {
@@ -80,7 +82,10 @@ class Row:
 
 
 def builds() -> list[Build]:
-    """Of every architecture that NVRTC knows; in double precision, which is for gradient checks, of Hopper."""
+    """All that is compiled: for every architecture that NVRTC knows in single precision, for Hopper also in double.
+
+    Double precision is for gradient checks alone.
+    """
     from cupy.cuda import nvrtc
 
     found = set()
@@ -106,7 +111,8 @@ def in_single_precision(architecture: Architecture) -> Iterator[Listing]:
         listing.ask_for_both_products(precision)
         for model in persistent_edges(architecture, precision, (1, 2)):
             listing.ask_for_training(listing.target(model, precision), Window(T, BATCHES[0], dropout=True))
-    # The batch decides how many rows a block has, and with them what the compiler unrolls: the edges alone do not tell.
+    # The batch decides how many rows a block has, and these decide what the compiler unrolls. So it is not enough to
+    # compile the largest models with one batch.
     for sizes, precision in product(NAMED.values(), ("fp32", *precisions(architecture))):
         if isinstance(_plan(sizes.model, architecture, sizes.B, precision), Persistent):
             listing.ask_for_training(listing.target(sizes.model, precision), Window(T, sizes.B))
@@ -136,7 +142,7 @@ def in_double_precision(architecture: Architecture) -> Iterator[Listing]:
 
 
 def precisions(architecture: Architecture) -> list[str]:
-    """That the architecture's tensor cores have."""
+    """The precisions that the architecture's tensor cores have."""
     return [name for name, least in LEAST_CAPABILITY.items() if name != "fp32" and least <= architecture.capability]
 
 
@@ -147,7 +153,10 @@ def _plan(model: ModelConfig, architecture: Architecture, B: int, precision: str
 
 @cache
 def resident_edges(architecture: Architecture, itemsize: int = 4) -> list[ModelConfig]:
-    """The notebook's model and the largest resident ones: by depth, of sizes that fill their warps or do not."""
+    """The notebook's model, and for each number of layers the largest resident models.
+
+    One has a hidden size that is a multiple of 16, one a size that is not, and one a size that is not a multiple of 4.
+    """
 
     def taken(model: ModelConfig) -> bool:
         target = Listing(architecture.example, architecture.limits).target(model, dtype=f"f{itemsize}")
@@ -169,7 +178,7 @@ def resident_edges(architecture: Architecture, itemsize: int = 4) -> list[ModelC
 def persistent_edges(
     architecture: Architecture, precision: str = "fp32", depths: tuple[int, ...] = DEPTHS
 ) -> list[ModelConfig]:
-    """By depth, the largest model that is spread over the chip, and the largest whose rows are not aligned."""
+    """For each number of layers the largest persistent model, and the largest whose rows are not aligned."""
 
     def taken(model: ModelConfig) -> bool:
         return isinstance(_plan(model, architecture, BATCHES[0], precision), Persistent)
@@ -186,7 +195,11 @@ def persistent_edges(
 
 
 def rows_of(build: Build) -> list[Row]:
-    """A row for every kernel in a build."""
+    """Compile a build, and return a row for each of its kernels.
+
+    Raises:
+        RuntimeError: NVRTC is missing or rejects the source, or its log lacks a kernel.
+    """
     source = join(build.file, dict(build.macros))
     found = usages(*compile_source(source, build.capability))
     if sorted(found) != sorted(signatures(source)):
@@ -201,13 +214,13 @@ def row_of(build: Build, kernel: str, usage: Usage) -> Row:
 
 
 def all_rows() -> list[Row]:
-    nvrtc_version()  # complains here rather than in a worker
+    nvrtc_version()  # if NVRTC is missing, the error is raised here, not in a process of the pool
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         return [row for rows in pool.map(rows_of, builds(), chunksize=2) for row in rows]
 
 
 def uncovered(rows: list[Row], architecture: Architecture) -> list[str]:
-    """Kernels of kernels/ without a row on an architecture that has what they need, and precisions without one."""
+    """Kernels and precisions that have no row on an architecture, although it has what they need."""
     there = [row for row in rows if row.build.capability == architecture.capability]
     files = [str(path.relative_to(kernel_folder())) for path in kernel_folder().rglob("*.cu")]
     defined = {f"{file} {name}" for file in files for name in signatures(join(file, {}))}
@@ -219,7 +232,7 @@ def uncovered(rows: list[Row], architecture: Architecture) -> list[str]:
 
 
 def digest(rows: list[Row]) -> str:
-    """A line a kernel: registers of a thread by architecture, the most of spill and of shared memory."""
+    """A table with a line for each kernel: registers of a thread by architecture, the most spill and shared memory."""
     kernels: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         kernels.setdefault((row.build.file, row.kernel), []).append(row)

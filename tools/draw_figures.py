@@ -1,6 +1,6 @@
 """Draws docs/figures/*.svg: `python tools/draw_figures.py [FIGURE...] [--out FOLDER]`.
 
-The same figures have the same bytes on every machine. tests/tools/test_figures.py fails where a committed
+A figure has the same bytes on every machine. tests/tools/test_figures.py fails if a committed
 figure is not what this script draws.
 """
 

@@ -2,10 +2,10 @@
 
     python tools/gpu.py [--stage compile tests parity sanitize speed run] [--out gpu-results]
 
-Runs from the checkout. Each stage is a process with a time limit, so that neither a failure nor
-a hang of one stops the next, and writes STAGE.json as it goes; log.txt has what they printed,
-summary.txt the table. Exit status: 0, 1 where a stage failed, 2 without a GPU.
---dry-run does the same on the emulator, with tiny sizes: a dry run gives no timings.
+Each stage is a process with a time limit, so that neither a failure nor a hang of one stops
+the next. A stage writes its results to STAGE.json as it goes; log.txt has what the stages
+printed, summary.txt a table of all results. The exit status is 0, or 1 if a stage failed, or
+2 without a GPU. --dry-run does the same on the emulator, with tiny sizes and without timings.
 """
 
 import argparse
@@ -46,7 +46,10 @@ def main() -> int:
 
 
 def describe() -> dict[str, str]:
-    """The machine, in a process of its own: this one stays off the GPU. Ends the program where there is none."""
+    """Describe the machine. A process of its own asks the GPU, so that this one does not hold it.
+
+    If there is no GPU or a package is missing, this ends the program with status 2.
+    """
     missing = [name for name in PACKAGES if not _importable(name)]
     if missing:
         fail(f"expected the packages {', '.join(PACKAGES)}, found no {', '.join(missing)} in {sys.executable}")
@@ -85,7 +88,7 @@ def run_stage(stage: str, folder: Path, machine: dict[str, str], limit: int) -> 
 
 
 def run_process(command: list[str], log: IO[str], limit: float) -> str:
-    """Its status; nothing of it is left over."""
+    """Run a command, and return "passed", "crashed" or "timed out". None of its processes is left running."""
     from tools.gpu_stages.device import environment
 
     process = subprocess.Popen(
@@ -101,7 +104,7 @@ def run_process(command: list[str], log: IO[str], limit: float) -> str:
 
 
 def kill_group(number: int) -> None:
-    with suppress(ProcessLookupError):  # nobody is left
+    with suppress(ProcessLookupError):  # all processes of the group have ended
         os.killpg(number, signal.SIGKILL)
 
 

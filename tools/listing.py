@@ -1,4 +1,4 @@
-"""A device that compiles nothing and takes down what engines ask it to."""
+"""A device that compiles nothing: it lists what engines ask it to compile."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Listing:
         return Target(self, model, np.dtype(dtype), precision)
 
     def ask_for_training(self, target: Target, window: Window) -> None:
-        """What trains on windows of this size and scores them, but for what cuts them out of a text."""
+        """Ask for the kernels that train on windows of this size and score them, but not for those that cut windows."""
         expect_tensor_cores(target)
         plan_window(target, window).launches(target, window.dropout)
         target.kernels("training/adam.cu", scaled(target))
@@ -39,11 +39,11 @@ class Listing:
         plan_sampling(target).drawing(target)
 
     def ask_for_both_products(self, precision: str) -> None:
-        """Our own kernel for a product on tensor cores, and what rounds operands for a library's."""
+        """Ask for our own kernel for products on tensor cores, and for the kernel that rounds a library's operands."""
         for kind in (TensorGemm, LibraryGemm):
             kind(self.target(ModelConfig(2, 1, 1), precision))
 
     def ask_for_windows(self) -> None:
-        """What cuts windows out of a text with characters of one byte, or of two."""
+        """Ask for the kernels that cut windows out of a text whose ids have one byte, or two."""
         for identifier in ("unsigned char", "unsigned short"):
             self.kernels("training/windows.cu", {"ID": identifier})

@@ -1,6 +1,6 @@
-"""From CUDA C++ to machine code by NVRTC, for any architecture: no GPU and no toolkit is needed.
+"""Compiles CUDA C++ to machine code by NVRTC, for any architecture, without a GPU or a CUDA toolkit.
 
-Machine code is kept in ~/.cache/cuchar/cubins, by the hash of all that it depends on. Needs cupy-cuda12x,
+Machine code is kept in ~/.cache/cuchar/cubins, under the hash of all that it depends on. This needs cupy-cuda12x,
 nvidia-cuda-nvrtc-cu12 and nvidia-cuda-runtime-cu12 (`pip install 'cuchar[test]'`).
 """
 
@@ -15,13 +15,18 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
-OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space")  # RawModule's, without include paths
-MAX_THREADS = b"\x04\x05\x0c\x00"  # begins the attribute in which machine code keeps a kernel's __launch_bounds__
+OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space")  # as CuPy's RawModule has them
+MAX_THREADS = b"\x04\x05\x0c\x00"  # the beginning of the attribute in which machine code has __launch_bounds__
 
 
 def compile_source(source: str, capability: int, more: tuple[str, ...] = ()) -> tuple[bytes, str]:
-    """Machine code, an ELF file, and the compiler's log.
+    """Compile a source text, or find it in the cache.
 
+    Args:
+        capability: the architecture; 90 is sm_90.
+        more: further options for NVRTC.
+    Returns:
+        the machine code, which is an ELF file, and the compiler's log.
     Raises:
         RuntimeError: NVRTC is missing, or rejects the source.
     """
@@ -38,7 +43,7 @@ def compile_source(source: str, capability: int, more: tuple[str, ...] = ()) -> 
         except compiler.CompileException as error:
             raise RuntimeError(f"sm_{capability}: {error}") from None
         folder.mkdir(parents=True, exist_ok=True)
-        _write(cubin, code + b"\0")  # CuPy leaves out the last byte, as if it were a string's
+        _write(cubin, code + b"\0")  # CuPy drops the last byte, as if it were the end of a string
         _write(log, text.getvalue().encode())
     return cubin.read_bytes(), log.read_text()
 
@@ -51,10 +56,10 @@ def _write(path: Path, content: bytes) -> None:
 
 @cache
 def nvrtc_version() -> str:
-    """Of the compiler that CuPy finds, as its machine code says.
+    """The version of the NVRTC that CuPy finds, which it states in what it compiles.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: there is no NVRTC.
     """
     try:
         from cupy.cuda import compiler
@@ -70,13 +75,13 @@ def nvrtc_version() -> str:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a thread and a block of a kernel take."""
+    """What a kernel needs of a multiprocessor."""
 
-    registers: int
-    spill_bytes: int  # stores and loads
-    stack_bytes: int
-    shared_bytes: int  # static
-    threads: int  # of the largest block that the kernel may be launched with
+    registers: int  # registers of a thread
+    spill_bytes: int  # bytes that a thread stores to and loads from memory for lack of registers
+    stack_bytes: int  # stack of a thread
+    shared_bytes: int  # static shared memory of a block
+    threads: int  # threads of the largest block that the kernel may be launched with
 
 
 _USAGE = re.compile(
@@ -87,7 +92,7 @@ _USAGE = re.compile(
 
 
 def usages(cubin: bytes, log: str) -> dict[str, Usage]:
-    """What machine code and its compiler's log say, kernel by kernel."""
+    """What each kernel needs, by its name, from what `compile_source` returned."""
     found, threads = {}, _launch_bounds(cubin)
     for name, stack, stores, loads, registers, rest in _USAGE.findall(log):
         shared = re.search(r"(\d+) bytes smem", rest)
@@ -97,7 +102,7 @@ def usages(cubin: bytes, log: str) -> dict[str, Usage]:
 
 
 def _launch_bounds(cubin: bytes) -> dict[str, int]:
-    """Threads of a block that each kernel is compiled for, which the ELF section .nv.info.KERNEL says."""
+    """The threads of the largest block that each kernel is compiled for, as the ELF section .nv.info.KERNEL says."""
     (headers,) = struct.unpack_from("<Q", cubin, 0x28)
     size, count, of_names = struct.unpack_from("<HHH", cubin, 0x3A)
     sections = [struct.unpack_from("<IIQQQQ", cubin, headers + size * index) for index in range(count)]

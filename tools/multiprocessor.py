@@ -1,8 +1,8 @@
-"""A multiprocessor of an H100 that runs machine code a clock at a time, as far as published figures go.
+"""Simulates a multiprocessor of an H100, which runs machine code clock by clock, as far as published figures allow.
 
-Warps go through their instructions in order and wait for stall counts, scoreboards, units and barriers; a scheduler
-issues one instruction a clock. Figures: arXiv 2402.13499 and 2501.12084, and estimates
-marked (e). What is not here: see predict.py.
+Warps go through their instructions in order and wait for stall counts, scoreboards, units and barriers. A scheduler
+issues one instruction a clock. The figures are from arXiv 2402.13499 and 2501.12084. predict.py says which of them are
+estimates, and what the simulation leaves out.
 """
 
 from dataclasses import dataclass, field
@@ -10,18 +10,19 @@ from typing import TypeVar
 
 from sass import Instruction
 
-BARRIER = 20
-LATENCY = {  # clocks until a scoreboard clears; the first prefix that fits
+BARRIER = 20  # clocks from the last warp's arrival until warps go on
+LATENCY = {  # clocks until an instruction's scoreboard clears; the first prefix of its opcode counts
     "LDS": 29, "SHFL": 23, "MUFU": 18, "LDG": 263, "LD.": 263, "SYNCS": 29, "ST": 20, "RED": 20, "D": 20,
     "": 30,
 }  # fmt: skip
-CLOCKS = {  # that an instruction keeps its unit busy, and which; the first prefix that fits
+CLOCKS = {  # which unit an instruction uses, and for how many clocks; the first prefix of its opcode counts
     "FFMA": ("fma", 1), "FADD": ("fma", 1), "FMUL": ("fma", 1), "IMAD": ("fma", 2), "MUFU": ("mufu", 8),
     "HMMA": ("tensor", 6),
     "DFMA": ("double", 2), "DADD": ("double", 2), "DMUL": ("double", 2), "DSETP": ("double", 2),
     "BAR": ("control", 1), "BRA": ("control", 1), "BSSY": ("control", 1), "BSYNC": ("control", 1),
     "EXIT": ("control", 1), "NOP": ("control", 1), "WARPSYNC": ("control", 1), "S2R": ("control", 1), "": ("alu", 2),
 }  # fmt: skip
+# Prefixes of opcodes that use the multiprocessor's path to memory.
 PASSES = {"LDS": 1, "STS": 1, "SHFL": 1, "SYNCS": 1, "LDG": 1, "STG": 1, "LD.": 1, "ST.": 1, "STAS": 1, "LDC": 1}
 SCHEDULERS = 4
 Value = TypeVar("Value")
@@ -32,7 +33,11 @@ def first_of(table: dict[str, Value], opcode: str) -> Value:
 
 
 def passes(opcode: str, global_passes: int) -> int:
-    """Clocks of the SM's one path to memory."""
+    """For how many clocks an instruction occupies the multiprocessor's only path to memory.
+
+    Args:
+        global_passes: the answer for loads from and stores to global memory; 0 means what their width says.
+    """
     one = next((value for prefix, value in PASSES.items() if opcode.startswith(prefix)), 0)
     if not one:
         return 0
@@ -53,11 +58,11 @@ class Warp:
 
 
 class Multiprocessor:
-    """Warps of some blocks on one SM, each through its trace in order.
+    """A multiprocessor with the warps of some blocks, each of which runs its trace of instructions in order.
 
     Args:
-        blocks: a list of traces, one a warp, for each block.
-        global_passes: of a global access, where it is not what its width says.
+        blocks: for each block a list of traces, one for each warp.
+        global_passes: as for `passes`.
     """
 
     def __init__(self, blocks: list[list[list[Instruction]]], global_passes: int = 0):
@@ -114,6 +119,9 @@ class Multiprocessor:
 
 
 def per_pass(blocks: list[list[list[Instruction]]], few: int = 4, many: int = 12) -> float:
-    """Clocks of one more pass of the warps of some blocks through their traces, in the long run."""
+    """How many clocks one more pass of all warps through their traces takes in the long run.
+
+    This is the difference between `many` passes and `few`, divided by the number of passes between them.
+    """
     clocks = [Multiprocessor([[trace * times for trace in block] for block in blocks]).run() for times in (few, many)]
     return (clocks[1] - clocks[0]) / (many - few)

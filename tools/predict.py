@@ -2,15 +2,16 @@
 
     python tools/predict.py [--out benchmarks/results/prediction-h100.json]
 
-Configuration (a): V84 H64 L2 B32 T32, float32, by the resident kernels; with a cluster of two a row (what the planner
-takes) and with one block a row; then (b), (c) and (d), as predict_large.py says. A prediction, to be confronted with a measurement.
+The script estimates configuration (a), V84 H64 L2 B32 T32 in float32, by the resident kernels: with a cluster of two
+blocks for each row, which the planner takes, and with one block for each row. Then it estimates (b), (c) and (d), as
+predict_large.py says. This is a prediction that has to be compared with a measurement.
 
 The kernels are compiled for sm_90 with source lines and disassembled (nvidia-cuda-nvdisasm). A phase of a kernel is
-the instructions of its source lines in their order, loops repeated as often as the algorithm says. `Multiprocessor`
-runs the warps of an SM through them in order, a clock at a time: a warp waits for its stall counts and scoreboards
-(both from the code's control bits), a scheduler issues one instruction a clock, units are busy as in CLOCKS, and
-barriers wait for the slowest warp. Assumed, all from published figures (arXiv 2402.13499,
-2501.12084) unless marked (e), an estimate:
+the instructions of some of its source lines in their order, with loops repeated as often as the algorithm says.
+`Multiprocessor` runs the warps of a multiprocessor (SM) through them in order, clock by clock: a warp waits for its
+stall counts and scoreboards (both from the code's control bits), a scheduler issues one instruction a clock, units are
+busy as CLOCKS says, and barriers wait for the slowest warp. The following is assumed, from published figures
+(arXiv 2402.13499, 2501.12084) except where (e) marks an estimate:
 
 - 1.755 GHz; shared memory 29 clocks, SHFL 23, L2 263, DSMEM 180, block barrier 20, MUFU 8 clocks a warp;
   dependent FFMA 4 clocks (a stall count). A cluster barrier costs an L2 round trip. MUFU's result after 18 clocks (e),
@@ -20,14 +21,15 @@ barriers wait for the slowest warp. Assumed, all from published figures (arXiv 2
 - Shared memory does a pass a clock for the whole SM: 1 for 32 bits a lane, 2 for 64, 2 for 128 (lanes n and n^1 share
   an address). Global accesses: 1, 2, 4; in the loading of `Rows`, whose 32 lanes touch 32 lines, 8 (e, four lines
   a clock; if it is one line a clock, loading costs four times as much).
-- Copies ahead into shared memory (cp.async) have arrived when they are waited for, as has what one block sends another.
-- Both sides of every branch inside a phase are run, slow paths of division and of shuffles never; every `if` of a
-  stage as that stage takes it. Nothing overlaps between phases, and a kernel starts when the one before has ended.
+- Copies ahead into shared memory (cp.async) have arrived when they are waited for, and so has what one block sends
+  another.
+- Both sides of every branch inside a phase are run, but slow paths of division and of shuffles never, and every `if` of
+  a stage as that stage takes it. Phases do not overlap, and a kernel starts when the one before has ended.
 - In weight_gradients the busiest SM has a tile of a product and two blocks of the embedding, whose busiest warp adds
   HITS rows of one character (e, 18 % of a split).
 - A launch in a graph costs 1.3 us.
-- Left out: corpus windows and the chunk's read-back (a 128th each a step), instruction cache misses, clocks below
-  1.755 GHz, bank conflicts beyond the passes above, dropout.
+- Left out are: the cutting of windows and the reading of results (a training step has a 128th of each), instruction
+  cache misses, clocks below 1.755 GHz, bank conflicts beyond the passes above, dropout.
 """
 
 import argparse
@@ -53,20 +55,22 @@ from cuchar.sizes import ceil_div
 
 HERTZ, LAUNCH_SECONDS = 1.755e9, 1.3e-6
 MODEL, T, B, CAPABILITY = ModelConfig(84, 64, 2), 32, 32, 90
-FLOOR, GOAL = 18, 40  # us a step: what latency leaves, by estimate; what is aimed at
-HITS = 23
-CLUSTER_BARRIER, DSMEM = 263, 180
+FLOOR = 18  # microseconds of a training step that latencies alone take, by an estimate
+GOAL = 40  # microseconds of a training step that the design aims at
+HITS = 23  # rows of the most common character in a split
+CLUSTER_BARRIER = 263  # clocks of a barrier between the blocks of a cluster
+DSMEM = 180  # clocks from one block of a cluster to the shared memory of another
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A row of the result; instructions: of the busiest warp, in a step of the sequence where there are steps."""
+    """A phase of a kernel: a row of the result."""
 
     kernel: str
     phase: str
-    instructions: int
-    clocks: int
-    times: int = 1
+    instructions: int  # instructions of the busiest warp, each time that the phase is done
+    clocks: int  # clocks of the phase, each time
+    times: int = 1  # how often it is done
 
     @property
     def microseconds(self) -> float:
@@ -74,7 +78,10 @@ class Phase:
 
 
 def recurrence(code: Code, file: str, cluster: int) -> tuple[int, int]:
-    """The busiest warp's instructions and clocks of a step of `run`, whose loop may do several at a time."""
+    """The recurrence's time step: the busiest warp's instructions and the clocks.
+
+    The loop of `run`, which is looked for in the machine code, may do several time steps in one pass.
+    """
     body = source_lines(file, r"^\s+run\(")
     project = source_lines(file, r"if \(!stage\.recurrent\) \{", body.start)
     fed = source_lines(file, r"if \(layer(?: < L - 1)?\) (?:\{|received|dh)", body.start)
@@ -86,7 +93,7 @@ def recurrence(code: Code, file: str, cluster: int) -> tuple[int, int]:
         for first, last in code.loops
         if sum(i.opcode.startswith("FFMA") and first <= i.address <= last for i in inside) >= 2 * 2 * MODEL.hidden
     )
-    wait = source_lines("common/hardware.cuh", r"void mbarrier_wait\(")  # its first look sees what has come
+    wait = source_lines("common/hardware.cuh", r"void mbarrier_wait\(")  # assumed to find the data at its first look
     too_early = range(source_lines("common/hardware.cuh", r"return;", wait.start).stop, wait.stop)
     everything = [
         i
@@ -114,7 +121,7 @@ def recurrence(code: Code, file: str, cluster: int) -> tuple[int, int]:
         blocks = [[start] * warps + [middle] * warps + [end] * warps]
     else:
         blocks = [[start] * warps + [middle] * warps, [end] * warps + [idle] * warps]
-    steps = sum(i.opcode.startswith("BAR.SYNC") for i in idle)  # of the loop, unrolled
+    steps = sum(i.opcode.startswith("BAR.SYNC") for i in idle)  # time steps in one pass of the unrolled loop
     return max(map(len, (start, middle, end))) // steps, round(max(per_pass([block]) for block in blocks) / steps)
 
 
@@ -147,7 +154,7 @@ def lstm_step(plan: Resident) -> list[Phase]:
 
 
 def head_phases(code: Code, plan: Resident) -> list[Phase]:
-    """The tile of a row's T steps; a warp without steps of its own is run like the others."""
+    """The phases of the head, on a tile of a row's T time steps. A warp without time steps is run like the others."""
     file, V, H = "resident/lstm_resident.cu", MODEL.vocabulary_size, MODEL.hidden
     each, warps, characters = (2 if plan.cluster > 1 else 3), plan.threads // 32, 32 * ceil_div(V, 32)
 
@@ -191,7 +198,13 @@ def weight_gradients(plan: Resident) -> list[Phase]:
 
 
 def small(file: str, name: str, counts: dict[str, int], blocks: int, *without: str) -> Phase:
-    """`without`: statements that another block or a step of another regime goes through."""
+    """The only phase of a small kernel.
+
+    Args:
+        counts: as for `sass.repeated`.
+        blocks: how many blocks are launched.
+        without: patterns of statements that only another block, or another regime's training step, runs.
+    """
     code = disassemble(file, {"REAL": "float"}, CAPABILITY)[name]
     others = [source_lines(file, other) for other in without]
     some = [i for i in code.instructions if not any(within(i, file, other) for other in others)]
@@ -201,7 +214,7 @@ def small(file: str, name: str, counts: dict[str, int], blocks: int, *without: s
 
 
 def predict(plan: Resident) -> list[Phase]:
-    """Everything of a training step but the launches."""
+    """All phases of a training step, without the launches."""
     P = parameter_count(MODEL)
     squares, not_taken = norm_blocks(P), (r"if \(blockIdx\.x == blocks\)", r"if \(splits == 1\) \{")
     return [
@@ -213,7 +226,7 @@ def predict(plan: Resident) -> list[Phase]:
 
 
 def plans() -> dict[str, Resident]:
-    """What the planner takes, and what it would take without clusters."""
+    """The plan that the planner makes, and the one that it would make without clusters."""
     target = Listing(ARCHITECTURES[CAPABILITY].example, ARCHITECTURES[CAPABILITY].limits).target(MODEL)
     own, other = plan_window(target, Window(T, B)), plan_window(target, Window(T, 4 * B))
     if not (isinstance(own, Resident) and isinstance(other, Resident) and (own.cluster, other.cluster) == (2, 1)):

@@ -2,10 +2,10 @@
 
     python tools/predict_ladder.py
 
-The kernels that the page marks as complete are compiled for sm_90 and run, by multiprocessor.py, an instruction at a
-time: predict.py says what that assumes. All warps of a block do what its loop does, both sides of every branch, but in
-`wavefront`, where a warp leaves out what is not its stage's. From the second time step on, what one_launch reads of the
-weights lies in the L1 cache; everything else that comes from global memory comes from L2.
+The kernels that the page marks as complete are compiled for sm_90 and simulated by multiprocessor.py; predict.py says
+what that assumes. All warps of a block run the whole loop, with both sides of every branch. Only in `wavefront` a warp
+leaves out what its stage does not do. From the second time step on, the weights that one_launch reads are in the L1
+cache; everything else that is read from global memory comes from L2.
 """
 
 import re
@@ -17,7 +17,7 @@ from sass import Code, Instruction, disassemble_source
 PAGE = Path(__file__).parent.parent / "docs/kernels.md"
 COMPLETE = re.compile(r"^```cuda complete\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CAPABILITY, HIDDEN = 90, 64
-L2, L1 = 263, 41  # clocks; arXiv 2402.13499
+L2, L1 = 263, 41  # clocks of a load from either cache; arXiv 2402.13499
 
 
 def inside(code: Code, loop: int) -> list[Instruction]:
@@ -26,7 +26,7 @@ def inside(code: Code, loop: int) -> list[Instruction]:
 
 
 def naive(code: Code) -> int:
-    """A launch, from its first instruction to its last: four k a trip, no trip for what four leave over."""
+    """Clocks of a launch, whose loop takes four k in each pass; nothing is left over for the loop that takes one."""
     rest, four = code.loops
     before = [i for i in code.instructions if i.address < four[0]]
     after = [i for i in code.instructions if i.address > rest[1]]
@@ -34,7 +34,7 @@ def naive(code: Code) -> int:
 
 
 def one_launch(code: Code) -> float:
-    """A time step, with four trips of sixteen k."""
+    """Clocks of a time step, whose inner loop takes sixteen k in each of four passes."""
     (begin, end), (first, last) = code.loops
     before = [i for i in code.instructions if first <= i.address < begin]
     after = [i for i in code.instructions if end < i.address <= last]
@@ -45,7 +45,7 @@ def one_launch(code: Code) -> float:
 
 
 def wavefront(code: Code, source: str) -> float:
-    """A tick of three teams of four warps: of `if (!recurrent) ... else ...`, a warp has one side."""
+    """Clocks of a tick of three teams of four warps; each warp runs one side of `if (!recurrent) ... else ...`."""
     lines = source.splitlines()
     begin = next(number for number, line in enumerate(lines, 1) if "if (!recurrent) {" in line)
     middle = next(number for number, line in enumerate(lines, 1) if number > begin and "} else {" in line)
@@ -59,7 +59,7 @@ def wavefront(code: Code, source: str) -> float:
 
 
 def predicted() -> dict[str, float]:
-    """Clocks of a time step of each kernel; of a tick of `wavefront`."""
+    """For each kernel the clocks of a time step, for `wavefront` those of a tick."""
     source = "\n".join(COMPLETE.findall(PAGE.read_text("utf-8")))
     codes = disassemble_source(f'#line 1 "docs/{PAGE.name}"\n{source}', CAPABILITY)
     return {

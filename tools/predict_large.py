@@ -1,18 +1,19 @@
 """Configurations (b), (c) and (d) on an H100: an estimate. predict.py prints it; no GPU was used.
 
-The recurrence of the persistent regime is run clock by clock from its machine code, as predict.py says: an item (a part of
-the rows, a step) is the kernel's outer loop, the loops in it repeated as often as the sizes say, as a recurrent stage
-takes them. Everything around it, and the stepwise regime, is arithmetic over operations, bytes and launches. Assumed,
-from published figures (arXiv 2402.13499, 2501.12084) unless marked (e), an estimate:
+The recurrence of the persistent regime is simulated clock by clock from its machine code, as predict.py says. An item
+(one part at one time step) is the kernel's outer loop, with the loops in it repeated as often as the sizes say, as a
+recurrent stage runs them. Everything around the recurrence, and the stepwise regime, is arithmetic over operations,
+bytes and launches. The following is assumed, from published figures (arXiv 2402.13499, 2501.12084) except where (e)
+marks an estimate:
 
-- L2 gives 3942 B a clock to all SMs together. Rows of h (forward) and of da (backward) are read by every block of
-  their stage: `traffic`. Nothing hides that.
-- Results need TRAVEL clocks (e) from one block's stores to another's copies: release, acquire, two L2 round trips.
-  Parts that take turns hide it. A stage is one item and that time behind the one before.
-- cuBLAS reaches 80 % (e) of 67 TFLOP/s in fp32, 70 % (e) of the tensor cores' peak, and takes its bytes from L2. Operands
-  of bf16 are rounded before, 6 bytes a number.
-- Sums, the head's softmax, rounding, norm and Adam take their bytes at 3 TB/s. A launch takes 1.3 us on the GPU, and 5 us (e)
-  of Python, since no graph has a library's products; a step takes the longer of both.
+- L2 gives 3942 B a clock to all multiprocessors together. Every block of a stage reads the stage's rows of h (forward)
+  or of da (backward), which is called `traffic`. Nothing hides that.
+- Results need TRAVEL clocks (e) from one block's stores to another's copies: a release, an acquire and two round trips
+  to L2. Parts that take turns hide this. A stage is behind the stage before it by one item and this time.
+- cuBLAS reaches 80 % (e) of 67 TFLOP/s in fp32 and 70 % (e) of the tensor cores' peak, and reads its operands from L2.
+  Operands in bf16 are rounded before, which moves 6 bytes for each number.
+- Sums, the head's softmax, rounding, norm and Adam move their bytes at 3 TB/s. A launch takes 1.3 us on the GPU, and
+  5 us (e) in Python, since no graph contains a library's products; a training step takes the longer of both.
 """
 
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ from cuchar.parameters import parameter_count
 from cuchar.sizes import ceil_div
 
 HERTZ, CAPABILITY = 1.755e9, 90
-L2_BYTES, TRAVEL = 3942, 1500  # a clock; clocks
-FLOPS = {"fp32": 67e12 * 0.8, "tf32": 495e12 * 0.7, "bf16": 989e12 * 0.7}
+L2_BYTES = 3942  # bytes that L2 gives in a clock
+TRAVEL = 1500  # clocks from one block's stores to another's copies
+FLOPS = {"fp32": 67e12 * 0.8, "tf32": 495e12 * 0.7, "bf16": 989e12 * 0.7}  # in a second
 OPERAND_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
-MEMORY_BYTES, LAUNCH, PYTHON = 3e12, 1.3e-6, 5e-6  # a second; seconds
+MEMORY_BYTES = 3e12  # bytes that memory moves in a second
+LAUNCH, PYTHON = 1.3e-6, 5e-6  # seconds of a launch: on the GPU, in Python
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,13 @@ CONFIGURATIONS = [
 
 
 def item_trace(code: Code, launch: Division, inputs: int, precision: str, fetched: int) -> list[Instruction]:
-    """The outer loop once, and as a recurrent stage above the first layer goes through the loops in it.
+    """The instructions of one item, as a recurrent stage above the first layer runs them.
+
+    That is one pass of the kernel's outer loop, with the loops in it repeated.
 
     Args:
-        fetched: copies for a unit and row in one loop, which others or the compiler may have unrolled.
+        inputs: columns of the stage's matrix.
+        fetched: numbers that are copied for each unit and row in one loop, which the compiler may have unrolled.
     """
 
     def count(loop: tuple[int, int], *opcodes: str) -> int:
@@ -82,17 +88,17 @@ def item_trace(code: Code, launch: Division, inputs: int, precision: str, fetche
         and count(loop, "LDGSTS")
     }
     copies, most = ceil_div(launch.rows * inputs // 4, launch.threads), max(copying.values())
-    trips = ceil_div(launch.rows, launch.threads // launch.units)  # of a thread, through its rows
+    trips = ceil_div(launch.rows, launch.threads // launch.units)  # rows of a thread
     times = {}
     for loop in inner:
         many = count(loop, "LDGSTS")
         if loop == product:
             times[loop] = ceil_div(launch.rows, 2 if precision == "fp32" else 8)
-        elif loop in copying:  # the others are an unrolled loop's remainders
+        elif loop in copying:  # the one with the most copies is the unrolled loop, the others do what it leaves over
             times[loop] = ceil_div(copies, most) if many == most else 0
-        elif many:  # by identifiers from the table of the first layer, or what is there
+        elif many:  # copies from the first layer's table, by ids, which this stage does not do, or from the tape
             times[loop] = 0 if count(loop, "LD.E", "LDG.") else trips // (many // fetched or many)
-        else:  # a projection has nothing to take the hyperbolic tangent of
+        else:  # with MUFU it is the cell's, which a recurrent stage runs; without, a projection's
             times[loop] = trips if count(loop, "MUFU") else 0
     trace, done = [], set()
     for i in inside(code, outer):
@@ -110,7 +116,7 @@ def inside(code: Code, loop: tuple[int, int]) -> list[Instruction]:
 
 
 def recurrence(sizes: Configuration, plan: Persistent) -> list[dict]:
-    """Forward and backward: clocks of an item, bytes of rows that it fetches, microseconds of the window."""
+    """For the forward and the backward launch: clocks of an item, bytes of rows that are fetched, microseconds."""
     model, T, H, stages = sizes.model, sizes.T, sizes.model.hidden, 2 * sizes.model.layers - 1
     macros = {"REAL": "float", "HIDDEN": H, "LAYERS": model.layers, "VOCABULARY": model.vocabulary_size, "DROPOUT": 0}
     if sizes.precision != "fp32":
@@ -123,9 +129,9 @@ def recurrence(sizes: Configuration, plan: Persistent) -> list[dict]:
         code = disassemble(f"persistent/{kernel}.cu", macros | launch.macros, CAPABILITY)[kernel]
         trace = item_trace(code, launch, inputs, sizes.precision, fetched)
         clocks = per_pass([[trace] * (launch.threads // 32)], 2, 4)
-        traffic = 4 * inputs * sizes.B * launch.blocks // launch.groups  # bytes of a step
+        traffic = 4 * inputs * sizes.B * launch.blocks // launch.groups  # bytes of a time step
         item = clocks + traffic / launch.parts / L2_BYTES
-        exposed = max(0, TRAVEL - (launch.parts - 1) * item)  # of a step
+        exposed = max(0, TRAVEL - (launch.parts - 1) * item)  # clocks of TRAVEL that no other part hides, a time step
         weights = launch.units * 4 * H * 4 * launch.blocks / L2_BYTES
         total = weights + T * (launch.parts * item + exposed) + (stages - 1) * (item + TRAVEL)
         found.append(
@@ -144,12 +150,12 @@ def gemm_us(precision: str, M: int, N: int, K: int) -> float:
 
 
 def launches_and_rounded(model: ModelConfig, T: int, B: int, precision: str, persistent: bool) -> tuple[int, int]:
-    """Launches and products of a training step on a GPU, and how many numbers are rounded between them."""
+    """How many launches and products a training step has on a GPU, and how many numbers are rounded between them."""
     H, L, V, N = model.hidden, model.layers, model.vocabulary_size, T * B
     one_pass = precision == "fp32" and one_pass_head(model, 4)
     products = 2 * L + 1 + (not one_pass)
     rounds, rounded = 2 * 3 + 3 * L - 1, 2 * (N * H + V * H + N * V) + L * 5 * N * H + (L - 1) * N * H
-    others = 6 + L + 2  # begin_window, head.cu or softmax.cu, sums, norm and Adam; and the recurrence
+    others = 6 + L + 2  # begin_window, head.cu or softmax.cu, sums, norm and Adam; and two launches of the recurrence
     if not persistent:
         others += L * 2 * T - 2
         products += L * (2 * T - 1) + 2 * (L - 1)
@@ -159,7 +165,7 @@ def launches_and_rounded(model: ModelConfig, T: int, B: int, precision: str, per
 
 
 def predict(sizes: Configuration) -> dict:
-    """A training step: its parts in microseconds, and their sum or what Python takes to launch them."""
+    """A training step's parts in microseconds, and their sum, or what Python takes to launch them if that is more."""
     model, T, B, precision = sizes.model, sizes.T, sizes.B, sizes.precision
     H, L, V, N = model.hidden, model.layers, model.vocabulary_size, T * B
     plan = plan_window(Listing("", ARCHITECTURES[CAPABILITY].limits).target(model, precision), Window(T, B))

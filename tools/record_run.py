@@ -1,7 +1,8 @@
-"""Records the run that README's pictures show: `python tools/record_run.py [--out FILE]`, a minute or two on a processor.
+"""Records the run that README's pictures show: `python tools/record_run.py [--out FILE]`.
 
-It trains with the default settings on data/shakespeare.txt, as on a terminal of 92 columns, and writes with the model
-once. FILE gets the losses, and of the terminal the lines that a reader wants; tools/figures/learning.py draws both.
+It trains with the default settings on data/shakespeare.txt, on a pretended terminal of 92 columns, and draws one sample
+from the model. FILE receives the losses, and those lines of the terminal that a reader wants to see;
+tools/figures/learning.py draws both. This takes a minute or two on a processor.
 """
 
 import argparse
@@ -27,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COLUMNS, ROWS = 92, 30
 TRAIN = "cuchar train data/shakespeare.txt --out run"
 SAMPLE = "cuchar sample run --seed 1 --temperature 0.6 --length 200"
-EVERY = 100  # training steps of a line of metrics.jsonl
-SHOWN = 5 / 8  # of the run is done in the bar that is shown
+EVERY = 100  # training steps from one line of metrics.jsonl to the next
+SHOWN = 5 / 8  # how much of the run is done in the state of the bar that is shown
 NOTEBOOK = {
     "about": "The 2017 notebook's figures, each the loss of a single batch of its slightly different text.",
     "steps": [1000, 2000, 3000, 4000],
@@ -42,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "data").symlink_to(ROOT / "data")
-        on_terminal(TRAIN, folder)  # what the first run compiles, the second finds
+        on_terminal(TRAIN, folder)  # the first run compiles what the second one then finds compiled
         lines = on_terminal(TRAIN, folder)
         metrics = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
         drawn = subprocess.run(words(SAMPLE), cwd=folder, env=environment(), capture_output=True, text=True, check=True)
@@ -83,7 +84,7 @@ def environment() -> dict[str, str]:
 
 
 def on_terminal(command: str, folder: str) -> list[str]:
-    """The lines that a command puts on a terminal, every state of one that it overwrites as a line of its own."""
+    """Run a command on a terminal, and return the lines that it prints; each state of an overwritten line is a line."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     process = subprocess.Popen(words(command), cwd=folder, env=environment(), stdin=its, stdout=its, stderr=its)
@@ -92,7 +93,7 @@ def on_terminal(command: str, folder: str) -> list[str]:
     while True:
         try:
             some = os.read(ours, 65536)
-        except OSError:  # Linux says so when nobody has the other end any more
+        except OSError:  # on Linux this means that the other end of the terminal is closed
             break
         if not some:
             break
@@ -109,7 +110,7 @@ def last(lines: list[str], start: str) -> str:
 
 
 def training_lines(lines: list[str]) -> list[dict[str, Any]]:
-    """Of a training's lines those that the picture shows; in its bar's line, how long the bar is and how much is done."""
+    """The lines of a training that the picture shows. The bar's line also has the bar's length and how much is done."""
     states = [line for line in lines if "━" in line]
     done = {line: int(step) / int(of) for line in states for step, of in re.findall(r"^step (\d+)/(\d+)", line)}
     shown = min(states, key=lambda line: abs(done[line] - SHOWN))

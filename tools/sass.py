@@ -1,8 +1,9 @@
-"""Kernels as machine code: instructions with their source lines and control bits, the loops among them.
+"""Reads kernels' machine code: the instructions with their source lines and control bits, and the loops among them.
 
-nvdisasm (`pip install 'cuchar[test]'`) reads what NVRTC compiled. Of an instruction's 128 bits, the highest 23 are for
-the scheduler: how long the warp stalls after it, which of six scoreboards its result or its operands occupy, and
-which it waits for. Source: Jia, Maggioni, Staiger, Scarpazza 2018, "Dissecting the NVIDIA Volta GPU architecture".
+nvdisasm (`pip install 'cuchar[test]'`) disassembles what NVRTC compiled. The highest 23 of an instruction's 128 bits
+are for the scheduler. They say how long the warp stalls after the instruction, which of six scoreboards its result or
+its operands occupy, and which scoreboards it waits for.
+Source: Jia, Maggioni, Staiger, Scarpazza 2018, "Dissecting the NVIDIA Volta GPU architecture".
 """
 
 import re
@@ -23,24 +24,24 @@ from cuchar.sizes import ceil_div
 class Instruction:
     address: int
     opcode: str
-    target: str  # a branch's label
-    places: tuple[tuple[str, int], ...]  # files, as kernels/ has them, and lines, from the innermost call outwards
-    stall: int
-    sets: int  # the scoreboard of its result, 7 for none
-    frees: int  # the scoreboard of its operands
-    waits: int  # a bit for each scoreboard
+    target: str  # the label that a branch goes to
+    places: tuple[tuple[str, int], ...]  # files of kernels/ and lines, from the innermost inlined call outwards
+    stall: int  # clocks that the warp stalls after it
+    sets: int  # the scoreboard that its result occupies, 7 for none
+    frees: int  # the scoreboard that its operands occupy, 7 for none
+    waits: int  # the scoreboards that it waits for, a bit for each
 
 
 @dataclass
 class Code:
-    """A kernel's instructions but for its slow paths, which come after its end, and the loops among them."""
+    """A kernel's instructions and loops, without the slow paths, which come after its last EXIT."""
 
     instructions: list[Instruction]
     loops: list[tuple[int, int]] = field(default_factory=list)  # first and last address, innermost first
 
 
 def disassemble(file: str, macros: Mapping[str, int | str], capability: int) -> dict[str, Code]:
-    """The kernels of a file of kernels/ by name.
+    """Compile and disassemble a file of kernels/, and return its kernels by name.
 
     Raises:
         RuntimeError: nvdisasm is missing.
@@ -49,7 +50,7 @@ def disassemble(file: str, macros: Mapping[str, int | str], capability: int) -> 
 
 
 def disassemble_source(source: str, capability: int) -> dict[str, Code]:
-    """The kernels of a source text by name.
+    """Compile and disassemble a source text, and return its kernels by name.
 
     Raises:
         RuntimeError: nvdisasm is missing.
@@ -72,7 +73,7 @@ _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+ )?\s*([\w.]+)([^;]*
 
 
 def parse(section: str) -> Code:
-    """A kernel's part of nvdisasm's output."""
+    """The code of a kernel from its section of nvdisasm's output."""
     found, labels, pending, places, fresh = [], {}, [], (), True
     lines = section.splitlines()
     for number, line in enumerate(lines):
@@ -100,7 +101,14 @@ def parse(section: str) -> Code:
 
 
 def source_lines(file: str, pattern: str, after: int = 0) -> range:
-    """The lines of a statement of kernels/: from the first that matches to where the indentation is back."""
+    """The lines of a statement in a file of kernels/.
+
+    It begins with the first line after line `after` that matches the pattern. If that line opens a brace or a
+    parenthesis, the statement ends where the indentation is the same again.
+
+    Raises:
+        RuntimeError: no line matches.
+    """
     lines = (kernel_folder() / file).read_text("utf-8").splitlines()
     for first in range(after, len(lines)):
         if re.search(pattern, lines[first]):
@@ -133,10 +141,15 @@ def select(code: Code, file: str, lines: range, without: tuple[range, ...] = ())
 
 
 def repeated(code: Code, some: list[Instruction], counts: dict[str, int]) -> list[Instruction]:
-    """`some` with its innermost loops run until each has executed `counts[opcode prefix]` of an instruction.
+    """The instructions `some` as a warp runs them, with its innermost loops repeated.
 
-    Of several loops with the same instruction the one with most of it is taken, but not more than the count; the
-    others, and what else is of that instruction's line, are an unrolled loop's remainders. Loops without are run once.
+    A loop is repeated until so many instructions were run as `counts` says for the beginning of their opcode. If
+    several loops have that instruction, the compiler has unrolled one loop: the one with the most of it (but not more
+    than the count) is repeated, and the others are not run, nor are other instructions of the same source lines. A loop
+    without any instruction in `counts` is run once.
+
+    Raises:
+        RuntimeError: no loop has an instruction in `counts`.
     """
     inner: list[tuple[int, int]] = []
     for loop in code.loops:

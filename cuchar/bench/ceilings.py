@@ -1,4 +1,4 @@
-"""What this very machine can do: the fastest large matrix product and the fastest large copy that were seen."""
+"""Measures what this machine can do at best: its fastest large matrix product and its fastest large copy."""
 
 import ctypes
 import os
@@ -14,19 +14,22 @@ from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.engines.cpu.library import thread_count
 
 ROUNDS = 12
-HOST_SIZE, GPU_SIZE = 2048, 8192  # of square matrices
-HOST_BYTES, GPU_BYTES = 256 << 20, 1 << 30
-TRIPS = 1 << 20  # of a tile of registers: some tens of ms
+HOST_SIZE, GPU_SIZE = 2048, 8192  # rows and columns of the square matrices that are multiplied
+HOST_BYTES, GPU_BYTES = 256 << 20, 1 << 30  # bytes that a copy reads and writes together
+TRIPS = 1 << 20  # how often `multiply_adds` goes over its registers; it takes some tens of milliseconds
 
 
 def ceilings(engine: Engine, precision: str) -> dict[str, float | str]:
-    """
+    """Measure the machine's ceilings.
+
     Args:
-        engine: of the device that is measured.
-        precision: of the product's operands. On a GPU bf16 is measured as fp16, whose tensor cores are as fast.
+        engine: an engine of the device that is measured.
+        precision: the precision of the product's operands. On a GPU bf16 is measured as fp16, whose tensor cores are as
+            fast.
     Returns:
-        flops_per_s, bytes_per_s (read and written), and `by`, what measured them. The C++ engine's FLOP/s are those of
-        multiplications and additions within registers, as NumPy's product may not use all of the processor.
+        flops_per_s, bytes_per_s (read and written), and `by`, the library that they were measured with. For the C++
+        engine, flops_per_s is at least what multiply-adds within registers reach, since NumPy's product may not use all
+        of the processor.
     """
     device: Any = getattr(engine, "device", None)
     arrays: Any = np
@@ -58,7 +61,7 @@ def ceilings(engine: Engine, precision: str) -> dict[str, float | str]:
 
 
 def multiply_adds(engine: CpuEngine) -> float:
-    """FLOP/s within registers."""
+    """FLOP/s of multiply-adds within registers, on all processors."""
     done = 0.0
 
     def work() -> None:
@@ -70,7 +73,7 @@ def multiply_adds(engine: CpuEngine) -> float:
 
 
 def best(device: Any, work: Callable[[], Any]) -> float:
-    """Seconds, the least of ROUNDS after one that does not count; by events on a GPU."""
+    """The least seconds that `work` takes in ROUNDS rounds after one that does not count; on a GPU by its own clock."""
     found = []
     for _ in range(ROUNDS + 1):
         began = perf_counter()

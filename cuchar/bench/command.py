@@ -1,4 +1,4 @@
-"""What `cuchar bench` was asked for: checked, done, shown."""
+"""Does what `cuchar bench` was asked for: it checks the options, runs the benchmark and shows the results."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ from cuchar.files import STREAM, expect_output, say
 
 @dataclass(frozen=True)
 class Request:
-    """The command line's options; `sizes` are H, L, T and B where one of them was given."""
+    """The options of the command line. `sizes` has H, L, T and B if at least one of them was given, or else is None."""
 
     names: Sequence[str]
     sizes: dict[str, int] | None
@@ -38,9 +38,10 @@ class Request:
     compare: Path | None
 
     def configurations(self) -> list[Configuration]:
-        """
+        """The configurations that are to be timed.
+
         Raises:
-            OptionError: options that contradict each other, or are out of range.
+            OptionError: a name is unknown, or a size or the precision is wrong.
         """
         if self.precision not in (None, *PRECISIONS):
             raise OptionError(f"--precision: expected {' | '.join(PRECISIONS)}, found {self.precision}")
@@ -49,13 +50,14 @@ class Request:
         else:
             found = named(list(self.names) or ["a"], self.precision)
         for sizes in found if self.sweep is None else configurations_along(self.sweep, found[0]):
-            sizes.train  # noqa: B018 - its sizes are checked
+            sizes.train  # noqa: B018 - this checks the sizes
         return found
 
     def check(self) -> None:
-        """
+        """Check what can be checked before anything is timed.
+
         Raises:
-            CucharError: options that contradict each other; a plot that cannot be made.
+            CucharError: options contradict each other, or the plot cannot be made.
         """
         if self.names and self.sizes:
             raise OptionError("NAME: expected it or --hidden, --layers, --window and --batch, found both")
@@ -71,10 +73,12 @@ class Request:
 
 
 def run_request(request: Request) -> int:
-    """The exit status: 1 if something has become slower than `compare` has it.
+    """Run a benchmark, and show and write its results.
 
+    Returns:
+        the exit status: 1 if a ratio to a peer is worse than in the results of `request.compare`, otherwise 0.
     Raises:
-        CucharError: a mistake in the request, or what the engine has to say.
+        CucharError: the request has a mistake, or an engine fails.
     """
     request.check()
     configurations, choice = request.configurations(), Choice.of(request.peers)
@@ -108,7 +112,7 @@ def run_request(request: Request) -> int:
 
 
 def _show(request: Request, results: dict[str, Any]) -> None:
-    if request.out is not None:  # first, so that they are safe if standard output is not
+    if request.out is not None:  # before anything is printed, so that the file is safe if standard output fails
         say(f"wrote {write_results(request.out, results)}")
     if request.json:
         print(json.dumps(results))

@@ -1,4 +1,4 @@
-"""What is timed: sizes of a model and its windows, some of which have names."""
+"""What is timed: configurations, which are sizes of a model and of its windows. Some have names."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -8,12 +8,12 @@ import numpy as np
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.errors import OptionError
 
-WINDOWS = 1000  # windows of one character's stride, over and over
+WINDOWS = 1000  # windows, one character apart, on which contenders train over and over
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """V characters, H units in each of L layers, windows of B rows of T characters; `precision` of matrix products."""
+    """V characters, L layers of H units, windows of B rows of T characters; matrix products round to `precision`."""
 
     name: str
     V: int
@@ -29,9 +29,10 @@ class Configuration:
 
     @property
     def train(self) -> TrainConfig:
-        """
+        """The options of a training with these sizes.
+
         Raises:
-            OptionError: sizes that cannot be trained.
+            OptionError: a model of these sizes cannot be trained.
         """
         return TrainConfig(
             hidden=self.H, layers=self.L, window=self.T, batch=self.B, stride=1, precision=self.precision
@@ -42,7 +43,7 @@ class Configuration:
         return f"V{self.V} H{self.H} L{self.L} B{self.B} T{self.T}"
 
     def ids(self) -> np.ndarray:
-        """Random characters, [B * (T + WINDOWS)]: the same for whoever trains this configuration."""
+        """Random ids, [B * (T + WINDOWS)], the same for all contenders that train this configuration."""
         dtype = np.uint8 if self.V <= 256 else np.uint16
         return np.random.default_rng(0).integers(self.V, size=self.B * (self.T + WINDOWS), dtype=dtype)
 
@@ -63,14 +64,17 @@ NAMED = {
         Configuration("3x512", 68, 512, 3, 50, 50),
     )
 }
-GROUPS = {"torch-rnn": ("2x128", "2x256", "2x512", "3x512")}  # its README's grid
+GROUPS = {"torch-rnn": ("2x128", "2x256", "2x512", "3x512")}  # names of several: the sizes in torch-rnn's README
 
 
 def named(names: list[str], precision: str | None) -> list[Configuration]:
-    """Configurations by name, each once; `precision` instead of their own, where it is given.
+    """The configurations of these names, each once.
 
+    Args:
+        names: names of configurations, or of several at once.
+        precision: replaces the configurations' own; None keeps it.
     Raises:
-        OptionError: no such name.
+        OptionError: there is no configuration of a name.
     """
     found: dict[str, Configuration] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What takes turns: something that does training steps, or draws characters, here or in a process of its own."""
+"""Contenders, which take turns to do training steps or to draw characters, and which of them take part."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,14 @@ from cuchar.errors import OptionError
 
 @dataclass(frozen=True)
 class Burst:
-    """Some steps in a row.
+    """What a contender did in one turn: some training steps in a row, or some characters of each stream.
 
     Args:
-        seconds: wall clock, from being told to having the results.
-        device_seconds: between two events on the GPU's stream; None without one.
-        loss: nats, of the last step; None for characters drawn.
-        idle_cpu: processor time since the burst before, over the time since then: what threads that spin take from others.
+        seconds: time by the wall clock, from being asked to having the results.
+        device_seconds: time between two events on the GPU's stream; None without a GPU.
+        loss: the last step's loss, in nats; None if characters were drawn.
+        idle_cpu: processor time that the contender's process used since its burst before, divided by the time that has
+            passed since then. It is not 0 if threads spin while others have their turn.
     """
 
     seconds: float
@@ -23,9 +24,8 @@ class Burst:
     idle_cpu: float = 0.0
 
 
-Turn = Callable[
-    [int], Burst
-]  # so many more steps; training step k, from 0, is on window k % WINDOWS of the configuration
+# A call that does so many more steps. Training step k, counted from 0, is on window k % WINDOWS of the configuration.
+Turn = Callable[[int], Burst]
 
 OURS = "cuchar"
 PEERS = {
@@ -34,24 +34,26 @@ PEERS = {
     "stacked": "PyTorch stacked one-layer fp16",
     "compile": "torch.compile",
 }
-QUICK = ("eager", "graph", "stacked")  # to prepare
+QUICK = ("eager", "graph", "stacked")  # peers that are quick to prepare
 DRAWING = ("eager", "graph")  # peers that draw characters too
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Of PEERS, to take turns with. If they `must` be there, it is an error if one is not, and no other is mentioned."""
+    """Which of PEERS are to take part. If they `must`, it is an error if one cannot, and no other peer is named."""
 
     peers: tuple[str, ...] = QUICK
     must: bool = False
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "Choice":
-        """
+        """The choice that the words after `--peer` make.
+
         Args:
-            words: peers, or "all" that there are, or "none"; no word is the quick ones that there are.
+            words: names of peers, which must then take part, or "all", for all that can, or "none"; without any word,
+                those of QUICK that can.
         Raises:
-            OptionError: no such peer.
+            OptionError: there is no peer of that name, or "all" or "none" is not alone.
         """
         known = [*PEERS, "all", "none"]
         for word in words:
@@ -65,7 +67,7 @@ class Choice:
 
 
 def reason_against(peer: str, device: str, precision: str) -> str | None:
-    """Why `peer` is not to be had on `device` (cpu, cuda:N or emulate), or None."""
+    """Why `peer` cannot take part on `device` (cpu, cuda:N or emulate), or None if it can."""
     if device == "emulate":
         return "the emulator is not timed against anything"
     if peer in ("graph", "stacked") and device == "cpu":

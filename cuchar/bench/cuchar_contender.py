@@ -24,7 +24,7 @@ PROFILE_ROUNDS = 20
 
 
 class CucharContender:
-    """An engine at work on a configuration; its turns are `train` and `draw`."""
+    """A contender: an engine that works on a configuration. Its turns are `train` and `draw`."""
 
     def __init__(self, engine: Engine, sizes: Configuration):
         self.engine, self.sizes = engine, sizes
@@ -34,9 +34,10 @@ class CucharContender:
         self._sampler = lru_cache(maxsize=1)(self._make_sampler)
 
     def train(self, steps: int) -> Burst:
-        """
+        """Do so many more training steps.
+
         Raises:
-            DivergedError: a loss that is not finite.
+            DivergedError: a loss is not finite.
         """
         end, loss = self._done + steps, math.nan
 
@@ -54,7 +55,7 @@ class CucharContender:
         return self._timed(work, lambda: loss)
 
     def draw(self, streams: int, characters: int) -> Burst:
-        """So many more characters of each of so many streams, by softmax at temperature 1."""
+        """Draw `characters` more characters of each of `streams` streams, by softmax at temperature 1."""
         sampler = self._sampler(streams)
         return self._timed(lambda: sampler.make(characters), lambda: None)
 
@@ -76,12 +77,12 @@ class CucharContender:
         return None if device is None else device.held_bytes()
 
     def profile(self) -> dict[str, dict[str, Any]]:
-        """What a step is made of: its parts, how many of each there are in a step, and µs each."""
+        """What a training step is made of: for each part, how often a step has it, and how many µs it takes."""
         device = getattr(self.engine, "device", None)
         return self._host_parts() if device is None else profile_kernels(device, self.sizes)
 
     def _host_parts(self) -> dict[str, dict[str, Any]]:
-        """As far as `Engine` lets one see: by wall clock, the least of calls in turns."""
+        """The parts that can be told apart by calling `Engine`: the least time of several calls, by the wall clock."""
         engine, parameters, gradients = self.engine, self._parameters, Parameters(self.sizes.model)
         (inputs, targets), state = self._windows[0], engine.zero_state(self.sizes.B)
         calls: dict[str, Callable[[], Any]] = {
@@ -103,7 +104,7 @@ class CucharContender:
 
 
 def profile_kernels(device: Any, sizes: Configuration, **how: int) -> dict[str, dict[str, Any]]:
-    """Every kernel of a step by itself; `how` is kernel_times' repeats and rounds."""
+    """The time of every kernel of a training step by itself; `how` is passed to `kernel_times`: repeats and rounds."""
     from cuchar.engines.cuda.engine import CudaEngine
     from cuchar.engines.cuda.learner import MOST_WINDOWS
 

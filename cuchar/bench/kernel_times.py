@@ -1,10 +1,12 @@
-"""What one training step launches, and how long each kernel of it takes on the device.
+"""What one training step launches, and how long each of these kernels takes on the device.
 
-A kernel is captured `repeats` times in a row and the replay timed with events: the time a launch
-costs in a graph, its share of the gap between two kernels included. No graph has a library's GEMMs: they are
-called in a row, so that a small one costs the host's time to call it. The blocks of a persistent kernel wait for
-flags that only grow, and a launch that finds them as the one before has left them waits for nothing: begin_window,
-which zeroes them in training too, goes before each of its launches, and what it takes by itself is subtracted.
+A kernel is captured `repeats` times in a row, and the replay is timed by events. So its time is what a launch takes in
+a graph, including its share of the gap between two kernels. CuPy cannot capture a library's products, which are called
+one after the other instead: the time of a small one is what the host takes to call it.
+
+The blocks of a persistent kernel wait for flags that only grow. A launch that finds the flags as the launch before has
+left them would wait for nothing. So begin_window, which sets them to zero in training too, goes before each launch of
+such a kernel, and the time of begin_window by itself is subtracted.
 """
 
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-SIZES: dict[str, Callable[..., str]] = {  # of a kernel's arguments
+SIZES: dict[str, Callable[..., str]] = {  # kernels that a step launches with several sizes: the sizes in words
     "tensor_gemm": lambda M, N, K, **others: f"{M}x{N}x{K}",
     "round_numbers": lambda count, **others: f"{count}",
     "sum_rows": lambda N, M, **others: f"{N}x{M}",
@@ -20,7 +22,7 @@ SIZES: dict[str, Callable[..., str]] = {  # of a kernel's arguments
 
 
 class Recorder:
-    """A device that remembers what it was asked to launch, and launches it."""
+    """A device that notes every launch, and passes it on to the device that it stands for."""
 
     def __init__(self, device: Any):
         self._device = device
@@ -34,7 +36,7 @@ class Recorder:
         return {name: self._recorded(name, kernel) for name, kernel in kernels.items()}
 
     def _recorded(self, name: str, kernel: Callable[..., None]) -> Callable[..., None]:
-        """By its sizes too, where a step launches it with several."""
+        """The kernel, with its launches noted by name, and for a kernel in SIZES by name and sizes."""
 
         def launch(grid: int, block: int, shared_bytes: int = 0, **arguments: Any) -> None:
             sizes = SIZES[name](**arguments) if name in SIZES else ""
@@ -54,12 +56,16 @@ class Recorder:
 def kernel_times(
     recorder: Recorder, train: Callable[[int], Any], windows: int, repeats: int = 64, rounds: int = 5
 ) -> dict[str, dict[str, Any]]:
-    """
+    """Time every kernel of a training step.
+
     Args:
-        train: does so many training steps on the recorder.
-        windows: of a chunk; after so many steps, whatever a kernel may look at is there.
+        recorder: the device, in use by the learner of `train`.
+        train: does so many training steps.
+        windows: windows of a chunk. After so many steps, everything that a kernel may read has been written.
+        repeats: launches of a kernel that are timed together.
+        rounds: how often they are timed; the median counts.
     Returns:
-        by kernel, its launches a step and, from a GPU, µs a launch.
+        for each kernel its launches in a training step and, on a GPU, µs of a launch.
     """
     recorder.launches.clear()
     train(1)
@@ -72,7 +78,7 @@ def kernel_times(
                 for launch in turn:
                     launch()
 
-        train(1)  # places, ids and gradients as they are in training, whatever the last kernel's repeats have left
+        train(1)  # makes positions, ids and gradients what they are in training, whatever the last repeats have left
         work = recorder.capture(repeat)
         times = [recorder.elapsed_ms(work) for _ in range(rounds + 1)][1:]
         timed = [time for time in times if time is not None]

@@ -1,4 +1,4 @@
-"""Who takes part for a configuration: ours and its peers, a process each, all shown to do the same work."""
+"""Starts the contenders for a configuration, a process each, and checks that they all do the same work."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -9,17 +9,18 @@ from cuchar.bench.processes import Worker
 from cuchar.engines.cpu.library import thread_count
 from cuchar.errors import CucharError, DeviceError
 
-FIRST_STEPS = 4  # whose losses show that a peer does the same work: same weights, batches, loss and Adam
-SAME_LOSS, SAME_LOSS_REDUCED = 1e-4, 1e-2  # relative; in fp32, in any other precision
+# The losses of so many first steps show that a peer does the same work: with the same weights, windows, loss and Adam.
+FIRST_STEPS = 4
+SAME_LOSS, SAME_LOSS_REDUCED = 1e-4, 1e-2  # relative difference that is allowed: in fp32, in any other precision
 
 
 class Lineup:
-    """Processes that are ready for their turns; they end with `stack`.
+    """The contenders' processes, ready for their turns. They end when `stack` is closed.
 
     Args:
-        device: `--device`.
+        device: the value of `--device`.
     Raises:
-        CucharError: as the engine has it; a peer that must be there and is not.
+        CucharError: the engine fails, or a peer that must take part cannot.
     """
 
     def __init__(self, stack: ExitStack, sizes: Configuration, device: str, choice: Choice):
@@ -40,7 +41,11 @@ class Lineup:
                 self.absent[peer] = reason or f"takes a while to prepare: --peer {peer}"
 
     def _enter_peer(self, peer: str, losses: list[float]) -> str | None:
-        """Why it is not there, or None."""
+        """Start a peer, and return why it cannot take part, or None if it does.
+
+        Args:
+            losses: cuchar's first losses.
+        """
         try:
             found = self._enter(peer, self.facts["kind"])
         except CucharError as error:
@@ -52,7 +57,11 @@ class Lineup:
         return f"does other work: expected losses {losses}, found {found}"
 
     def _enter(self, contender: str, device: str) -> list[float]:
-        """Its first losses."""
+        """Start a contender, and return its first losses.
+
+        Raises:
+            CucharError: it cannot be started, or cannot do a training step.
+        """
         worker = self._stack.enter_context(Worker(contender, device, thread_count()))
         if notes := worker.prepare(self.sizes):
             self.notes[contender] = notes

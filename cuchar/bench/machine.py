@@ -1,4 +1,4 @@
-"""The machine, in words and in bytes: what stands beside every published figure."""
+"""Facts about the machine that belong beside every published figure: names, versions, memory."""
 
 import platform
 import re
@@ -16,7 +16,7 @@ STATUS, FORGET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def processor() -> str:
-    """The CPU's name."""
+    """The processor's name."""
     names = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", names.read_text(), re.M) if names.is_file() else None
     return found[1].strip() if found else platform.processor() or platform.machine()
@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 def gpu_facts(device: Any) -> dict[str, str]:
-    """A GPU's size, and what drives it.
+    """A GPU's size, and the versions of its driver and of the CUDA libraries in use.
 
     Args:
         device: a CudaDevice.
@@ -51,7 +51,7 @@ def gpu_facts(device: Any) -> dict[str, str]:
 
 
 def device_ms(device: Any, work: Callable[[], Any]) -> float | None:
-    """Do `work`, and say by the GPU's clock how long it took; None where `device` is None, or has no such clock."""
+    """Do `work`, and return how long the GPU took by its own clock; None if `device` is None or has no such clock."""
     if device is None:
         work()
         return None
@@ -59,14 +59,14 @@ def device_ms(device: Any, work: Callable[[], Any]) -> float | None:
 
 
 def forget_peak() -> None:
-    """Let `peak_bytes` begin with what this process holds now, where the system can (Linux)."""
+    """Forget the peak of this process's memory, so that `peak_bytes` begins with what it holds now; only on Linux."""
     with suppress(OSError):
         FORGET_PEAK.write_text("5")
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held."""
-    if STATUS.is_file():  # ru_maxrss would count what the process that started this one held
+    """The most bytes of memory that this process has held."""
+    if STATUS.is_file():  # ru_maxrss would include what the process that started this one held
         found = re.search(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(), re.M)
         if found:
             return int(found[1]) << 10
@@ -76,7 +76,7 @@ def peak_bytes() -> int:
 
 
 def _driver() -> str:
-    """Of the kernel module, such as 550.54.15."""
+    """The version of NVIDIA's kernel module, such as 550.54.15."""
     version = Path("/proc/driver/nvidia/version")
     found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", version.read_text()) if version.is_file() else None
     return found[0] if found else "unknown"

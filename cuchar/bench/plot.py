@@ -1,4 +1,4 @@
-"""Results as bars."""
+"""Draws results as bars."""
 
 from io import BytesIO
 from pathlib import Path
@@ -10,10 +10,11 @@ from cuchar.files import write_output
 
 
 def expect_plottable(file: Path) -> None:
-    """
+    """Check that a plot can be written to `file`.
+
     Raises:
         DeviceError: matplotlib is not installed.
-        OptionError: a kind of file that it does not write.
+        OptionError: matplotlib does not write files of this kind.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,12 +26,12 @@ def expect_plottable(file: Path) -> None:
 
 
 def kind(file: Path) -> str:
-    """What its name ends with; PNG where that is nothing, as of a pipe."""
+    """The kind of a file, which the end of its name says; png if the name has no ending, like that of a pipe."""
     return file.suffix[1:].lower() or "png"
 
 
 def plot_results(results: dict[str, Any], file: Path) -> None:
-    """Every peer's time as a multiple of cuchar's, with its interval, a group of bars a configuration."""
+    """Draw every peer's time as a multiple of cuchar's, with its 95 % interval; each configuration has its bars."""
     from matplotlib.figure import Figure
 
     entries = results["configurations"]

@@ -1,4 +1,4 @@
-"""A contender's process (worker.py) from the outside."""
+"""Starts a contender's process (worker.py), and passes it questions and back its answers."""
 
 import ctypes
 import json
@@ -19,24 +19,25 @@ from cuchar.bench.contender import OURS, Burst
 
 COMMAND = [sys.executable, "-P", "-m", "cuchar.bench.worker"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-END_S = 5.0
+END_S = 5.0  # how long a killed process may take to end
 PR_SET_PDEATHSIG = 1  # Linux's prctl.h
 
 
 def die_with_the_starter() -> None:
-    """From now on this process is killed when the thread that started it ends, however it does; on Linux alone."""
+    """Have this process killed when the thread that started it ends, however that ends; on Linux alone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Worker:
-    """A process that waits for its turn; as a context it ends with it.
+    """A contender's process, which waits for its turns. It is a context, at whose end the process ends.
 
     Args:
         contender: contender.OURS or one of contender.PEERS.
-        device: ours: `--device`; a peer's: cpu or cuda:N.
+        device: for cuchar the value of `--device`, for a peer cpu or cuda:N.
+        threads: how many threads it may use.
     Raises:
-        CucharError: of the kind that the process met, here and from every question.
+        CucharError: the error that the process met. Every method that asks the process something may raise it too.
     """
 
     def __init__(self, contender: str, device: str, threads: int):
@@ -45,7 +46,7 @@ class Worker:
         self._process = subprocess.Popen(
             [*COMMAND, contender, device, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=None if contender == OURS else subprocess.DEVNULL, text=True, encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is for the process that started it
+            start_new_session=True,  # so that Ctrl-C reaches only the process that started it
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(THREADS, str(threads))},
         )  # fmt: skip
         try:
@@ -55,7 +56,7 @@ class Worker:
             raise
 
     def prepare(self, sizes: Configuration) -> str:
-        """Make it ready for these sizes; what there is to say of it."""
+        """Make the contender ready for a configuration, and return notes about it for the reader, or ""."""
         return self._ask(what="prepare", sizes=sizes.to_json())["notes"]
 
     def train(self, steps: int) -> Burst:
@@ -81,7 +82,8 @@ class Worker:
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # it has nothing to lose, and torch.compile starts others
+            # It has nothing to lose, and its group includes the processes that torch.compile starts.
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(END_S)
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(BrokenPipeError):

@@ -1,4 +1,4 @@
-"""Results in files, and what changed since an older one."""
+"""Writes results to files, reads them, and compares them with older ones."""
 
 import json
 import re
@@ -14,9 +14,10 @@ from cuchar.files import write_file
 
 
 def make_folder(folder: Path) -> None:
-    """
+    """Make the folder for results, if it is not there.
+
     Raises:
-        OutputError: it is not there and cannot be made.
+        OutputError: it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,7 +26,13 @@ def make_folder(folder: Path) -> None:
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> Path:
-    """<device>-<date>.json in `folder`, which is there; <device>-<date>.2.json and so on where that is taken."""
+    """Write results to <device>-<date>.json in `folder`, or to <device>-<date>.2.json and so on if that is taken.
+
+    Returns:
+        the file's path.
+    Raises:
+        OutputError: it cannot be written.
+    """
     device = re.sub(r"[^a-z0-9]+", "-", results["device"].lower()).strip("-")
     what = f"-{results['sweep']['along']}" if "sweep" in results else ""
     name = f"{device}-{results['date'][:10]}{what}"
@@ -36,9 +43,10 @@ def write_results(folder: Path, results: dict[str, Any]) -> Path:
 
 
 def read_results(file: Path) -> dict[str, Any]:
-    """
+    """Read a result file.
+
     Raises:
-        ResultError: not a result file that this version can compare with.
+        ResultError: the file is not one that this version can compare with.
     """
     try:
         results = json.loads(file.read_text("utf-8"))
@@ -59,32 +67,33 @@ def configurations_of(results: dict[str, Any]) -> list[Configuration]:
 
 
 def peers_of(results: dict[str, Any]) -> tuple[str, ...]:
-    """Those that every configuration of it had."""
+    """The peers that took part in every configuration."""
     each = [entry["peers"] for entry in results["configurations"]]
     return tuple(peer for peer in each[0] if all(peer in peers for peers in each)) if each else ()
 
 
 @dataclass(frozen=True)
 class Change:
-    """Of a configuration's training step: ours (no `peer`) or a peer's; ratios its time / ours, as turns.Ratio."""
+    """What became of one contender's time for a configuration's training step."""
 
     configuration: str
-    peer: str | None
+    peer: str | None  # None for cuchar itself
     old_ms: float
     new_ms: float
-    old_ratio: dict[str, float] | None = None
+    old_ratio: dict[str, float] | None = None  # the peer's time over cuchar's, as timing.Ratio
     new_ratio: dict[str, float] | None = None
     regressed: bool = False
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    """What both have: ours alone, then beside each peer.
+    """Compare what both results have: for each configuration cuchar's time, then each peer's.
 
-    A ratio has regressed when its interval lies below the old one's: by itself a time may be the machine's, but a peer
-    in turns had the same machine.
+    A ratio of a peer's time to cuchar's has regressed if its whole interval lies below the old one. Times by themselves
+    never count as regressed, since the machine may have been slower, but the peer took turns with cuchar on the same
+    machine.
 
     Raises:
-        ResultError: of another machine, or with nothing in common.
+        ResultError: the results are of different machines, or have no configuration in common.
     """
     if (old["device"], old["threads"]) != (new["device"], new["threads"]):
         there, here = (f"{results['device']}, {results['threads']} threads" for results in (old, new))

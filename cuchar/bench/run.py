@@ -1,4 +1,4 @@
-"""A whole benchmark: every configuration, ours and its peers by turns, and what else one wants to know of them."""
+"""A whole benchmark: times cuchar and its peers by turns for every configuration, and measures what else is shown."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from cuchar.bench.machine import versions
 from cuchar.bench.timing import Timing, ratio, take_turns
 from cuchar.engines.cpu.library import thread_count
 
-FORMAT = 1  # of a result file
+FORMAT = 1  # number of the result files' format
 STREAMS, SAMPLING_ROUNDS = (1, 64, 4096), 7
 HELP = [sys.executable, "-m", "cuchar", "--help"]
 HELP_RUNS = 5
@@ -35,13 +35,18 @@ def bench(
     profile: bool = False,
     notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """
+    """Run a benchmark.
+
     Args:
-        device, choice: as Lineup has them.
-        sampling, profile: draws too; the parts of a step too.
-        notice: called with what is done now.
+        device: the value of `--device`.
+        choice: which peers take part.
+        sampling: whether drawing is timed too.
+        profile: whether the parts of a training step are timed too.
+        notice: called with a text that says what is being done now.
     Returns:
-        what a result file holds.
+        what a result file contains.
+    Raises:
+        CucharError: as for `Lineup`.
     """
     entries, facts, load = [], dict[str, Any](), load_average()
     for sizes in configurations:
@@ -68,12 +73,12 @@ def bench(
 
 
 def load_average() -> float:
-    """How many processes had work to do in the minute before."""
+    """How many processes had work to do in the last minute, on average."""
     return os.getloadavg()[0]
 
 
 def heading(facts: dict[str, Any], load: float) -> dict[str, Any]:
-    """What every result begins with: when, on what, with which versions, and how busy the machine was before."""
+    """The beginning of every result: the date, the machine, the versions, and how busy the machine was before."""
     of_the_run = ("device", "kind")
     return {
         "format": FORMAT, "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -92,17 +97,18 @@ def training(lineup: Lineup) -> dict[str, Any]:
 
 
 def drawing(lineup: Lineup, streams: int) -> dict[str, Any]:
-    """A step draws one more character of every stream."""
+    """Time how long contenders take to draw one more character of every stream, which is a "step" here."""
     workers = {name: lineup.workers[name] for name in (OURS, *DRAWING) if name in lineup.workers}
     turns = {name: partial(worker.draw, streams) for name, worker in workers.items()}
     return {"streams": streams, **side_by_side(take_turns(turns, SAMPLING_ROUNDS), streams)}
 
 
 def side_by_side(timings: dict[str, Timing], characters: int) -> dict[str, Any]:
-    """
+    """The timings of cuchar and of its peers, with characters a second and the ratios of their times to cuchar's.
+
     Args:
-        timings: ours among them.
-        characters: of a step.
+        timings: by contender; cuchar's must be among them.
+        characters: how many characters a step has.
     """
     own = timings[OURS]
     found = {name: {**asdict(timing), "chars_per_s": characters / timing.ms * 1e3} for name, timing in timings.items()}
@@ -115,7 +121,7 @@ def side_by_side(timings: dict[str, Timing], characters: int) -> dict[str, Any]:
 
 
 def help_seconds() -> float:
-    """How long `cuchar --help` takes."""
+    """How many seconds `cuchar --help` takes: the median of HELP_RUNS runs."""
     seconds = []
     for _ in range(HELP_RUNS):
         began = perf_counter()

@@ -1,4 +1,4 @@
-"""Scaling: time and memory along one size, beside what the arithmetic itself grows by."""
+"""Scaling: how time and memory grow as one size doubles, beside how the arithmetic grows."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,15 +16,17 @@ from cuchar.errors import OptionError
 
 SIZES = {"hidden": "H", "batch": "B", "window": "T", "layers": "L"}
 FACTORS = (1, 2, 4, 8)
-ALLOWANCE = 1.1  # of a doubling's growth over the arithmetic's
+ALLOWANCE = 1.1  # how much faster than the arithmetic time may grow in a doubling
 ROUNDS = 8
 
 
 def configurations_along(along: str, base: Configuration) -> list[Configuration]:
-    """The base, then doubled, doubled again and again; layers from one.
+    """The base configuration, then the same with one size doubled, four times and eight times as large.
 
+    Args:
+        along: the size's name; "layers" begins with one layer, whatever the base has.
     Raises:
-        OptionError: no such size.
+        OptionError: there is no size of that name.
     """
     if along not in SIZES:
         raise OptionError(f"--sweep: expected {' | '.join(SIZES)}, found {along}")
@@ -38,10 +40,12 @@ def configurations_along(along: str, base: Configuration) -> list[Configuration]
 def sweep(
     along: str, base: Configuration, device: str, choice: Choice, notice: Callable[[str], None]
 ) -> dict[str, Any]:
-    """All sizes by turns. At the base's precision; `choice` as Lineup has it.
+    """Time all sizes by turns, in the base's precision.
 
     Returns:
-        a heading, then `sweep`: points, growth from each to the next, and whether time and memory grew no faster.
+        what `heading` returns, and `sweep`: the sizes' timings and memory, and the growth from each to the next.
+    Raises:
+        CucharError: as for `Lineup` and `configurations_along`.
     """
     lineups, load = list[Lineup](), load_average()
     with ExitStack() as stack:
@@ -76,9 +80,11 @@ def sweep(
 
 
 def growth(before: tuple[dict[str, Any], Timing], after: tuple[dict[str, Any], Timing]) -> dict[str, Any]:
-    """From a size to the next: factors of time, of its arithmetic, of memory, of what has to be held.
+    """By which factors time, arithmetic, memory, and the bytes that must be held grow from one size to the next.
 
-    Time grew no faster if its factor's interval reaches down to the arithmetic's times ALLOWANCE; memory, if it does.
+    Time has grown no faster than the arithmetic if the interval of its factor reaches down to the arithmetic's factor
+    times ALLOWANCE. Memory has grown no faster than what must be held if its factor is at most that one's times
+    ALLOWANCE.
     """
     (small, quick), (large, slow) = before, after
     time, arithmetic = ratio(slow.rounds, quick.rounds), large["flops"] / small["flops"]

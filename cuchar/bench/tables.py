@@ -1,4 +1,4 @@
-"""Results as tables, for a person."""
+"""Prints results as tables, for a person."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +13,15 @@ from cuchar.bench.results import Change
 from cuchar.bench.sweep import ALLOWANCE
 from cuchar.bench.timing import LEAD_IN
 
-BUSY = 0.5  # processes that had work in the minute before
-SPINS = 1 / LEAD_IN  # of a processor, while others have their turn: more than their lead-in can make good
+BUSY = 0.5  # a load average above this is mentioned
+# A contender is mentioned if it uses more than this share of a processor while others have their turn, which is more
+# than the others' lead-in can make good.
+SPINS = 1 / LEAD_IN
 
 
 @contextmanager
 def status() -> Iterator[Any]:
-    """A line on a terminal's standard error that says what is done now: call it with the text."""
+    """A context with a line on a terminal's standard error; the function that it yields sets the line's text."""
     with Console(stderr=True).status("") as shown:
         yield shown.update
 
@@ -47,7 +49,7 @@ def _print_heading(console: Console, results: dict[str, Any]) -> None:
 
 
 def _print_training(console: Console, entry: dict[str, Any]) -> None:
-    """A column a contender."""
+    """Print a table with a column for each contender."""
     sizes, ceilings, on_gpu = Configuration(**entry["configuration"]), entry["ceilings"], entry["ours"]["device_ms"]
     names, contenders = zip(*_contenders(entry), strict=True)
     table = Table("", *names, title=f"{sizes.name}: {sizes.sizes} {sizes.precision}")
@@ -153,7 +155,7 @@ def _contenders(entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _say_who(console: Console, entry: dict[str, Any]) -> None:
-    """What there is to say of contenders, and of those that are not there."""
+    """Print the contenders' notes, and why peers that do not take part cannot."""
     for contender, note in entry["notes"].items():
         _say(console, f"{PEERS.get(contender, OURS)}: {note}")
     for peer, reason in entry["absent"].items():

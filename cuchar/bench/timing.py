@@ -1,4 +1,4 @@
-"""Turns: ABAB, a burst each, so that a noisy machine is noisy for all; then medians, spreads and ratios."""
+"""Lets contenders take turns (A B A B ...), so that a noisy machine is noisy for all; computes medians and ratios."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -10,25 +10,27 @@ import numpy as np
 
 from cuchar.bench.contender import Burst, Turn
 
-ROUNDS, LEAST_ROUNDS = 12, 4
-# A fourth as much goes before a burst and does not count: threads of BLAS and OpenMP spin for up to 30 ms after they were
-# needed last, and would take their processors from whoever comes next.
-BURST_S, LEAD_IN = 0.2, 4
-BUDGET_S = 60.0  # after which there are no more rounds than the least
-RESAMPLES = 5000
+ROUNDS, LEAST_ROUNDS = 12, 4  # a round is one turn of every contender
+BURST_S = 0.2  # seconds of a burst
+# Before a burst comes a lead-in, which has a fourth of its steps and does not count: threads of BLAS and OpenMP spin
+# for up to 30 ms after they were last needed, and would take processors from the contender whose turn comes next.
+LEAD_IN = 4
+BUDGET_S = 60.0  # seconds after which no more rounds begin, if there were LEAST_ROUNDS
+RESAMPLES = 5000  # of the bootstrap
 
 Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a step took.
+    """How long a contender took for a step. The time of a round is the mean of its steps.
 
     Args:
-        ms, low, high: median and quartiles over rounds of a round's mean step.
-        device_ms: median by the GPU's own clock; None without one.
-        rounds: ms of every round.
-        idle_cpu: the largest part of a processor that its process took while others had their turn.
+        ms: median of the rounds' times, in milliseconds.
+        low, high: quartiles of the rounds' times.
+        device_ms: the same median by the GPU's own clock; None without a GPU.
+        rounds: the time of every round.
+        idle_cpu: the largest share of a processor that its process used while others had their turn.
     """
 
     ms: float
@@ -49,7 +51,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A time over another, and the interval that has the true one with 95 % confidence."""
+    """One time over another, and the interval from `low` to `high` that has the true ratio with 95 % confidence."""
 
     value: float
     low: float
@@ -57,7 +59,12 @@ class Ratio:
 
 
 def take_turns(turns: Mapping[Name, Turn], rounds: int = ROUNDS, burst_s: float = BURST_S) -> dict[Name, Timing]:
-    """Time contenders by turns, each in bursts of `burst_s` seconds: as many rounds for one as for the other."""
+    """Time contenders by turns, each in bursts of some `burst_s` seconds. All have the same number of rounds.
+
+    Args:
+        turns: by contender, what does its steps.
+        rounds: how many, unless BUDGET_S is over before.
+    """
     steps = {name: steps_a_burst(turn, burst_s) for name, turn in turns.items()}
     bursts: dict[Name, list[Burst]] = {name: [] for name in turns}
     began = perf_counter()
@@ -71,7 +78,7 @@ def take_turns(turns: Mapping[Name, Turn], rounds: int = ROUNDS, burst_s: float 
 
 
 def steps_a_burst(turn: Turn, burst_s: float) -> int:
-    """Steps that take `burst_s` seconds, at least one; to find out is the warm-up."""
+    """How many steps take `burst_s` seconds, at least one. To find that out also warms the contender up."""
     steps = 1
     turn(steps)
     while (seconds := turn(steps).seconds) < burst_s / 2:
@@ -80,10 +87,10 @@ def steps_a_burst(turn: Turn, burst_s: float) -> int:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Ratio:
-    """Their time / ours, paired by rounds: the median of the rounds' ratios, and a bootstrap over rounds.
+    """The ratio of their time to ours: the median of the rounds' ratios, with an interval by a bootstrap over rounds.
 
     Args:
-        theirs, ours: of each round, in turns.
+        theirs, ours: the times of the same rounds, in which they took turns.
     Source: Efron 1979; the percentile interval of resampled medians.
     """
     pairs = np.array(theirs) / np.array(ours)

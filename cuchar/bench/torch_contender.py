@@ -1,11 +1,16 @@
-"""PyTorch's training steps and draws: the work of ours.py, as PyTorch's users write it.
+"""PyTorch's training steps and draws: the work of cuchar_contender.py, as PyTorch's users write it.
 
-nn.LSTM over one-hot rows, a linear head, cross-entropy, Adam; windows already on the device. TF32 only where it is asked
-for; 16-bit products by autocast over float32 weights, fp16's loss scaled by a constant. cuchar's weights to begin with,
-and one bias a layer, as cuchar has: PyTorch's second stays 0.
-eager: PyTorch's default Adam. Others take the fused one. graph: a whole step in one CUDA graph. stacked: that of
-L one-layer LSTMs in fp16, inputs padded to a multiple of 128 characters, which is what cuDNN's persistent kernels take
-(with H a multiple of 128 and at most 1024, B one of 8). compile: torch.compile of forward and loss.
+A peer is nn.LSTM over one-hot rows, a linear head, cross-entropy and Adam, with the text already on the device. It
+begins with cuchar's weights and has one bias a layer, as cuchar has: PyTorch's second one stays 0. It rounds to TF32
+only where that is asked for. In 16 bits it multiplies by autocast over float32 weights, and fp16's loss is scaled by a
+constant.
+
+The peers differ in this:
+- eager calls PyTorch step by step, with PyTorch's default Adam. All others use the fused Adam.
+- graph has a whole training step in one CUDA graph.
+- stacked is the same with L one-layer LSTMs in fp16, whose inputs are padded to a multiple of 128 characters. That is
+  what cuDNN's persistent kernels take (if H is a multiple of 128 and at most 1024, and B a multiple of 8).
+- compile uses torch.compile for forward and loss.
 """
 
 import math
@@ -25,11 +30,11 @@ from cuchar.parameters import initialise
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LOSS_SCALE = 1024.0
-WARM_UP = 3  # steps before a capture, as PyTorch's notes on CUDA graphs have it
+WARM_UP = 3  # steps before a capture, as PyTorch's notes on CUDA graphs recommend
 
 
 class TorchPeer:
-    """One of contender.PEERS at work on a configuration; its turns are `train` and `draw`."""
+    """A contender: one of contender.PEERS that works on a configuration. Its turns are `train` and `draw`."""
 
     def __init__(self, kind: str, device: str, sizes: Configuration):
         V, T, B = sizes.V, sizes.T, sizes.B
@@ -50,7 +55,11 @@ class TorchPeer:
         self._drawing = lru_cache(maxsize=1)(self._make_drawing)
 
     def _make_modules(self, width: int) -> None:
-        """With cuchar's weights: one LSTM of L layers, or L of one."""
+        """Make one LSTM of L layers, or L LSTMs of one, and the head, with cuchar's weights.
+
+        Args:
+            width: the size of a one-hot row.
+        """
         model, parameters = self.sizes.model, initialise(self.sizes.model, 0)
         V, H, L = model.vocabulary_size, model.hidden, model.layers
         if self._kind == "stacked":
@@ -75,7 +84,7 @@ class TorchPeer:
     def _forward(self, window: torch.Tensor) -> torch.Tensor:
         first, *others = self._lstms
         h, _ = first(functional.embedding(window[:-1], self._one_hot))
-        for lstm in others:  # not the first: torch.compile leaves a loop alone in which there is something it cannot do
+        for lstm in others:  # not the first: torch.compile leaves out a loop that contains what it cannot compile
             h, _ = lstm(h)
         return functional.cross_entropy(self._head(h).reshape(-1, self.sizes.V), window[1:].reshape(-1))
 
@@ -96,7 +105,7 @@ class TorchPeer:
         return loss.detach()
 
     def _prepared(self, step: Callable[[], Any]) -> Callable[[], Any]:
-        """`step`, compiled or captured; weights and moments are again what they were."""
+        """`step` after it was compiled or captured, with weights and moments set back to what they were before."""
         if self._kind == "eager":
             return step
         weights = [tensor.detach().clone() for tensor in self._trained]
@@ -110,7 +119,7 @@ class TorchPeer:
         return run
 
     def _captured(self, step: Callable[[], Any]) -> Callable[[], Any]:
-        """As PyTorch's notes on CUDA graphs have it: warm up on another stream, then capture."""
+        """`step` as a CUDA graph, made as PyTorch's notes recommend: warm up on another CUDA stream, then capture."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -142,7 +151,7 @@ class TorchPeer:
         return self._timed(work)
 
     def draw(self, streams: int, characters: int) -> Burst:
-        """So many more characters of each of so many streams, by softmax at temperature 1."""
+        """Draw `characters` more characters of each of `streams` streams, by softmax at temperature 1."""
         step, ids = self._drawing(streams)
 
         def work() -> None:
@@ -155,7 +164,7 @@ class TorchPeer:
         return self._timed(work)
 
     def _make_drawing(self, streams: int) -> tuple[Callable[[], Any], torch.Tensor]:
-        """A step that draws the next `ids` [streams]."""
+        """A call that draws each stream's next character, and the ids [streams] to which it writes them."""
         ids = torch.zeros(streams, dtype=torch.int64, device=self._device)
         lstm, shape = self._lstms[0], (self.sizes.L, streams, self.sizes.H)
         state = torch.zeros(shape, device=self._device), torch.zeros(shape, device=self._device)
@@ -187,7 +196,7 @@ class TorchPeer:
         return torch.cuda.max_memory_reserved() if self._device.type == "cuda" else None
 
     def notes(self) -> str:
-        """What torch.compile left alone."""
+        """What torch.compile could not compile, and why; "" for the other peers or if it compiled all."""
         if self._kind != "compile":
             return ""
         from torch._dynamo.utils import counters

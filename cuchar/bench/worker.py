@@ -1,7 +1,10 @@
-"""One contender in a process of its own: python -m cuchar.bench.worker CONTENDER DEVICE THREADS, started by processes.py.
+"""One contender in a process of its own, which processes.py starts.
 
-A line of JSON in, a line out, and nothing done in between, so that whoever's turn it is has the machine. The first line
-out says who answers, or why nobody does.
+    python -m cuchar.bench.worker CONTENDER DEVICE THREADS
+
+It reads questions and writes answers, each a line of JSON. Between an answer and the next question it does nothing, so
+that the contender whose turn it is has the machine for itself. The first line that it writes says on which machine and
+with which versions it works, or why it cannot.
 """
 
 import json
@@ -23,7 +26,7 @@ Make = Callable[[Configuration], Any]
 
 
 def main() -> None:
-    die_with_the_starter()  # it leads a session of its own, and whoever kills its starter's does not reach it
+    die_with_the_starter()  # it leads a session of its own, so a signal to its starter's session does not reach it
     contender, device, threads = sys.argv[1:]
     channel = own_stdout()
 
@@ -37,7 +40,7 @@ def main() -> None:
 
 
 def answered(answer: Callable[[], dict[str, Any]], is_peer: bool) -> dict[str, Any]:
-    """The answer, or the error in its place: any error of a peer's, which may be PyTorch's."""
+    """The answer, or a description of the error. For a peer that is any error, since PyTorch may raise anything."""
     try:
         return answer()
     except CucharError as error:
@@ -51,7 +54,7 @@ def answered(answer: Callable[[], dict[str, Any]], is_peer: bool) -> dict[str, A
 
 
 class Work:
-    """What may be asked of a contender."""
+    """Answers questions to a contender. A question is a method's name and its arguments."""
 
     def __init__(self) -> None:
         self._contender: Any = None
@@ -68,7 +71,7 @@ class Work:
         return getattr(self, what)(**arguments)
 
     def prepare(self, sizes: dict[str, Any]) -> dict[str, Any]:
-        self._contender = None  # two do not have to fit
+        self._contender = None  # first, since memory may not hold two at once
         self._contender = self._make(Configuration(**sizes))
         return {"notes": self._contender.notes()}
 
@@ -85,7 +88,7 @@ class Work:
         return asdict(burst)
 
     def memory(self) -> dict[str, int | None]:
-        """Bytes at most: on the host beyond what the imports took, and on the GPU."""
+        """The most bytes that were held: on the host besides what imports took, and on the GPU."""
         return {"host_bytes": peak_bytes() - self._basis, "device_bytes": self._contender.device_bytes()}
 
     def profile(self) -> dict[str, Any]:
@@ -95,7 +98,7 @@ class Work:
         from cuchar.bench.ceilings import ceilings
 
         engine, precision = self._contender.engine, self._contender.sizes.precision
-        self._contender = None  # so that there is memory for it
+        self._contender = None  # frees memory for the measurement
         return ceilings(engine, precision)
 
 
@@ -136,7 +139,7 @@ def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, An
 
 
 def own_stdout() -> IO[str]:
-    """Standard output, for answers alone: whatever a library prints goes to standard error."""
+    """A file for the answers, on what was standard output; whatever libraries print now goes to standard error."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return channel
@@ -145,5 +148,5 @@ def own_stdout() -> IO[str]:
 if __name__ == "__main__":
     try:
         main()
-    except BrokenPipeError:  # whoever asked has gone
+    except BrokenPipeError:  # the process that asks has ended
         os._exit(1)

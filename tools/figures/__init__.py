@@ -1,1 +1,1 @@
-"""The pictures of the documentation: drawing.py draws, every other module has the figures of one subject."""
+"""The pictures of the documentation. drawing.py draws shapes; every other module has the figures of one subject."""

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001
-"""Lines, boxes and text of one SVG file, in colours that follow the reader's light or dark page.
+"""Draws lines, boxes and text into an SVG file, in colours that follow the reader's light or dark page.
 
 A figure names colours by what they stand for ("recurrent", "i"), never by their value. Every colour stands
 beside a word or a letter that says the same. Coordinates are pixels; a figure is 800 of them wide at most.
@@ -11,9 +11,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 SANS = "system-ui,-apple-system,'Segoe UI','DejaVu Sans',Helvetica,Arial,sans-serif"
 MONOSPACE = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
-SMALLEST = 12  # pixels of the smallest text
+SMALLEST = 12  # size of the smallest text that is allowed, in pixels
 
-# What a colour stands for: (line on a light page, surface on a light page, line on a dark page, surface on a dark page).
+# By what a colour stands for: line and surface on a light page, line and surface on a dark page.
 COLOURS = {
     "plain": ("#656d76", "#f1f3f5", "#8b949e", "#1b222b"),
     "i": ("#1f6fb8", "#d9e8f8", "#6cb2f5", "#17385d"),
@@ -24,7 +24,7 @@ COLOURS = {
     "projection": ("#8d6100", "#faeabf", "#e0b040", "#4c3909"),
 }
 GRID = ("#d1d9e0", "#30363d")
-INK, FAINT = ("#1f2328", "#e6edf3"), ("#59636e", "#9da7b3")  # of text, on a light and on a dark page
+INK, FAINT = ("#1f2328", "#e6edf3"), ("#59636e", "#9da7b3")  # colours of text, each on a light and on a dark page
 PAGES = ("#ffffff", "#0d1117")
 
 Point = tuple[float, float]
@@ -55,7 +55,7 @@ def _style() -> str:
 
 
 def number(value: float) -> str:
-    """A coordinate to a hundredth, without trailing zeros, so that the same figure has the same bytes everywhere."""
+    """A coordinate rounded to a hundredth, without trailing zeros, so that a figure has the same bytes everywhere."""
     return f"{round(value, 2):g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
@@ -63,7 +63,7 @@ NARROW, WIDE = set("iljtfrI.,:;'|!()[]/ ·-"), set("mwMW@%—→←…≥×")
 
 
 def width_of(string: str, size: float, code: bool = False, bold: bool = False) -> float:
-    """An estimate of how wide a text is, on the safe side of the common system fonts."""
+    """An estimate of a text's width in pixels, which is rather too large than too small for common system fonts."""
     if code:
         return 0.605 * size * len(string)
     ems = sum(0.38 if letter in NARROW else 0.9 if letter in WIDE else 0.61 for letter in string)
@@ -72,7 +72,7 @@ def width_of(string: str, size: float, code: bool = False, bold: bool = False) -
 
 @dataclass
 class Placed:
-    """Where a text is."""
+    """A text and the edges of the rectangle that it fills."""
 
     string: str
     left: float
@@ -83,7 +83,7 @@ class Placed:
 
 @dataclass
 class Drawing:
-    """A figure: `title` names it, `description` says in words all that it shows."""
+    """A figure. `title` names it, and `description` says in words all that it shows."""
 
     width: int
     height: int
@@ -96,7 +96,12 @@ class Drawing:
         self, x: float, y: float, width: float, height: float, kind: str = "plain", *, stroke: float = 1.2,
         radius: float = 4, dashed: bool = False, **facts: object,
     ) -> None:  # fmt: skip
-        """`kind` is a colour's name, with "-line" for an outline alone; `facts` become data attributes."""
+        """Draw a rectangle.
+
+        Args:
+            kind: a colour's name, with "-line" after it for an outline without a surface.
+            facts: become data attributes.
+        """
         self._add(
             "rect", kind, x=number(x), y=number(y), width=number(width), height=number(height), rx=number(radius),
             **_stroke(stroke, dashed), **_data(facts),
@@ -106,7 +111,15 @@ class Drawing:
         self, x: float, y: float, string: str, *, anchor: str = "start", size: float = 13, code: bool = False,
         bold: bool = False, faint: bool = False, **facts: object,
     ) -> None:  # fmt: skip
-        """One line; y is the line on which its letters stand, anchor start, middle or end."""
+        """Draw one line of text.
+
+        Args:
+            y: the baseline.
+            anchor: what is at x: the text's start, middle or end.
+            facts: become data attributes.
+        Raises:
+            ValueError: the text is too small to read.
+        """
         if size < SMALLEST:
             raise ValueError(f"text {string!r}: expected at least {SMALLEST} pixels, found {size}")
         width = width_of(string, size, code, bold)
@@ -118,7 +131,7 @@ class Drawing:
         self.parts.append(f'<text{_attributes(kinds, attributes)} xml:space="preserve">{escape(string)}</text>')
 
     def lines(self, x: float, y: float, strings: Sequence[str], *, spacing: float = 18, **style: object) -> None:
-        """Texts below each other."""
+        """Draw lines of text, one below the other."""
         for row, string in enumerate(strings):
             self.text(x, y + row * spacing, string, **style)  # type: ignore[arg-type]
 
@@ -126,7 +139,11 @@ class Drawing:
         self, x: float, y: float, width: float, height: float, heading: str, lines: Sequence[str] = (), *,
         code: str = "", kind: str = "plain", size: float = 13, stroke: float = 1.2, dashed: bool = False, **facts: object,
     ) -> None:  # fmt: skip
-        """A rectangle with a bold heading, lines below it, and last a file's name; all centred."""
+        """Draw a rectangle with centred text: a bold heading, lines, and last `code`, the name of a file.
+
+        Raises:
+            ValueError: a text is too long for the rectangle.
+        """
         self.rectangle(x, y, width, height, kind, stroke=stroke, dashed=dashed, **facts)
         spacing = size + 5
         count = (heading != "") + len(lines) + (code != "")
@@ -145,7 +162,7 @@ class Drawing:
     def arrow(
         self, *points: Point, kind: str = "ink", stroke: float = 1.4, dashed: bool = False, head: float = 8
     ) -> None:
-        """A line whose tip is exactly the last point."""
+        """Draw a line through the points with an arrow's head, whose tip is exactly the last point."""
         (x0, y0), (x1, y1) = points[-2:]
         length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
         dx, dy = (x1 - x0) / length, (y1 - y0) / length
@@ -157,24 +174,24 @@ class Drawing:
         self._add("polygon", head_kind, points=" ".join(f"{number(x)},{number(y)}" for x, y in corners))
 
     def diamond(self, x: float, y: float, radius: float, kind: str, **facts: object) -> None:
-        """A mark at a point."""
+        """Draw a diamond whose centre is the point."""
         corners = (x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)
         points = " ".join(f"{number(a)},{number(b)}" for a, b in corners)
         self._add("polygon", kind, points=points, **_stroke(1.8, False), **_data(facts))
 
     def outline(self, x: float, y: float, width: float, height: float) -> None:
-        """A heavy line around a rectangle of these coordinates: the one that the text speaks of."""
+        """Draw a heavy line around a rectangle of these coordinates, to mark the one that the text speaks of."""
         self.rectangle(x - 1, y - 1, width + 2, height + 2, "ink-line", radius=3, stroke=2.4)
 
     def bracket(self, x0: float, x1: float, y: float, depth: float = 6, kind: str = "faint") -> None:
-        """A horizontal bracket whose ends point by `depth` down, or up where that is negative."""
+        """Draw a horizontal bracket whose ends point down by `depth` pixels, or up if that is negative."""
         self.line((x0, y + depth), (x0, y), (x1, y), (x1, y + depth), kind=kind)
 
     def _add(self, tag: str, kind: str, **attributes: str) -> None:
         self.parts.append(f"<{tag}{_attributes(kind, attributes)}/>")
 
     def svg(self, name: str) -> str:
-        """The file's text; `name` keeps its identifiers apart from another figure's on the same page."""
+        """The SVG file's text. Its identifiers begin with `name`, so that two figures on a page have different ones."""
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="cuchar" viewBox="0 0 {self.width} {self.height}" '
             f'width="{self.width}" height="{self.height}" role="img" aria-labelledby="{name}-title {name}-description">'

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001
-"""A weight gradient of the resident regime: from the matrix to one thread's sums, and the order in which they are added."""
+"""A weight gradient of the resident regime: from the matrix to one thread's sums, and the order of additions."""
 
 from figures.drawing import Drawing
 from figures.persistent_grid import H100
@@ -9,14 +9,15 @@ from cuchar.engines.cuda.resident import plan_window
 from cuchar.engines.cuda.target import Window
 
 MODEL, TIME_STEPS, BATCH = ModelConfig(84, 64, 2), 32, 32  # the notebook's
-TILE, HALF, ROWS, COLUMNS = 64, 128, 8, 4  # of weight_gradients.cu; a thread has ROWS x COLUMNS of a tile
-DEPTH = 16  # of n at once: 64 bytes of float32
+# As in weight_gradients.cu: rows and columns of a tile, threads of half a block, rows and columns of a thread.
+TILE, HALF, ROWS, COLUMNS = 64, 128, 8, 4
+DEPTH = 16  # how many n are in a buffer: 64 bytes of float32
 CHOSEN_SPLIT, CHOSEN_TILE, CHOSEN_X, CHOSEN_Y = 2, 1, 5, 2
 GATES = "ifgo"
 
 
 def splits() -> int:
-    """How many shares of N the planner makes on an H100."""
+    """How many splits the planner makes on an H100."""
     plan = plan_window(H100.target(MODEL), Window(TIME_STEPS, BATCH))
     if plan is None:
         raise ValueError("expected a model of the resident regime")
@@ -24,7 +25,7 @@ def splits() -> int:
 
 
 def split_range(split: int, count: int) -> range:
-    """The n of a split: the first ones have one more."""
+    """The n of a split; the first splits have one more, if N is not a multiple of their count."""
     N = TIME_STEPS * BATCH
     begin = N // count * split + min(split, N % count)
     return range(begin, begin + N // count + (split < N % count))
@@ -53,7 +54,7 @@ def gradient_tile() -> Drawing:
 
 
 def _matrix(picture: Drawing, H: int) -> None:
-    """The matrix in tiles."""
+    """Draw the matrix, divided into tiles."""
     picture.text(20, 28, f"1  d W_hh [4H,H] in tiles of {TILE} × {TILE}", bold=True)
     for tile in range(4 * H // TILE):
         y = 44 + 37 * tile
@@ -71,7 +72,7 @@ def _matrix(picture: Drawing, H: int) -> None:
 
 
 def _splits(picture: Drawing, S: int) -> None:
-    """N in splits."""
+    """Draw the characters n, divided into splits."""
     picture.text(420, 28, f"2  N in {S} splits: a block has one tile of one split", bold=True)
     left, each = 420, 360 / (TIME_STEPS * BATCH)
     for split in range(S):
@@ -94,7 +95,7 @@ def _splits(picture: Drawing, S: int) -> None:
 
 
 def _halves(picture: Drawing, n: range) -> None:
-    """A block's two halves and what is in shared memory."""
+    """Draw a block's two halves, and what each has in shared memory."""
     top, middle = 222, n.start + (len(n) + 1) // 2
     picture.text(
         20,
@@ -122,7 +123,7 @@ def _halves(picture: Drawing, n: range) -> None:
 
 
 def _thread(picture: Drawing) -> None:
-    """The tile's threads, and one thread's sums."""
+    """Draw the tile's threads, and the sums of one thread."""
     top, left, width, height = 500, 118, 17, 21
     picture.text(20, top - 54, f"4  A thread has {ROWS} × {COLUMNS} of the tile", bold=True)
     columns, rows = TILE // COLUMNS, TILE // ROWS
@@ -172,7 +173,7 @@ def _thread(picture: Drawing) -> None:
 
 
 def _order(picture: Drawing, S: int) -> None:
-    """The order of additions."""
+    """Draw the order of additions."""
     y = 716
     picture.text(20, y + 4, "5  One order of additions", bold=True)
     steps = [

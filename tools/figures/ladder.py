@@ -1,10 +1,10 @@
 # ruff: noqa: RUF001
-"""The ladder of docs/kernels.md, a picture a rung: who reads what from where, in the same three columns each time."""
+"""The ladder of docs/kernels.md: a picture for each rung shows who reads what from where, in the same three columns."""
 
 from figures.drawing import Drawing
 from figures.wavefront import SUBSCRIPTS
 
-H, LAYERS, T = 64, 2, 32  # the notebook's, for the numbers in the pictures
+H, LAYERS, T = 64, 2, 32  # the notebook's sizes, for the numbers in the pictures
 MATRIX_KIB = 4 * H * H * 4 // 1024
 GLOBAL, SHARED, THREADS = 20, 330, 580  # left edges of the columns
 GLOBAL_WIDTH, SHARED_WIDTH, THREADS_WIDTH = 170, 140, 200
@@ -12,7 +12,7 @@ ROWS, ROW_HEIGHT = (76, 136, 196), 46  # top edges of the three rows
 
 
 def _rung(number: int, name: str, description: str, facts: list[str]) -> Drawing:
-    """The columns' headings, the block's frame and, below, what a time step costs."""
+    """A picture with the columns' headings, the block's frame and, below, the facts about a time step's cost."""
     picture = Drawing(800, 284 + 20 * len(facts), f"Rung {number}: {name}", " ".join([description, *facts]))
     picture.text(20, 26, f"Rung {number}: {name}", bold=True, size=14)
     picture.rectangle(SHARED - 24, 40, 800 - SHARED + 14, 226, "faint-line", dashed=True, radius=6)
@@ -33,7 +33,7 @@ def _in_shared(picture: Drawing, row: int, heading: str, line: str, kind: str = 
 
 
 def _vectors(picture: Drawing) -> None:
-    """h and the gates of rungs 2 and 3, which the threads also write to the tape."""
+    """Draw h and the gates of rungs 2 and 3, which threads keep in shared memory and also write to the tape."""
     for row, (heading, line) in enumerate((("h [H]", "read by all"), ("gates [4H]", "read by the cell")), 1):
         y = ROWS[row] - 4
         picture.box(SHARED, y, SHARED_WIDTH, 36, heading, [line], size=12)
@@ -43,13 +43,13 @@ def _vectors(picture: Drawing) -> None:
 
 
 def _gate_threads(picture: Drawing, line: str) -> None:
-    """A row of threads for each gate."""
+    """Draw a row of threads for each gate."""
     for place, gate in enumerate("ifgo"):
         picture.box(THREADS, ROWS[0] + 42.5 * place, THREADS_WIDTH, 38.5, "", [f"{gate}: {line}"], kind=gate, size=12)
 
 
 def _right(picture: Drawing, x0: float, x1: float, y: float, label: str = "", dashed: bool = False) -> None:
-    """An arrow into the block, labelled inside it."""
+    """Draw an arrow into the block, with a label inside the block."""
     picture.arrow((x0, y), (x1, y), dashed=dashed)
     if label:
         picture.text((SHARED - 24 + x1) / 2, y - 6, label, anchor="middle", size=12)

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001
-"""Which lane of a warp holds what: in a fragment for the tensor cores, and in the resident regime's slices."""
+"""Figures of which lane of a warp holds what: in fragments for tensor cores, and in the resident regime's slices."""
 
 from collections.abc import Callable
 
@@ -158,21 +158,21 @@ def _fragment_d(picture: Drawing, left: float, top: float) -> None:
 HIDDEN = 64
 SLICE = 4 * ceil_div(ceil_div(HIDDEN, 2), 4)
 STRIDE = SLICE + (0 if SLICE // 4 % 2 else 4)
-SLICE_LANE = 5  # outlined
+SLICE_LANE = 5  # the lane whose numbers are outlined
 
 
 def rows_lane(unit: int, half: int) -> int:
-    """Forward: the lane of warp 0 with the four gates of `unit` and this half of K."""
+    """In forward, the lane of warp 0 that holds the four gates of `unit` for this half of K."""
     return unit % 16 + 16 * half
 
 
 def columns_lane(gate: int, half: int, four: int) -> int:
-    """Backward: the lane of warp 0 with the outputs 4 * four to 4 * four + 3 and this half of a gate's units."""
+    """In backward, the lane of warp 0 that holds outputs 4 * four to 4 * four + 3 for this half of a gate's units."""
     return 8 * gate + 4 * half + four
 
 
 def unit_of(lane: int) -> int:
-    """Backward: the unit of warp 0 whose whole sum the lane has after three shuffles."""
+    """In backward, the unit of warp 0 whose whole sum the lane has after three shuffles."""
     return 4 * (lane % 4) + (2 if lane & 16 else 0) + (1 if lane & 8 else 0)
 
 
@@ -269,7 +269,7 @@ def _columns(picture: Drawing) -> None:
 
 
 def _exchanged(picture: Drawing, y: float) -> None:
-    """The lanes that have each unit's sum in the end."""
+    """Draw which lanes have each unit's whole sum in the end."""
     each = 43
     picture.text(20, y + 16, "Three exchanges, with the lanes 16, 8 and 4 away, leave a unit's whole sum in two lanes that are 4 apart.", size=12)  # fmt: skip
     y += 28

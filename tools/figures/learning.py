@@ -1,4 +1,4 @@
-"""For README: a session on a terminal, and how the loss falls. Both show one recorded run."""
+"""README's figures: a session on a terminal, and how the loss falls. Both show one recorded run."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "learn
 
 
 def record() -> dict[str, Any]:
-    """The run's losses and what it said: one `cuchar train data/shakespeare.txt` on a processor."""
+    """The recorded run, one `cuchar train data/shakespeare.txt` on a processor: its losses and its terminal's lines."""
     return json.loads(RECORD.read_text(encoding="utf-8"))
 
 
 # ---- The learning curve ----
 
 LEFT, RIGHT, TOP, BOTTOM = 62, 766, 54, 350
-LOWEST, HIGHEST = 1.6, 3.6  # nats per character
+LOWEST, HIGHEST = 1.6, 3.6  # nats per character at the lower and at the upper end of the axis
 
 
 def learning_curve() -> Drawing:
@@ -68,7 +68,7 @@ SIZE, LINE = 13, 19
 
 
 def terminal() -> Drawing:
-    """Lines as they were; `...` stands where the record leaves some out, and the bar is drawn."""
+    """The terminal's lines as they were, but with a drawn bar; `...` stands where the record leaves lines out."""
     session = record()["session"]
     picture = Drawing(
         800, 76 + LINE * len(session), "A terminal session: cuchar train, then cuchar sample",

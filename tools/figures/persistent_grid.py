@@ -10,14 +10,14 @@ from cuchar.config import ModelConfig
 from cuchar.engines.cuda.persistent import Division, plan_window
 from cuchar.engines.cuda.target import Window
 
-MODEL, TIME_STEPS, BATCH = ModelConfig(68, 512, 2), 50, 50  # of a char-rnn run, but for 512 units
+MODEL, TIME_STEPS, BATCH = ModelConfig(68, 512, 2), 50, 50  # the sizes of a char-rnn run, but with 512 units
 H100 = Listing("H100", ARCHITECTURES[90].limits)
 BLOCK = (0, 2, 7)  # the block that is enlarged: group, stage, number
 LEFT = 20
 
 
 def division() -> Division:
-    """The backward launch's: there a group's rows are in parts."""
+    """The division of the backward launch, in which a group's rows are divided into parts."""
     plan = plan_window(H100.target(MODEL), Window(TIME_STEPS, BATCH))
     if plan is None:
         raise ValueError("expected a model of the persistent regime")
@@ -25,12 +25,12 @@ def division() -> Division:
 
 
 def rows_of(part: int, parts: int) -> range:
-    """The batch rows of a part, counted over all groups, as persistent.cuh has them."""
+    """The batch rows of a part, as persistent.cuh divides them; parts are counted over all groups."""
     return range(BATCH * part // parts, BATCH * (part + 1) // parts)
 
 
 def stage_of(stage: int) -> tuple[str, str, str]:
-    """Name, matrix and colour of a stage, in the order of backward."""
+    """The name, matrix and colour of a stage, which is counted in the order of backward."""
     layer, recurrent = MODEL.layers - 1 - stage // 2, stage % 2 == 0
     name, matrix, kind = ("R", "W_hh", "recurrent") if recurrent else ("P", "W_ih", "projection")
     return f"{name}{SUBSCRIPTS[layer]}", f"{matrix}ᵀ of layer {layer}", kind
@@ -60,7 +60,7 @@ def persistent_grid() -> Drawing:
 
 
 def _batch(picture: Drawing, divided: Division) -> None:
-    """The batch rows, divided into groups and parts."""
+    """Draw the batch rows, divided into groups and parts."""
     picture.text(
         LEFT,
         26,
@@ -83,7 +83,7 @@ def _batch(picture: Drawing, divided: Division) -> None:
 
 
 def _grid(picture: Drawing, divided: Division, stages: int, blocks: int) -> None:
-    """Every block of the launch."""
+    """Draw every block of the launch."""
     H = MODEL.hidden
     picture.text(
         LEFT,
@@ -122,7 +122,7 @@ def _grid(picture: Drawing, divided: Division, stages: int, blocks: int) -> None
 
 
 def _block(picture: Drawing, divided: Division, stages: int, blocks: int) -> None:
-    """One block and the tape."""
+    """Draw one block and the tape."""
     name, matrix, kind = stage_of(BLOCK[1])
     first, top = divided.units * BLOCK[2], 322
     picture.rectangle(LEFT, top, 520, 184, "ink-line", stroke=2, radius=6)
@@ -168,7 +168,7 @@ def _block(picture: Drawing, divided: Division, stages: int, blocks: int) -> Non
 
 
 def _turns(picture: Drawing, divided: Division, stages: int, blocks: int) -> None:
-    """Which part each stage of a group has, and what it waits for."""
+    """Draw which part each stage of a group works on, and what it waits for."""
     top, left, across, down, width = 576, 76, 92, 62, 76
     shown = 7
     picture.text(

@@ -4,7 +4,7 @@
 from figures.drawing import Drawing
 
 FORWARD, TAPE, BACKWARD = 36, 288, 508  # left edges of the three columns
-WIDE, MIDDLE = 216, 184  # widths of the outer ones and of the one between
+WIDE, MIDDLE = 216, 184  # widths of the outer columns and of the one between them
 LAYERS = 2
 
 
@@ -29,7 +29,7 @@ def training_step() -> Drawing:
 
 
 def _chunk(picture: Drawing) -> None:
-    """What happens once for K steps, above the step itself."""
+    """Draw what happens once for K training steps, above the training step itself."""
     picture.text(32, 28, "Once a chunk of K steps", bold=True)
     picture.box(FORWARD, 42, 184, 76, "corpus", ["ids of all characters,", "kept on the device"])
     picture.box(TAPE - 12, 42, 208, 76, "cut K windows [T,B]", ["inputs and targets"], code="training/windows.cu")
@@ -69,7 +69,7 @@ def _first_launch(picture: Drawing) -> None:
 
 
 def _layer(picture: Drawing, layer: int, top: float) -> None:
-    """A layer's row: forward, what it leaves, backward."""
+    """Draw a layer's row: forward, what that leaves on the tape, and backward."""
     height, middle = 88, top + 44
     inputs = "x" if layer == 0 else "W_ih x"
     picture.box(

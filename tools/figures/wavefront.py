@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001
-"""The wavefront of the resident regime: which stage is at which time step at one tick."""
+"""The wavefront of the resident regime: at which time step each stage is in each tick."""
 
 from figures.drawing import Drawing
 
@@ -12,7 +12,10 @@ SUBSCRIPTS = "₀₁₂₃₄₅₆₇"
 
 
 def time_step_at(stage: int, tick: int, backward: bool) -> int | None:
-    """The time step at which a stage is in a tick: `tick - stage` of them are behind it; backward begins with the last."""
+    """The time step at which a stage is in a tick, or None if it is idle.
+
+    It has done `tick - stage` time steps before. Backward begins with the last time step.
+    """
     done = tick - stage
     if not 0 <= done < TIME_STEPS:
         return None
@@ -20,7 +23,7 @@ def time_step_at(stage: int, tick: int, backward: bool) -> int | None:
 
 
 def stage_name(stage: int, backward: bool) -> tuple[str, str]:
-    """A stage's short name and its matrix, for a stage in the order of one direction."""
+    """The short name and the matrix of a stage, which is counted in the order of its direction."""
     number = STAGES - 1 - stage if backward else stage
     recurrent, layer = number % 2 == 0, (number + 1) // 2
     matrix = ("W_hh" if recurrent else "W_ih") + ("ᵀ" if backward else "")
@@ -70,7 +73,7 @@ def _grid(picture: Drawing, top: float, backward: bool) -> None:
 
 
 def _cell(picture: Drawing, stage: int, tick: int, y: float, backward: bool) -> None:
-    """One tick of one stage, and the arrows to what needs its result."""
+    """Draw one tick of one stage, and the arrows to what needs its result."""
     x, t = LEFT + ACROSS * tick, time_step_at(stage, tick, backward)
     if t is None:
         picture.rectangle(x, y, CELL_WIDTH, CELL_HEIGHT, "faint-line", stroke=0.6, dashed=True)

@@ -1,4 +1,4 @@
-"""What `make gpu` does, a module a stage. In this order, each with its time limit in seconds."""
+"""What `make gpu` does: a module for each stage. LIMITS has them in their order, with time limits in seconds."""
 
 LIMITS = {
     "compile": 45,

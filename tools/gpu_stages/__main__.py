@@ -1,4 +1,4 @@
-"""One stage, in a process of its own: python -m tools.gpu_stages STAGE FOLDER (or --describe)."""
+"""Runs one stage, or with --describe describes the machine: python -m tools.gpu_stages STAGE FOLDER."""
 
 import json
 import sys

@@ -1,7 +1,7 @@
-"""Every kernel that the later stages launch, compiled side by side in processes: they find it in the cache.
+"""Compiles every kernel that later stages launch, in processes side by side, so that these stages find it in the cache.
 
-What there is to compile follows from the sizes that those stages and tests/gpu name: an engine over a device that only
-takes down what it is asked for says which files, with which macros.
+Which files are compiled with which macros follows from the sizes that later stages and tests/gpu use: the engine is
+asked to make its kernels on a device that only lists what it is asked for (tools/listing.py).
 """
 
 import os
@@ -30,7 +30,7 @@ MOST_WORKERS = 16
 
 @dataclass(frozen=True)
 class Work:
-    """Windows [T, B] that are trained on or scored."""
+    """A model and the size of windows [T, B] that it is trained on or that it scores."""
 
     V: int
     H: int
@@ -43,7 +43,7 @@ class Work:
 
 
 def everything(device: Any) -> list[Source]:
-    """What the later stages ask for, each once."""
+    """All that later stages ask the device to compile, each once."""
     listing = Listing(device.name, device.limits, device.has_tensor_library)
     for work in works():
         if device.limits.capability < LEAST_CAPABILITY[work.precision]:
@@ -55,7 +55,8 @@ def everything(device: Any) -> list[Source]:
         if not work.dropout and work.dtype == "f4":
             listing.ask_for_drawing(listing.target(model))
     for precision, least in LEAST_CAPABILITY.items():
-        if precision != "fp32" and device.limits.capability >= least:  # both kinds are tested, whichever is taken
+        # Both kinds of product are tested, whichever of them the engine takes.
+        if precision != "fp32" and device.limits.capability >= least:
             listing.ask_for_both_products(precision)
     listing.ask_for_windows()
     for size in shapes.DRAWN:
@@ -99,7 +100,7 @@ def trained(V: int, config: TrainConfig) -> Work:
 def run_stage(report: Report) -> None:
     sources = everything(device_under_test())
     workers = min(MOST_WORKERS, os.cpu_count() or 1)
-    # spawn: a process that is forked from one that has used CUDA cannot use it
+    # Processes are spawned, since one that is forked from a process that has used CUDA cannot use it.
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=die_with_the_starter) as pool:
         outcomes = dict(zip(sources, pool.map(compiled, sources), strict=True))
     for file in dict.fromkeys(file for file, _, _ in sources):
@@ -110,7 +111,7 @@ def run_stage(report: Report) -> None:
 
 
 def compiled(source: Source) -> tuple[float, str | None]:
-    """Seconds, and the error if it does not compile."""
+    """Compile a file, and return how many seconds that took, and the error if it does not compile."""
     file, macros, cooperative = source
     began, error = perf_counter(), None
     try:
@@ -120,4 +121,4 @@ def compiled(source: Source) -> tuple[float, str | None]:
     return perf_counter() - began, error
 
 
-own_device = cache(device_under_test)  # a process's own
+own_device = cache(device_under_test)  # each process has its own

@@ -1,4 +1,4 @@
-"""The device under test: a GPU, or the emulator in a dry run. Every stage and tests/gpu take it from here."""
+"""The device under test, which every stage and tests/gpu use: a GPU, or in a dry run the emulator."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from cuchar.devices.emulator import EmulatedDevice
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DRY_RUN = "CUCHAR_GPU_DRY_RUN"
-SMALL = Limits(90, 6, 232_448)  # of the device that a dry run emulates: small models reach every regime
+SMALL = Limits(90, 6, 232_448)  # limits of the device that a dry run emulates: with them, small models use every regime
 CLOCKS = ["nvidia-smi", "--query-gpu=clocks.max.sm,clocks.max.mem,power.limit", "--format=csv,noheader"]
 
 
@@ -22,20 +22,21 @@ def dry_run() -> bool:
 
 
 def device_option() -> str:
-    """For `--device`."""
+    """The device under test as `--device` takes it."""
     return "emulate" if dry_run() else "cuda"
 
 
 def device_under_test() -> Any:
-    """
+    """The GPU, or in a dry run the emulator.
+
     Raises:
-        DeviceError: no GPU, and no dry run.
+        DeviceError: there is no GPU, and this is not a dry run.
     """
     return EmulatedDevice(limits=SMALL) if dry_run() else CudaDevice()
 
 
 def describe() -> dict[str, str]:
-    """The machine, for every result file."""
+    """Facts about the machine, which every result file has."""
     device = device_under_test()
     facts = {"device": device.name, **versions(), "cpus": str(os.cpu_count())}
     if dry_run():
@@ -44,7 +45,7 @@ def describe() -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """For a process that imports cuchar from this checkout."""
+    """The environment for a process that is to import cuchar from this checkout."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 

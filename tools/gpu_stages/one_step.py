@@ -1,7 +1,8 @@
-"""One training step, one evaluation and a few draws in each regime, small: what compute-sanitizer watches.
+"""Two training steps, one evaluation and a few draws of a small model in each regime, for compute-sanitizer to watch.
 
-Tensor cores' products are our own: compute-sanitizer 2025.3 does not see what a library's write, on Hopper by bulk copies,
-and under racecheck they end in an error. round.cu, which belongs to the library's, runs by itself.
+Products on tensor cores are done by our own kernel. compute-sanitizer 2025.3 does not see what a library's kernels
+write on Hopper by bulk copies, and under racecheck they end in an error. round.cu, which the library's products need,
+is run by itself.
 """
 
 import numpy as np
@@ -23,7 +24,9 @@ REGIMES = [  # V, H, L, B, T, precision
     (84, 64, 2, 4, 6, "fp32"), (84, 64, 1, 4, 6, "fp32"), (84, 81, 2, 7, 4, "fp32"), (600, 24, 2, 3, 4, "fp32"),
     (84, 720, 2, 3, 4, "fp32"), (84, 81, 2, 3, 4, "tf32"), (84, 64, 2, 3, 4, "bf16"), (84, 33, 2, 3, 4, "fp16"),
 ]  # fmt: skip
-cuda_learner.MOST_WINDOWS = 2  # no more than there are steps: initcheck sees results read that no step has written
+# A chunk has no more windows than there are steps here. Otherwise results that no step has written would be read, and
+# initcheck would report that.
+cuda_learner.MOST_WINDOWS = 2
 
 if __name__ == "__main__":
     device = device_under_test()

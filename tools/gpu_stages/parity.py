@@ -1,4 +1,4 @@
-"""The same seed on NumPy and on the device: losses, gradients, and the same bytes twice."""
+"""Compares the device with the NumPy engine, from the same seed: losses, gradients, and the same bytes in two runs."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from tools.gpu_stages.device import ROOT, device_under_test, dry_run
 from tools.gpu_stages.reference import accuracy, train
 from tools.gpu_stages.report import Report
 
-BOUND = 1e-4  # relative, on every step's loss: rounding grows as training goes on
+BOUND = 1e-4  # the largest relative difference of any step's loss: differences by rounding grow as training goes on
 OPTIONS = {"dropout": 0.2, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 10}
 WIDE = TrainConfig(hidden=256)
 CASES = {
@@ -36,7 +36,8 @@ SHAPES = [
     (84, 1024, 2, 20, 10),
 ]
 TINY = {"window": 3, "batch": 2}
-ROUNDED, PRECISION_STEPS, PRECISION_BOUND = TrainConfig(), 300, 0.02  # on the mean loss of the last 50
+ROUNDED, PRECISION_STEPS = TrainConfig(), 300  # what is trained in each precision, and for how many steps
+PRECISION_BOUND = 0.02  # nats by which the mean loss of the last 50 of these steps may differ from fp32's
 
 if dry_run():
     CASES = {
@@ -77,7 +78,7 @@ def run_stage(report: Report) -> None:
 
 
 def report_precisions(report: Report, device: Any, corpus: Corpus) -> None:
-    """How far reduced precisions end from fp32: the notebook's model on its text."""
+    """Report how far the loss of the notebook's model ends from NumPy's in fp32, for each precision."""
     config, steps = ROUNDED, PRECISION_STEPS
     model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
     exact = train(NumpyEngine(model), config, corpus.ids, steps)[0]

@@ -1,4 +1,4 @@
-"""What the device's results are held against: the NumPy engine, on the same numbers."""
+"""Computes what the device's results are compared with: the NumPy engine's results on the same numbers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,14 +18,17 @@ ULPS = 4
 
 
 def outcome(engine: Any, shape: Shape, dropout: Dropout | None) -> dict[str, np.ndarray]:
-    """Loss, gradients and final state of a window, by name; the same numbers for every engine and type."""
+    """The loss, gradients and final state of a window, by name.
+
+    Parameters, inputs and state depend on `shape` alone, so they are the same for every engine and number type.
+    """
     V, H, L, B, T = shape
     generator = np.random.default_rng(shape)
     parameters, gradients = Parameters(engine.model, engine.dtype), Parameters(engine.model, engine.dtype)
     start = initialise(engine.model, 1)
     start.flat += generator.normal(0, 0.1, start.flat.size).astype(np.float32)
     parameters.flat[:] = start.flat
-    gradients.flat[:] = np.nan  # every one must be written
+    gradients.flat[:] = np.nan  # so that a gradient which the engine does not write is noticed
     inputs, targets = generator.integers(V, size=(2, T, B))
     h, c = generator.normal(0, 0.5, (2, L, B, H)).astype(np.float32).astype(engine.dtype)
     loss, after = engine.loss_and_gradients(parameters, Example(inputs, targets, State(h, c), dropout), gradients)
@@ -33,10 +36,13 @@ def outcome(engine: Any, shape: Shape, dropout: Dropout | None) -> dict[str, np.
 
 
 def accuracy(device: Any, shape: Shape, dropout: Dropout | None, dtype: Any) -> Iterator[tuple[str, float, float]]:
-    """Of every tensor: its name, its error against float64, and the bound on it, as norms.
+    """How accurate the device is on a window, against the NumPy engine in float64.
 
-    float32: twice the NumPy engine's own error and a few ulp. float64: NumPy's own to a few ulp of every addition
-    along the longest path.
+    In float32 the bound is twice the NumPy engine's own error, and ULPS units in the last place of the tensor's norm.
+    In float64 it is a unit in the last place for every addition along the longest path.
+
+    Yields:
+        for every tensor its name, the norm of its error, and the bound on that norm.
     """
     V, H, L, _, T = shape
     model = ModelConfig(V, H, L)
@@ -50,7 +56,11 @@ def accuracy(device: Any, shape: Shape, dropout: Dropout | None, dtype: Any) -> 
 
 
 def train(engine: Engine, config: TrainConfig, ids: np.ndarray, steps: int) -> tuple[np.ndarray, Parameters]:
-    """Losses of `steps` steps from the configuration's seed on, an epoch's end in the middle, and the parameters."""
+    """Train for `steps` steps from the configuration's seed on, with the end of an epoch in the middle.
+
+    Returns:
+        the losses [steps done], and the parameters.
+    """
     parameters, half = initialise(engine.model, config.seed), steps // 2
     rates = [learning_rate(config, step, 0, steps) for step in range(1, steps + 1)]
     first, second = (

@@ -1,4 +1,4 @@
-"""One stage's results: a JSON file, written anew after every result, so that a stop loses nothing."""
+"""The results of a stage: a JSON file that is written again after every result, so that nothing is lost in a stop."""
 
 import json
 import os
@@ -14,9 +14,9 @@ def utc() -> str:
 
 
 class Report:
-    """STAGE.json of a folder, which `begin` has made.
+    """The file STAGE.json of a folder, which `begin` has made.
 
-    passed: True, False, or None for what was not there to be tried. A dry run keeps no times.
+    A result's `passed` is True, False, or None for what could not be tried on this machine. A dry run keeps no times.
     """
 
     def __init__(self, folder: Path, stage: str):
@@ -30,9 +30,11 @@ class Report:
         return cls(folder, stage)
 
     def add(self, name: str, passed: bool | None, times: dict[str, Any] | None = None, **facts: Any) -> None:
-        """
+        """Add a result, and write the file.
+
         Args:
-            times: everything that was measured in seconds, or follows from it.
+            times: everything that was measured in seconds, or follows from such measurements.
+            facts: further values of the result.
         """
         result = {
             "name": name, "passed": passed, "device": self.values["machine"]["device"], "dry_run": dry_run(),
@@ -63,7 +65,7 @@ class Report:
 
 
 def _write(file: Path, values: dict[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write values to a JSON file, which is replaced whole or not at all."""
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     os.replace(unfinished, file)

@@ -1,4 +1,4 @@
-"""The notebook's whole run from the command line, then its checkpoint on the device and on the CPU."""
+"""Does the notebook's whole run from the command line, then samples and scores on the device and on the processor."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from cuchar.config import TrainConfig
 from tools.gpu_stages.device import ROOT, device_option, dry_run, environment
 from tools.gpu_stages.report import Report
 
-STEPS, CHARS = 17_864, 32 * 32  # the notebook's; characters a step
+STEPS, CHARS = 17_864, 32 * 32  # training steps of the notebook's run; characters of a step
 SCORED = 20_000  # characters of shakespeare_10K.txt
 CONFIG = TrainConfig(hidden=8, window=8, batch=4) if dry_run() else TrainConfig()
 TINY = "--max-steps 6 --hidden 8 --window 8 --batch 4 --log-every 2 --sample-every 3 --sample-length 5".split()
@@ -60,7 +60,7 @@ def check_scores(report: Report, folder: Path, device: str, scored: Path) -> Non
 
 
 def cuchar(*arguments: object) -> tuple[int, str, float]:
-    """A command's status, standard output (standard error where it failed) and seconds."""
+    """Run a cuchar command, and return its status, standard output (standard error if it failed) and seconds."""
     command = [sys.executable, "-m", "cuchar", *map(str, arguments)]
     began = perf_counter()
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""compute-sanitizer's four tools over one_step.py, where it is installed.
+"""Runs one_step.py under compute-sanitizer's four tools, if it is installed.
 
 Source: NVIDIA, Compute Sanitizer user manual, "Command Line Options", "Specifying Filters", "Racecheck Severity Levels";
 its release notes: 2023.3 has renamed --kernel-regex to --kernel-name.
@@ -13,21 +13,21 @@ from cuchar.devices.signatures import signatures
 from tools.gpu_stages.device import dry_run, environment
 from tools.gpu_stages.report import Report
 
-TOOLS = {  # and what each is told
-    "memcheck": ["--report-api-errors", "no"],  # CuPy tries calls that may fail, and deals with it
+TOOLS = {  # the tools, with the options of each
+    "memcheck": ["--report-api-errors", "no"],  # CuPy makes some calls that may fail, and handles that
     "initcheck": [],
     "synccheck": [],
-    "racecheck": ["--racecheck-detect-level", "error"],  # a warning may be meant: lanes of a warp that work in step
+    "racecheck": ["--racecheck-detect-level", "error"],  # it also warns of what lanes of a warp do at the same time
 }
-UNFILTERED = ("initcheck",)  # it has to see whatever writes: cuBLAS's kernels too
+UNFILTERED = ("initcheck",)  # it has to see everything that writes to memory, so cuBLAS's kernels too
 PLACES = ("compute-sanitizer", "/usr/local/cuda/bin/compute-sanitizer")
-BARRIERS = ["--num-cuda-barriers", "4096"]  # synccheck's room for mbarriers: a block of lstm_step has 32
-FOUND = 86  # the exit status that we ask for
+BARRIERS = ["--num-cuda-barriers", "4096"]  # how many mbarriers synccheck has room for: a block of lstm_step has 32
+FOUND = 86  # the exit status that compute-sanitizer is told to end with if it finds something
 SCRIPT = [sys.executable, "-m", "tools.gpu_stages.one_step"]
 
 
 def run_stage(report: Report) -> None:
-    if dry_run():  # the script alone
+    if dry_run():  # without compute-sanitizer
         watch(report, "no tool: one_step.py", SCRIPT)
         return
     sanitizer = next(filter(None, map(shutil.which, PLACES)), None)
@@ -37,7 +37,7 @@ def run_stage(report: Report) -> None:
     watch(report, "no tool: one_step.py", SCRIPT)
     told = subprocess.run([sanitizer, "--help"], capture_output=True, text=True).stdout
     only = only_ours("--kernel-name" if "--kernel-name" in told else "--kernel-regex")
-    barriers = BARRIERS if BARRIERS[0] in told else []  # an older tool finds room by itself
+    barriers = BARRIERS if BARRIERS[0] in told else []  # older versions make room by themselves
     for tool in TOOLS:
         watch(report, tool, command(sanitizer, tool, [*(barriers if tool == "synccheck" else []), *only]))
 
@@ -48,7 +48,7 @@ def command(sanitizer: str, tool: str, only: list[str]) -> list[str]:
 
 
 def only_ours(option: str) -> list[str]:
-    """A filter for each kernel of kernels/: a tool looks at those that pass any."""
+    """Options with a filter for each kernel of kernels/; a tool watches the kernels that pass any of the filters."""
     files = sorted(kernel_folder().rglob("*.cu"))
     return [part for file in files for name in signatures(file.read_text("utf-8")) for part in (option, f"kne={name}")]
 

@@ -1,7 +1,7 @@
-"""Time of a training step: cuchar's, beside PyTorch's on the same GPU, by turns. And of drawing, cuchar's alone.
+"""Times cuchar's training steps in turns with PyTorch's on the same GPU, its kernels one by one, and its drawing.
 
-The parts are those of `cuchar bench`; here cuchar works in this process, on the device under test, and each peer in
-one process of its own for all configurations.
+It is made of the same modules as `cuchar bench`. But here cuchar works in this process, on the device under test, and
+each peer has one process for all configurations.
 """
 
 import json
@@ -25,7 +25,7 @@ from tools.gpu_stages.device import ROOT, device_under_test, dry_run
 from tools.gpu_stages.report import Report
 
 ROUNDS, DRAWING_ROUNDS, BURST_S = (1, 1, 0.0) if dry_run() else (7, 3, 0.1)
-PREDICTION = ROOT / "benchmarks/results/prediction-h100.json"  # of tools/predict.py
+PREDICTION = ROOT / "benchmarks/results/prediction-h100.json"  # made by tools/predict.py
 CONFIGURATIONS = [
     *(NAMED[name] for name in ("a", "2x128", "b", "2x256", "3x512")),
     Configuration("stepwise", 68, 1024, 2, 32, 32),
@@ -87,7 +87,7 @@ def start_peers(report: Report, stack: ExitStack) -> dict[str, Worker]:
 
 
 def measure_kernels(report: Report, device: Any, sizes: Configuration) -> None:
-    """Every kernel of a step by itself."""
+    """Time every kernel of a training step by itself."""
     kernels = profile_kernels(device, sizes, **({"repeats": 2, "rounds": 1} if dry_run() else {}))
     launches = {name: kernel["launches"] for name, kernel in kernels.items()}
     timed = {name: kernel["us"] for name, kernel in kernels.items() if "us" in kernel}
@@ -110,7 +110,7 @@ def measure_drawing(report: Report, device: Any, sizes: Configuration) -> None:
 def measure(
     report: Report, device: Any, peers: dict[str, Worker], sizes: Configuration, predicted: dict[str, Any]
 ) -> None:
-    """By turns; beside them what was `predicted`."""
+    """Time a configuration's training steps in turns with the peers, and report them beside what was `predicted`."""
     turns: dict[str, Turn] = {
         OURS: CucharContender(CudaEngine(sizes.model, device, precision=sizes.precision), sizes).train
     }

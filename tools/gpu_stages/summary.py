@@ -1,4 +1,4 @@
-"""The readable table: everything that lies in a result folder, whichever run it came from."""
+"""Makes a readable table of all results in a folder, whichever calls of `make gpu` they came from."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""tests/gpu, every test's outcome as it comes; what pytest prints goes to the log."""
+"""Runs tests/gpu, and reports every test's outcome as it comes; what pytest prints goes to the log."""
 
 import os
 
@@ -9,7 +9,7 @@ from tools.gpu_stages.report import Report
 
 
 class Recorder:
-    """A pytest plugin. A test that is skipped has not passed."""
+    """A pytest plugin that reports every outcome. A test that is skipped counts as not passed."""
 
     def __init__(self, report: Report):
         self.report = report
