@@ -29,7 +29,7 @@ from cuchar.kinds import PATH, Mismatch, describe
 from cuchar.parameters import Parameters, parameter_shapes
 from cuchar.schema import FORMAT, check_metadata, parse_json
 
-KEY = "cuchar"  # of the JSON value in the metadata
+KEY = "cuchar"  # the name of the JSON value in the metadata
 PREFIXES = ("", "adam.m.", "adam.v.")  # before a parameter's name: the tensors of it, of m and of v
 DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 

@@ -331,7 +331,7 @@ def main() -> None:
         silence_stdout()
         _fail(f"{error.filename or 'standard output'}: expected to read or write, found: {error.strerror}", 1)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's own, for words it cannot parse
+        if not hasattr(error, "format_message"):  # only typer's errors have it, for words that it cannot parse
             raise
         message = " ".join(error.format_message().split())
         _fail(message + _found(message), getattr(error, "exit_code", 2))

@@ -73,7 +73,7 @@ GENERATOR = Record(
 LOSS_SCALING = Record(
     {
         "scale": number("from 1 to what a float32 holds", lambda scale: 1 <= scale <= LARGEST_FLOAT32),
-        "good_steps": integer(0, 1999),  # kernels/training/adam.cu
+        "good_steps": integer(0, 1999),  # kernels/training/adam.cu begins again at 2000
     }
 )
 RUN = Record(

@@ -32,7 +32,15 @@ SUMMARY_STEPS = 1000  # steps whose mean loss is noted and stored in the checkpo
 
 
 class Listener:
-    """Is told by a run how it goes. A listener overrides what it wants to know; this one does nothing."""
+    """Is told by a run how it goes. A listener overrides the methods that it needs; this one does nothing.
+
+    start: training begins after step `step` and goes to step `total_steps`.
+    step: a step is done; `loss` is in nats, and its window had `chars` characters.
+    line: these values were written to metrics.jsonl.
+    note: a line of text for the user.
+    sample: a sample was drawn; `text` is what was added to samples.txt.
+    stop: training has ended, for whatever reason.
+    """
 
     def start(self, step: int, total_steps: int) -> None: ...
     def step(self, step: int, loss: float, chars: int) -> None: ...

@@ -16,7 +16,7 @@ BURST_S = 0.2  # seconds of a burst
 # for up to 30 ms after they were last needed, and would take processors from the contender whose turn comes next.
 LEAD_IN = 4
 BUDGET_S = 60.0  # seconds after which no more rounds begin, if there were LEAST_ROUNDS
-RESAMPLES = 5000  # of the bootstrap
+RESAMPLES = 5000  # how often the bootstrap draws rounds anew
 
 Name = TypeVar("Name", bound=Hashable)
 

@@ -51,7 +51,8 @@ class Kernel(Protocol):
     """A compiled kernel. Its arguments are passed by the names of its parameters (`Signature.bind`)."""
 
     def __call__(self, grid: int, block: int, shared_bytes: int = 0, **arguments: Any) -> None:
-        """
+        """Launch the kernel.
+
         Args:
             grid: how many blocks are launched.
             block: threads of each block.

@@ -29,7 +29,7 @@ from cuchar.parameters import Parameters
 from cuchar.philox import dropout_mask
 from cuchar.sampling import SampleConfig
 
-I, F, G, O = range(4)  # noqa: E741  gate order
+I, F, G, O = range(4)  # noqa: E741  the order of the gates
 
 
 @dataclass(frozen=True)

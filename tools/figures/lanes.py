@@ -17,22 +17,22 @@ CELL_WIDTH, CELL_HEIGHT, GAP = 38, 21, 8
 
 
 def lane_of_a(row: int, word: int) -> tuple[int, int]:
-    """Lane and register of a word of A."""
+    """The lane, and its register, that hold a word of A."""
     return 4 * (row % 8) + word % 4, 2 * (word // 4) + row // 8
 
 
 def lane_of_b(word: int, column: int) -> tuple[int, int]:
-    """Lane and register of a word of B."""
+    """The lane, and its register, that hold a word of B."""
     return 4 * column + word % 4, word // 4
 
 
 def lane_of_d(row: int, column: int) -> tuple[int, int]:
-    """Lane and register of a number of D."""
+    """The lane, and its register, that hold a number of D."""
     return 4 * (row % 8) + column // 2, 2 * (row // 8) + column % 2
 
 
 def held(rows: int, columns: int, lane_of: Callable[[int, int], tuple[int, int]]) -> list[tuple[int, int]]:
-    """The places of a matrix that the chosen lane holds, in the order of its registers."""
+    """The rows and columns of a matrix's elements that the chosen lane holds, in the order of its registers."""
     places = [(row, column) for row in range(rows) for column in range(columns) if lane_of(row, column)[0] == CHOSEN]
     return sorted(places, key=lambda place: lane_of(*place)[1])
 

@@ -12,7 +12,7 @@ from tools.gpu_stages.device import ROOT, device_option, dry_run, environment
 from tools.gpu_stages.report import Report
 
 STEPS, CHARS = 17_864, 32 * 32  # training steps of the notebook's run; characters of a step
-SCORED = 20_000  # characters of shakespeare_10K.txt
+SCORED = 20_000  # how many characters of shakespeare_10K.txt are scored
 CONFIG = TrainConfig(hidden=8, window=8, batch=4) if dry_run() else TrainConfig()
 TINY = "--max-steps 6 --hidden 8 --window 8 --batch 4 --log-every 2 --sample-every 3 --sample-length 5".split()
 SMALL_TEXT = ROOT / "data/shakespeare_10K.txt"

@@ -28,7 +28,7 @@ def _stage(values: dict[str, Any]) -> list[str]:
         f"   {machine['device']}; {values['began']}; {versions}",
     ]
     results = values["results"]
-    if values["stage"] == "tests":  # the log has their names
+    if values["stage"] == "tests":  # only tests that did not pass are listed; log.txt names the others
         results = [result for result in results if result["passed"] is not True]
         head.append(f"   {sum(result['passed'] is True for result in values['results'])} passed, {len(results)} not")
     lines = [line for result in results for line in _result(result)]

@@ -4,10 +4,10 @@
     device.kernels("training/adam.cu", {})["adam"](grid, block, **arguments)
 
 It is slower than the NumPy engine, and a better checker than a GPU. Memory starts as NaN.
-Threads run in one of three orders, so that results differ where a barrier is missing. A
-barrier that some threads never reach, or reach elsewhere, ends the launch with a DeviceError
-that names the line. AddressSanitizer, UBSan and ThreadSanitizer can watch every access of a
-kernel.
+Threads run in one of three orders, so a missing barrier shows as results that differ between
+them. A barrier that some threads never reach, or reach elsewhere, ends the launch with a
+DeviceError that names the line. AddressSanitizer, UBSan and ThreadSanitizer can watch every
+access of a kernel.
 """
 
 from cuchar.devices.emulator.compiler import sanitizer_environment

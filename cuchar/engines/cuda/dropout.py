@@ -30,7 +30,7 @@ class Mask:
         return {"seed": self.seed, "threshold": self.threshold, "scale": self.scale}
 
 
-NO_MASK = Mask.of(0, 0)  # for kernels that are compiled without dropout
+NO_MASK = Mask.of(0, 0)  # is passed to kernels that are compiled without dropout, which ignore it
 
 
 def mask_of(dropout: Dropout | None) -> Mask | None:

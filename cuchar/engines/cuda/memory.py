@@ -27,9 +27,11 @@ def bytes_needed(target: Target, window: Window, launches: Launches, windows: in
 
 
 def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:
-    """
+    """Check that the device has enough free memory for training.
+
     Args:
         needed: bytes that training with `batch` rows takes.
+        free: bytes that are free.
         smallest: bytes that training with one row takes.
     Raises:
         DeviceError: less than `needed` is free; the message says which batch would fit.

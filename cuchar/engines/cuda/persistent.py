@@ -132,7 +132,7 @@ def divisions(direction: str, target: Target, B: int) -> Iterator[tuple[float, D
     outputs, fetched = (4, 5) if forward else (1, 7)
     pointers = 16 // itemsize if forward else 0  # struct Shared's two pointers, in numbers of the kernel's type
     dropout = 2 + 16 // itemsize  # struct Dropout, in numbers of the kernel's type
-    whole = ceil_div(tile.outputs, outputs)  # units of a warp
+    whole = ceil_div(tile.outputs, outputs)  # units whose outputs a warp has; a block's units are a multiple of it
     for groups in range(1, min(B, limits.multiprocessors // stages) + 1):
         each = limits.multiprocessors // (groups * stages)  # blocks of a stage and group, at most
         units = whole * ceil_div(ceil_div(H, each), whole)
@@ -142,11 +142,12 @@ def divisions(direction: str, target: Target, B: int) -> Iterator[tuple[float, D
         for parts in range(1, min(ceil_div(B, groups), MOST_PARTS) + 1):
             rows = ceil_div(B, groups * parts)
             products = ceil_div(rows, tile.at_once)
-            room = products * tile.at_once
+            room = products * tile.at_once  # rows, rounded up to whole products
+            # `numbers` is the size of struct Shared, in numbers of the kernel's type.
             numbers = (
                 room * tile.row + fetched * rows * units + tile.warps * room * outputs * units + pointers + dropout
             )
-            numbers += 4 * units if forward else parts * rows * units  # biases; dc
+            numbers += 4 * units if forward else parts * rows * units  # forward has biases, backward dc
             shared = 16 * ceil_div(itemsize * numbers, 16)
             if shared > limits.shared_bytes:
                 continue

@@ -85,9 +85,10 @@ def plan_sampling(target: Target) -> SamplingPlan:
 
 
 def expect_tensor_cores(target: Target) -> None:
-    """
+    """Check that the device can multiply in the target's precision.
+
     Raises:
-        DeviceError: the device has no tensor cores for the target's precision, or the numbers are not float32.
+        DeviceError: the device has no tensor cores for that precision, or the target's numbers are not float32.
     """
     precision, device = target.precision, target.device
     least, found = LEAST_CAPABILITY[precision], device.limits.capability

@@ -1,4 +1,4 @@
-"""Drawing on a device: the host launches a block of characters at once and reads all of them at the end."""
+"""Drawing on a device: the host asks for many characters at once and reads all of them at the end."""
 
 import numpy as np
 

@@ -128,9 +128,10 @@ class Tape:
         return steps.reshape(self.N, steps.shape[-1])
 
     def expect_no_wait(self) -> None:
-        """
+        """Check that no block has given up waiting for another one, as it does if not all blocks run at once.
+
         Raises:
-            DeviceError: a block waited too long for another one. What was computed since then is void.
+            DeviceError: a block has. What was computed since then is void.
         """
         if self._device.read(self.progress)[[1, 3]].max() > 1:  # now.stopped, next.stopped
             raise DeviceError(f"{self._device.name}: expected blocks that run at once, found one that waited in vain")
