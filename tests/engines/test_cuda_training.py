@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.run_records import interrupt_after, metrics, records_without_times
+from support.run_records import expect_resumed_runs_to_end_as, metrics, records_without_times
 from support.small_runs import DISCIPLINES, SMALL
 from support.tensor_library import TensorLibrary
 
@@ -17,7 +17,6 @@ from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.base import TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.errors import DeviceError, DivergedError
-from cuchar.interrupts import Interrupted
 from cuchar.model import Model
 from cuchar.parameters import initialise
 from cuchar.runs import resume_run, start_run
@@ -58,7 +57,7 @@ def test_losses_of_twenty_steps_are_the_numpy_engines(config, tmp_path, monkeypa
 
 
 def on(monkeypatch, **device):
-    """Make `--device emulate` this one."""
+    """Make `--device emulate` an emulated device with these options."""
     monkeypatch.setattr("cuchar.devices.emulator.EmulatedDevice", lambda notice: EmulatedDevice(**device))
 
 
@@ -69,18 +68,12 @@ def test_resumed_run_ends_as_the_uninterrupted_one(registers, discipline, text, 
     config = replace(DISCIPLINES[discipline], epochs=1, sample_every=20, save_every=25)
     start_run([text], config, out=tmp_path / "whole", device="emulate")
     expected = records_without_times(tmp_path / "whole")
-    for step in (3, 28):
-        out = tmp_path / f"{step}"
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            interrupt_after(patch, step, Interrupted(2))
-            start_run([text], config, out=out, device="emulate")
-        resume_run(out, device="emulate")
-        assert records_without_times(out) == expected, step
+    expect_resumed_runs_to_end_as(expected, text, config, tmp_path, (3, 28), monkeypatch, device="emulate")
 
 
 def test_a_chunk_of_steps_leaves_the_same_bits_as_one_at_a_time(text, tmp_path, monkeypatch):
     config = replace(SMALL, epochs=1, carry_state=True, dropout=0.2, log_every=100, sample_every=40, save_every=100)
-    for seconds in (0, 1000):  # one step a call; or as many as there are, most of them captured together
+    for seconds in (0, 1000):  # one step a call; as many steps as there are, most of them captured together
         monkeypatch.setattr("cuchar.engines.cuda.learner.CHUNK_SECONDS", seconds)
         start_run([text], config, out=tmp_path / f"{seconds}", device="emulate")
     assert records_without_times(tmp_path / "0") == records_without_times(tmp_path / "1000")
@@ -167,7 +160,7 @@ def test_memory_needed_has_room_for_what_is_rounded_for_a_library(shared_bytes, 
     monkeypatch.setattr(device, "empty", lambda *of: allocated.append(empty(*of)) or allocated[-1])
     monkeypatch.setattr("cuchar.engines.cuda.learner.expect_memory", lambda needed, *rest: said.append(needed))
     config, ids = replace(SMALL, hidden=80, layers=2, precision=precision), load_corpus([text]).ids
-    model = ModelConfig(30, config.hidden, config.layers)  # of even numbers, which fill whole words
+    model = ModelConfig(30, config.hidden, config.layers)  # every matrix has an even number of elements: whole words
     engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
     adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.window, config.window)
     learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
@@ -175,14 +168,15 @@ def test_memory_needed_has_room_for_what_is_rounded_for_a_library(shared_bytes, 
     operands = {operand.dtype.type for _, *both in device.products for operand in both}
     assert operands == {np.float32 if precision == "tf32" else np.uint16}
     H, B, N = config.hidden, config.batch, config.batch * config.window
-    of_steps = 4 * N * H + 8 * H * H + 5 * B * H  # the stepwise regime's products in the recurrence have them
-    more = 2 * of_steps if shared_bytes and precision != "tf32" else 0
-    assert said == [sum(array.nbytes for array in allocated) + more]
+    # Operands of products in the recurrence. They are counted for any regime, but only the stepwise one rounds them.
+    of_recurrence = 4 * N * H + 8 * H * H + 5 * B * H
+    unused = 2 * of_recurrence if shared_bytes and precision != "tf32" else 0
+    assert said == [sum(array.nbytes for array in allocated) + unused]
 
 
 def test_sampling_and_scoring_agree_with_the_numpy_engine(trained):
     numpys, ours = Model(trained, "cpu"), Model(trained, "emulate")
-    text = "the quick brown fox " * 30  # longer than a block of stream_losses
+    text = "the quick brown fox " * 30  # stream_losses needs more than one block for it
     assert ours.score(text).nats_per_char == pytest.approx(numpys.score(text).nats_per_char, rel=1e-6)
     windowed = (model.score(text, window=7).nats_per_char for model in (ours, numpys))
     assert next(windowed) == pytest.approx(next(windowed), rel=1e-6)
