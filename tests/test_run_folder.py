@@ -1,4 +1,4 @@
-"""A run's end, its folder and its files: nothing is lost, nothing else is written to, and what is wrong is named."""
+"""A run's end, its folder and its files: no work is lost, no other file is written to, and what is wrong is named."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def validation_losses(monkeypatch, losses):
 
 
 def assert_same_but_for_totals(*runs):
-    """Files that were written before a run was given more steps have the totals of that time."""
+    """Compare runs without their totals: files from before a run was given more steps state the totals of that time."""
     first, second = map(records_without_times, runs)
     for found in (*first.values(), *second.values()):
         if isinstance(found, tuple):
@@ -50,7 +50,7 @@ def assert_same_but_for_totals(*runs):
 
 
 class Full(Exception):
-    """The disk."""
+    """The disk is full."""
 
 
 def fail_while_ending(patch, call, done):
@@ -81,7 +81,7 @@ def fail_while_ending(patch, call, done):
 @pytest.mark.parametrize("done", [False, True])
 @pytest.mark.parametrize("before", [None, 2.0])
 def test_a_run_that_fails_while_it_ends_is_ended_by_resuming_it(text, tmp_path, monkeypatch, before, done):
-    """Wherever it fails. Its last model is its best; `before` is the loss of the one that was the best until then."""
+    """It may fail anywhere. Its last model is its best; `before` is the loss of the model that was it until then."""
     config = replace(CONFIG, max_steps=EPOCH + 18 if before else 18)
     validation_losses(monkeypatch, {EPOCH: before, config.max_steps: 1.0})
     start_run([text], config, out=tmp_path / "whole")
@@ -98,7 +98,7 @@ def test_a_run_that_fails_while_it_ends_is_ended_by_resuming_it(text, tmp_path, 
         else:
             break
         assert records_without_times(run) == whole, call
-    assert call > 8  # last, a sample, aside, best, logs, the line, logs
+    assert call > 8  # those that write last, a sample, best set aside, best, the logs, the line, the logs
 
 
 def test_a_report_whose_line_is_torn_is_made_again(text, tmp_path):
@@ -340,14 +340,12 @@ def edited(run, change):
 
 def test_a_checkpoint_of_another_run_is_refused(run):
     original = (run / "last.safetensors").read_bytes()
+    zeros = "0" * 64
     for change, found in (
         (lambda of: of["train"].update(lr=0.5), r"--lr to be config.json's 0\.01, found 0\.5"),
         (lambda of: of["train"].update(carry_state=False), "--carry-state to be config.json's True, found False"),
-        (lambda of: of.update(sha256="0" * 64), f"the text's SHA-256 to be config.json's .*, found {'0' * 64}"),
-        (
-            lambda of: of.update(val=["/x"], val_sha256="0" * 64),
-            f"the validation text's SHA-256 .* None, found {'0' * 64}",
-        ),
+        (lambda of: of.update(sha256=zeros), f"the text's SHA-256 to be config.json's .*, found {zeros}"),
+        (lambda of: of.update(val=["/x"], val_sha256=zeros), f"the validation text's SHA-256 .* None, found {zeros}"),
     ):
         edited(run, change)
         before = files_of(run)
@@ -385,7 +383,7 @@ def test_a_damaged_best_model_does_not_stop_the_run(run, tmp_path):
 
 
 def test_a_best_model_that_is_the_last_one_too_is_written_again(text, tmp_path, monkeypatch):
-    """As after a kill between the two."""
+    """A kill between the writing of the one and of the other leaves such a folder."""
     validation_losses(monkeypatch, {EPOCH: 1.0, EPOCH + 3: 2.0})
     run = tmp_path / "run"
     start_run([text], replace(CONFIG, epochs=1), out=run)

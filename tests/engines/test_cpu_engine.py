@@ -256,7 +256,7 @@ def gradients_of_a_window(_=None):
 
 
 def test_a_forked_process_and_python_threads_have_threads_of_their_own(monkeypatch):
-    """Another thread computes or has just done so while a process is forked; at last the engine's threads are asleep."""
+    """A process is forked while a thread computes or has just done so; at last the engine's threads are asleep."""
     threads(monkeypatch, 2)
     expected = gradients_of_a_window()
     library = CpuEngine(ModelConfig(2, 1, 1)).library
