@@ -167,6 +167,7 @@ def test_python_that_is_shown_is_python(document):
 
 def test_these_tests_would_notice(tmp_path, monkeypatch):
     """A document with one defect of each kind, and beside each something that looks like it and is right."""
+    assert len(DOCUMENTS) > 8  # they are found
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/there.txt").write_text("")

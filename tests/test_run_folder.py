@@ -145,11 +145,9 @@ def test_a_run_that_ends_says_what_it_is_and_what_to_do(text, tmp_path):
     start_run([text], replace(CONFIG, max_steps=20), out=run, listener=notes)
     loss, best = metrics(run)[-1]["loss"], metrics(run)[-1]["val_loss"]
     ended, then = notes.notes[-2:]
-    assert (
-        ended.startswith("20 steps in ")
-        and f" s: mean loss {loss:.4f} since step 18, best validation loss {best:.4f}; " in ended
-    )
-    assert ended.endswith(f"'{run}'") and then == f"to write with it: cuchar sample '{run}'"
+    assert ended.startswith("20 steps in ") and ended.endswith(f"'{run}'")
+    assert f" s: mean loss {loss:.4f} since step 18, best validation loss {best:.4f}; " in ended
+    assert then == f"to write with it: cuchar sample '{run}'"
 
 
 @pytest.mark.parametrize("max_steps,said", [(99, True), (98, False), (None, False)])
@@ -376,9 +374,8 @@ def test_a_damaged_best_model_does_not_stop_the_run(run, tmp_path):
         notes = Notes()
         go_on(copy, listener=notes)
         assert metrics(copy) == metrics(tmp_path / "sound")
-        assert any(
-            "best.safetensors cannot be read; the next validation writes another" in note for note in notes.notes
-        )
+        said = "best.safetensors cannot be read; the next validation writes another"
+        assert any(said in note for note in notes.notes)
         assert read_checkpoint(copy / "best.safetensors").run["best"] == metrics(copy)[-1]["val_loss"]
 
 

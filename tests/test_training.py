@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from support.learners import learner_of
 from support.run_records import ENDS, expect_resumed_runs_to_end_as, metrics, records_without_times
 from support.small_runs import DISCIPLINES, SMALL, TEXT
 
@@ -277,7 +278,6 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, m
     """Of five steps that are asked for the third fails: two are done, to the bits of a call that asks for two."""
     config = TrainConfig(hidden=5, window=4, batch=3, carry_state=True)
     model, rates = ModelConfig(6, config.hidden, config.layers), [0.1, 0.2, 0.3, 0.4, 0.5]
-    windows = Windows(np.arange(90) % 6, config.batch, config.window, config.window)
     original, calls = engine_of.loss_and_gradients, []
 
     def failing(self, *arguments):
@@ -288,13 +288,11 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, m
         return (float("inf") if len(calls) == 3 and broken == "loss" else loss), state
 
     def train(asked):
-        engine, parameters = engine_of(model), initialise(model, 1)
-        adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
-        training = TrainingState(parameters, adam, state)
-        learner = engine.learner(config, training, windows)
+        learner, training = learner_of(engine_of(model), config, np.arange(90) % 6)
         losses, norms = learner.train(1, 1, asked)
         learner.fetch()
-        return losses, norms, [parameters.flat, adam.m, adam.v, training.state.h, training.state.c]
+        adam, state = training.adam, training.state
+        return losses, norms, [training.parameters.flat, adam.m, adam.v, state.h, state.c]
 
     losses, norms, arrays = train(rates[:2])
     monkeypatch.setattr(engine_of, "loss_and_gradients", failing)

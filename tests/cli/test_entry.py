@@ -137,7 +137,7 @@ def test_ctrl_c_at_any_time(trained, text, tmp_path, words):
     ids=["anywhere", "importing", "deleting", "taken for another error", "twice"],
 )
 def test_ctrl_c_is_never_another_error(tmp_path, body):
-    """A module, `__del__` or a library may turn KeyboardInterrupt into another error or swallow it: 130 all the same."""
+    """Modules, `__del__` or libraries may turn KeyboardInterrupt into other errors or swallow it: 130 all the same."""
     (tmp_path / "half.py").write_text(
         "import signal\n"
         "try:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    raise ImportError('half') from None\n"

@@ -16,13 +16,13 @@ import pytest
 from support.accuracy import EPS, Recording, everything, magnitudes
 from support.central_differences import expect_gradients_of_central_differences
 from support.cpu_fingerprint import digest_of, results
+from support.learners import learner_of
 from support.mutants import KERNELS, chosen, mutant
 from support.problems import SHAPES, as_type, problem
 from support.process import ROOT, environment
 from support.statistics_of_draws import LAWS
 
 from cuchar.adam import Adam
-from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.emulator.compiler import SANITIZERS, sanitizer_environment
 from cuchar.engines import choose
@@ -160,13 +160,11 @@ def test_twenty_steps_of_training_are_numpys():
     ids = np.random.default_rng(0).integers(30, size=6 * 200)
 
     def train(engine):
-        parameters = initialise(model, 0, np.float64)
-        adam = Adam(parameters.flat.size, np.float64)
-        training = TrainingState(parameters, adam, engine.zero_state(6))
-        learner = engine.learner(config, training, Windows(ids, 6, 9, 9))
+        learner, training = learner_of(engine, config, ids, initialise(model, 0, np.float64))
         losses, norms = learner.train(0, 1, [0.01] * 20)
         learner.fetch()
-        return losses, norms, parameters.flat, adam.m, adam.v, training.state.h, training.state.c
+        adam, state = training.adam, training.state
+        return losses, norms, training.parameters.flat, adam.m, adam.v, state.h, state.c
 
     for ours, numpys in zip(train(CpuEngine(model, np.float64)), train(NumpyEngine(model, np.float64)), strict=True):
         np.testing.assert_allclose(ours, numpys, rtol=1e-10, atol=1e-13)
@@ -277,15 +275,14 @@ def test_a_forked_process_and_python_threads_have_threads_of_their_own(monkeypat
 def test_adam_leaves_all_as_it_is_where_the_norm_is_not_finite(engine_of, wrong):
     """1e25 is finite, but its square is beyond float32's largest number."""
     config = TrainConfig(hidden=5, window=4, batch=3)
-    engine, parameters = engine_of(ModelConfig(6, 5, 2)), initialise(ModelConfig(6, 5, 2), 1)
-    adam, windows = Adam(parameters.flat.size), Windows(np.arange(90) % 6, 3, 4, 4)
-    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(3)), windows)
+    learner, training = learner_of(engine_of(ModelConfig(6, 5, 2)), config, np.arange(90) % 6)
     learner.train(0, 1, [0.1])
-    before = [array.copy() for array in (parameters.flat, adam.m, adam.v)]
+    arrays = training.parameters.flat, training.adam.m, training.adam.v
+    before = [array.copy() for array in arrays]
     learner.gradients.flat[:] = 0
     learner.gradients.flat[7] = wrong
     assert not np.isfinite(learner._update(2, 0.1))
-    assert all(np.array_equal(*pair) for pair in zip(before, (parameters.flat, adam.m, adam.v), strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(before, arrays, strict=True))
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5, 1e9])

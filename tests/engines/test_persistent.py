@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 from support.accuracy import everything, expect_accuracy
 from support.central_differences import expect_gradients_of_central_differences
+from support.learners import learner_of
 from support.problems import as_type, expect_pairs, problem
 from support.process import ROOT, environment
 from support.targets import target_of
 
-from cuchar.adam import Adam
-from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice, sanitizer_environment
-from cuchar.engines.base import Dropout, Example, TrainingState
+from cuchar.engines.base import Dropout, Example
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
 from cuchar.engines.cuda.regimes import plan_window
@@ -167,20 +166,17 @@ def test_a_wait_in_vain_ends_in_an_error(wrong, monkeypatch, tmp_path):
 
 def test_a_wait_in_vain_leaves_the_parameters_as_they_were(monkeypatch, tmp_path):
     with_bug(monkeypatch, tmp_path, SIGNAL, SKIPPED)
-    model, parameters, *_ = problem(*SMALL)
+    model, parameters, _, _, state = problem(*SMALL)
     V, H, L, B, T = SMALL
-    single = as_type(parameters, problem(*SMALL)[4], np.float32)
+    single, _ = as_type(parameters, state, np.float32)
     ids = np.random.default_rng(0).integers(V, size=B * (2 * T + 1)).astype(np.uint8)
     config = TrainConfig(hidden=H, layers=L, window=T, batch=B)
-    engine = CudaEngine(model, EmulatedDevice(limits=CROWDED))
-    learner = engine.learner(
-        config, TrainingState(single[0], Adam(parameters.flat.size), single[1]), Windows(ids, B, T, T)
-    )
-    before = single[0].flat.copy()
+    learner, _ = learner_of(CudaEngine(model, EmulatedDevice(limits=CROWDED)), config, ids, single)
+    before = single.flat.copy()
     with pytest.raises(DeviceError, match="waited in vain"):
         learner.train(0, 1, [0.1, 0.1])
     learner.fetch()
-    np.testing.assert_array_equal(single[0].flat, before)
+    np.testing.assert_array_equal(single.flat, before)
 
 
 def test_fewer_blocks_than_asked_for_end_in_an_error(monkeypatch, tmp_path):

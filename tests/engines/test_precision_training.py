@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from support.learners import learner_of
 from support.process import ROOT, environment
 from support.rounding import PRECISIONS
 from support.rounding_engine import RoundingEngine, train
@@ -15,12 +16,10 @@ from support.run_records import expect_resumed_runs_to_end_as, records_without_t
 from support.small_runs import SMALL
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import Windows
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.errors import DivergedError
 from cuchar.parameters import initialise
@@ -97,7 +96,7 @@ def test_gradients_do_not_depend_on_a_scale_that_fits(corpus):
     engine, found = engine_of(replace(TINY, precision="fp16"), corpus), []
     for scale in (2.0**14, 2.0**16):
         found.append(train(engine, TINY, corpus.ids, 2, LossScaling(scale))[1])
-    assert found[0] == pytest.approx(found[1], rel=1e-3)
+    assert np.array_equal(*found) and (found[0] > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -117,13 +116,13 @@ def test_good_steps_double_the_scale(before, steps, after, corpus):
 def test_gradients_that_overflow_at_scale_1_end_training(corpus):
     """Every g is 0, so every c and h is, and the loss ln V; backward, weights near fp16's largest multiply twice."""
     engine = engine_of(TINY, corpus)
-    parameters, windows = initialise(engine.model, 0), Windows(corpus.ids, 3, 4, 4)
+    parameters = initialise(engine.model, 0)
+    adam = Adam(parameters.flat.size)
     parameters["lstm.weight_ih_l0"][10:15] = 0
     parameters["head.weight"][...] = 60_000 * np.sign(parameters["head.weight"])
     parameters["lstm.weight_hh_l1"][...] = 60_000
-    adam, before = Adam(parameters.flat.size), parameters.flat.copy()
-    adam.scaling = LossScaling(4.0)
-    learner = engine.learner(TINY, TrainingState(parameters, adam, engine.zero_state(3)), windows)
+    adam.scaling, before = LossScaling(4.0), parameters.flat.copy()
+    learner, _ = learner_of(engine, TINY, corpus.ids, parameters, adam)
     losses, norms = learner.train(0, 1, [0.1] * 9)
     learner.fetch()
     assert losses == pytest.approx([np.log(len(corpus.vocabulary))] * 3)

@@ -1,4 +1,4 @@
-"""Kernels are compiled for all architectures without a GPU: none spills or has a stack; a digest has what each takes."""
+"""Kernels are compiled for all architectures without a GPU: none spills or has a stack; a digest has what they take."""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace

@@ -67,9 +67,8 @@ def test_larger_configurations_add_up_and_count_what_blocks_read_of_each_other(p
         assert len(found) == (2 if of["regime"] == "persistent" else 0)
         if not found:
             continue
-        plan = plan_window(
-            Listing("", ARCHITECTURES[90].limits).target(sizes.model, sizes.precision), Window(sizes.T, sizes.B)
-        )
+        target = Listing("", ARCHITECTURES[90].limits).target(sizes.model, sizes.precision)
+        plan = plan_window(target, Window(sizes.T, sizes.B))
         H, stages = sizes.model.hidden, 2 * sizes.model.layers - 1
         for part, launch, width in zip(found, (plan.forward, plan.backward), (H, 4 * H), strict=True):  # h; da
             readers = launch.blocks / launch.groups / stages  # every block of a stage reads its group's rows
@@ -98,10 +97,8 @@ def test_launches_are_those_of_a_step(L, regime, precision):
             return kernels
 
     device = Device(limits=Limits(90, 6, 232_448 if regime == "persistent" else 0))
-    assert (
-        type(plan_window(Target(device, sizes.model, np.dtype("f4"), precision), Window(T, B))).__name__.lower()
-        == regime
-    )
+    target = Target(device, sizes.model, np.dtype("f4"), precision)
+    assert type(plan_window(target, Window(T, B))).__name__.lower() == regime
     recorder = Recorder(device)
     CucharContender(CudaEngine(sizes.model, recorder, precision=precision), sizes).train(1)
     launches = [name for name, _ in recorder.launches if name != "cut_windows"]  # that one is of a chunk of steps
