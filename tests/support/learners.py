@@ -7,7 +7,10 @@ from cuchar.parameters import initialise
 
 
 def learner_of(engine, config, ids, parameters=None, adam=None):
-    """A learner on windows of `ids`, and the TrainingState that it begins with: a zero state; from seed 0 unless given."""
+    """A learner on windows of `ids` from a zero state on, and its TrainingState; parameters are seed 0's unless given.
+
+    A device copies what it is given here: whoever sets something in `adam` does so before.
+    """
     if parameters is None:
         parameters = initialise(engine.model, 0)
     if adam is None:

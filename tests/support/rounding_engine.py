@@ -14,12 +14,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.learners import learner_of
 from support.rounding import rounded
 
-from cuchar.adam import LossScaling
+from cuchar.adam import Adam, LossScaling
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.engines.base import State
 from cuchar.engines.host import HostLearner
 from cuchar.engines.numpy_engine import sum_columns_by_id
+from cuchar.parameters import initialise
 from cuchar.philox import dropout_mask
 
 PRODUCTS = ("logits", "inputs", "recurrent", "d logits", "d recurrent", "d inputs", "d weights")
@@ -130,11 +131,13 @@ class RoundingEngine:
 
 def train(engine, config, ids, steps, scaling=None, window=0, first=1):
     """Losses, norms, parameters and the loss scaling after `steps` steps of any engine, from seed 0 on."""
-    learner, training = learner_of(engine, config, ids)
-    training.adam.scaling = scaling or LossScaling()
+    parameters = initialise(engine.model, 0)
+    adam = Adam(parameters.flat.size)
+    adam.scaling = scaling or LossScaling()
+    learner, _ = learner_of(engine, config, ids, parameters, adam)
     losses, norms = learner.train(window, first, [config.lr] * steps)
     learner.fetch()
-    return losses, norms, training.parameters.flat, training.adam.scaling
+    return losses, norms, parameters.flat, adam.scaling
 
 
 def notebook_losses(text, precision, steps):
