@@ -55,7 +55,7 @@ def test_a_checkpoint_that_kept_a_generator_of_samples_still_resumes(text, tmp_p
 
 
 class AwayLearner(CpuLearner):
-    """As on a device: seven steps a call, on copies; the host's numbers are NaN until they are fetched, once."""
+    """A learner as on a device: seven steps a call, on copies; the host has NaN until the numbers are fetched, once."""
 
     chunk = 7
     calls: ClassVar[list[int]] = []

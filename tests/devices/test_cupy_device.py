@@ -356,7 +356,7 @@ def test_more_shared_memory_is_asked_for_once(install):
     "wrong", [{"count": 0.5}, {"words": np.zeros((4, 4), np.uint32).view(Array)[:, :2]}, {}], ids=repr
 )
 def test_arguments_that_a_kernel_would_misread(install, wrong):
-    """One of each kind; tests/devices/test_signatures.py has them all."""
+    """There is one argument of each kind here; tests/devices/test_signatures.py has them all."""
     fake = install()
     device = CudaDevice()
     kernel = device.kernels("gemm/round.cu", {})["round_numbers"]

@@ -153,7 +153,7 @@ def test_float64_is_numpys_to_its_last_digits(monkeypatch):
 
 
 def test_twenty_steps_of_training_are_numpys():
-    """In float64, with dropout, clipping, weight decay and carried state; Adam's moments and the state too."""
+    """Training in float64 has dropout, clipping, weight decay and carried state; Adam's moments are compared too."""
     model = ModelConfig(30, 40, 2)
     options = {"carry_state": True, "dropout": 0.2, "clip": 0.5, "weight_decay": 0.1}
     config = TrainConfig(hidden=40, layers=2, window=9, batch=6, **options)
@@ -350,7 +350,7 @@ def test_clean_under_sanitizers(sanitize, width):
 
 
 def test_every_compiler_makes_the_same_bits():
-    """Of the C++ engine and of emulated kernels. CI does not skip this, as .ci/run installs g++ and clang++."""
+    """g++ and clang++, which .ci/run installs, build the C++ engine and emulated kernels. CI never skips this."""
     compilers = [name for name in ("g++", "clang++") if shutil.which(name)]
     if len(compilers) < 2:
         assert "CI" not in os.environ

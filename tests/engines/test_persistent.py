@@ -118,9 +118,8 @@ def test_gradients_are_those_of_central_differences(shape, limits, parts, dropou
 # ---- Bugs between blocks ----
 
 SMALL = (5, 25, 2, 6, 5)  # V, H, L, B, T
-CROWDED = Limits(
-    90, 6, 2_560
-)  # one group of six blocks, two a stage, of several warps; three parts forward, six backward
+# SMALL on it has one group of six blocks, two a stage, of several warps each; three parts forward and six backward.
+CROWDED = Limits(90, 6, 2_560)
 SIGNAL = "if (threadIdx.x == 0) add_release(of(own.stage, item.part), 1);"
 SKIPPED = "if (threadIdx.x == 0 && !(blockIdx.x == 4 && item.time_step == 2)) add_release(of(own.stage, item.part), 1);"
 RESET = SIGNAL + " if (threadIdx.x == 0 && item.time_step == 1) std::atomic_ref(*of(own.stage, item.part)).store(0);"
