@@ -141,11 +141,11 @@ PROGRAMS = {
         if (threadIdx.x < 2) mbarrier_init(&full[threadIdx.x], 2);
         cluster_sync();
         float sum = 0;
-        for (int step = 0; step < 6; ++step) {
-            float* slot = x + step % 2 * 128 + 2 * threadIdx.x;
-            send(slot, peer, 100.0f * step, me + 0.0f, &full[step % 2]);
-            if (lane == 0) mbarrier_expect(&full[step % 2], 256);
-            mbarrier_wait(&full[step % 2], step / 2 % 2);
+        for (int turn = 0; turn < 6; ++turn) {
+            float* slot = x + turn % 2 * 128 + 2 * threadIdx.x;
+            send(slot, peer, 100.0f * turn, me + 0.0f, &full[turn % 2]);
+            if (lane == 0) mbarrier_expect(&full[turn % 2], 256);
+            mbarrier_wait(&full[turn % 2], turn / 2 % 2);
             sum += slot[0] + slot[1];
         }
         out[me] = sum;

@@ -20,7 +20,8 @@ def expect_gradients_of_central_differences(engine, parameters, inputs, targets,
         parameters.flat[index] = kept
         numeric.flat[index] = (sides[0] - sides[1]) / (2 * epsilon)
     for name, gradient in gradients.items():
-        # the difference quotient itself is rounded: eps * loss / (2 * epsilon) a value
+        # A quotient is rounded by eps * loss / (2 * epsilon), and is off by a third derivative times epsilon^2 / 6, for
+        # which there are 1e-6.
         noise = 4 * np.finfo(float).eps / epsilon * np.sqrt(gradient.size)
         error = np.linalg.norm(gradient - numeric[name])
         assert error <= 1e-6 * np.linalg.norm(numeric[name]) or error <= noise, name
