@@ -13,7 +13,8 @@ from support.small_runs import TEXT
 
 from cuchar.cli import main
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs, and their children, ignore
+# A shell's background jobs ignore SIGINT, and so does every process that they start: tests send it to such processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
@@ -63,7 +64,7 @@ def text(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """A run folder: 30 steps on the fox."""
+    """The folder of a run that was trained on the fox for 30 steps."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "fox.txt").write_text(TEXT)
     command = [*CUCHAR, "train", folder / "fox.txt"]

@@ -1,3 +1,5 @@
+"""Adam against the paper's formulas, number by number; clipping, gradients that are not finite, learning rates."""
+
 import math
 
 import numpy as np

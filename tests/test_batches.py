@@ -1,3 +1,5 @@
+"""Windows are cut as the notebook cuts them, texts that are too short are refused, validation text is split off."""
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""Checkpoints come back bit by bit; damaged, impossible and foreign files are refused in one line; exports."""
+
 import copy
 import json
 import os
@@ -64,7 +66,7 @@ def test_no_flipped_byte_passes(checkpoint, tmp_path):
             back = read_checkpoint(flipped)
         except CheckpointError as error:
             assert "\n" not in str(error) and str(flipped) in str(error)
-        else:  # only padding and the case of JSON's own spelling may differ
+        else:  # the byte was padding, or a letter of JSON whose case does not matter
             assert back.parameters.flat.tobytes() == checkpoint.parameters.flat.tobytes()
             assert back.adam.m.tobytes() == checkpoint.adam.m.tobytes()
             assert back.vocabulary == checkpoint.vocabulary and back.run == checkpoint.run
@@ -127,7 +129,7 @@ def both(*changes):
 
 
 def characters(text, is_bytes=False):
-    """A vocabulary of so many characters, and the model's size with it."""
+    """A change of the vocabulary to these characters, and of what else states its size."""
     return both(
         put("vocabulary", {"bytes": is_bytes, "characters": text}),
         put("model", "vocabulary_size", len(text)),
@@ -241,15 +243,11 @@ def test_what_cannot_be_is_named_though_it_is_signed(checkpoint, tmp_path, chang
         ('"best": 1.25', '"best": 1e999', "metadata.run.best: expected a finite number, found inf"),
         ('"best": 1.25', '"best": ' + "[" * 100_000, "metadata: expected JSON of a few levels, found a deeper one"),
         ('"best": 1.25', '"best": ' + "9" * 5000, "metadata: expected JSON, found Exceeds the limit (4300 digits)"),
-        (
-            '"best": 1.25',
-            f'"best": {" " * (1 << 25)}1',
-            "metadata: expected at most 33,554,432 characters of JSON, found",
-        ),
+        ('"best": 1.25', f'"best": {" " * (1 << 25)}1', "expected at most 33,554,432 characters of JSON, found"),
         ('"format": 1', '"format": 1, "format": 2', "metadata.format: expected checkpoint format 1, found 2"),
         ("{", "[", "metadata: expected JSON, found Expecting ',' delimiter"),
     ],
-)
+)  # fmt: skip
 def test_json_that_is_not_ours_is_named(checkpoint, tmp_path, old, new, message):
     write_checkpoint(tmp_path / "c", checkpoint)
     with safe_open(tmp_path / "c", "np") as opened:
@@ -305,7 +303,7 @@ def test_only_files_are_read(tmp_path):
 
 
 def test_a_file_larger_than_memory_is_not_read(checkpoint, tmp_path):
-    """A sparse one whose header is right: 3.1 TB of zeros, in a few KB of a disk."""
+    """The header is right, and the file sparse: 3.1 TB of zeros take a few KB of the disk."""
     write_checkpoint(tmp_path / "c", checkpoint)
     _, body = tensors_and_metadata(tmp_path / "c")
     for sizes in (body["model"], body["run"]["train"]):
@@ -321,7 +319,7 @@ def test_a_file_larger_than_memory_is_not_read(checkpoint, tmp_path):
     assert Path(tmp_path / "sparse").stat().st_size > 3e12
     with pytest.raises(CheckpointError, match=r"expected at most this machine's .* GiB of memory, found 2,880\.\d GiB"):
         read_checkpoint(tmp_path / "sparse")
-    (tmp_path / "sparse").unlink()  # whoever copies the folder would copy the zeros
+    (tmp_path / "sparse").unlink()  # a copy of the folder might not be sparse
 
 
 def test_other_files_are_named(checkpoint, tmp_path):
@@ -336,7 +334,7 @@ def test_other_files_are_named(checkpoint, tmp_path):
 
 
 def test_a_window_beyond_the_epochs_last_is_not_resumed(text, tmp_path):
-    """How many there are only the text can say."""
+    """Only the text says how many windows there are, so the check comes when training resumes."""
     run = start_run([text], TrainConfig(hidden=3, window=8, batch=4, max_steps=3, log_every=1), out=tmp_path / "run")
     tensors, body = tensors_and_metadata(run / "last.safetensors")
     body["run"]["position"] |= {"step": 1000, "window": 1000}

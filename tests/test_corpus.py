@@ -1,3 +1,5 @@
+"""Texts become ids: vocabularies, files and folders, and complaints that name the file, the line and the column."""
+
 import hashlib
 import os
 import time
@@ -132,14 +134,8 @@ def test_every_place_has_the_file_line_and_column_that_an_editor_shows(tmp_path)
         for line, characters in enumerate(content.split("\n"), 1)
         for column in range(1, len(characters) + 2)  # the line's end has a column too
     ]
-    lines_without_an_end = {
-        f"{tmp_path}/a:3:1",
-        f"{tmp_path}/b:1:1",
-        f"{tmp_path}/c:3:3",
-        f"{tmp_path}/d:2:1",
-        f"{tmp_path}/e:1:4",
-    }
-    assert [text.place(at) for at in range(len(text.codes))] == [p for p in expected if p not in lines_without_an_end]
+    ends = {f"{tmp_path}/{place}" for place in ("a:3:1", "b:1:1", "c:3:3", "d:2:1", "e:1:4")}  # where a file ends
+    assert [text.place(at) for at in range(len(text.codes))] == [place for place in expected if place not in ends]
     assert [(file.name, end - start) for file, start, end in text.parts()] == [
         (name, len(content)) for name, content in contents.items()
     ]
@@ -168,22 +164,13 @@ def names(files, folder):
 
 
 def test_a_folder_gives_its_regular_files_sorted_and_never_waits(tmp_path):
-    for name in (
-        "b.txt",
-        "a/2.md",
-        "a/1.txt",
-        "a/.secret",
-        ".git/x.txt",
-        "run/config.json",
-        "run/metrics.jsonl",
-        "[z].txt",
-    ):
+    for name in "b.txt a/2.md a/1.txt a/.secret .git/x.txt run/config.json run/metrics.jsonl [z].txt".split():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     os.mkfifo(tmp_path / "fifo.txt")
     (tmp_path / "a/loop").symlink_to(tmp_path)
     (tmp_path / "a/link.txt").symlink_to(tmp_path / "b.txt")
-    (tmp_path / "config.json").write_text("{}")  # alone it is not a run's
+    (tmp_path / "config.json").write_text("{}")  # alone it does not make a run's folder
     found = ["[z].txt", "a/1.txt", "a/2.md", "a/link.txt", "b.txt", "config.json"]
     assert names(text_files([tmp_path]), tmp_path) == found
     matching = text_files([tmp_path, tmp_path / "a/2.md", tmp_path / "a"], "*.txt")  # a file that was named is read

@@ -1,4 +1,4 @@
-"""What the documents say can be found and typed: their links, the files they name, the commands they show."""
+"""Documents' links lead somewhere, the files that they name exist, and commands have the options that they show."""
 
 import ast
 import re
@@ -166,7 +166,8 @@ def test_python_that_is_shown_is_python(document):
 
 
 def test_these_tests_would_notice(tmp_path, monkeypatch):
-    """Each kind of defect, and beside it what is none."""
+    """A document with one defect of each kind, and beside each something that looks like it and is right."""
+    assert len(DOCUMENTS) > 8  # they are found
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/there.txt").write_text("")

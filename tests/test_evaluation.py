@@ -1,3 +1,5 @@
+"""Scores: one stream with carried state, windows from a zero state, long texts in chunks side by side."""
+
 import math
 import warnings
 from dataclasses import replace
@@ -16,7 +18,7 @@ from cuchar.evaluation import Score, chunk_losses
 
 
 def one_by_one(model, text, window):
-    """Every character's loss from the model's own logits, in windows that start from zero."""
+    """Every character's loss, from the logits of windows that start from a zero state."""
     ids = model.vocabulary.encode(model.vocabulary.codes_of(text))
     weights, losses = model.engine.fold(model.parameters), []
     for start in range(0, len(ids) - 1, window):
@@ -69,7 +71,7 @@ def test_too_short_and_unknown_texts(trained):
 
 
 class Echo(NumpyEngine):
-    """Every character's loss is the character; a state is the sum of what came since zero."""
+    """An engine for which a character's loss is the character, and a state the sum of the characters since zero."""
 
     def __init__(self):
         super().__init__(ModelConfig(2, 1, 1), np.float64)
@@ -86,12 +88,12 @@ class Echo(NumpyEngine):
 
 @pytest.mark.parametrize("length", [2, 3, 20, 21, 22, 23, 41, 50, 91, 92, 122, 123, 181, 182, 270, 271, 274, 999, 4321])
 def test_chunks_score_every_character_once_and_in_order(length, monkeypatch):
-    """From the state that the 20 characters before a chunk leave; the first from zero."""
+    """A chunk begins with the state that the 20 characters before it leave, the first one with zeros."""
     monkeypatch.setattr(evaluation, "CHUNKS", 3)
     monkeypatch.setattr(evaluation, "CHUNK", 30)
     monkeypatch.setattr(evaluation, "WARM_UP", 20)
     monkeypatch.setattr(evaluation, "CHUNK_STEPS", 7)
-    engine, ids = Echo(), np.random.default_rng(0).integers(1, 1 << 40, length)  # every sum is another
+    engine, ids = Echo(), np.random.default_rng(0).integers(1, 1 << 40, length)  # no two sums are equal
     assert np.concatenate(list(chunk_losses(engine, None, ids))).tolist() == ids[1:].tolist()
     sums, place = np.cumsum([0, *ids]), {character: at for at, character in enumerate(ids)}
     for character, state in engine.entered:
@@ -104,7 +106,7 @@ def test_chunks_score_every_character_once_and_in_order(length, monkeypatch):
 
 @pytest.mark.parametrize("length", [300, 16_400, 20_011])
 def test_chunks_lose_what_the_warm_up_does_not_remember(trained, length):
-    """After 256 characters a state of the fox's model is what it would be after all of them, but for rounding."""
+    """After 256 characters, a state of the fox's model is, but for rounding, what it would be after all of them."""
     model = cuchar.load(trained)
     ids = model.vocabulary.encode(model.vocabulary.codes_of((TEXT * 12)[:length]))
     exact, chunked = (np.concatenate(list(model.losses(ids, chunked=chunked))) for chunked in (False, True))
@@ -143,7 +145,7 @@ def test_eval_scores_a_long_text_in_chunks_and_says_so(cli, fails, trained, text
 
 
 def test_one_stream_is_read_as_ever(trained):
-    """Bit by bit the losses of carrying the state from block to block."""
+    """Its losses are, bit by bit, those of carrying the state from block to block."""
     model = cuchar.load(trained)
     ids, state = model.vocabulary.encode(model.vocabulary.codes_of(TEXT)), model.engine.zero_state(1)
     expected, weights = [], model.engine.fold(model.parameters)

@@ -1,8 +1,8 @@
 """Hostile checkpoints that are signed all the same: each is refused in one line, or is a model that can be used.
 
-A valid checkpoint is changed anywhere: its metadata, its tensors, the bytes of its header. Whatever is read is used as
-every command would: printed, sampled from in C++, trained on for a step. In a process of its own, so that a crash is a
-failure like any other (the case is left in FOLDER), with a bound on its memory and on each case's time.
+A valid checkpoint is changed anywhere: in its metadata, its tensors, the bytes of its header. Whatever is read is used
+as every command would use it: printed, sampled from in C++, trained on for a step. That happens in a process of its
+own, so that a crash is a failure like any other (the case is left in FOLDER); memory and a case's time have bounds.
 
     python tests/test_fuzz_checkpoints.py 100000 FOLDER    # other cases every time; CI has the same 3,000
 """
@@ -38,22 +38,23 @@ from cuchar.model import Model
 from cuchar.position import Position
 from cuchar.reports import print_checkpoint
 
-SECONDS, MEGABYTES = 2, 256  # a case's, and what a process may take beyond what valid checkpoints need
-ROUND = 3000  # cases that hypothesis keeps in mind
+SECONDS, MEGABYTES = 2, 256  # a case's time, and what the process may take beyond what valid checkpoints need
+ROUND = 3000  # cases that hypothesis is asked for at once, since it remembers them all
 BASES = [
     {}, {"layers": 1, "hidden": 1}, {"dtype": "f8"}, {"precision": "fp16"}, {"carry_state": True, "dropout": 0.5},
     {"characters": "\0\x7f\xff", "bytes": True}, {"characters": "\0é\u2028\U0010ffff", "layers": 1, "hidden": 9},
 ]  # fmt: skip
 
 
-IMPOSSIBLE = (LookupError, TypeError, AttributeError, ArithmeticError, ValueError)  # after another change of a case's
+# What a change may raise where another change of the same case has left nothing for it to change.
+IMPOSSIBLE = (LookupError, TypeError, AttributeError, ArithmeticError, ValueError)
 
 
 # --- changes, as data: (function, *arguments)
 
 
 def places(value, path=()):
-    """The ways to all values inside, and to `value` itself."""
+    """The paths, as tuples of keys, to `value` itself and to all values inside it."""
     yield path
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inside:
@@ -86,7 +87,7 @@ def change_value(tensors, body, at, how, value):
 
 
 def resize(tensors, body, name, size):
-    """A size that metadata and tensors agree on, or as far as they can."""
+    """Change a size in the metadata, and in the shapes of tensors unless it is too large or impossible for them."""
     old = {**body["model"], **body["run"]["train"]}[name]
     for sizes in (body["model"], body["run"]["train"]):
         sizes |= {name: size} if name in sizes else {}
@@ -132,14 +133,14 @@ def change_tensor(tensors, body, at, how, value):
 
 
 def change_metadata_text(data, old, new):
-    """In the text of the JSON, after it was signed; `data` is the whole file."""
+    """Replace something in the metadata's JSON after it was signed; `data` is the whole file."""
     header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
     header["__metadata__"]["cuchar"] = header["__metadata__"]["cuchar"].replace(old, new, 1)
     return with_header(data, header)
 
 
 def change_header(data, at, how, value):
-    """Of one tensor."""
+    """Change what the file's header says of one tensor."""
     header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
     name = sorted(header.keys() - {"__metadata__"})[at % (len(header) - 1)]
     if how == "offset":
@@ -250,7 +251,7 @@ def hostile(base, case):
 
 
 def use(file):
-    """What became of it, in a word."""
+    """Read a checkpoint and use it; says in a word what became of it."""
     try:
         checkpoint = read_checkpoint(file)
     except CheckpointError as error:
@@ -286,7 +287,7 @@ def use(file):
 
 
 def fuzz(examples, folder, derandomize):
-    """Raises AssertionError, or whatever else went wrong, with the smallest case that hypothesis finds."""
+    """Try so many cases; raises AssertionError, or what went wrong, with the smallest case that hypothesis finds."""
     warnings.simplefilter("ignore")  # of NumPy, where a change makes 3e38 an int8
     file, bases, found, longest, began = folder / "case.safetensors", [], Counter(), 0.0, perf_counter()
     for options in BASES:

@@ -46,9 +46,10 @@ def test_streams_in_the_making_do_not_disturb_each_other(L):
     config, streams = SampleConfig(length=40), range(2, 3)
     (alone,) = made(engine, weights, streams, length=40)
     several = (generate(engine, weights, config, 3, streams, NOTHING, NOTHING) for _ in range(2))
-    for blocks in zip(*several, strict=False):
+    for blocks in zip(*several, strict=True):
         assert blocks[0][0].tolist() == blocks[1][0].tolist() == [[i] for i in alone[: len(blocks[0][0])]]
         alone = alone[len(blocks[0][0]) :]
+    assert alone == []
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1000])

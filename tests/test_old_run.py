@@ -43,13 +43,13 @@ def old(tmp_path):
 
 
 def options_of(run):
-    """What each of a run folder's files says that the run's options are."""
+    """The run's options by every file of its folder that states them."""
     stored = {file.name: tensors_and_metadata(file)[1]["run"]["train"] for file in run.glob("*.safetensors")}
     return {"config.json": json.loads((run / "config.json").read_text())["train"], **stored}
 
 
 def expect_the_bits_of(found, expected):
-    """All that training goes on from; by another engine than the old run's, only its first digits."""
+    """Check all that training goes on from. Without a C++ compiler NumPy trains, and only the first digits agree."""
     is_cpp = choose_engine("cpu", expected.parameters.model)[0].name == "C++"
     for ours, theirs in (
         (found.parameters.flat, expected.parameters.flat),
@@ -98,7 +98,7 @@ def test_an_old_checkpoint_writes_what_it_wrote(cli):
 
 @pytest.mark.parametrize("config", [DISCIPLINES["windows"], DISCIPLINES["carried, step schedule"]])
 def test_a_run_of_today_with_yesterdays_names_goes_on_as_it_is(text, tmp_path, config):
-    """Every checkpoint and config.json, on any engine."""
+    """All checkpoints and config.json of a new run are rewritten with the former names, whichever engine trains it."""
     short, long = TrainConfig(**{**config.to_json(), "max_steps": 17}), {"max_steps": 60}
     run = start_run([text], short, out=tmp_path / "new", device="cpu")
     old = shutil.copytree(run, tmp_path / "old")
@@ -151,7 +151,7 @@ def test_a_file_with_both_names_or_neither_is_refused(old, given, message, end):
 
 
 def test_damage_in_an_old_checkpoint_is_found(old):
-    """Its digest is of the names that it has."""
+    """Its digest was made of the names that it has, not of today's."""
     file = old / "last.safetensors"
     file.write_bytes(file.read_bytes().replace(b'\\"steps\\": 9', b'\\"steps\\": 8'))
     with pytest.raises(CheckpointError, match="expected the contents that were saved, found damaged ones"):

@@ -1,3 +1,5 @@
+"""Philox gives the words of Random123, and masks and draws take words that nothing else takes."""
+
 import numpy as np
 import pytest
 
@@ -50,14 +52,14 @@ def test_a_draw_is_made_of_words_of_its_counter():
 
 
 def test_no_draw_takes_the_words_of_a_mask():
-    """Whatever layer, element and step: the counter's second word is below 2^31 for a mask and not for a draw."""
+    """The counter's second word is below 2^31 for a mask of any layer, element and step, and is not for a draw."""
     words = [philox4x32((0, second, 0, 0), (0, 0))[0] for second in (*range(8), 1 << 31, (1 << 31) + 1)]
     assert uniforms(0, range(1), range(1))[0, 0] * 2**32 // 1 == words[8] and len({int(word) for word in words}) == 10
     assert uniforms(0, range(1), range(1 << 32, (1 << 32) + 1))[0, 0] * 2**32 // 1 == words[9]
 
 
 def test_draws_are_uniform_and_never_0_or_1(monkeypatch):
-    """The least and the largest that words can make, and the means of parts of many."""
+    """The least and the largest words give draws inside (0, 1); means of many draws, and of parts of them, are 1/2."""
     for word, expected in ((0, 2.0**-53), (2**32 - 1, 1 - 2.0**-53)):
         with monkeypatch.context() as patch:
             patch.setattr("cuchar.philox.philox4x32", lambda *_, word=word: [np.array(word, np.uint64)] * 4)

@@ -18,7 +18,7 @@ def names_imported(file: Path) -> set[str]:
 
 
 def modules() -> dict[str, set[str]]:
-    """By module of cuchar, the others that it imports. `import cuchar` brings a name's module when it is asked for."""
+    """By module of cuchar, the others that it imports; cuchar/__init__.py imports none before a name is asked for."""
     files = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
         for file in (ROOT / "cuchar").rglob("*.py")
@@ -28,7 +28,7 @@ def modules() -> dict[str, set[str]]:
 
 
 def packages() -> dict[str, set[str]]:
-    """The same of packages, with what is in them: devices, engines, bench, and each of the other modules by itself."""
+    """By package, the others that its modules import. A module that is in no package is counted as one itself."""
     found: dict[str, set[str]] = {}
     for name, others in modules().items():
         own = name.split(".")[1]
@@ -37,7 +37,7 @@ def packages() -> dict[str, set[str]]:
 
 
 def in_circles(graph: dict[str, set[str]]) -> list[str]:
-    """What is left once those that lead nowhere have been taken away, again and again."""
+    """What lies in a circle or leads to one: what is left when names that lead nowhere are removed again and again."""
     left = {name: others & graph.keys() for name, others in graph.items()}
     while ends := {name for name, others in left.items() if not others}:
         left = {name: others - ends for name, others in left.items() if name not in ends}

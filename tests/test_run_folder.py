@@ -1,4 +1,4 @@
-"""A run's end, its folder and its files: nothing is lost, nothing else is written to, and what is wrong is named."""
+"""A run's end, its folder and its files: no work is lost, no other file is written to, and what is wrong is named."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def validation_losses(monkeypatch, losses):
 
 
 def assert_same_but_for_totals(*runs):
-    """Files that were written before a run was given more steps have the totals of that time."""
+    """Compare runs without their totals: files from before a run was given more steps state the totals of that time."""
     first, second = map(records_without_times, runs)
     for found in (*first.values(), *second.values()):
         if isinstance(found, tuple):
@@ -50,7 +50,7 @@ def assert_same_but_for_totals(*runs):
 
 
 class Full(Exception):
-    """The disk."""
+    """The disk is full."""
 
 
 def fail_while_ending(patch, call, done):
@@ -81,7 +81,7 @@ def fail_while_ending(patch, call, done):
 @pytest.mark.parametrize("done", [False, True])
 @pytest.mark.parametrize("before", [None, 2.0])
 def test_a_run_that_fails_while_it_ends_is_ended_by_resuming_it(text, tmp_path, monkeypatch, before, done):
-    """Wherever it fails. Its last model is its best; `before` is the loss of the one that was the best until then."""
+    """It may fail anywhere. Its last model is its best; `before` is the loss of the model that was it until then."""
     config = replace(CONFIG, max_steps=EPOCH + 18 if before else 18)
     validation_losses(monkeypatch, {EPOCH: before, config.max_steps: 1.0})
     start_run([text], config, out=tmp_path / "whole")
@@ -98,7 +98,7 @@ def test_a_run_that_fails_while_it_ends_is_ended_by_resuming_it(text, tmp_path, 
         else:
             break
         assert records_without_times(run) == whole, call
-    assert call > 8  # last, a sample, aside, best, logs, the line, logs
+    assert call > 8  # those that write last, a sample, best set aside, best, the logs, the line, the logs
 
 
 def test_a_report_whose_line_is_torn_is_made_again(text, tmp_path):
@@ -145,11 +145,9 @@ def test_a_run_that_ends_says_what_it_is_and_what_to_do(text, tmp_path):
     start_run([text], replace(CONFIG, max_steps=20), out=run, listener=notes)
     loss, best = metrics(run)[-1]["loss"], metrics(run)[-1]["val_loss"]
     ended, then = notes.notes[-2:]
-    assert (
-        ended.startswith("20 steps in ")
-        and f" s: mean loss {loss:.4f} since step 18, best validation loss {best:.4f}; " in ended
-    )
-    assert ended.endswith(f"'{run}'") and then == f"to write with it: cuchar sample '{run}'"
+    assert ended.startswith("20 steps in ") and ended.endswith(f"'{run}'")
+    assert f" s: mean loss {loss:.4f} since step 18, best validation loss {best:.4f}; " in ended
+    assert then == f"to write with it: cuchar sample '{run}'"
 
 
 @pytest.mark.parametrize("max_steps,said", [(99, True), (98, False), (None, False)])
@@ -340,14 +338,12 @@ def edited(run, change):
 
 def test_a_checkpoint_of_another_run_is_refused(run):
     original = (run / "last.safetensors").read_bytes()
+    zeros = "0" * 64
     for change, found in (
         (lambda of: of["train"].update(lr=0.5), r"--lr to be config.json's 0\.01, found 0\.5"),
         (lambda of: of["train"].update(carry_state=False), "--carry-state to be config.json's True, found False"),
-        (lambda of: of.update(sha256="0" * 64), f"the text's SHA-256 to be config.json's .*, found {'0' * 64}"),
-        (
-            lambda of: of.update(val=["/x"], val_sha256="0" * 64),
-            f"the validation text's SHA-256 .* None, found {'0' * 64}",
-        ),
+        (lambda of: of.update(sha256=zeros), f"the text's SHA-256 to be config.json's .*, found {zeros}"),
+        (lambda of: of.update(val=["/x"], val_sha256=zeros), f"the validation text's SHA-256 .* None, found {zeros}"),
     ):
         edited(run, change)
         before = files_of(run)
@@ -378,14 +374,13 @@ def test_a_damaged_best_model_does_not_stop_the_run(run, tmp_path):
         notes = Notes()
         go_on(copy, listener=notes)
         assert metrics(copy) == metrics(tmp_path / "sound")
-        assert any(
-            "best.safetensors cannot be read; the next validation writes another" in note for note in notes.notes
-        )
+        said = "best.safetensors cannot be read; the next validation writes another"
+        assert any(said in note for note in notes.notes)
         assert read_checkpoint(copy / "best.safetensors").run["best"] == metrics(copy)[-1]["val_loss"]
 
 
 def test_a_best_model_that_is_the_last_one_too_is_written_again(text, tmp_path, monkeypatch):
-    """As after a kill between the two."""
+    """A kill between the writing of the one and of the other leaves such a folder."""
     validation_losses(monkeypatch, {EPOCH: 1.0, EPOCH + 3: 2.0})
     run = tmp_path / "run"
     start_run([text], replace(CONFIG, epochs=1), out=run)

@@ -1,3 +1,5 @@
+"""Probabilities of characters by law, temperature, top-k and top-p; draws by them; what a model samples."""
+
 import numpy as np
 import pytest
 from support.statistics_of_draws import LAWS, chance_of_more
@@ -35,11 +37,8 @@ def test_exp_law_takes_the_exponential_for_logits(temperature):
 
 
 def test_exp_law_bears_large_logits():
-    assert probabilities(np.array([50.0, 40.0, -5.0]), SampleConfig(law="exp", temperature=0.01)).tolist() == [
-        0.5,
-        0.5,
-        0,
-    ]
+    config = SampleConfig(law="exp", temperature=0.01)
+    assert probabilities(np.array([50.0, 40.0, -5.0]), config).tolist() == [0.5, 0.5, 0]
 
 
 @pytest.mark.parametrize("options", LAWS)

@@ -1,12 +1,14 @@
-"""The loop against itself: interrupted and not, and its records against what it computed."""
+"""The training loop: interrupted and resumed it does what it does uninterrupted, and it records what it computed."""
 
 import json
+import os
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 import pytest
-from support.run_records import interrupt_after, metrics, records_without_times
+from support.learners import learner_of
+from support.run_records import ENDS, expect_resumed_runs_to_end_as, metrics, records_without_times
 from support.small_runs import DISCIPLINES, SMALL, TEXT
 
 from cuchar.adam import Adam
@@ -14,36 +16,29 @@ from cuchar.batches import Windows, split_validation
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
-from cuchar.engines.base import Example, TrainingState
+from cuchar.engines.base import Dropout, Example, TrainingState
 from cuchar.engines.cpu.engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError, OutputError, RunError, TextError
-from cuchar.interrupts import Interrupted
 from cuchar.model import Model
 from cuchar.parameters import Parameters, initialise
 from cuchar.runs import resume_run, start_run
 from cuchar.training import Listener, Trainer
 
 
-@pytest.mark.parametrize("how", ["interrupted", "crashed"])
+@pytest.mark.parametrize("how", ENDS)
 @pytest.mark.parametrize("discipline", DISCIPLINES)
 def test_resumed_run_ends_as_the_uninterrupted_one(discipline, how, text, tmp_path, monkeypatch):
     config = DISCIPLINES[discipline]
     start_run([text], config, out=tmp_path / "whole")
     expected = records_without_times(tmp_path / "whole")
-    steps_an_epoch = expected["metrics"][-1]["step"] // 3
-    for step in (3, 8, 10, 13, steps_an_epoch - 1, steps_an_epoch, steps_an_epoch + 1, 2 * steps_an_epoch + 5):
-        out = tmp_path / f"{step}"
-        error = Interrupted(2) if how == "interrupted" else RuntimeError("crash")
-        with monkeypatch.context() as patch, pytest.raises(type(error)):
-            interrupt_after(patch, step, error)
-            start_run([text], config, out=out)
-        resume_run(out)
-        assert records_without_times(out) == expected, step
+    epoch = expected["metrics"][-1]["step"] // 3  # steps
+    steps = (3, 8, 10, 13, epoch - 1, epoch, epoch + 1, 2 * epoch + 5)
+    expect_resumed_runs_to_end_as(expected, text, config, tmp_path, steps, monkeypatch, how)
 
 
 def test_a_checkpoint_that_kept_a_generator_of_samples_still_resumes(text, tmp_path):
-    """As those of before samples were streams by their step."""
+    """Older versions kept one; now the number of a sample's stream is its training step."""
     config = replace(SMALL, max_steps=13)
     start_run([text], config, out=tmp_path / "whole")
     start_run([text], replace(config, max_steps=9), out=tmp_path / "old")
@@ -60,7 +55,7 @@ def test_a_checkpoint_that_kept_a_generator_of_samples_still_resumes(text, tmp_p
 
 
 class AwayLearner(CpuLearner):
-    """As on a device: seven steps a call, on copies; what is at home is rubbish until it is fetched, once."""
+    """A learner as on a device: seven steps a call, on copies; the host has NaN until the numbers are fetched, once."""
 
     chunk = 7
     calls: ClassVar[list[int]] = []
@@ -115,22 +110,16 @@ def test_many_steps_a_call_change_nothing(discipline, text, tmp_path, monkeypatc
     assert max(AwayLearner.calls) == 7 and sum(AwayLearner.calls) == expected[1]["metrics"][-1]["step"]
 
 
-@pytest.mark.parametrize("how", ["interrupted", "crashed"])
+@pytest.mark.parametrize("how", ENDS)
 @pytest.mark.parametrize("discipline", DISCIPLINES)
 def test_resumed_run_of_many_steps_a_call_ends_as_the_uninterrupted_one(discipline, how, text, tmp_path, monkeypatch):
     config = replace(DISCIPLINES[discipline], log_every=12, sample_every=16, save_every=20)
     start_run([text], config, out=tmp_path / "whole")
     expected = records_without_times(tmp_path / "whole")
-    steps_an_epoch = expected["metrics"][-1]["step"] // 3
+    epoch = expected["metrics"][-1]["step"] // 3  # steps
     many_steps_a_call(monkeypatch)
-    for step in (3, 16, 25, steps_an_epoch, steps_an_epoch + 1, 2 * steps_an_epoch + 5):
-        out = tmp_path / f"{step}"
-        error = Interrupted(2) if how == "interrupted" else RuntimeError("crash")
-        with monkeypatch.context() as patch, pytest.raises(type(error)):
-            interrupt_after(patch, step, error)
-            start_run([text], config, out=out)
-        resume_run(out)
-        assert records_without_times(out) == expected, step
+    steps = (3, 16, 25, epoch, epoch + 1, 2 * epoch + 5)
+    expect_resumed_runs_to_end_as(expected, text, config, tmp_path, steps, monkeypatch, how)
 
 
 def test_resumed_twice_and_with_larger_totals(text, tmp_path):
@@ -146,7 +135,7 @@ def test_resumed_twice_and_with_larger_totals(text, tmp_path):
 
 
 def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path):
-    """The loop once more, written plainly: offsets, zero states, means, learning rates, Adam."""
+    """The loop is written once more, plainly: offsets, zero states, learning rates, clipping, weight decay, Adam."""
     config = replace(SMALL, schedule="step", epochs=2, log_every=1, clip=0.7, weight_decay=0.2, dropout=0.1)
     start_run([text], config, out=tmp_path / "run")
     corpus = load_corpus([text])
@@ -159,8 +148,6 @@ def test_losses_are_those_of_the_engine_on_the_notebooks_batches(text, tmp_path)
         offset = int(offsets.integers(config.window))
         windows = Windows(corpus.ids, config.batch, config.window, config.window, offset)
         for index in range(len(windows)):
-            from cuchar.engines.base import Dropout
-
             step += 1
             drop = Dropout(0.1, config.seed, step)
             loss, _ = engine.loss_and_gradients(
@@ -261,7 +248,6 @@ def test_validation_text_of_its_own(text, tmp_path):
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(many, text, tmp_path, monkeypatch):
     if many:
         many_steps_a_call(monkeypatch)
-    interrupt_after(monkeypatch, 13, None)
     original = CpuEngine.loss_and_gradients
 
     def failing(self, *arguments):
@@ -289,10 +275,9 @@ def test_exploding_parameters_are_never_saved(text, tmp_path):
 @pytest.mark.parametrize("engine_of", [NumpyEngine, CpuEngine])
 @pytest.mark.parametrize("broken", ["loss", "norm"])
 def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, monkeypatch):
-    """Five steps are asked for and the third fails: two are done, as if no more had been asked for."""
+    """Of five steps that are asked for the third fails: two are done, to the bits of a call that asks for two."""
     config = TrainConfig(hidden=5, window=4, batch=3, carry_state=True)
     model, rates = ModelConfig(6, config.hidden, config.layers), [0.1, 0.2, 0.3, 0.4, 0.5]
-    windows = Windows(np.arange(90) % 6, config.batch, config.window, config.window)
     original, calls = engine_of.loss_and_gradients, []
 
     def failing(self, *arguments):
@@ -303,13 +288,11 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, m
         return (float("inf") if len(calls) == 3 and broken == "loss" else loss), state
 
     def train(asked):
-        engine, parameters = engine_of(model), initialise(model, 1)
-        adam, state = Adam(parameters.flat.size), engine.zero_state(config.batch)
-        training = TrainingState(parameters, adam, state)
-        learner = engine.learner(config, training, windows)
+        learner, training = learner_of(engine_of(model), config, np.arange(90) % 6)
         losses, norms = learner.train(1, 1, asked)
         learner.fetch()
-        return losses, norms, [parameters.flat, adam.m, adam.v, training.state.h, training.state.c]
+        adam, state = training.adam, training.state
+        return losses, norms, [training.parameters.flat, adam.m, adam.v, state.h, state.c]
 
     losses, norms, arrays = train(rates[:2])
     monkeypatch.setattr(engine_of, "loss_and_gradients", failing)
@@ -348,8 +331,6 @@ def test_listener_hears_summaries_and_samples(text, tmp_path, monkeypatch):
 
 
 def test_disk_full_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):
-    import os
-
     real, calls = os.fsync, []
 
     def full(descriptor):

@@ -1,4 +1,4 @@
-"""The parts of `cuchar bench`, on times that are made up: counts, turns, statistics, growth, files, comparison."""
+"""The parts of `cuchar bench` on times that are made up: arithmetic, turns, statistics, growth, files, comparison."""
 
 import json
 import subprocess
@@ -27,15 +27,11 @@ SMALL = Configuration("small", 3, 2, 2, 5, 7)
 
 
 def test_flops_are_a_hand_count():
-    """A character of two layers of 2 units and 3 characters: products of 8x2 (three of them) and 3x2, 2 a weight."""
+    """V is 3, H and L are 2: a character takes three products by 8x2 and one by 3x2, two operations a weight."""
     forward = 2 * (3 * 8 * 2 + 3 * 2)
     assert flops(SMALL) == 3 * forward * 5 * 7
-    assert flops(NAMED["a"]) == pytest.approx(0.335e9, rel=1e-2) and flops(NAMED["b"]) == pytest.approx(
-        47.7e9, rel=1e-2
-    )
-    assert flops(NAMED["c"]) == pytest.approx(1.24e12, rel=1e-2) and flops(NAMED["d"]) == pytest.approx(
-        3.3e12, rel=2e-2
-    )
+    for name, rounded, rel in (("a", 0.335e9, 0.01), ("b", 47.7e9, 0.01), ("c", 1.24e12, 0.01), ("d", 3.3e12, 0.02)):
+        assert flops(NAMED[name]) == pytest.approx(rounded, rel=rel)  # by hand, to two or three digits
 
 
 def test_bytes_are_a_hand_count():
@@ -67,7 +63,7 @@ def test_which_peers():
 
 
 def test_ours_trains_as_a_plain_loop_does():
-    """Step k on window k, with Adam in between: over the end of what one call of a learner may take."""
+    """Step k is trained on window k, and Adam follows each; losses are the same however many steps a call has."""
     ours, model = CucharContender(NumpyEngine(SMALL.model), SMALL), SMALL.model
     found = [ours.train(steps).loss for steps in (1, 2, 3)]
     engine, parameters, gradients = NumpyEngine(model), initialise(model, 0), Parameters(model)
@@ -80,11 +76,17 @@ def test_ours_trains_as_a_plain_loop_does():
     assert found == pytest.approx([losses[0], losses[2], losses[5]], rel=1e-6) and len(set(losses)) == 6
 
 
-def test_windows_start_again_after_the_last():
-    ours = CucharContender(
-        NumpyEngine(Configuration("tiny", 2, 1, 1, 1, 1).model), Configuration("tiny", 2, 1, 1, 1, 1)
-    )
-    assert ours.train(WINDOWS + 3).seconds > 0 and ours._done == WINDOWS + 3
+def test_windows_start_again_after_the_last(monkeypatch):
+    tiny, windows = Configuration("tiny", 2, 1, 1, 1, 1), []
+    ours = CucharContender(NumpyEngine(tiny.model), tiny)
+    original = ours._learner.train
+
+    def train(window, step, rates):
+        windows.extend(range(window, window + len(rates)))
+        return original(window, step, rates)
+
+    monkeypatch.setattr(ours._learner, "train", train)
+    assert ours.train(WINDOWS + 3).seconds > 0 and windows == [*range(WINDOWS), 0, 1, 2]
 
 
 def test_host_profile_has_the_parts():
@@ -130,7 +132,7 @@ def test_timing_of_bursts():
 
 
 def test_a_ratio_pairs_rounds():
-    """A machine that slows both down by ten, now and then, changes nothing; medians of the two by themselves would."""
+    """A machine that slows both down ten times, now and then, changes nothing; a quotient of medians would change."""
     noise = np.array([1, 10, 1, 10, 1, 10, 1.0])
     found = ratio(2 * noise, noise)
     assert (found.value, found.low, found.high) == (2, 2, 2)
@@ -145,9 +147,8 @@ def test_the_interval_has_the_true_ratio_as_often_as_it_says():
         found = ratio(pairs, np.ones(12))
         assert found.low <= found.value <= found.high
         inside += found.low <= 1.5 <= found.high
-    assert (
-        0.89 <= inside / 200 <= 0.99
-    )  # 0.95; a binomial's two standard deviations, and a bootstrap of 12 is a bit short
+    # The interval is one of 95 %. Two standard deviations of a binomial are 3 %, and a bootstrap of 12 is a bit short.
+    assert 0.89 <= inside / 200 <= 0.99
 
 
 def point(size, work, memory, held):
@@ -210,7 +211,7 @@ def test_only_a_ratio_below_its_old_interval_has_regressed():
     assert not any(change.regressed for change in compare(result(1.5), result(1.9)))
     renamed = deepcopy(result(1.0))
     renamed["configurations"][0]["configuration"]["name"] = "own"
-    assert compare(result(1.5), renamed)[1].regressed  # sizes count, whatever they are called
+    assert compare(result(1.5), renamed)[1].regressed  # configurations are found by their sizes, not by their names
 
 
 def test_what_cannot_be_compared():

@@ -1,4 +1,4 @@
-"""Times of single kernels: a persistent kernel is timed with waits, as begin_window zeroes its flags before every launch."""
+"""Times of single kernels. A persistent kernel's include its waits: begin_window zeroes its flags before a launch."""
 
 from collections import defaultdict
 
@@ -18,7 +18,7 @@ FILES = {
 }  # fmt: skip
 GEMM = "gemm 2x3x4"
 COSTS = {"begin_window": 2.0, "persistent_forward": 30.0, "persistent_backward": 50.0, GEMM: 7.0, "adam": 5.0}  # us
-PYTHON = 100.0  # us that a launch takes that is made from Python
+PYTHON = 100.0  # us that Python takes to make a launch
 
 
 class MadeUpDevice:
@@ -59,7 +59,7 @@ class MadeUpDevice:
 
 
 def test_the_time_of_a_persistent_kernel_has_its_waits_and_not_the_zeroing():
-    """And none has Python's: all are captured, the products of a library too."""
+    """No time includes Python's: all launches are captured, and a library's products too."""
     device = MadeUpDevice()
     recorder = kernel_times.Recorder(device)
     kernels = {name: kernel for file in FILES for name, kernel in recorder.kernels(file).items()}
@@ -78,7 +78,7 @@ def test_the_time_of_a_persistent_kernel_has_its_waits_and_not_the_zeroing():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "tf32"])
 def test_products_of_a_step_are_counted_by_their_sizes(precision):
-    """Of a device with a library, as a GPU is, and what rounds for it; they are replayed with what they were given."""
+    """The device has a library of products, as a GPU has. What is rounded for it is counted by its size as well."""
     device = TensorLibrary(limits=Limits(90, 6, 232_448))
     V, H, L, B, T = 12, 84, 2, 2, 4
     found = profile_kernels(device, Configuration("some", V, H, L, B, T, precision), repeats=3, rounds=1)
@@ -97,7 +97,7 @@ def test_products_of_a_step_are_counted_by_their_sizes(precision):
 
 
 class WatchedDevice(EmulatedDevice):
-    """It notes, whenever a persistent kernel runs, whether any of its flags was set."""
+    """An emulated device that notes, whenever a persistent kernel runs, whether any of its flags was set before."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -122,4 +122,4 @@ def test_flags_are_zero_whenever_a_persistent_kernel_is_replayed():
     profile_kernels(device, Configuration("persistent", 9, 81, 2, 2, 2), repeats=3, rounds=1)
     assert set(device.seen) == {"persistent_forward", "persistent_backward"}
     for seen in device.seen.values():
-        assert len(seen) > 2 * 3 and not any(seen)  # at least a round that is not counted, and one that is
+        assert len(seen) > 2 * 3 and not any(seen)  # a round to warm up, and one that is timed, of three launches each

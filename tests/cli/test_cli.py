@@ -29,7 +29,7 @@ def losses(run: Path) -> list[float]:
 
 @pytest.fixture
 def run(cli, text, tmp_path):
-    """Train with options; gives the run folder."""
+    """Train with further options; returns the run's folder."""
     made = []
 
     def train(*options, text=text):
@@ -44,19 +44,14 @@ def run(cli, text, tmp_path):
 
 def test_defaults_are_the_notebooks():
     config = TrainConfig()
-    assert (config.hidden, config.layers, config.window, config.batch, config.epochs, config.lr) == (
-        64,
-        2,
-        32,
-        32,
-        4,
-        0.001,
+    assert (config.hidden, config.layers, config.window, config.batch, config.epochs) == (64, 2, 32, 32, 4)
+    assert (
+        config.lr == 0.001 and config.window_stride == 32 and (config.sample_every, config.sample_length) == (1000, 200)
     )
-    assert config.window_stride == 32 and (config.sample_every, config.sample_length) == (1000, 200)
     assert (config.clip, config.dropout, config.weight_decay, config.schedule) == (0, 0, 0, "constant")
 
 
-def test_run_folder_holds_what_readme_says(run):
+def test_run_folder_holds_what_the_manual_says(run):
     out = run("--val-fraction", 0.1)
     assert sorted(file.name for file in out.iterdir()) == [
         "best.safetensors", "config.json", "last.safetensors", "metrics.jsonl", "samples.txt",
@@ -116,7 +111,7 @@ def test_totals_end_the_run(run):
     assert by_epochs[-1]["epoch"] == 1 and by_epochs[-1]["step"] > 100
 
 
-def test_log_and_save_every(run):
+def test_a_line_is_logged_every_so_many_steps_and_at_the_end(run):
     out = run("--max-steps", 5, "--log-every", 2)
     assert [line["step"] for line in metrics(out)] == [2, 4, 5]
 
@@ -308,13 +303,13 @@ def test_eval_prints_text_and_json(cli, trained, text, tmp_path):
 
 
 def table_of(path) -> list[dict]:
-    """As pandas.read_csv(path, sep="\\t") reads it."""
+    """The rows of a table, as pandas.read_csv(path, sep="\\t") reads them."""
     with open(path, newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
 def test_positions_are_the_files_whatever_was_skipped(cli, trained, tmp_path):
-    """Each row's character is the one that its file has at the row's position; the losses are the known characters'."""
+    """A row's character is the one that its file has at the row's position; known characters have losses."""
     folder, table = tmp_path / "te\txts", tmp_path / "out.tsv"
     folder.mkdir()
     contents = {"1": "É", "2": "", "3": 'Éthe "fÖx\n\\É', "4": "Ü", "5": "jumps\t☃ over"}
@@ -331,7 +326,7 @@ def test_positions_are_the_files_whatever_was_skipped(cli, trained, tmp_path):
             for name, content in contents.items()
             for at, character in enumerate(content)
         ]
-        assert read == [row for row in every if row[1:] != (1, "t")]  # the first known one is predicted by nothing
+        assert read == [row for row in every if row[1:] != (1, "t")]  # nothing predicts the first known character
         model = cuchar.load(trained)
         known = [character for character in whole if character in model.vocabulary.characters()]
         ids = model.vocabulary.encode(model.vocabulary.codes_of("".join(known)))
@@ -342,7 +337,7 @@ def test_positions_are_the_files_whatever_was_skipped(cli, trained, tmp_path):
 
 
 def test_files_have_scores_of_their_own(cli, trained, tmp_path):
-    """Their characters are those of the joined stream, the first of a file predicted from the file before it."""
+    """The files are read as one stream: the first character of a file is predicted from the file before it."""
     files = [tmp_path / name for name in ("a", "b", "c", "d")]
     for file, content in zip(files, ("t", "he quick", "É", " brown Éfox"), strict=True):
         file.write_text(content)
@@ -474,12 +469,8 @@ def test_a_precision_that_the_device_has_not(cli, fails, trained, text, tmp_path
 
 def test_eval_in_a_reduced_precision(cli, trained, text):
     text.write_text(TEXT[:60])
-    exact, reduced = (
-        json.loads(cli("eval", trained, text, "--json", "--device", "emulate", "--precision", of).stdout)[
-            "nats_per_char"
-        ]
-        for of in ("fp32", "bf16")
-    )
+    command = ("eval", trained, text, "--json", "--device", "emulate", "--precision")
+    exact, reduced = (json.loads(cli(*command, of).stdout)["nats_per_char"] for of in ("fp32", "bf16"))
     assert reduced != exact and reduced == pytest.approx(exact, rel=0.02)
 
 
@@ -687,7 +678,7 @@ def test_a_preset_gives_what_is_not_given(cli, text, tmp_path):
     assert expected.items() <= best.items()
 
 
-def test_a_preset_that_is_none_or_of_no_use(fails, trained, text, tmp_path):
+def test_unknown_presets_and_presets_for_a_resumed_run_are_refused(fails, trained, text, tmp_path):
     line = fails(2, "train", text, "--preset", "gpt", "--out", tmp_path / "run")
     assert "--preset: expected notebook | char-rnn | torch-rnn | best, found gpt" in line
     line = fails(2, "train", "--resume", trained, "--preset", "char-rnn")

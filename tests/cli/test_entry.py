@@ -1,4 +1,4 @@
-"""The command `cuchar` from its first line to its last: help, version, what is imported when, Ctrl-C at any time."""
+"""The command `cuchar` from start to end: help, version, what is imported when, Ctrl-C at any time."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from support.process import ROOT, environment, start
 
 COMMANDS = ("train", "sample", "eval", "info", "export", "bench")
 POINTS = 20
-# Writes a byte to the descriptor $READY as soon as somebody handles SIGINT.
+# A sitecustomize.py, which Python runs first: it writes a byte to the descriptor $READY once SIGINT has a handler.
 SITE = """
 import os, signal
 handle = signal.signal
@@ -68,7 +68,7 @@ from cuchar import *
 
 
 def interruptible(tmp_path, *command):
-    """Start a command, beside a sitecustomize.py of SITE; returns once it handles SIGINT."""
+    """Start a command with the sitecustomize.py in `tmp_path`; returns once the command handles SIGINT."""
     reading, writing = os.pipe()
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "READY": str(writing)}
     process = start(*command, env=env, pass_fds=[writing])
@@ -92,7 +92,7 @@ def interruptible(tmp_path, *command):
     ],
 )
 def test_ctrl_c_at_any_time(trained, text, tmp_path, words):
-    """At twenty points from the first line to the end, or within the first 0.6 s: 130 and no traceback."""
+    """At twenty points of the first 0.6 s, or of its whole time: status 130, no traceback, no temporary file."""
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "sitecustomize.py").write_text(SITE)
@@ -119,7 +119,7 @@ def test_ctrl_c_at_any_time(trained, text, tmp_path, words):
     with ThreadPoolExecutor(4) as pool:
         ends = list(pool.map(interrupt, range(POINTS)))
     assert {status for status, _ in ends} <= {0, 130}
-    assert ends[0][0] == 130  # later, some were quicker
+    assert ends[0][0] == 130  # a later one may have ended before it was interrupted
     for _, stderr in ends:
         assert not re.search("Traceback|Exception ignored|Error", stderr), stderr
     assert not list(out.rglob(".*"))  # no temporary file
@@ -137,7 +137,7 @@ def test_ctrl_c_at_any_time(trained, text, tmp_path, words):
     ids=["anywhere", "importing", "deleting", "taken for another error", "twice"],
 )
 def test_ctrl_c_is_never_another_error(tmp_path, body):
-    """What a module, a `__del__` and a library make of KeyboardInterrupt."""
+    """Modules, `__del__` or libraries may turn KeyboardInterrupt into other errors or swallow it: 130 all the same."""
     (tmp_path / "half.py").write_text(
         "import signal\n"
         "try:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    raise ImportError('half') from None\n"
@@ -177,7 +177,7 @@ def test_too_little_memory_is_one_line(text, tmp_path, fails, monkeypatch):
 
 
 def test_an_ignored_interrupt_stays_ignored(trained):
-    """As in what a script starts in the background."""
+    """A script's background jobs ignore SIGINT, and so does `cuchar` among them."""
 
     def ignore():
         signal.signal(signal.SIGINT, signal.SIG_IGN)

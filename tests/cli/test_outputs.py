@@ -1,4 +1,4 @@
-"""Where results may go, and where texts may come from: never over what is read, through pipes and devices, `-`."""
+"""Where results may go, and texts come from: never over what is read or a run keeps; links, pipes, devices and `-`."""
 
 import hashlib
 import io
@@ -23,14 +23,14 @@ OTHER_USE = "expected a file of its own, found one that it reads or the run keep
 
 
 def contents(folder):
-    """Digests of all files below."""
+    """Digests of all files in a folder and below it."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.fixture
 def room(trained, tmp_path, monkeypatch):
-    """The current folder: a run, a text and other names of it.
+    """The current folder, with a run, a text and other names of that text.
 
     No test names a file in /dev that a process may replace: a mistake here must not cost the machine its /dev/null.
     """
@@ -69,7 +69,7 @@ def stdin(monkeypatch):
         "eval run/last.safetensors texts/fox.txt --per-char run/config.json",
         "export run run/last.safetensors",
         "export run/last.safetensors run/config.json",
-        "export run run/best.safetensors",  # is not there yet, and would be the run's best from then on
+        "export run run/best.safetensors",  # there is none yet; it would be taken for the run's best model
         "export run run/samples.txt",
     ],
 )
@@ -142,11 +142,8 @@ def test_pipes_and_devices_are_written_through(room, cli):
     while shown.count(b"\n") < 3:  # a terminal hands on what is written in pieces
         shown += os.read(master, 1000)
     header, *rows = shown.split(b"\r\n")
-    assert header.startswith(b"position\tcharacter\tnats") and [row[:6] for row in rows] == [
-        b'1\t"h"\t',
-        b'2\t"e"\t',
-        b"",
-    ]
+    assert header.startswith(b"position\tcharacter\tnats")
+    assert [row[:6] for row in rows] == [b'1\t"h"\t', b'2\t"e"\t', b""]
     os.close(slave)
     os.close(master)
 
@@ -159,7 +156,7 @@ def test_a_descriptor_that_cannot_be_written(room, fails):
 
 
 def test_process_substitution(room):
-    """cuchar eval run TEXT --per-char >(cat > rows), and with a reader that wants a line alone"""
+    """cuchar eval run TEXT --per-char >(cat > rows), and the same with a reader that stops after a line"""
     for command in ("cat > rows", "head -1 > row"):
         reader = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE)
         end = reader.stdin.fileno()
@@ -168,14 +165,13 @@ def test_process_substitution(room):
         output, error = process.communicate(timeout=30)
         assert process.returncode == 0 and output.startswith(b"nats per character") and error == b""
         reader.wait(10)
-    assert (room / "rows").read_text().count("\n") == 200 and (
-        room / "row"
-    ).read_text() == "position\tcharacter\tnats\tfile\n"
+    assert (room / "rows").read_text().count("\n") == 200
+    assert (room / "row").read_text() == "position\tcharacter\tnats\tfile\n"
 
 
 @pytest.mark.parametrize("name", ["stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_by_name_stays_where_it_was_sent(room, name):
-    """cuchar eval run TEXT --per-char /dev/stdout > file (a link such as `stdout` here): the file is neither replaced nor begun again."""
+    """cuchar eval run TEXT --per-char /dev/stdout > file, or by a link such as `stdout`: the file is added to."""
     with open("file", "wb") as file:
         file.write(b"before\n")
         file.flush()

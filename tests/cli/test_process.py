@@ -1,4 +1,4 @@
-"""What only a process of its own shows: signals, pipes, terminals, start-up time."""
+"""What can only be seen of a process: signals, pipes, full disks, how long it takes to start."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def test_a_hangup_that_nohup_ignores_ends_nothing(text, tmp_path):
 
 
 def test_second_interrupt_ends_at_once(text, tmp_path):
-    """The first is held up by a sample that takes minutes."""
+    """The first interrupt waits for a sample that takes minutes."""
     options = "--batch 4 --window 8 --sample-every 2 --sample-length 10000000 --log-every 1".split()
     process = start("train", text, *options, "--out", tmp_path / "run")
     wait_for_line(tmp_path / "run", 2)
@@ -86,7 +86,7 @@ def test_killed_run_frees_its_folder_and_starts_again(text, tmp_path):
     assert b"found another training at work" in second.communicate(timeout=30)[1] and second.returncode == 1
     process.kill()
     process.communicate()
-    for checkpoint in run.glob("*.safetensors"):  # an epoch's end may have been saved
+    for checkpoint in run.glob("*.safetensors"):  # one may have been saved at an epoch's end
         checkpoint.unlink()
     done = start("train", "--resume", run, "--max-steps", 15)
     assert b"starting again" in done.communicate(timeout=30)[1] and done.returncode == 0
@@ -103,17 +103,12 @@ def test_sampling_streams_and_ctrl_c_ends_it_cleanly(trained):
 
 @pytest.mark.parametrize("command", ["sample", "train"])
 def test_closed_pipe_ends_cleanly(trained, text, tmp_path, command):
+    options = "--hidden 8 --sample-every 1 --batch 4 --window 8 --out".split()
     arguments = {
-        "sample": ["sample", trained, "--length", 0, "--seed", 1],
-        "train": [
-            "train",
-            text,
-            *"--hidden 8 --sample-every 1 --batch 4 --window 8".split(),
-            "--out",
-            tmp_path / "run",
-        ],
+        "sample": [trained, "--length", 0, "--seed", 1],
+        "train": [text, *options, tmp_path / "run"],
     }[command]
-    process = start(*arguments)
+    process = start(command, *arguments)
     process.stdout.read(10)
     process.stdout.close()
     stderr = process.stderr.read()
@@ -166,7 +161,7 @@ def test_full_standard_output_is_one_line(trained, text, command):
 
 def test_help_is_quick_and_import_takes_no_cupy():
     def seconds(*code):
-        """Of processors, since other tests may be running beside this one."""
+        """The least of five runs, in processors' time, since other tests may be running beside this one."""
         taken = []
         for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -192,7 +187,7 @@ def test_version_is_the_packages():
 
 
 def test_a_program_that_trains_is_stopped_by_ctrl_c_after_a_save(text, tmp_path):
-    """Interrupted passes `except Exception`, as any KeyboardInterrupt does, and a program can catch it by its name."""
+    """Interrupted is a KeyboardInterrupt: `except Exception` does not catch it, but a program can, by its name."""
     run = tmp_path / "run"
     program = f"""
 import cuchar

@@ -1,4 +1,4 @@
-"""Standard input, output and error: terminals, pipes, closed ones, and those that are lost on the way."""
+"""Standard input, output and error as terminals and pipes; closed from the start, and lost on the way."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ SAMPLE = ("--length", 80, "--seed", 3)
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A run whose text, and whose text's name, are full of control characters."""
+    """A run whose text is full of control characters, and its text's name too."""
     folder = tmp_path_factory.mktemp("hostile")
     text = folder / "\x1b[31mred\u202e.txt"
     text.write_text(CONTROLS * 20, newline="")
@@ -54,7 +54,7 @@ def test_escape():
 
 def test_a_terminal_gets_control_characters_escaped(hostile):
     text = piped("sample", hostile, *SAMPLE)
-    assert set(CONTROLS) == set(text.decode())  # the seed was chosen for it
+    assert set(CONTROLS) == set(text.decode())  # the seed was chosen so
     assert in_terminal("sample", hostile, *SAMPLE) == escape(text.decode(), keep="\n\t").encode()
     assert in_terminal("sample", hostile, *SAMPLE, "--raw") == text.replace(b"\r\n", b"\n")
 
@@ -70,7 +70,7 @@ def test_ascii_terminals_get_escapes_and_pipes_utf_8(hostile, env):
 
 
 def test_characters_that_arrive_in_pieces_are_whole_on_a_terminal(tmp_path):
-    """A byte model's characters come byte by byte; bytes that are none are shown as escapes."""
+    """A model of bytes makes characters byte by byte. Bytes that are no character's are shown as escapes."""
     text = tmp_path / "text.bin"
     text.write_bytes("é€".encode() * 50)
     options = (
@@ -128,7 +128,7 @@ def test_closed_standard_output_is_one_line(trained, text, words):
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
 def test_training_with_closed_streams_keeps_its_files_clean(text, tmp_path, closed):
-    """No file of the run gets the number of the closed stream, and with it what is written there."""
+    """No file of the run gets the descriptor of a closed stream: what is written to the stream would go into it."""
     options = "--hidden 4 --layers 1 --window 6 --batch 3 --max-steps 20 --sample-every 5 --log-every 5".split()
     open_, run = tmp_path / "open", tmp_path / "run"
     assert start("train", text, *options, "--out", open_).wait(60) == 0
@@ -168,7 +168,7 @@ def test_losing_standard_error_does_not_end_training(text, tmp_path):
 
 
 def test_losing_the_terminal_does_not_end_training(text, tmp_path):
-    """As nohup has it: SIGHUP is ignored, and the bar's terminal answers EIO from then on."""
+    """It is as under nohup: SIGHUP is ignored, and from then on writing to the terminal fails with EIO."""
     run, (master, slave) = tmp_path / "run", pty.openpty()
 
     def ignore():
@@ -199,7 +199,7 @@ def test_a_full_disk_under_standard_output_does_not_end_training(text, tmp_path)
 
 
 def test_a_checkpoint_is_as_good_in_every_locale(tmp_path):
-    """It names its text; whether the locale has the characters of that name does not matter."""
+    """A checkpoint has its text's name in it, which the locale may have no characters for."""
     text = tmp_path / "€.txt"
     text.write_text("ab€" * 50)
     options = "--hidden 4 --layers 1 --window 3 --batch 2 --max-steps 3 --sample-every 0 --out".split()

@@ -1,4 +1,4 @@
-"""What training shows in terminals, wide and narrow, able and dumb."""
+"""What training shows in terminals: wide ones, narrow ones, and those that cannot move the cursor."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ listener.stop()
 
 
 class Terminal:
-    """A Python program in a terminal of its own. `seen` has every row that was ever on the screen, without blank ones."""
+    """A Python program in a terminal of its own. `seen` has every row but blank ones that was ever on the screen."""
 
     def __init__(self, columns, *arguments, **variables):
         rows = 40
@@ -39,7 +39,7 @@ class Terminal:
         )  # fmt: skip
 
     def read(self):
-        """What comes next; False at the end."""
+        """Read what the program writes next; False at its end."""
         try:
             self.stream.feed(self.child.read_nonblocking(4096, timeout=30))
         except pexpect.EOF:
@@ -54,7 +54,7 @@ class Terminal:
         self.screen.resize(columns=columns)
 
     def lines(self):
-        """What is left at the end, above the screen too."""
+        """The rows that are left when the program has ended, also those that have left the screen at its top."""
         while self.read():
             pass
         history = ["".join(cell.data for _, cell in sorted(line.items())) for line in self.screen.history.top]
@@ -74,14 +74,9 @@ def test_bar_in_a_terminal(text, tmp_path):
     bar = re.compile(r"step (\d+)/(\d+)  .*  loss \d\.\d{3}  [\d.]+ steps/s  [\d,]+ chars/s  ETA \d:\d\d:\d\d")
     seen = [match for line in terminal.seen if (match := bar.fullmatch(line))]
     assert len({match[1] for match in seen}) > 3
-    assert not any(bar.search(line) for line in lines)  # the bar cleans up after itself, and leaves one line
-    assert (
-        sum(
-            bool(re.fullmatch(rf"step {seen[0][2]}/{seen[0][2]}  loss \d\.\d{{4}}  0:\d\d:\d\d", line))
-            for line in lines
-        )
-        == 1
-    )
+    assert not any(bar.search(line) for line in lines)  # the bar removes itself, and leaves one line
+    last = re.compile(rf"step {seen[0][2]}/{seen[0][2]}  loss \d\.\d{{4}}  0:\d\d:\d\d")
+    assert sum(bool(last.fullmatch(line)) for line in lines) == 1
     assert "engine: C++" in lines[0]
     shown, sampled = "\n".join(lines), (tmp_path / "run/samples.txt").read_text()
     for block in sampled.split("\n\n"):
@@ -109,7 +104,7 @@ def test_a_terminal_has_what_fits_in_one_row(columns, bar, last):
     assert re.fullmatch(last, left)
     drawn = {line for line in terminal.seen if re.fullmatch(bar, line)}
     others = {re.sub(r"\W+$", "", line) for line in terminal.seen - drawn}
-    assert drawn and others <= {"step 1000", left}  # nothing was wrapped, and nothing cut
+    assert drawn and others <= {"step 1000", left}  # no row was wrapped or cut
 
 
 def test_a_bar_follows_the_terminals_width():
@@ -129,7 +124,7 @@ def test_a_bar_follows_the_terminals_width():
         (60, rf"step 1030/123456  loss 2\.5000  {ETA}"),
         (40, rf"step 1030  loss 2\.5000  {ETA}"),
         (20, r"step 1030"),
-        (0, rf"step 1030/123456  epoch 3  .*  {ETA}"),  # which does not say how wide it is
+        (0, rf"step 1030/123456  epoch 3  .*  {ETA}"),  # the terminal does not say how wide it is
     ],
 )
 def test_a_dumb_terminal_has_lines(columns, line):
@@ -145,7 +140,7 @@ def test_without_colours_there_is_a_bar():
 
 
 def test_a_log_has_whole_lines(capfd, monkeypatch):
-    """Though the terminal that training was started from is narrow."""
+    """How narrow the terminal is from which training was started does not matter."""
     monkeypatch.setenv("COLUMNS", "20")
     listener = terminal_listener()
     listener.start(0, 10)

@@ -50,7 +50,7 @@ CONFIGURATIONS = {
 
 
 class Killer:
-    """Kills this process at the `fatal`-th moment at which it could."""
+    """Kills this process at the `fatal`-th of its moments, which are before and after every call that changes files."""
 
     def __init__(self, fatal: int):
         self.fatal, self.moments = fatal, 0
@@ -74,7 +74,7 @@ class Killer:
         return watched
 
     def watch(self) -> None:
-        """All calls by which cuchar changes files."""
+        """Put this object around all calls by which cuchar changes files."""
         for name in ("fsync", "replace", "rename", "unlink", "mkdir"):
             setattr(os, name, self.around(getattr(os, name)))
         for module, name in ((builtins, "open"), (os, "fdopen")):
@@ -147,7 +147,7 @@ def run_process(text: Path, config: TrainConfig, run: Path, call: int = 0, secon
 
 
 def crash(kills: int, seed: int, folder: Path) -> list[str]:
-    """Where a run differs from the one that nobody killed; the folders of such runs stay."""
+    """The runs that differ from the one that nobody killed, in words; their folders stay."""
     chance, different, done = random.Random(seed), [], 0
     text = folder / "fox.txt"
     text.write_text(TEXT)

@@ -1,4 +1,4 @@
-"""What the host's compiler made is kept, is checked before it is loaded, and is made anew where it cannot be kept."""
+"""Compiled libraries are kept, checked before they are loaded, and compiled anew where they cannot be kept."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from cuchar.devices import host_compiler
 from cuchar.errors import DeviceError
 
 SOURCE = 'extern "C" int answer() { return 42; }'
-STRANGER = 54321  # a user of no name
+STRANGER = 54321  # a user without a name or a home
 KEPT = "the next run finds them compiled"
 CHILD = f"""
 import os, pwd
@@ -41,7 +41,7 @@ def build() -> tuple[Path, list[str]]:
 
 @pytest.fixture
 def open_folder():
-    """That every user may look into."""
+    """A temporary folder that every user may look into, which tmp_path is not."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
@@ -49,7 +49,7 @@ def open_folder():
 
 @pytest.fixture
 def cached(open_folder, monkeypatch) -> Path:
-    """The library, in a cache of the test's own."""
+    """The library, compiled into a cache of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(open_folder))
     library, notices = build()
     assert notices == [KEPT] and library.parent == open_folder / "cuchar/test"
@@ -89,14 +89,14 @@ def test_a_library_without_its_digest_is_made_again(digest, cached):
 
 @pytest.mark.parametrize("where", ["relative/path", ""])
 def test_a_cache_that_is_named_by_no_absolute_path_is_not_used(where, tmp_path, monkeypatch):
-    """As the XDG Base Directory Specification has it."""
+    """The XDG Base Directory Specification asks for that."""
     monkeypatch.setenv("XDG_CACHE_HOME", where)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert build()[0].parent == tmp_path / ".cache/cuchar/test"
 
 
 def as_stranger(**variables: object) -> list[str]:
-    """What CHILD prints where there is no home but by these variables."""
+    """What CHILD prints as a user who has no home and no cache but those of these environment variables."""
     env = {name: value for name, value in environment().items() if name not in ("HOME", "XDG_CACHE_HOME")}
     env |= {name: str(value) for name, value in variables.items()}
     run = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, env=env)

@@ -44,7 +44,7 @@ def test_any_integer_that_fits_is_one(value, bound):
     assert found == bound and type(found) is np.int32
 
 
-def test_nothing_is_a_pointer_to_nothing():
+def test_none_is_a_null_pointer():
     out, _, steps, *_ = signatures(SOURCE)["tried"].bind(FITTING | {"out": None, "steps": None})
     assert out is steps is NULL and NULL.tobytes() == bytes(8)
 
@@ -80,13 +80,13 @@ def test_what_a_kernel_would_misread_is_named(wrong, message):
 
 
 @pytest.mark.parametrize("left", [(), ("out", "factor"), ("n",)], ids=str)
-def test_a_name_that_is_missing_is_seen_by_the_list(left):
+def test_a_missing_name_is_an_error_that_lists_what_was_given(left):
     with pytest.raises(ShapeError) as caught:
         signatures(SOURCE)["tried"].bind({name: FITTING[name] for name in left})
     assert str(caught.value) == f"tried: expected arguments {NAMES}, found {', '.join(left) or 'none'}"
 
 
-def test_another_name_is_no_help():
+def test_an_argument_by_a_wrong_name_is_refused():
     given = {"m" if name == "n" else name: value for name, value in FITTING.items()}
     with pytest.raises(ShapeError, match=r"found out, bytes, steps, m, large, factor$"):
         signatures(SOURCE)["tried"].bind(given)
@@ -99,7 +99,7 @@ def test_parameters_of_other_kinds_are_refused_when_they_are_compiled(declaratio
 
 
 def test_every_kernel_has_a_signature():
-    """None is overlooked, whatever stands between `void` and its name."""
+    """No kernel is overlooked, whatever stands between `void` and its name."""
     for path in kernel_folder().rglob("*.cu"):
         file = path.relative_to(kernel_folder()).as_posix()
         assert len(signatures(join(file, {}))) == path.read_text().count('extern "C" __global__') > 0, file

@@ -1,4 +1,4 @@
-"""The emulator: what correct kernels compute on it, and that each kind of wrong kernel is found out."""
+"""The emulator: correct kernels compute what they compute on a GPU, and each kind of wrong kernel is found out."""
 
 import json
 import os
@@ -141,11 +141,11 @@ PROGRAMS = {
         if (threadIdx.x < 2) mbarrier_init(&full[threadIdx.x], 2);
         cluster_sync();
         float sum = 0;
-        for (int step = 0; step < 6; ++step) {
-            float* slot = x + step % 2 * 128 + 2 * threadIdx.x;
-            send(slot, peer, 100.0f * step, me + 0.0f, &full[step % 2]);
-            if (lane == 0) mbarrier_expect(&full[step % 2], 256);
-            mbarrier_wait(&full[step % 2], step / 2 % 2);
+        for (int turn = 0; turn < 6; ++turn) {
+            float* slot = x + turn % 2 * 128 + 2 * threadIdx.x;
+            send(slot, peer, 100.0f * turn, me + 0.0f, &full[turn % 2]);
+            if (lane == 0) mbarrier_expect(&full[turn % 2], 256);
+            mbarrier_wait(&full[turn % 2], turn / 2 % 2);
             sum += slot[0] + slot[1];
         }
         out[me] = sum;
@@ -222,7 +222,7 @@ def test_a_wait_ends_when_another_has_waited_too_long(schedule):
     if (threadIdx.x) return;
     if (blockIdx.x) {
         add_release(flags + 1, 2);
-        while (!load_acquire(flags + 2));  // so that nothing but that ends the other's wait
+        while (!load_acquire(flags + 2));  // so that the addition above alone ends the other's wait
         return;
     }
     out[0] = wait_flag(flags, 1, flags + 1);
@@ -269,7 +269,7 @@ def test_memory_starts_as_nan(schedule):
         DYNAMIC_SHARED(double, y);
         out[me] = isnan(x[threadIdx.x]) + 2 * isnan(y[threadIdx.x]);
         __syncthreads();
-        x[threadIdx.x] = y[threadIdx.x] = 0;  // which the next block must not find
+        x[threadIdx.x] = y[threadIdx.x] = 0;  // the next block must not find it
     """
     np.testing.assert_array_equal(results(schedule, body, blocks=50, shared_bytes=512), 3)
 
@@ -465,7 +465,9 @@ wait_copies<0>();
 out[__shfl_xor_sync(~0u, threadIdx.x, 1)] = 1;"""
 
 
-FINDINGS = {  # where UBSan would see an array's end first, a pointer hides it
+# By what is wrong: the sanitizer, a kernel, its launch, and what is found in which line. Where UBSan would see an
+# array's end before AddressSanitizer does, a pointer hides the array.
+FINDINGS = {
     "one past global memory": (
         "address", "\nout[blockIdx.x * 32 + threadIdx.x + 1] = 0;", {}, "heap-buffer-overflow", 2,
     ),
@@ -584,7 +586,7 @@ def test_a_captured_product_is_done_when_replayed():
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_products_are_in_fp32(precision):
+def test_a_product_in_a_reduced_precision_is_refused(precision):
     device = EmulatedDevice()
     array = np.ones((2, 2), "f4")
 
@@ -594,7 +596,7 @@ def test_products_are_in_fp32(precision):
     for multiply in (work, lambda: device.capture(work)):
         with pytest.raises(DeviceError, match=f"expected a product in fp32 from NumPy, found {precision}"):
             multiply()
-    assert not device.has_tensor_library and (array == 1).all()
+    assert not device.has_tensor_library and (array == 1).all()  # it is as it was
 
 
 def test_only_launches_and_products_are_captured():
@@ -635,12 +637,8 @@ def test_a_source_is_compiled_once(tmp_path, monkeypatch):
 
 
 def test_two_processes_may_compile_at_once(tmp_path):
-    command = [
-        sys.executable,
-        "-c",
-        CHILD,
-        json.dumps([None, source_of("*out = 5;", "float* out, unsigned* flags"), {}, 1, 1]),
-    ]
+    task = json.dumps([None, source_of("*out = 5;", "float* out, unsigned* flags"), {}, 1, 1])
+    command = [sys.executable, "-c", CHILD, task]
     env = environment() | {"XDG_CACHE_HOME": str(tmp_path)}
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env) for _ in range(2)]
     assert [child.communicate()[0] for child in children] == [b"[5]\n"] * 2
@@ -692,7 +690,7 @@ def test_whatever_the_kernels_headers_define_is_used():
 
 
 def test_a_first_kernel_that_asks_nothing_of_the_runtime_leaves_room_for_one_that_does():
-    """Both need the runtime's thread-local variable at a fixed place, which is given when the runtime is loaded or never."""
+    """Kernels need the runtime's thread-local variable at a fixed place, which it gets when it is loaded or never."""
     code = """
 import numpy as np
 from cuchar.devices.emulator import EmulatedDevice

@@ -16,13 +16,13 @@ import pytest
 from support.accuracy import EPS, Recording, everything, magnitudes
 from support.central_differences import expect_gradients_of_central_differences
 from support.cpu_fingerprint import digest_of, results
+from support.learners import learner_of
 from support.mutants import KERNELS, chosen, mutant
 from support.problems import SHAPES, as_type, problem
 from support.process import ROOT, environment
 from support.statistics_of_draws import LAWS
 
 from cuchar.adam import Adam
-from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices.emulator.compiler import SANITIZERS, sanitizer_environment
 from cuchar.engines import choose
@@ -37,7 +37,8 @@ from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
 
 WIDTHS = {"x86_64": ["-march=x86-64-v3", "-march=x86-64"]}.get(platform.machine(), [])  # besides the machine's own
-BUILDS = [["", "-O1"]]  # flags between which no bit may differ: with fused multiply-add; on x86-64, without it, too
+# Lists of flags; within a list no bit may differ. Code with fused multiply-add is in one, code without it in another.
+BUILDS = [["", "-O1"]]
 if WIDTHS:
     BUILDS = [
         ["", "-O1 -mtune=znver3", "-O1 -mtune=generic", WIDTHS[0], f"-O1 -mtune=znver3 {WIDTHS[0]}"],
@@ -47,21 +48,21 @@ FLAGS = cpu_library.FLAGS
 
 
 def threads(monkeypatch, count):
-    """As if the machine had so many processors, all of use even for the smallest of windows."""
+    """Let the engine find `count` processors, and use all of them even for the smallest of windows."""
     monkeypatch.setattr(cpu_engine, "thread_count", lambda: count)
     monkeypatch.setattr(cpu_engine, "PRODUCTS_A_THREAD", 1)
 
 
 def built_with(monkeypatch, *flags):
-    """As on a machine with other instructions, or by a compiler of another mind."""
+    """Let the engine be compiled with further flags, as for other instructions or by another compiler."""
     monkeypatch.setattr(cpu_library, "FLAGS", [*FLAGS, *flags])
     monkeypatch.setattr(cpu_library, "loaded", {})
 
 
 def expect_accuracy(shape, monkeypatch):
-    """Every result's error within the bound of the arithmetic, on five threads.
+    """Check that every result's error is within the bound of the arithmetic, on five threads.
 
-    Where H is 1, a tensor has so few numbers that NumPy's error may happen to be none: several problems then count as one.
+    Where H is 1, a tensor has so few numbers that NumPy's error may happen to be 0: 16 problems then count as one.
     """
     V, H, L, B, T = shape
     dropout = Dropout(0.4, (3 << 32) | 5, (7 << 32) | 9) if (V + H + L + B + T) % 2 else None
@@ -97,7 +98,7 @@ def test_with_other_instructions_too(shape, flag, monkeypatch):
 
 
 def small_shapes():
-    """V, H, L, B, T: the smallest that there are, and some at the edges of vectors and tiles."""
+    """V, H, L, B, T: the smallest ones, some at the edges of vectors and tiles, and two of more than one block."""
     generator = np.random.default_rng(0)
     edges = [1, 2, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 47, 48, 49, 64, 65, 66]
     shapes = [(5, 3, 2, 2, 2)]
@@ -108,17 +109,14 @@ def small_shapes():
         V, H = (int(size) for size in generator.choice(edges, 2))
         L, B, T = (int(size) for size in generator.integers((1, 1, 1), (4, 20, 5)))
         shapes.append((max(V, 2), H, L, B, T))
-    return [
-        *shapes,
-        (68, 257, 1, 50, 3),
-        (84, 16, 1, 50, 33),
-    ]  # more than a BLOCK of inputs, than a CHUNK of characters
+    more_than_a_block_of_inputs, more_than_a_chunk_of_characters = (68, 257, 1, 50, 3), (84, 16, 1, 50, 33)
+    return [*shapes, more_than_a_block_of_inputs, more_than_a_chunk_of_characters]
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("builds", BUILDS)
 def test_bits_depend_neither_on_threads_nor_on_what_the_compiler_prefers(builds, dtype, monkeypatch):
-    """Two steps of training, scores and logits."""
+    """The bits are those of two training steps, of scores and of logits."""
     shapes, found = small_shapes(), set()
     for flags in builds:
         built_with(monkeypatch, *flags.split())
@@ -155,28 +153,25 @@ def test_float64_is_numpys_to_its_last_digits(monkeypatch):
 
 
 def test_twenty_steps_of_training_are_numpys():
-    """Adam too, with clipping and decay; the state goes on; float64."""
+    """Training in float64 has dropout, clipping, weight decay and carried state; Adam's moments are compared too."""
     model = ModelConfig(30, 40, 2)
-    config = TrainConfig(
-        hidden=40, layers=2, window=9, batch=6, carry_state=True, dropout=0.2, clip=0.5, weight_decay=0.1
-    )
+    options = {"carry_state": True, "dropout": 0.2, "clip": 0.5, "weight_decay": 0.1}
+    config = TrainConfig(hidden=40, layers=2, window=9, batch=6, **options)
     ids = np.random.default_rng(0).integers(30, size=6 * 200)
 
     def train(engine):
-        parameters = initialise(model, 0, np.float64)
-        adam = Adam(parameters.flat.size, np.float64)
-        training = TrainingState(parameters, adam, engine.zero_state(6))
-        learner = engine.learner(config, training, Windows(ids, 6, 9, 9))
+        learner, training = learner_of(engine, config, ids, initialise(model, 0, np.float64))
         losses, norms = learner.train(0, 1, [0.01] * 20)
         learner.fetch()
-        return losses, norms, parameters.flat, adam.m, adam.v, training.state.h, training.state.c
+        adam, state = training.adam, training.state
+        return losses, norms, training.parameters.flat, adam.m, adam.v, state.h, state.c
 
     for ours, numpys in zip(train(CpuEngine(model, np.float64)), train(NumpyEngine(model, np.float64)), strict=True):
         np.testing.assert_allclose(ours, numpys, rtol=1e-10, atol=1e-13)
 
 
 def test_no_python_runs_while_ctypes_converts_a_samplers_arguments():
-    """Or Ctrl-C there would become ctypes's ArgumentError."""
+    """If Python code ran there, Ctrl-C in it would become ctypes's ArgumentError."""
     model, parameters, inputs, _, state = problem(20, 9, 2, 3, 4)
     engine, given = CpuEngine(model), []
     single, state = as_type(parameters, state, np.float32)
@@ -193,7 +188,7 @@ def test_no_python_runs_while_ctypes_converts_a_samplers_arguments():
 
 @pytest.mark.parametrize("where", ["weights", "logits"])
 def test_what_is_not_finite_shows(where):
-    """NaN passes through exp and tanh, and no number hides it."""
+    """A NaN passes through exp and tanh, and reaches the loss from wherever it is."""
     model, parameters, inputs, targets, state = problem(20, 9, 2, 3, 4)
     parameters["lstm.weight_hh_l0" if where == "weights" else "head.bias"][3] = np.nan
     single, state = as_type(parameters, state, np.float32)
@@ -204,22 +199,17 @@ def test_what_is_not_finite_shows(where):
 @pytest.mark.parametrize(
     "options",
     [
-        *LAWS,
-        {"argmax": True},
-        {"temperature": 1e-4},
-        {"top_k": 200},
-        {"top_k": 2**64 + 1},
-        {"top_k": 1},
+        *LAWS, {"argmax": True}, {"temperature": 1e-4}, {"top_k": 200}, {"top_k": 2**64 + 1}, {"top_k": 1},
         {"top_p": 1e-9},
     ],
-)
+)  # fmt: skip
 def test_draws_are_numpys(options, monkeypatch):
-    """On three threads: 100 streams of 30 characters, in blocks of two sizes; float64, so that rounding decides no draw."""
+    """Three threads make 100 streams of 30 characters, in float64, so that rounding decides no draw."""
     threads(monkeypatch, 3)
     model = ModelConfig(84, 33, 2)
     parameters = initialise(model, 1, np.float64)
     parameters.flat *= 3
-    parameters["head.weight"][7] = parameters["head.weight"][5]  # two characters that are as likely
+    parameters["head.weight"][7] = parameters["head.weight"][5]  # two characters that are equally likely
     law, nothing = SampleConfig(length=30, **options), np.empty(0, int)
 
     def streams(engine):
@@ -254,8 +244,8 @@ def test_wrong_shapes_and_ids_are_named():
             engine.forward(weights, inputs, state)
 
 
-def digest_of_window(seed):
-    """A window on two threads."""
+def gradients_of_a_window(_=None):
+    """The bytes of a window's gradients. What a pool hands over does not matter."""
     model, parameters, inputs, targets, state = problem(84, 64, 2, 8, 33)
     single, state = as_type(parameters, state, np.float32)
     gradients = Parameters(model)
@@ -264,41 +254,40 @@ def digest_of_window(seed):
 
 
 def test_a_forked_process_and_python_threads_have_threads_of_their_own(monkeypatch):
-    """Also where a thread is at work while another one forks, and where those of before have fallen asleep."""
+    """A process is forked while a thread computes or has just done so; at last the engine's threads are asleep."""
     threads(monkeypatch, 2)
-    expected = digest_of_window(0)
+    expected = gradients_of_a_window()
     library = CpuEngine(ModelConfig(2, 1, 1)).library
     for trips in (1, 1 << 20):
         busy = threading.Thread(target=lambda trips=trips: library.multiply_add(ctypes.c_long(2), ctypes.c_long(trips)))
         busy.start()
         with multiprocessing.get_context("fork").Pool(1) as pool:
-            assert pool.apply_async(digest_of_window, (0,)).get(timeout=60) == expected
+            assert pool.apply_async(gradients_of_a_window).get(timeout=60) == expected
         busy.join()
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(digest_of_window, range(12))) == {expected}
+        assert set(pool.map(gradients_of_a_window, range(12))) == {expected}
     time.sleep(0.3)
-    assert digest_of_window(0) == expected
+    assert gradients_of_a_window() == expected
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e25])
 @pytest.mark.parametrize("engine_of", [NumpyEngine, CpuEngine])
 def test_adam_leaves_all_as_it_is_where_the_norm_is_not_finite(engine_of, wrong):
-    """1e25 squared is no float32."""
+    """1e25 is finite, but its square is beyond float32's largest number."""
     config = TrainConfig(hidden=5, window=4, batch=3)
-    engine, parameters = engine_of(ModelConfig(6, 5, 2)), initialise(ModelConfig(6, 5, 2), 1)
-    adam, windows = Adam(parameters.flat.size), Windows(np.arange(90) % 6, 3, 4, 4)
-    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(3)), windows)
+    learner, training = learner_of(engine_of(ModelConfig(6, 5, 2)), config, np.arange(90) % 6)
     learner.train(0, 1, [0.1])
-    before = [array.copy() for array in (parameters.flat, adam.m, adam.v)]
+    arrays = training.parameters.flat, training.adam.m, training.adam.v
+    before = [array.copy() for array in arrays]
     learner.gradients.flat[:] = 0
     learner.gradients.flat[7] = wrong
     assert not np.isfinite(learner._update(2, 0.1))
-    assert all(np.array_equal(*pair) for pair in zip(before, (parameters.flat, adam.m, adam.v), strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(before, arrays, strict=True))
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5, 1e9])
 def test_adam_has_the_same_bits_on_any_number_of_threads(clip, monkeypatch):
-    size, found = 20_011, []
+    found = []
     for count in (1, 2, 5, 9):
         threads(monkeypatch, count)
         model = ModelConfig(84, 64, 1)
@@ -310,7 +299,7 @@ def test_adam_has_the_same_bits_on_any_number_of_threads(clip, monkeypatch):
             norm = learner._update(step, 0.01)
             assert norm == pytest.approx(np.linalg.norm(learner.gradients.flat.astype(float)), rel=1e-12)
         found.append(b"".join(array.tobytes() for array in (parameters.flat, adam.m, adam.v)))
-    assert len(set(found)) == 1 and parameters.flat.size > size
+    assert len(set(found)) == 1 and parameters.flat.size > 20_000  # every thread has its share
 
 
 def test_numbers_of_another_type_are_refused():
@@ -345,7 +334,7 @@ def test_a_damaged_cache_or_none_costs_a_compilation_and_not_the_engine(tmp_path
 
 
 def fingerprint(folder, *flags, **more):
-    """What tests/support/cpu_fingerprint.py says of the kernels in a folder."""
+    """Run tests/support/cpu_fingerprint.py on the kernels in a folder."""
     command = [sys.executable, ROOT / "tests/support/cpu_fingerprint.py", folder, *flags]
     return subprocess.run(command, capture_output=True, text=True, env=environment() | more, timeout=180)
 
@@ -361,28 +350,30 @@ def test_clean_under_sanitizers(sanitize, width):
 
 
 def test_every_compiler_makes_the_same_bits():
-    """Of the engine and of the emulator; of g++ and clang, which .ci/run installs."""
+    """g++ and clang++, which .ci/run installs, build the C++ engine and emulated kernels. CI never skips this."""
     compilers = [name for name in ("g++", "clang++") if shutil.which(name)]
     if len(compilers) < 2:
         assert "CI" not in os.environ
-        pytest.skip("one compiler alone is here")
+        pytest.skip("expected g++ and clang++, found one of them or none")
     emulated = [sys.executable, ROOT / "tests/support/fingerprint.py", KERNELS, "small block"]
     of_engine, of_emulator = set(), set()
     for name in compilers:
         of_engine.add(fingerprint(KERNELS, "-O1", CXX=name).stdout)
         env = environment() | {"CXX": name}
         of_emulator.add(subprocess.run(emulated, stdout=subprocess.PIPE, text=True, env=env).stdout)
-    assert [len(digest) for digest in (*of_engine, *of_emulator)] == [65, 65]  # one of each
+    assert [len(digest) for digest in (*of_engine, *of_emulator)] == [65, 65]  # one digest of each, whole
 
 
 FILES = sorted(str(path.relative_to(KERNELS)) for path in KERNELS.glob("cpu/*.[ch]pp"))
 
 
-HARMLESS = (  # signs that may be either, as what they lead to is not used
+HARMLESS = (  # signs that may be either, because nothing that is computed depends on them
     "all(thread + i)", "kept[thread] +=", "NUMBERS - 1) / NUMBERS", "return V - 1;",
     "(layer - 1) * (4 * Hp + 2",  # a gap between layers
-    "x - Lanes{}", "partial + v % PARTIAL_SUMS", "return a * b + c;",  # zeros' signs; 0 in vectors of 64 bytes; for those of 16
-    "right_stride - LANES", "long size() const { return head_bias_row() +",  # for AddressSanitizer to see
+    "x - Lanes{}",  # changes a zero's sign alone
+    "partial + v % PARTIAL_SUMS",  # the remainder is 0 with vectors of 64 bytes
+    "return a * b + c;",  # is compiled for vectors of 16 bytes alone
+    "right_stride - LANES", "long size() const { return head_bias_row() +",  # AddressSanitizer sees these
 )  # fmt: skip
 
 
@@ -416,7 +407,7 @@ def test_no_changed_sign_goes_unnoticed(tmp_path):
 
 
 def test_operations_are_counted():
-    """As many as the lanes of a tile: nothing is left out, or the rate is above what the clock can give."""
+    """A tile counts a multiplication and an addition for each lane, and the count grows with threads and trips."""
     library = CpuEngine(ModelConfig(2, 1, 1)).library
     tile = library.multiply_add(ctypes.c_long(1), ctypes.c_long(1))
     assert tile % (2 * library.lanes()) == 0 and library.multiply_add(ctypes.c_long(3), ctypes.c_long(10)) == 30 * tile

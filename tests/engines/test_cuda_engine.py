@@ -25,7 +25,7 @@ CLUSTERS, ONE_BLOCK, NO_REGISTERS = (
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_result_is_as_accurate_as_numpys_in_every_schedule(shape, monkeypatch):
-    monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)  # test_persistent.py is about it
+    monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)  # which test_persistent.py tests
     V, H, L, B, T = shape
     dropout = Dropout(0.4, (3 << 32) | 5, (7 << 32) | 9) if (V + H + L + B + T) % 2 else None
     expect_accuracy(shape, CLUSTERS, dropout)

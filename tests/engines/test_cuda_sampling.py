@@ -26,7 +26,7 @@ SCHEDULES = ("forward", "reverse", "shuffled")
 
 
 def draw_ids(logits, config, seed, first_stream, position, warps, schedule="forward"):
-    """kernels/sampling/draw.cu alone: what the next step reads, and what is made."""
+    """Run kernels/sampling/draw.cu alone; returns the ids that the next time step reads, and those that are made."""
     S, V = logits.shape
     real = {"f": "float", "d": "double"}[logits.dtype.char]
     kernel = EmulatedDevice(schedule).kernels("sampling/draw.cu", {"REAL": real, "WARPS": warps})["draw_ids"]
@@ -43,7 +43,7 @@ def draw_ids(logits, config, seed, first_stream, position, warps, schedule="forw
 @pytest.mark.parametrize("warps", [1, 8])
 @pytest.mark.parametrize("V", [2, 31, 33, 84, 600])
 def test_the_kernel_draws_what_numpy_draws(V, warps, dtype):
-    """Rows of numbers, of few numbers so that many are equal, of zeros of both signs, and far apart."""
+    """Rows of numbers, of whole numbers of which many are equal, of zeros with both signs, far apart, and all equal."""
     generator, S = np.random.default_rng(V), 6
     logits = generator.normal(0, 2, (S, V)).astype(dtype)
     logits[1] = np.round(logits[1])
@@ -53,7 +53,7 @@ def test_the_kernel_draws_what_numpy_draws(V, warps, dtype):
     for options in [*LAWS, {"argmax": True}, {"top_k": V}, {"top_k": V + 9}, {"top_k": 1}, {"top_p": 1e-9}]:
         config, seed = SampleConfig(**options), (5 << 32) | 9
         for position in (0, (3 << 32) | 2):
-            stream = (1 << 32) - 3  # the word above counts too
+            stream = (1 << 32) - 3  # so that streams' numbers go on into their upper word
             expected = draw(logits, config, uniforms(seed, range(stream, stream + S), range(position, position + 1))[0])
             ids, made = draw_ids(logits, config, seed, stream, position, warps)
             assert made.tolist() == ids.tolist() == expected.tolist(), options
@@ -81,9 +81,9 @@ def test_rows_that_are_not_finite_give_no_character(warps):
 
 @pytest.mark.parametrize("options", LAWS)
 def test_frequencies(options):
-    """Those that the law gives, and NumPy's of other random numbers.
+    """Characters are as frequent as the law says, and as NumPy draws them by other random numbers.
 
-    100,000 draws for either law at any temperature, fewer of the likeliest only, which the emulator must sort.
+    Either law at any temperature has 100,000 draws, top_k and top_p fewer: there the emulator has to sort.
     """
     config, count = SampleConfig(**options), 100_000 if options in LAWS[:4] else 4_000
     logits = np.random.default_rng(2).normal(0, 0.8, 11).astype(np.float32)
@@ -99,7 +99,7 @@ def test_frequencies(options):
 
 
 def model_of(V, H, L):
-    """Far from the initial point, so that characters differ in probability."""
+    """Parameters far from their initial values, so that characters differ in probability."""
     parameters = initialise(ModelConfig(V, H, L), 1)
     parameters.flat *= 3
     return parameters
@@ -138,12 +138,9 @@ def test_streams_are_numpys_in_every_schedule(shape):
 def test_float64_streams_are_numpys(limits):
     parameters = initialise(ModelConfig(40, 16, 2), 1, np.float64)
     parameters.flat *= 3
-    ours, numpys = (
-        CudaEngine(parameters.model, EmulatedDevice(limits=limits), "f8"),
-        NumpyEngine(parameters.model, "f8"),
-    )
+    engines = CudaEngine(parameters.model, EmulatedDevice(limits=limits), "f8"), NumpyEngine(parameters.model, "f8")
     for options in ({}, {"top_k": 7}, {"argmax": True}):
-        assert np.array_equal(*(streams(engine, parameters, 5, length=20, **options) for engine in (ours, numpys)))
+        assert np.array_equal(*(streams(engine, parameters, 5, length=20, **options) for engine in engines))
 
 
 @pytest.mark.parametrize("limits", [RESIDENT, STEPWISE], ids=["resident", "stepwise"])

@@ -1,25 +1,21 @@
-"""Training through the CUDA engine on the emulator: against the NumPy engine, against itself, and its failures."""
+"""Training by the CUDA engine on the emulator: beside `--device cpu`, resumed, in chunks, and where it has to stop."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.run_records import interrupt_after, metrics, records_without_times
+from support.learners import learner_of
+from support.run_records import expect_resumed_runs_to_end_as, metrics, records_without_times
 from support.small_runs import DISCIPLINES, SMALL
 from support.tensor_library import TensorLibrary
 
-from cuchar.adam import Adam
-from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.errors import DeviceError, DivergedError
-from cuchar.interrupts import Interrupted
 from cuchar.model import Model
-from cuchar.parameters import initialise
 from cuchar.runs import resume_run, start_run
 
 TEXT_10K = "data/shakespeare_10K.txt"
@@ -42,23 +38,23 @@ OPTIONS = {"dropout": 0.3, "clip": 0.05, "weight_decay": 0.1}
         "persistent windows",
     ],
 )  # fmt: skip
-def test_losses_of_twenty_steps_are_the_numpy_engines(config, tmp_path, monkeypatch, request):
+def test_losses_of_twenty_steps_are_those_on_a_processor(config, tmp_path, monkeypatch, request):
     if "stepwise" in request.node.callspec.id:
         monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)
     if "persistent" in request.node.callspec.id:
         on(monkeypatch, limits=Limits(90, 10, 232_448))
     for device in ("emulate", "cpu"):
         start_run([TEXT_10K], config, out=tmp_path / device, device=device)
-    ours, numpys = metrics(tmp_path / "emulate"), metrics(tmp_path / "cpu")
+    ours, theirs = metrics(tmp_path / "emulate"), metrics(tmp_path / "cpu")
     assert [line["step"] for line in ours] == list(range(1, 21))
-    for line, expected in zip(ours, numpys, strict=True):
+    for line, expected in zip(ours, theirs, strict=True):
         assert line["lr"] == expected["lr"] and line["grad_norm"] > config.clip  # so that clipping acts
         assert line["loss"] == pytest.approx(expected["loss"], rel=1e-4)
         assert line["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
 
 
 def on(monkeypatch, **device):
-    """Make `--device emulate` this one."""
+    """Make `--device emulate` an emulated device with these options."""
     monkeypatch.setattr("cuchar.devices.emulator.EmulatedDevice", lambda notice: EmulatedDevice(**device))
 
 
@@ -69,18 +65,12 @@ def test_resumed_run_ends_as_the_uninterrupted_one(registers, discipline, text, 
     config = replace(DISCIPLINES[discipline], epochs=1, sample_every=20, save_every=25)
     start_run([text], config, out=tmp_path / "whole", device="emulate")
     expected = records_without_times(tmp_path / "whole")
-    for step in (3, 28):
-        out = tmp_path / f"{step}"
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            interrupt_after(patch, step, Interrupted(2))
-            start_run([text], config, out=out, device="emulate")
-        resume_run(out, device="emulate")
-        assert records_without_times(out) == expected, step
+    expect_resumed_runs_to_end_as(expected, text, config, tmp_path, (3, 28), monkeypatch, device="emulate")
 
 
 def test_a_chunk_of_steps_leaves_the_same_bits_as_one_at_a_time(text, tmp_path, monkeypatch):
     config = replace(SMALL, epochs=1, carry_state=True, dropout=0.2, log_every=100, sample_every=40, save_every=100)
-    for seconds in (0, 1000):  # one step a call; or as many as there are, most of them captured together
+    for seconds in (0, 1000):  # one step a call; as many steps as there are, most of them captured together
         monkeypatch.setattr("cuchar.engines.cuda.learner.CHUNK_SECONDS", seconds)
         start_run([text], config, out=tmp_path / f"{seconds}", device="emulate")
     assert records_without_times(tmp_path / "0") == records_without_times(tmp_path / "1000")
@@ -103,28 +93,24 @@ def test_a_checkpoint_goes_to_another_engine_and_back(text, tmp_path):
 @pytest.mark.parametrize("registers", [65_536, 0], ids=["resident", "stepwise"])
 def test_divergence_names_the_step_and_changes_nothing_after_it(registers, text, tmp_path, monkeypatch):
     monkeypatch.setattr("cuchar.engines.cuda.learner.CHUNK_SECONDS", 1000)
-    limits = Limits(90, 132, 232_448, registers)
     corpus = load_corpus([text])
     model = ModelConfig(len(corpus.vocabulary), SMALL.hidden, SMALL.layers)
     config = replace(SMALL, epochs=1, log_every=100, save_every=100, sample_every=0)
-    engine = CudaEngine(model, EmulatedDevice(limits=limits))
-    parameters = initialise(model, 0)
-    adam = Adam(parameters.flat.size)
-    windows = Windows(corpus.ids, config.batch, config.window, config.window_stride)
-    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
+    engine = CudaEngine(model, EmulatedDevice(limits=Limits(90, 132, 232_448, registers)))
+    learner, training = learner_of(engine, config, corpus.ids)
     learner.train(0, 1, [0.01] * 3)
     learner.fetch()
-    good = parameters.flat.copy()
+    parameters, adam = training.parameters, training.adam
+    good, before = parameters.flat.copy(), adam.m.copy()
     parameters.flat[-1] = np.nan  # a head bias: the loss is not finite from here on
-    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
-    before = adam.m.copy()
+    learner, _ = learner_of(engine, config, corpus.ids, parameters, adam)
     losses, norms = learner.train(3, 4, [0.01] * 5)
     assert len(losses) == len(norms) == 1 and np.isnan(losses[0])
     learner.fetch()
     assert np.array_equal(parameters.flat[:-1], good[:-1]) and np.array_equal(adam.m, before)
 
 
-def test_exploding_parameters_stop_at_the_step_where_numpys_do(text, tmp_path):
+def test_exploding_parameters_stop_at_the_step_where_they_do_on_a_processor(text, tmp_path):
     messages = []
     for device in ("cpu", "emulate"):
         with pytest.raises(DivergedError) as error:
@@ -143,48 +129,51 @@ def test_too_little_memory_is_said_before_anything_is_allocated(text, tmp_path, 
     assert not allocated and not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def watched(monkeypatch):
+    """Watch a device: returns it, the arrays that are allocated on it, and the bytes that learners say they need."""
+
+    def watch(device):
+        allocated, needed, empty = [], [], device.empty
+        monkeypatch.setattr(device, "empty", lambda *of: allocated.append(empty(*of)) or allocated[-1])
+        monkeypatch.setattr("cuchar.engines.cuda.learner.expect_memory", lambda total, *rest: needed.append(total))
+        return device, allocated, needed
+
+    return watch
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"dropout": 0.5}, {"hidden": 300, "dropout": 0.5}, {"hidden": 30, "layers": 4}]
 )
-def test_memory_needed_is_what_is_allocated(options, text, monkeypatch):
-    device, allocated, said = EmulatedDevice(), [], []
-    empty = device.empty
-    monkeypatch.setattr(device, "empty", lambda *of: allocated.append(empty(*of)) or allocated[-1])
-    monkeypatch.setattr("cuchar.engines.cuda.learner.expect_memory", lambda needed, *rest: said.append(needed))
+def test_memory_needed_is_what_is_allocated(options, text, watched):
+    device, allocated, needed = watched(EmulatedDevice())
     config, ids = replace(SMALL, **options), load_corpus([text]).ids
-    model = ModelConfig(29, config.hidden, config.layers)
-    engine, parameters = CudaEngine(model, device), initialise(model, 0)
-    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.window, config.window)
-    engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
-    assert said == [sum(array.nbytes for array in allocated)]
+    learner_of(CudaEngine(ModelConfig(29, config.hidden, config.layers), device), config, ids)
+    assert needed == [sum(array.nbytes for array in allocated)]
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("shared_bytes", [232_448, 0], ids=["persistent", "stepwise"])
-def test_memory_needed_has_room_for_what_is_rounded_for_a_library(shared_bytes, precision, text, monkeypatch):
-    device, allocated, said = TensorLibrary(limits=Limits(90, 132, shared_bytes)), [], []
-    empty = device.empty
-    monkeypatch.setattr(device, "empty", lambda *of: allocated.append(empty(*of)) or allocated[-1])
-    monkeypatch.setattr("cuchar.engines.cuda.learner.expect_memory", lambda needed, *rest: said.append(needed))
+def test_memory_needed_has_room_for_what_is_rounded_for_a_library(shared_bytes, precision, text, watched):
+    device, allocated, needed = watched(TensorLibrary(limits=Limits(90, 132, shared_bytes)))
     config, ids = replace(SMALL, hidden=80, layers=2, precision=precision), load_corpus([text]).ids
-    model = ModelConfig(30, config.hidden, config.layers)  # of even numbers, which fill whole words
-    engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
-    adam, windows = Adam(parameters.flat.size), Windows(ids, config.batch, config.window, config.window)
-    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
+    model = ModelConfig(30, config.hidden, config.layers)  # every matrix has an even number of elements: whole words
+    learner, _ = learner_of(CudaEngine(model, device, precision=precision), config, ids)
     learner.train(0, 1, [0.01] * 2)
     operands = {operand.dtype.type for _, *both in device.products for operand in both}
     assert operands == {np.float32 if precision == "tf32" else np.uint16}
     H, B, N = config.hidden, config.batch, config.batch * config.window
-    of_steps = 4 * N * H + 8 * H * H + 5 * B * H  # the stepwise regime's products in the recurrence have them
-    more = 2 * of_steps if shared_bytes and precision != "tf32" else 0
-    assert said == [sum(array.nbytes for array in allocated) + more]
+    # Operands of products in the recurrence. They are counted for any regime, but only the stepwise one rounds them.
+    of_recurrence = 4 * N * H + 8 * H * H + 5 * B * H
+    unused = 2 * of_recurrence if shared_bytes and precision != "tf32" else 0
+    assert needed == [sum(array.nbytes for array in allocated) + unused]
 
 
-def test_sampling_and_scoring_agree_with_the_numpy_engine(trained):
-    numpys, ours = Model(trained, "cpu"), Model(trained, "emulate")
-    text = "the quick brown fox " * 30  # longer than a block of stream_losses
-    assert ours.score(text).nats_per_char == pytest.approx(numpys.score(text).nats_per_char, rel=1e-6)
-    windowed = (model.score(text, window=7).nats_per_char for model in (ours, numpys))
+def test_sampling_and_scoring_agree_with_those_on_a_processor(trained):
+    theirs, ours = Model(trained, "cpu"), Model(trained, "emulate")
+    text = "the quick brown fox " * 30  # stream_losses needs more than one block for it
+    assert ours.score(text).nats_per_char == pytest.approx(theirs.score(text).nats_per_char, rel=1e-6)
+    windowed = (model.score(text, window=7).nats_per_char for model in (ours, theirs))
     assert next(windowed) == pytest.approx(next(windowed), rel=1e-6)
     for options in ({"seed": 3}, {"argmax": True, "prime": "the "}):
-        assert ours.sample(60, **options) == numpys.sample(60, **options)
+        assert ours.sample(60, **options) == theirs.sample(60, **options)

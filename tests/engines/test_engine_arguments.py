@@ -1,4 +1,4 @@
-"""What an engine is handed is looked at before C++ or a kernel computes with it: the same in all three."""
+"""Engines check what they are handed before C++ or a kernel computes with it; all three refuse in the same words."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The reference itself: against a plain loop, and against central differences in float64."""
+"""The reference engine against a plain loop, and its gradients against central differences, in float64."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def sigmoid(x):
 
 
 def problem(V, H, L, B, T, carried):
-    """A float64 model off its initial point, with inputs, targets and a state."""
+    """A float64 model away from its initial values, with inputs, targets and a state."""
     model = ModelConfig(V, H, L)
     generator = np.random.default_rng([V, H, L, B, T])
     parameters = initialise(model, 1, np.float64)

@@ -1,4 +1,4 @@
-"""The persistent regime on the emulator: results, waits between blocks, and the bugs that such kernels have."""
+"""The persistent regime on the emulator: its results, its blocks' waits for each other, and bugs planted in those."""
 
 import shutil
 import subprocess
@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 from support.accuracy import everything, expect_accuracy
 from support.central_differences import expect_gradients_of_central_differences
+from support.learners import learner_of
 from support.problems import as_type, expect_pairs, problem
 from support.process import ROOT, environment
 from support.targets import target_of
 
-from cuchar.adam import Adam
-from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice, sanitizer_environment
-from cuchar.engines.base import Dropout, Example, TrainingState
+from cuchar.engines.base import Dropout, Example
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
 from cuchar.engines.cuda.regimes import plan_window
@@ -27,10 +26,10 @@ from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError
 from cuchar.parameters import Parameters
 
-SIX, SIX_OF_LITTLE = Limits(90, 6, 232_448), Limits(90, 6, 1_850)  # the second with less shared memory, for more parts
+SIX, SIX_OF_LITTLE = Limits(90, 6, 232_448), Limits(90, 6, 1_850)  # the second has less shared memory: more parts
 SIZES = [(96, 128, 200, 256), (1, 2, 3), (1, 13, 50), (1, 2, 33)]
 WHOLE = 227  # KiB of shared memory that a block of an H100 may have; with less, a group's rows are in more parts
-SHAPES = [  # H, L, B, T: every pair of two sizes; KiB
+SHAPES = [  # H, L, B, T, of which any two sizes are together in some shape, and KiB of shared memory
     (128, 3, 1, 1, WHOLE), (96, 2, 1, 2, 48), (96, 1, 13, 1, WHOLE), (256, 1, 1, 33, 48), (128, 1, 13, 2, 6),
     (200, 2, 1, 1, 48), (200, 1, 50, 2, 10), (256, 2, 13, 1, 16), (256, 3, 1, 2, WHOLE), (128, 2, 50, 1, 12),
     (96, 3, 1, 33, WHOLE), (200, 3, 13, 1, 32), (128, 2, 1, 33, 48), (96, 3, 50, 1, 14), (200, 1, 1, 33, WHOLE),
@@ -51,7 +50,7 @@ def plan(shape, limits, dtype=np.float32):
 
 
 def of(number):
-    """The shape of that number, and the limits and the dropout that it is tried with."""
+    """The shape of that number, and the device's limits and the dropout that it is tried with."""
     *shape, KiB = SHAPES[number]
     return (5, *shape), Limits(90, 40, KiB << 10), Dropout(0.4, 3, 9) if number % 4 < 3 else None
 
@@ -70,8 +69,8 @@ def test_shapes_cover_every_pair_of_sizes_and_every_division_of_the_batch(direct
     plans = [plan(shape, limit) for shape, limit in zip(shapes, limits, strict=True)]
     launches = [getattr(found, direction) for found in plans]
     assert {min(launch.parts, 4) for launch in launches} == {1, 2, 3, 4}
-    of_steps = [launch for launch, (*_, T) in zip(launches, shapes, strict=True) if T > 1]  # where parts take turns
-    assert {min(launch.parts, 4) for launch in of_steps} == {1, 2, 3, 4}
+    several = [launch for launch, (*_, T) in zip(launches, shapes, strict=True) if T > 1]  # parts take turns there
+    assert {min(launch.parts, 4) for launch in several} == {1, 2, 3, 4}
     assert any(
         launch.parts > 1 and launch.groups > 2 and T == 33 for launch, (*_, T) in zip(launches, shapes, strict=True)
     )
@@ -80,8 +79,8 @@ def test_shapes_cover_every_pair_of_sizes_and_every_division_of_the_batch(direct
     assert sum((of.forward.groups, of.forward.parts) != (of.backward.groups, of.backward.parts) for of in plans) > 5
 
 
-def test_a_step_of_2x512_on_a_whole_h100():
-    limits, shape = Limits(90, 132, 232_448), (68, 512, 2, 50, 2)  # 2 of its 50 steps: the others are as these
+def test_a_window_of_2x512_on_a_whole_h100():
+    limits, shape = Limits(90, 132, 232_448), (68, 512, 2, 50, 2)  # 2 of its 50 time steps: the others repeat these
     found = plan(shape, limits)
     for launch, parts in ((found.forward, 1), (found.backward, 2)):
         assert (launch.groups, launch.units, launch.parts, launch.blocks, launch.threads) == (2, 24, parts, 132, 384)
@@ -119,21 +118,19 @@ def test_gradients_are_those_of_central_differences(shape, limits, parts, dropou
 # ---- Bugs between blocks ----
 
 SMALL = (5, 25, 2, 6, 5)  # V, H, L, B, T
-CROWDED = Limits(90, 6, 2_560)  # there: a group of six blocks of several warps, two a stage; three parts and six
+# SMALL on it has one group of six blocks, two a stage, of several warps each; three parts forward and six backward.
+CROWDED = Limits(90, 6, 2_560)
 SIGNAL = "if (threadIdx.x == 0) add_release(of(own.stage, item.part), 1);"
 SKIPPED = "if (threadIdx.x == 0 && !(blockIdx.x == 4 && item.time_step == 2)) add_release(of(own.stage, item.part), 1);"
 RESET = SIGNAL + " if (threadIdx.x == 0 && item.time_step == 1) std::atomic_ref(*of(own.stage, item.part)).store(0);"
 RELAXED = "if (threadIdx.x == 0) std::atomic_ref(*of(own.stage, item.part)).fetch_add(1, std::memory_order_relaxed);"
 BEFORE_SIGNAL = "__syncthreads();\n        " + SIGNAL
-SHARED, FORWARD, BACKWARD = (
-    "persistent/persistent.cuh",
-    "persistent/persistent_forward.cu",
-    "persistent/persistent_backward.cu",
-)
+SHARED = "persistent/persistent.cuh"
+FORWARD, BACKWARD = (f"persistent/persistent_{direction}.cu" for direction in ("forward", "backward"))
 
 
 def with_bug(monkeypatch, tmp_path, right, wrong, file=SHARED):
-    """kernels/ with a bug in a file, where the text of `right` is; the folder."""
+    """Let kernels be read from a copy of kernels/ in which `wrong` takes the place of `right`; returns that folder."""
     folder = tmp_path / "kernels"
     shutil.copytree(ROOT / "kernels", folder)
     source = (folder / file).read_text()
@@ -168,20 +165,17 @@ def test_a_wait_in_vain_ends_in_an_error(wrong, monkeypatch, tmp_path):
 
 def test_a_wait_in_vain_leaves_the_parameters_as_they_were(monkeypatch, tmp_path):
     with_bug(monkeypatch, tmp_path, SIGNAL, SKIPPED)
-    model, parameters, *_ = problem(*SMALL)
+    model, parameters, _, _, state = problem(*SMALL)
     V, H, L, B, T = SMALL
-    single = as_type(parameters, problem(*SMALL)[4], np.float32)
+    single, _ = as_type(parameters, state, np.float32)
     ids = np.random.default_rng(0).integers(V, size=B * (2 * T + 1)).astype(np.uint8)
     config = TrainConfig(hidden=H, layers=L, window=T, batch=B)
-    engine = CudaEngine(model, EmulatedDevice(limits=CROWDED))
-    learner = engine.learner(
-        config, TrainingState(single[0], Adam(parameters.flat.size), single[1]), Windows(ids, B, T, T)
-    )
-    before = single[0].flat.copy()
+    learner, _ = learner_of(CudaEngine(model, EmulatedDevice(limits=CROWDED)), config, ids, single)
+    before = single.flat.copy()
     with pytest.raises(DeviceError, match="waited in vain"):
         learner.train(0, 1, [0.1, 0.1])
     learner.fetch()
-    np.testing.assert_array_equal(single[0].flat, before)
+    np.testing.assert_array_equal(single.flat, before)
 
 
 def test_fewer_blocks_than_asked_for_end_in_an_error(monkeypatch, tmp_path):
@@ -198,14 +192,17 @@ WAIT = "if (!all_flags.wait(own, item)) return false;"
     [
         (SHARED, SIGNAL, SIGNAL.replace("threadIdx.x == 0", "threadIdx.x % 32 == 0")),  # every warp is counted
         (SHARED, SIGNAL, SIGNAL.replace("1);", "2);")),  # a block is counted twice
-        (SHARED, "BLOCKS * (item.time_step + 1), stopped)", "BLOCKS * item.time_step, stopped)"),  # a step of the stage before too few
-        (SHARED, "BLOCKS * item.time_step, stopped)", "(BLOCKS - 1) * item.time_step, stopped)"),  # not all blocks of its own stage
-        (SHARED, "BLOCKS * item.time_step, stopped)", "0, stopped)"),  # no wait for the step before
-        (SHARED, "if (item.time_step) came", "if (own.recurrent && item.time_step) came"),  # counts a block ahead for one behind
-        (SHARED, BEFORE_SIGNAL, SIGNAL),  # before other warps have written
+        # Blocks wait for one time step too few of the stage before.
+        (SHARED, "BLOCKS * (item.time_step + 1), stopped)", "BLOCKS * item.time_step, stopped)"),
+        # Blocks do not wait for all blocks of their own stage; then for none of them.
+        (SHARED, "BLOCKS * item.time_step, stopped)", "(BLOCKS - 1) * item.time_step, stopped)"),
+        (SHARED, "BLOCKS * item.time_step, stopped)", "0, stopped)"),
+        # A projection does not wait for its own stage, so that its blocks that are ahead are counted for those behind.
+        (SHARED, "if (item.time_step) came", "if (own.recurrent && item.time_step) came"),
+        (SHARED, BEFORE_SIGNAL, SIGNAL),  # a block signals before its other warps have written
         (SHARED, "wait_copies<0>();", ""),
         (SHARED, "wait_copies<0>();", "wait_copies<1>();"),
-        (SHARED, "!__syncthreads_and(came)", "!came"),  # a product with rows that other warps have not got yet
+        (SHARED, "!__syncthreads_and(came)", "!came"),  # a warp multiplies rows that other warps have not fetched yet
         (FORWARD, "&shared->partials[0][0][0].x);\n        __syncthreads();", "&shared->partials[0][0][0].x);"),
         (BACKWARD, "shared->partials[0][0]);\n        __syncthreads();", "shared->partials[0][0]);"),
         (FORWARD, WAIT, ""),
@@ -220,7 +217,7 @@ def test_stale_numbers_are_noticed(file, right, wrong, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("file", [FORWARD, BACKWARD])
 def test_what_is_fetched_before_the_wait_is_noticed(file, monkeypatch, tmp_path):
-    """Not what a block has for itself, but what others write."""
+    """The wait is moved behind the copies of what other blocks write, to where the function returns."""
     expected, source = results(), (ROOT / "kernels" / file).read_text()
     begin, end = source.index(WAIT), source.index("return true;")
     right = source[begin:end] + "return true;"
@@ -229,7 +226,7 @@ def test_what_is_fetched_before_the_wait_is_noticed(file, monkeypatch, tmp_path)
 
 
 def expect_notice(expected):
-    """In some schedule other results, or a copy whose source changes under way."""
+    """Check that some schedule gives other results, or finds a copy whose source changes under way."""
 
     def is_noticed(schedule, seed=0):
         try:

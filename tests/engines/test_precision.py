@@ -1,4 +1,4 @@
-"""Reduced precisions on the emulator: against a NumPy engine that rounds what they round, and what fp16's scaling does."""
+"""Reduced precisions on the emulator, against a NumPy engine that rounds the same operands."""
 
 import numpy as np
 import pytest
@@ -20,15 +20,10 @@ from cuchar.engines.cuda.target import Window
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.parameters import Parameters
 
-SHAPES = [
-    (20, 33, 2, 5, 6),
-    (600, 16, 1, 3, 4),
-    (84, 64, 2, 13, 3),
-    (7, 1, 3, 1, 2),
-    (40, 33, 3, 9, 7),
-    (5, 200, 2, 13, 2),
+SHAPES = [  # V, H, L, B, T
+    (20, 33, 2, 5, 6), (600, 16, 1, 3, 4), (84, 64, 2, 13, 3), (7, 1, 3, 1, 2), (40, 33, 3, 9, 7), (5, 200, 2, 13, 2),
     (5, 256, 1, 50, 2),
-]  # V, H, L, B, T
+]  # fmt: skip
 FORTY = Limits(90, 40, 232_448)
 SCHEDULES = ("forward", "reverse", "shuffled")
 
@@ -47,7 +42,7 @@ def test_the_reference_without_rounding_is_the_numpy_engine():
 
 @pytest.fixture(params=["persistent", "stepwise"])
 def regime(request, monkeypatch):
-    """The one that the kernels of a test are of."""
+    """The regime of the test's kernels; they are never resident in a reduced precision."""
     if request.param == "stepwise":
         monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)
     return request.param
@@ -68,7 +63,7 @@ def test_losses_and_gradients_are_those_of_rounded_operands(precision, shape, re
 @pytest.mark.parametrize("shape", [(20, 36, 2, 5, 6), (40, 33, 3, 9, 7)], ids=str)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_librarys_products_are_as_accurate(precision, shape, regime):
-    """Of operands that are rounded before, some of them for several products; the second shape's rows are not aligned."""
+    """Operands are rounded before, some once for several products; the second shape's rows are not aligned."""
     devices = [TensorLibrary(of, limits=FORTY) for of in SCHEDULES]
     for name, ratio in ratios(precision, shape, devices):
         assert ratio <= 1, name
@@ -83,6 +78,6 @@ def test_the_bound_sees_operands_unrounded_or_rounded_otherwise(precision, plant
     devices = [EmulatedDevice()]
     if planted in PRODUCTS:
         assert max(ratio for _, ratio in ratios(precision, SHAPES[0], devices, plain=(planted,))) > 10
-    elif not {planted, precision} <= {"tf32", "fp16"}:  # 11 bits both: they differ in ties and in subnormals
+    elif not {planted, precision} <= {"tf32", "fp16"}:  # both have 11 bits and differ in ties and subnormals alone
         found = max(ratio for _, ratio in ratios(precision, SHAPES[0], devices, reference_precision=planted))
         assert found > 10 if planted != precision else found <= 1

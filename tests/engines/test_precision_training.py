@@ -1,4 +1,4 @@
-"""Training in reduced precision: beside fp32, on the emulator beside NumPy, and fp16's loss scaling."""
+"""Training in reduced precision beside fp32; on the emulator beside NumPy; and what fp16's loss scaling does."""
 
 import json
 import subprocess
@@ -8,22 +8,20 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from support.learners import learner_of
 from support.process import ROOT, environment
 from support.rounding import PRECISIONS
 from support.rounding_engine import RoundingEngine, train
-from support.run_records import interrupt_after, records_without_times
+from support.run_records import expect_resumed_runs_to_end_as, records_without_times
 from support.small_runs import SMALL
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import Windows
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import TrainingState
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.errors import DivergedError
-from cuchar.interrupts import Interrupted
 from cuchar.parameters import initialise
 from cuchar.runs import resume_run, start_run
 
@@ -41,7 +39,7 @@ def scale_of(precision):
 
 
 def test_300_steps_end_where_fp32s_do():
-    """The notebook's model on its text, by the engine that rounds as the kernels do; means of the last 50 losses."""
+    """The engine that rounds as kernels do trains the notebook's model; means of the last 50 losses are compared."""
 
     def end(precision):
         environ = environment() | {"OPENBLAS_NUM_THREADS": "1"}  # its matrices are small
@@ -60,7 +58,7 @@ def test_300_steps_end_where_fp32s_do():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_twenty_steps_on_the_emulator_are_those_of_rounded_operands(precision, corpus):
-    """They differ where float32's error carries an operand over a tie: far less than from steps that do not round."""
+    """Where float32's error carries an operand over a tie, they differ; far less than from steps that do not round."""
     config, model = TrainConfig(hidden=32, batch=8, window=16), ModelConfig(len(corpus.vocabulary), 32, 2)
     of_fp32, expected = (
         train(RoundingEngine(model, of, np.float32, scale_of(of)), config, corpus.ids, 20) for of in ("fp32", precision)
@@ -94,11 +92,11 @@ def test_a_step_passed_over_changes_no_byte(corpus):
 
 
 def test_gradients_do_not_depend_on_a_scale_that_fits(corpus):
-    """Powers of two: what is multiplied comes out to the last bit, as long as nothing is subnormal."""
+    """Scales are powers of two: what they multiply comes out to the last bit, as long as nothing is subnormal."""
     engine, found = engine_of(replace(TINY, precision="fp16"), corpus), []
     for scale in (2.0**14, 2.0**16):
         found.append(train(engine, TINY, corpus.ids, 2, LossScaling(scale))[1])
-    assert found[0] == pytest.approx(found[1], rel=1e-3)
+    assert np.array_equal(*found) and (found[0] > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -116,15 +114,15 @@ def test_good_steps_double_the_scale(before, steps, after, corpus):
 
 
 def test_gradients_that_overflow_at_scale_1_end_training(corpus):
-    """Every g is 0, so every c and h is, and the loss ln V; on the way back weights near fp16's largest multiply twice."""
+    """Every g is 0, so every c and h is, and the loss ln V; backward, weights near fp16's largest multiply twice."""
     engine = engine_of(TINY, corpus)
-    parameters, windows = initialise(engine.model, 0), Windows(corpus.ids, 3, 4, 4)
+    parameters = initialise(engine.model, 0)
+    adam = Adam(parameters.flat.size)
     parameters["lstm.weight_ih_l0"][10:15] = 0
     parameters["head.weight"][...] = 60_000 * np.sign(parameters["head.weight"])
     parameters["lstm.weight_hh_l1"][...] = 60_000
-    adam, before = Adam(parameters.flat.size), parameters.flat.copy()
-    adam.scaling = LossScaling(4.0)
-    learner = engine.learner(TINY, TrainingState(parameters, adam, engine.zero_state(3)), windows)
+    adam.scaling, before = LossScaling(4.0), parameters.flat.copy()
+    learner, _ = learner_of(engine, TINY, corpus.ids, parameters, adam)
     losses, norms = learner.train(0, 1, [0.1] * 9)
     learner.fetch()
     assert losses == pytest.approx([np.log(len(corpus.vocabulary))] * 3)
@@ -138,17 +136,12 @@ def test_a_loss_that_is_not_finite_ends_training_at_any_scale(text, tmp_path):
 
 
 def test_resumed_run_ends_as_the_uninterrupted_one(text, tmp_path, monkeypatch):
-    monkeypatch.setattr("cuchar.training.Adam", scaled_adam(2.0**40))  # so that the first save comes while it is halved
+    # The scale is so large that the first save comes while it is still being halved.
+    monkeypatch.setattr("cuchar.training.Adam", scaled_adam(2.0**40))
     config = replace(SMALL, epochs=1, dropout=0.2, carry_state=True, max_steps=26, save_every=15, precision="fp16")
     start_run([text], config, out=tmp_path / "whole", device="emulate")
     expected = records_without_times(tmp_path / "whole")
-    for step in (3, 18):
-        out = tmp_path / f"{step}"
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            interrupt_after(patch, step, Interrupted(2))
-            start_run([text], config, out=out, device="emulate")
-        resume_run(out, device="emulate")
-        assert records_without_times(out) == expected, step
+    expect_resumed_runs_to_end_as(expected, text, config, tmp_path, (3, 18), monkeypatch, device="emulate")
     stored = read_checkpoint(tmp_path / "whole").run["loss_scaling"]
     assert 2**10 < stored["scale"] < 2**40 and 0 < stored["good_steps"] < 26
 
@@ -165,7 +158,7 @@ def scaled_adam(scale):
 def test_a_chunk_of_steps_leaves_the_same_bits_as_one_at_a_time(text, tmp_path, monkeypatch):
     monkeypatch.setattr("cuchar.training.Adam", scaled_adam(2.0**30))
     config = replace(SMALL, epochs=1, carry_state=True, log_every=100, sample_every=0, save_every=100, precision="fp16")
-    for seconds in (0, 1000):  # one step a call; or as many as there are
+    for seconds in (0, 1000):  # one step a call; as many as there are
         monkeypatch.setattr("cuchar.engines.cuda.learner.CHUNK_SECONDS", seconds)
         start_run([text], config, out=tmp_path / f"{seconds}", device="emulate")
     found, expected = (read_checkpoint(tmp_path / f"{seconds}") for seconds in (0, 1000))

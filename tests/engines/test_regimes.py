@@ -110,14 +110,7 @@ def test_2x512_is_spread_over_a_whole_h100():
     found = plan(68, 512, 2, B=50, T=50)
     assert isinstance(found, Persistent)
     assert division(found.forward) == (2, 1, 25, 24, 132, 384)
-    assert division(found.backward) == (
-        2,
-        2,
-        13,
-        24,
-        132,
-        384,
-    )  # its rows are four times as long: two parts of them fit
+    assert division(found.backward) == (2, 2, 13, 24, 132, 384)  # da is four times as long as h: half of the rows fit
     assert (found.forward.shared_bytes, found.backward.shared_bytes) == (92_304, 145_664)
     one_group = plan(68, 512, 2, B=50, limits=Limits(90, 131, 232_448))
     assert (one_group.forward.groups, one_group.backward.groups) == (1, 1)
@@ -129,7 +122,7 @@ def test_of_the_divisions_that_fit_each_direction_takes_the_one_of_fewest_clocks
     for V, H, L, B in ((68, 512, 2, 50), (5, 96, 3, 13), (5, 9, 2, 6)):
         of = target_of(ModelConfig(V, H, L), precision=precision)
         clocks = {launch: clocks for clocks, launch in divisions(direction, of, B)}
-        assert len(clocks) > 10  # of many
+        assert len(clocks) > 10  # there is a choice
         assert clocks[getattr(persistent.plan_window(of, Window(32, B)), direction)] == min(clocks.values())
 
 
@@ -139,7 +132,7 @@ def test_what_fits_one_direction_alone_is_no_plan():
     assert fitting[0] and not fitting[1] and persistent.plan_window(of, Window(50, 50)) is None
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 2, 3, 7, 14, 40, 108, 132])  # parts of a GPU, too
+@pytest.mark.parametrize("multiprocessors", [1, 2, 3, 7, 14, 40, 108, 132])  # the smallest are those of a divided GPU
 @pytest.mark.parametrize("L", [1, 2, 5])
 def test_never_more_blocks_than_multiprocessors(multiprocessors, L):
     limits, stages = Limits(90, multiprocessors, 232_448), 2 * L - 1

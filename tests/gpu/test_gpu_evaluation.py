@@ -1,4 +1,4 @@
-"""Scores and samples of a trained model: the device's and NumPy's."""
+"""The device scores and samples a trained model as NumPy does."""
 
 import numpy as np
 import pytest
@@ -53,20 +53,16 @@ LAWS = [
 @pytest.mark.parametrize("prime", [[], [3, 1, 4, 1, 5]], ids=len)
 @pytest.mark.parametrize("options", LAWS, ids=str)
 def test_streams_agree(trained, engines, options, prime):
-    """But where rounding of logits decides: a stream that differs is another from there on."""
+    """Two streams in a hundred may differ: where the rounding of logits decides a draw, all that follows differs."""
     _, parameters = trained
     law, count = SampleConfig(length=6 if dry_run() else 100, **options), 3 if dry_run() else 200
-    ours, numpys = (
-        np.concatenate(
-            [
-                ids
-                for ids, _ in generate(
-                    engine, engine.fold(parameters), law, 4, range(count), np.array(prime, int), np.empty(0, int)
-                )
-            ]
-        )
-        for engine in engines
-    )
+    prime, no_stop = np.array(prime, int), np.empty(0, int)
+
+    def streams(engine):
+        blocks = generate(engine, engine.fold(parameters), law, 4, range(count), prime, no_stop)
+        return np.concatenate([ids for ids, _ in blocks])
+
+    ours, numpys = map(streams, engines)
     assert ours.shape == (law.length, count) and (ours == numpys).all(axis=0).mean() >= 0.98
 
 
@@ -84,7 +80,7 @@ def test_calls_of_any_length_make_the_same(trained, engines):
 @pytest.mark.parametrize("size", DRAWN)
 @pytest.mark.parametrize("options", LAWS, ids=str)
 def test_draws_of_the_same_logits_are_numpys(device, options, size):
-    """By kernels/sampling/draw.cu alone, of numbers of which many are equal; exponentials may differ in their last bit."""
+    """kernels/sampling/draw.cu draws alone. Many logits are equal; the exponentials may differ in their last bit."""
     S, config = 8 if dry_run() or size > 5000 else 1000, SampleConfig(**options)
     logits = np.round(np.random.default_rng(size).normal(0, 2, (S, size)), 1).astype(np.float32)
     warps = draw_warps(ModelConfig(size, 1, 1))

@@ -1,7 +1,7 @@
 """Tensor cores: products and gradients against float64 on rounded operands, the same bytes twice, fp16's scaling.
 
-An mma rounds or truncates each product and the sum to the last place of the largest of them: an ulp, where the
-emulator is off by half of one; and does so to the sum once for 8 products or more.
+A GPU's mma rounds or truncates each product and the sum to the last place of the largest of them, which costs up to an
+ulp where the emulator's costs half of one. It does so once for 8 products or more.
 """
 
 import numpy as np

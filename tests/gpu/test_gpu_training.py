@@ -1,4 +1,4 @@
-"""Training on the device: against NumPy, against itself, and where it has to stop."""
+"""Training on the device: it does what NumPy does, the same bytes every time, and stops where it has to."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ class Uncaptured:
 
 
 def test_replayed_graphs_leave_the_bytes_of_plain_launches(ids, device):
-    config, steps = config_of(TRAINED_HIDDEN["resident"], **OPTIONS), 40  # so that the graph of 16 steps is used
+    config, steps = config_of(TRAINED_HIDDEN["resident"], **OPTIONS), 40  # enough for the graph of 16 steps
     losses, replayed = train(engine_of(config, device), config, ids, steps)
     again, launched = train(engine_of(config, Uncaptured(device)), config, ids, steps)
     assert losses.tobytes() == again.tobytes() and replayed.flat.tobytes() == launched.flat.tobytes()
@@ -88,7 +88,7 @@ def learner_of(config, ids, device, state=None):
 def test_divergence_ends_training_at_its_step_and_keeps_the_parameters(hidden, diverging, ids, device):
     config = config_of(hidden)
     rates = [1e-3] * (5 if dry_run() else 20)
-    rates[diverging - 1] = 1e38  # makes parameters whose next logits overflow
+    rates[diverging - 1] = 1e38  # the parameters that this step makes have logits that overflow
     learner, parameters = learner_of(config, ids, device)
     with np.errstate(over="ignore", invalid="ignore"):
         losses, norms = learner.train(0, 1, rates)
@@ -103,6 +103,8 @@ def test_divergence_ends_training_at_its_step_and_keeps_the_parameters(hidden, d
 
 
 class Unallocating(Uncaptured):
+    """A device on which nothing may be allocated."""
+
     def empty(self, shape, dtype):
         raise AssertionError("allocated before the memory error")
 

@@ -20,7 +20,7 @@ from cuchar.engines.cuda.stepwise import Stepwise
 from cuchar.engines.cuda.target import Window
 
 RESIDENT, FP16 = ("cluster", "block"), ("stepwise fp16", "stepwise fp16 overflow")
-JUDGES = {  # of each file: the workloads that run it, one of which must notice
+JUDGES = {  # by file: workloads that run it, one of which must notice a changed sign
     **dict.fromkeys(
         "common/block_sum.cuh common/dropout.cuh common/four.cuh common/philox.cuh common/real.cuh common/shape.cuh "
         "resident/lstm_backward.cuh resident/lstm_forward.cuh resident/matvec.cuh resident/wavefront.cuh "
@@ -50,7 +50,7 @@ NO_SIGNS = {"common/hardware.cuh", "common/step.cuh"}  # the emulator has its ow
 
 
 def digest(folder: Path, workload: str) -> str:
-    """The fingerprint, or how it failed. What is compiled stays beside the folder."""
+    """A workload's fingerprint with a folder's kernels, or how it failed. Compiled kernels are kept beside them."""
     command = [sys.executable, ROOT / "tests/support/fingerprint.py", folder, workload]
     env = environment() | {"XDG_CACHE_HOME": str(folder.parent / "cache")}
     try:
@@ -61,7 +61,7 @@ def digest(folder: Path, workload: str) -> str:
 
 
 def survivors(files: list[str], pick, tmp_path: Path) -> list[str]:
-    """Where a changed sign went unnoticed."""
+    """The places, among those that `pick` gives, where a changed sign went unnoticed."""
     workloads = sorted({workload for file in files for workload in JUDGES[file]})
     unchanged = shutil.copytree(KERNELS, tmp_path / "unchanged")
     originals = {workload: digest(unchanged, workload) for workload in workloads}
@@ -95,7 +95,7 @@ def test_a_workload_runs_what_it_is_called_for(workload, monkeypatch):
     regimes = {"cluster": (Resident, 2), "block": (Resident, 1), "persistent": (Persistent, None)}
     expected = next((regime for name, regime in regimes.items() if name in workload), (Stepwise, None))
     assert (type(plan), getattr(plan, "cluster", None)) == expected
-    if workload in JUDGES["persistent/persistent.cuh"]:  # blocks that wait for each other, and parts that take turns
+    if workload in JUDGES["persistent/persistent.cuh"]:  # its blocks have to wait for each other, and parts take turns
         launches = plan.forward, plan.backward
         assert all(launch.blocks > launch.groups * (2 * L - 1) and launch.parts > 1 for launch in launches)
 

@@ -1,24 +1,15 @@
-"""Every kernel, in training and in scoring, under AddressSanitizer, UBSan and ThreadSanitizer."""
+"""Every kernel runs under AddressSanitizer with UBSan and under ThreadSanitizer: training, scoring and sampling."""
 
 import subprocess
 import sys
 
 import pytest
+from support.fingerprint import WORKLOADS
 from support.process import ROOT, environment
 
 from cuchar.devices.emulator import sanitizer_environment
 
-SMALL = (
-    "small cluster",
-    "small block",
-    "small stepwise",
-    "small persistent",
-    "small persistent fp16",
-    "small persistent fp16 library",
-    "small large vocabulary",
-    "small stepwise bf16",
-    "small stepwise fp16",
-)
+SMALL = [workload for workload in WORKLOADS if workload.startswith("small")]
 
 
 @pytest.mark.parametrize("workload", SMALL)

@@ -57,7 +57,7 @@ def computed_by_numpy(dtype):
 
 
 class Recording(NumpyEngine):
-    """Keeps what a window computes, batch rows first."""
+    """A NumPy engine that keeps what a window computes, with batch rows before features."""
 
     def _forward(self, weights, inputs, state, masks) -> Tape:
         tape = super()._forward(weights, inputs, state, masks)
@@ -82,7 +82,7 @@ def single():
 
 
 def expect_as_accurate(name, ours, numpys, exact, terms=None):
-    """Twice NumPy's own error in float32, and a few roundings of what was added."""
+    """Check that an error is at most twice NumPy's own in float32, and 4 ulp of the terms that were added."""
     error, numpys_error = (np.linalg.norm(found - exact) for found in (ours, numpys))
     assert error <= 2 * numpys_error + 4 * EPS * np.linalg.norm(exact if terms is None else terms), name
 

@@ -20,23 +20,20 @@ def compiled(body: str, parameters: str):
 
 
 def bit_patterns(precision: str) -> np.ndarray:
-    """float32 numbers: every exponent and sign, and around every place where rounding turns."""
+    """float32 numbers: every exponent and sign with fractions near ties, fp16's edges and subnormals, random bits."""
     generator = np.random.default_rng(0)
     exponents = np.arange(512, dtype=np.uint32) << 23
     dropped = 16 if precision == "bf16" else 13
     ties = (np.arange(8, dtype=np.uint32) << dropped) | (1 << dropped - 1)
     around = (ties[:, None] + np.arange(-2, 3)).reshape(-1).astype(np.uint32)
-    fractions = np.concatenate([around, 0x7FFFFF - around, [0, 1, 0x7FFFFF, 0x7FF000, 0x7FE000, 0x7FDFFF]]).astype(
-        np.uint32
-    )
-    subnormal = (np.arange(-60, 2100) * 0.25 * 2.0**-24).astype(np.float32)  # of fp16: quarters of its smallest step
+    others = [0, 1, 0x7FFFFF, 0x7FF000, 0x7FE000, 0x7FDFFF]
+    fractions = np.concatenate([around, 0x7FFFFF - around, others]).astype(np.uint32)
+    subnormal = (np.arange(-60, 2100) * 0.25 * 2.0**-24).astype(np.float32)  # fp16's, in quarters of their distance
     edges = np.float32(
         [65504, 65519.996, 65520, 65536, 3.4e38, 2**-14, 2**-14 * (1 - 2**-12), 2**-25, 2**-25 * (1 + 2**-20)]
     )
-    numbers = np.concatenate(
-        [(exponents[:, None] | fractions).reshape(-1), generator.integers(2**32, size=50_000, dtype=np.uint32)]
-    ).view(np.float32)
-    return np.concatenate([numbers, subnormal, edges, -edges])
+    every, some = (exponents[:, None] | fractions).reshape(-1), generator.integers(2**32, size=50_000, dtype=np.uint32)
+    return np.concatenate([np.concatenate([every, some]).view(np.float32), subnormal, edges, -edges])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -53,19 +50,14 @@ def test_words_are_the_nearest_numbers(precision):
 
 
 def test_the_roundings_themselves():
-    """Of rounding.py: by hand."""
-    step = {"tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10}
-    for precision, ulp in step.items():
+    """support/rounding.py, by which kernels are judged, rounds numbers as they are rounded by hand."""
+    ulps = {"tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10}
+    for precision, ulp in ulps.items():
         tie = 1 + ulp if precision == "tf32" else 1
         found = rounded([1, 1 + ulp / 2, 1 + ulp * 0.51, 1 + ulp * 1.5, -1 - ulp / 4], precision)
         assert found.tolist() == [1, tie, 1 + ulp, 1 + 2 * ulp, -1], precision
-    assert rounded([65519, 65520, 2.0**-24, 2.0**-25, 2.0**-25 * 1.01], "fp16").tolist() == [
-        65504,
-        np.inf,
-        2.0**-24,
-        0,
-        2.0**-24,
-    ]
+    edges, expected = [65519, 65520, 2.0**-24, 2.0**-25, 2.0**-25 * 1.01], [65504, np.inf, 2.0**-24, 0, 2.0**-24]
+    assert rounded(edges, "fp16").tolist() == expected
     for precision in ("tf32", "bf16"):
         assert rounded([3.4028235e38, 1e-38], precision)[0] == np.inf
     for precision in PRECISIONS:
@@ -78,7 +70,7 @@ def test_the_roundings_themselves():
 
 
 def places(precision: str):
-    """(row, column) of every number of a lane, [32] each: of A, of B, of D."""
+    """Of A, of B and of D: by register, the (row, column) that each lane's number has, [32] each."""
     if precision == "tf32":  # m16n8k8
         a = [(np.where(i in (0, 2), GROUP, GROUP + 8), np.where(i < 2, MEMBER, MEMBER + 4)) for i in range(4)]
         b = [(np.where(i == 0, MEMBER, MEMBER + 4), GROUP) for i in range(2)]
@@ -93,7 +85,7 @@ def places(precision: str):
 
 
 def words_of(matrix, where, precision):
-    """A lane's words [32, words], from a matrix that the precision represents."""
+    """Every lane's words, [32, words], of a matrix whose numbers the precision has."""
     bits = np.stack([bits_of(matrix, precision)[row, column] for row, column in where], axis=1)
     return np.ascontiguousarray(bits if precision == "tf32" else bits[:, ::2] | bits[:, 1::2] << 16)
 
@@ -120,7 +112,7 @@ def multiplied(precision, a, b, c):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_an_mma_multiplies_what_the_tables_place(precision):
-    """Distinct numbers, whose products and sums are exact: a number in another place gives another matrix."""
+    """The numbers are distinct and their products and sums exact: one in a wrong place would give another matrix."""
     K = 8 * PER_WORD[precision]
     generator = np.random.default_rng(1)
     a, b = (generator.permutation(16 * K).reshape(16, K) - 100.0), (generator.permutation(8 * K).reshape(K, 8) - 50.0)
@@ -152,7 +144,7 @@ def test_infinities_subnormals_and_nan_go_through_an_mma():
 
 
 def test_two_m16n8k8_are_an_m16n8k16():
-    """As hardware.cuh has it for compute capability 7.5: registers 0 and 1 of A with 0 of B, then 2 and 3 with 1."""
+    """hardware.cuh multiplies so on compute capability 7.5: registers 0 and 1 of A by 0 of B, then 2 and 3 by 1."""
     for half in range(2):
         a = [(np.where(i < 2, GROUP, GROUP + 8), MEMBER * 2 + (i & 1) + 8 * half) for i in range(4)]
         b = [(MEMBER * 2 + (i & 1) + 8 * half, GROUP) for i in range(2)]

@@ -1,6 +1,6 @@
 """kernels/gemm/tensor_gemm.cu on the emulator, and a library's products of what kernels/gemm/round.cu has rounded.
 
-Against float64 on operands that are rounded to the precision; the rounding bit by bit.
+Products are compared with float64's of operands that are rounded to the precision, the rounding itself bit by bit.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.mutants import KERNELS, mutant, sites
 from support.process import ROOT, environment
-from support.products import OPERATIONS, product, products_of
+from support.products import EPS, OPERATIONS, product, products_of
 from support.round_kernel import HALVES, round_is_right
 from support.rounding import PRECISIONS, bits_of, rounded
 from support.tensor_library import TensorLibrary
@@ -23,7 +23,8 @@ from cuchar.errors import ShapeError
 SIZES = [  # M, N, K
     (1, 1, 1), (7, 33, 16), (16, 7, 33), (33, 130, 7), (130, 16, 130), (64, 64, 64), (1, 257, 40), (65, 1, 68), (50, 72, 96),
 ]  # fmt: skip
-LARGE, SMALL = Limits(90, 1, 232_448), Limits(90, 132, 232_448)  # tiles: any number of blocks fills one multiprocessor
+# Devices that get large and small tiles: any number of blocks keeps one multiprocessor busy.
+LARGE, SMALL = Limits(90, 1, 232_448), Limits(90, 132, 232_448)
 
 
 @pytest.mark.parametrize("ta,tb", OPERATIONS)
@@ -49,19 +50,16 @@ def test_every_schedule_gives_the_same_bits(precision, limits):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("other", ["fp32", *PRECISIONS])
 def test_the_bound_tells_precisions_apart(precision, other):
-    """A kernel that rounded to another precision, or not at all, would break it. fp16 is subnormal here."""
+    """A kernel that rounded to another precision, or not at all, would break it. The numbers are subnormal in fp16."""
     found, exact, bound = product(EmulatedDevice(), precision, 33, 65, 70, False, True, False, other, 2.0**-12)
     assert (np.abs(found - exact) <= bound).all() == (other == precision)
 
 
 def test_matrices_that_are_not_aligned():
-    """Beginning anywhere in a buffer, as parameters do: rows of fours, but not at a multiple of 16 bytes."""
+    """They begin anywhere in a buffer, as parameters do: rows have multiples of 16 bytes, but begin at no multiple."""
     device, buffer = EmulatedDevice(), np.arange(2000, dtype=np.float32) % 64
-    a, b, out = (
-        buffer[3 : 3 + 33 * 8].reshape(33, 8),
-        buffer[1 : 1 + 7 * 8].reshape(7, 8),
-        device.empty((33, 7), np.float32),
-    )
+    a, b = buffer[3 : 3 + 33 * 8].reshape(33, 8), buffer[1 : 1 + 7 * 8].reshape(7, 8)
+    out = device.empty((33, 7), np.float32)
     TensorGemm(products_of(device, "fp16"))(a, b, out, tb=True)
     assert np.array_equal(out, a @ b.T)
 
@@ -84,7 +82,7 @@ def test_words_are_the_nearest_numbers_bit_by_bit(precision, count):
 
 @pytest.mark.parametrize("site", [None, *sites(KERNELS / "gemm/round.cu")], ids=str)
 def test_no_changed_sign_of_the_rounding_goes_unnoticed(site, tmp_path):
-    """In a process of its own, which may end where memory is written that is not the kernel's."""
+    """Each runs in a process of its own, which may crash where the kernel writes memory that is not its own."""
     folder = mutant("gemm/round.cu", site, tmp_path / "kernels") if site else KERNELS
     command = [sys.executable, ROOT / "tests/support/round_kernel.py", folder]
     run = subprocess.run(command, capture_output=True, text=True, env=environment())
@@ -93,7 +91,7 @@ def test_no_changed_sign_of_the_rounding_goes_unnoticed(site, tmp_path):
 
 @pytest.mark.parametrize("precision", HALVES)
 def test_a_library_is_given_the_words_of_both_operands(precision):
-    """Of any size and anywhere in a buffer, though both are as large; and not those of products before."""
+    """Operands have any size, or the same, and lie anywhere in a buffer; words of earlier products are not taken."""
     device = TensorLibrary()
     gemm, generator = LibraryGemm(products_of(device, precision)), np.random.default_rng(1)
     for M, N, K in ((3, 3, 5), (5, 5, 3), (1, 1, 1), (7, 33, 15), (3, 3, 5)):
@@ -121,14 +119,14 @@ def test_a_matrix_times_itself_and_products_that_are_infinite():
     "sizes,by_library", [((8, 12, 4), True), ((8, 12, 5), False), ((8, 11, 4), False), ((7, 12, 4), True)]
 )
 def test_tf32_is_a_librarys_where_it_would_round(sizes, by_library):
-    """Of rows of fours, whose numbers it gets as they are."""
+    """Where rows are multiples of four numbers, a library gets them as they are; else our kernel multiplies."""
     device = TensorLibrary()
     (M, N, K), generator = sizes, np.random.default_rng(2)
     a, b = (generator.normal(size=shape).astype(np.float32) for shape in ((M, K), (K, N)))
     out = device.empty((M, N), np.float32)
     LibraryGemm(products_of(device, "tf32"))(a, b, out)
     exact = rounded(a, "tf32").astype(float) @ rounded(b, "tf32").astype(float)
-    assert (np.abs(out - exact) <= 1e-6 * (np.abs(a) @ np.abs(b))).all()
+    assert (np.abs(out - exact) <= K * EPS * (np.abs(a) @ np.abs(b))).all()
     assert len(device.products) == by_library
     for _, left, right in device.products:
         assert np.array_equal(left, a) and np.array_equal(right, b)

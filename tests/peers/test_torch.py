@@ -1,4 +1,4 @@
-"""PyTorch's automatic differentiation as the judge: gradients, training steps, exported weights."""
+"""PyTorch's automatic differentiation judges gradients and training steps, and PyTorch loads exported weights."""
 
 import json
 import subprocess
@@ -21,6 +21,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Peer(torch.nn.Module):
+    """The same model in PyTorch, with the same parameters, in float64."""
+
     def __init__(self, parameters):
         super().__init__()
         model = parameters.model

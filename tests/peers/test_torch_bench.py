@@ -27,7 +27,10 @@ def losses(contender):
     [("eager", "fp32", 1e-5), ("eager", "bf16", 2**-8), ("eager", "fp16", 2**-11), ("stacked", "fp16", 2**-11)],
 )
 def test_twenty_steps_of_the_same_losses(kind, precision, bound, monkeypatch):
-    """Of operands rounded by `bound`, losses are a mean; in fp32 an order of summation. CUDA graphs are left out."""
+    """An operand is rounded by at most `bound`, and a loss is a mean over many; in fp32 sums alone have another order.
+
+    CUDA graphs are left out.
+    """
     monkeypatch.setattr(TorchPeer, "_captured", lambda self, step: step)
     sizes = Configuration("small", SIZES.V, SIZES.H, SIZES.L, SIZES.B, SIZES.T, precision)
     peer = TorchPeer(kind, "cpu", sizes)

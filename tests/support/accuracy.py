@@ -13,7 +13,7 @@ EPS = float(np.finfo(np.float32).eps)
 
 
 class Recording(NumpyEngine):
-    """Keeps every layer's gradients of the pre-activations, [T, 4, H, B]."""
+    """A NumPy engine that keeps each layer's da, the gradients of its pre-activations, [T, 4, H, B]."""
 
     def _backward_layer(self, recurrent, tape, layer):
         super()._backward_layer(recurrent, tape, layer)
@@ -21,7 +21,7 @@ class Recording(NumpyEngine):
 
 
 def magnitudes(engine, inputs, dropout):
-    """The sums that gradients are, with every term's absolute value: what their rounding errors are measured by."""
+    """Every gradient is a sum: by name, the sum of its terms' absolute values, with which its rounding error grows."""
     T, B = inputs.shape
     tape, found = engine._tape(T, B), {}
     outputs = tape.outputs(dropout is not None)
@@ -42,7 +42,7 @@ def magnitudes(engine, inputs, dropout):
 def everything(engine, parameters, state, inputs, targets, dropout):
     """All that an engine computes, by name."""
     gradients = Parameters(engine.model, engine.dtype)
-    gradients.flat[:] = np.nan  # every one must be written
+    gradients.flat[:] = np.nan  # so that one that the engine does not write is seen
     loss, after = engine.loss_and_gradients(parameters, Example(inputs, targets, state, dropout), gradients)
     found = {"loss": np.array([loss]), "h": after.h, "c": after.c, **dict(gradients.items())}
     weights = engine.fold(parameters)
@@ -53,7 +53,10 @@ def everything(engine, parameters, state, inputs, targets, dropout):
 
 
 def expect_accuracy(shape, limits, dropout):
-    """Every result's error within the bound of the arithmetic, and the same bits in every schedule."""
+    """Check that the kernels' results are as accurate as NumPy's, and have the same bits in every schedule.
+
+    A result may be off by twice the error that NumPy has in float32, and by 4 ulp of the terms that it is the sum of.
+    """
     model, parameters, inputs, targets, state = problem(*shape)
     reference = Recording(model, np.float64)
     reference.loss_and_gradients(parameters, Example(inputs, targets, state, dropout), Parameters(model, np.float64))

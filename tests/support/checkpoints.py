@@ -73,6 +73,6 @@ def by_former_names(train: dict[str, Any]) -> None:
 
 
 def signed(tensors: dict[str, np.ndarray], body: dict[str, Any]) -> bytes:
-    """A file with these contents, whatever they are, and the digest that fits them."""
+    """The bytes of a file with these contents, whatever they are, and with the digest that fits them."""
     body = {**body, "sha256": _digest(tensors, body)}
     return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {"cuchar": json.dumps(body)})

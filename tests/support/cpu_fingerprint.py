@@ -1,4 +1,4 @@
-"""What the C++ engine of a folder computes, as a digest.
+"""Prints a digest of what the C++ engine computes when it is built from a folder's sources.
 
 python tests/support/cpu_fingerprint.py KERNELS [COMPILER FLAGS]
 """
@@ -65,5 +65,5 @@ if __name__ == "__main__":
     kernel_sources.kernel_folder = lambda: folder
     cpu_library.FLAGS = [*cpu_library.FLAGS, *sys.argv[2:]]
     cpu_engine.thread_count, cpu_engine.PRODUCTS_A_THREAD = lambda: 3, 1
-    cpu_engine.aligned = np.zeros  # whose memory ends where the array does, for AddressSanitizer
+    cpu_engine.aligned = np.zeros  # its memory ends where the array does, so that AddressSanitizer sees a read beyond
     print(digest_of([array for shape in SHAPES for array in results(*shape)]))

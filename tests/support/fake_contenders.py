@@ -1,4 +1,4 @@
-"""cuchar.bench.worker with times that are known: cuchar's step takes 2 ms, a peer's 3; the first steps are really done.
+"""cuchar.bench.worker with times that are known: cuchar's step takes 2 ms, a peer's 3. Only four steps a call are done.
 
 In place of PyTorch a peer is cuchar too, so that its losses are right. CUCHAR_FAKE_PEER may say what is wrong with it:
 "absent", "breaks" at its first step, "dies", or does "other work".
@@ -19,7 +19,7 @@ true_train, true_draw = CucharContender.train, CucharContender.draw
 
 
 def ours_train(self, steps):
-    """2 ms, and what hidden units cost beyond 64 grows with their third power: faster than the arithmetic."""
+    """A step takes 2 ms; above 64 hidden units it grows with their third power, which is faster than the arithmetic."""
     slow = max(1.0, (self.sizes.H / 64) ** 3)
     return replace(true_train(self, min(steps, 4)), seconds=steps * OURS_S * slow)
 

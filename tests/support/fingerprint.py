@@ -1,4 +1,4 @@
-"""What the kernels of a folder compute on the emulator, as a digest.
+"""Prints a digest of what a folder's kernels compute on the emulator.
 
 python tests/support/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
 """
@@ -25,20 +25,23 @@ from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.parameters import initialise
 from cuchar.sampling import SampleConfig
 
-H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # with few multiprocessors, for few splits of N
+H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # few multiprocessors, so that N has few splits
 FEW = Limits(90, 6, 232_448)
-TWELVE, TEN = Limits(90, 12, 2_900), Limits(90, 10, 1_050)  # with little shared memory, for blocks, groups and parts
+# Little shared memory, so that a persistent launch has several blocks a stage, groups and parts.
+TWELVE, TEN = Limits(90, 12, 2_900), Limits(90, 10, 1_050)
 TWELVE_BF16, TWELVE_SMALL = Limits(90, 12, 6_100), Limits(90, 12, 950)
 STEPWISE = Limits(80, 108, 166_912, registers=0)
-WORKLOADS = {  # V, H, L, B, T, the device, which has a library of products where so called; dropout is on, but for "without"
+# V, H, L, B, T and the device's limits. A name asks for more: "library" for a device with a library of matrix products,
+# "without" for no dropout, a precision for that precision, "overflow" for a loss scale that is too large.
+WORKLOADS = {
     "cluster": (40, 64, 2, 3, 67, H100),
     "block": (40, 25, 3, 2, 9, A100),
     "block without dropout": (40, 25, 3, 2, 9, A100),
     "stepwise": (40, 64, 2, 7, 5, STEPWISE),
-    "stepwise, many rows": (3, 4, 1, 20, 15, STEPWISE),  # more than a warp of sums.cuh looks at together
-    "stepwise, many parameters": (2, 256, 1, 1, 2, STEPWISE),  # more than gradient_norm's blocks have threads
+    "stepwise, many rows": (3, 4, 1, 20, 15, STEPWISE),  # N is more than a warp of sums.cuh looks at together
+    "stepwise, many parameters": (2, 256, 1, 1, 2, STEPWISE),  # more than all threads of gradient_norm
     "persistent": (40, 30, 2, 7, 5, TWELVE),
-    "persistent deep": (40, 16, 3, 4, 4, TEN),  # whole blocks of units
+    "persistent deep": (40, 16, 3, 4, 4, TEN),  # H is a multiple of a block's units
     "persistent bf16": (40, 30, 2, 7, 5, TWELVE_BF16),
     "persistent bf16 library": (40, 30, 2, 7, 5, TWELVE_BF16),
     "persistent tf32": (40, 70, 1, 3, 4, FEW),
@@ -48,11 +51,11 @@ WORKLOADS = {  # V, H, L, B, T, the device, which has a library of products wher
     "stepwise fp16 overflow": (12, 9, 2, 2, 3, STEPWISE),
     # for ThreadSanitizer, which takes no more than 8,000 threads
     "small cluster": (12, 9, 2, 1, 34, H100),
-    "small block": (12, 17, 3, 2, 4, A100),  # the units of two warps
+    "small block": (12, 17, 3, 2, 4, A100),  # a layer's units need two warps
     "small stepwise": (12, 9, 2, 2, 3, STEPWISE),
     "small persistent": (12, 9, 2, 3, 3, TWELVE_SMALL),
     "small persistent fp16": (12, 9, 2, 3, 3, FEW),
-    "small persistent fp16 library": (11, 9, 2, 3, 3, FEW),  # odd numbers of numbers to round
+    "small persistent fp16 library": (11, 9, 2, 3, 3, FEW),  # matrices of an odd number of elements are rounded
     "small large vocabulary": (12, 2, 1, 3, 2, STEPWISE),
     "small stepwise bf16": (12, 9, 2, 2, 3, STEPWISE),
     "small stepwise fp16": (12, 9, 2, 2, 3, STEPWISE),

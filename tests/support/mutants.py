@@ -1,4 +1,4 @@
-"""Kernels with one sign changed: where there is a sign to change, and a folder in which it is."""
+"""Kernels with one sign changed: where a file has signs to change, and a folder in which one of them is changed."""
 
 import re
 import shutil
@@ -7,14 +7,14 @@ from pathlib import Path
 from support.process import ROOT
 
 KERNELS = ROOT / "kernels"
-SIGN = re.compile(r"(?<=[\w)\]] )([+-])(?==? )")  # a binary one, and not in a comment
-OF_EACH_FILE = 1  # all of them take hours, and were tried by hand
-HARMLESS = [  # signs that may be either, as what they lead to is not used
-    "parameters + weight_ih_at(0)",  # plus nothing
-    "min(t, T - 1)", "id, t + AHEAD", "step + AHEAD",  # what is fetched ahead of the last step; slots that are the same
-    "min(lane + 32 * j, H - 1)", "32 * j, M - 1)", "min(at, P - 1)", "min(n, end - 1)", "count - 1)]",  # a number that nobody has
-    "min(of, H - 1)", "first_unit + n < H",  # a unit that nobody has
-    "first + 1 < count",  # half a word that nobody reads, but test_tensor_gemm.py
+SIGN = re.compile(r"(?<=[\w)\]] )([+-])(?==? )")  # a binary plus or minus
+OF_EACH_FILE = 1  # to change every sign takes hours, which was done by hand
+HARMLESS = [  # signs that may be either, because nothing that is computed depends on them
+    "parameters + weight_ih_at(0)",  # adds 0
+    "min(t, T - 1)", "id, t + AHEAD", "step + AHEAD",  # beyond the last time step; slots that are the same
+    "min(lane + 32 * j, H - 1)", "32 * j, M - 1)", "min(at, P - 1)", "min(n, end - 1)", "count - 1)]",  # unused loads
+    "min(of, H - 1)", "first_unit + n < H",  # a unit that no thread has
+    "first + 1 < count",  # half a word that is read by test_tensor_gemm.py alone
     "N - block_row, begin", "T - t, 0)", "biases[j] = lane + 32 * j < V", "min(n + 1, DEPTH - 1)",
     "end - begin + TEAMS - 1",  # fronts at which no stage works
     "(L > 1 ? L - 1 : 1)", "layer + 1, time_step, column",  # channels that nobody uses; those of other parity are the same
@@ -34,7 +34,7 @@ def sites(file: Path) -> list[tuple[int, int]]:
 
 
 def chosen(file: Path) -> list[tuple[int, int]]:
-    """Some sites, evenly through the file."""
+    """OF_EACH_FILE sites, spread evenly over the file."""
     found = sites(file)
     count = min(OF_EACH_FILE, len(found))
     return [found[(2 * index + 1) * len(found) // (2 * count)] for index in range(count)]

@@ -1,6 +1,6 @@
-"""The persistent kernels on the emulator under ThreadSanitizer, with other delays at the flags for each seed.
+"""Runs the persistent kernels on the emulator under ThreadSanitizer; each seed delays blocks differently at the flags.
 
-python tests/support/persistent_flags.py KERNELS SEEDS    prints blocks, parts and threads of the launches
+python tests/support/persistent_flags.py KERNELS SEEDS    prints the launches' blocks, parts and threads
 """
 
 import sys
@@ -25,12 +25,13 @@ from cuchar.engines.cuda.tape import Backward
 from cuchar.engines.cuda.target import Window
 from cuchar.parameters import Parameters
 
-# H, L, multiprocessors, in turns: two blocks a stage and three stages, or either; and blocks of several warps, both ways
+# H, L and multiprocessors, which seeds take in turns: three stages of two blocks each; one stage of two blocks; three
+# stages of one block; and blocks of several warps in both directions.
 SANITIZED = [(9, 2, 6), (9, 1, 2), (8, 2, 3), (9, 1, 2), (8, 2, 3), (25, 1, 2)]
 
 
 def run(number: int, seeds: range) -> set[tuple[int, int, int]]:
-    """Forward and backward of one of SANITIZED for each seed; blocks, parts and threads of both launches."""
+    """Run one of SANITIZED forward and backward for each seed; returns blocks, parts and threads of both launches."""
     H, L, multiprocessors = SANITIZED[number]
     limits = Limits(90, multiprocessors, 950 if H < 10 else 2400)
     device = EmulatedDevice("shuffled", 0, "thread", limits)

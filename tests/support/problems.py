@@ -26,7 +26,7 @@ SHAPES = [  # V, H, L, B, T: every pair of two sizes is somewhere among the firs
 
 
 def problem(V, H, L, B, T, *seed):
-    """A float64 model off its initial point whose numbers are float32's, with inputs, targets and a state."""
+    """A float64 model away from its initial values, of numbers that float32 has, with inputs, targets and a state."""
     model, generator = ModelConfig(V, H, L), np.random.default_rng([V, H, L, B, T, *seed])
     parameters = initialise(model, 1, np.float64)
     parameters.flat += generator.normal(0, 0.1, parameters.flat.size)
@@ -37,12 +37,14 @@ def problem(V, H, L, B, T, *seed):
 
 
 def as_type(parameters, state, dtype):
+    """Copies of parameters and state in another type."""
     copy = Parameters(parameters.model, dtype)
     copy.flat[:] = parameters.flat
     return copy, State(state.h.astype(dtype), state.c.astype(dtype))
 
 
 def expect_pairs(shapes, sizes):
+    """Check that any two values of two different sizes are together in some shape."""
     pairs = list(itertools.combinations(range(len(sizes)), 2))
     covered = {(i, shape[i], j, shape[j]) for shape in shapes for i, j in pairs}
     assert {(i, a, j, b) for i, j in pairs for a in sizes[i] for b in sizes[j]} <= covered

@@ -1,4 +1,4 @@
-"""A product of matrices in a precision, beside float64's: of tests on the emulator and on a GPU."""
+"""A product of matrices in a precision beside float64's, for tests on the emulator and on a GPU."""
 
 import numpy as np
 from support.rounding import rounded
@@ -12,7 +12,7 @@ OPERATIONS = [(False, True), (False, False), (True, False), (True, True)]
 
 
 def products_of(device, precision):
-    """The target of products on a device; no model's sizes matter."""
+    """The target for which products on a device are made; the sizes of its model do not matter to them."""
     return Target(device, ModelConfig(2, 1, 1), np.dtype("f4"), precision)
 
 
@@ -34,6 +34,6 @@ def product(device, precision, M, N, K, ta, tb, accumulate, expected=None, scale
     exact, size = left @ right, np.abs(left) @ np.abs(right)
     if accumulate:
         exact, size = exact + c, size + np.abs(c)
-    # K products, exact in float32, in K additions with one rounding each
+    # The K products are exact in float32, and each of the K additions rounds once.
     gamma = (K + accumulate) * EPS / (1 - (K + accumulate) * EPS)
     return device.read(arrays[2]), exact, gamma * size

@@ -27,7 +27,7 @@ HALVES = ("bf16", "fp16")
 
 
 def some_numbers(count):
-    """The edges at every place of a word, and numbers of many sizes."""
+    """Numbers of many sizes, among them EDGES from the first on and, in reverse, up to the last."""
     numbers = np.random.default_rng(count).normal(size=count) * 2.0 ** np.random.default_rng(1).integers(-30, 20, count)
     numbers = numbers.astype(np.float32)
     numbers[: len(EDGES)] = EDGES[:count]
@@ -36,7 +36,7 @@ def some_numbers(count):
 
 
 def words_of(precision, numbers):
-    """What kernels/gemm/round.cu makes of them, and what is behind that in a buffer full of 0xffff."""
+    """The words that kernels/gemm/round.cu makes of the numbers, and what is behind them in a buffer full of 0xffff."""
     count = numbers.size
     kernel = EmulatedDevice().kernels("gemm/round.cu", {"PRECISION": precision.capitalize()})["round_numbers"]
     words = np.full(-(-count // 2) * 2 + 600, 0xFFFF, np.uint16)
@@ -45,7 +45,10 @@ def words_of(precision, numbers):
 
 
 def round_is_right(precision, count):
-    """Every word of so many numbers, which begin somewhere in a buffer; where they are odd in number, the last half is 0."""
+    """Whether every word of `count` numbers is right, and nothing else was written.
+
+    The numbers begin in the middle of a buffer; where `count` is odd, the second half of the last word is 0.
+    """
     buffer = np.full(count + 8, 7, np.float32)
     numbers = buffer[3 : 3 + count]
     numbers[:] = some_numbers(count)

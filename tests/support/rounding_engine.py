@@ -1,4 +1,4 @@
-"""The model of engines/base.py in plain NumPy, but that matrix products round their operands as the kernels do.
+"""The model of engines/base.py in plain NumPy, with matrix products that round their operands as the kernels do.
 
 python tests/support/rounding_engine.py TEXT PRECISION STEPS    losses of the notebook's model, as JSON
 """
@@ -11,13 +11,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from support.learners import learner_of
 from support.rounding import rounded
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
-from cuchar.engines.base import State, TrainingState
+from cuchar.engines.base import State
 from cuchar.engines.host import HostLearner
 from cuchar.engines.numpy_engine import sum_columns_by_id
 from cuchar.parameters import initialise
@@ -30,8 +30,8 @@ class RoundingEngine:
     """`cuchar.engines.base.Engine`'s training half; [T, B, H] throughout.
 
     Args:
-        dtype: of everything but the operands of products.
-        scale: of the gradients on their way back.
+        dtype: the type of everything but the operands of products.
+        scale: what gradients are multiplied by on their way back, and divided by at the end.
         plain: names of PRODUCTS whose operands are left as they are.
         followed: what another engine had for h [L, T + 1, B, H], das [L, T, B, 4H] and dlogits [N, V]. Products then
             take those, not their own, so that the two never round an operand to different sides of a tie.
@@ -53,7 +53,7 @@ class RoundingEngine:
         return numbers if product in self.plain else rounded(numbers, self.precision).astype(self.dtype)
 
     def seen(self, name, own):
-        """What products take for all of h, das or dlogits."""
+        """What products take for h, das or dlogits: another engine's where one is followed, or this one's own."""
         return own if self.followed is None else self.followed[name]
 
     def loss_and_gradients(self, parameters, example, gradients):
@@ -131,16 +131,17 @@ class RoundingEngine:
 
 def train(engine, config, ids, steps, scaling=None, window=0, first=1):
     """Losses, norms, parameters and the loss scaling after `steps` steps of any engine, from seed 0 on."""
-    parameters, windows = initialise(engine.model, 0), Windows(ids, config.batch, config.window, config.window)
+    parameters = initialise(engine.model, 0)
     adam = Adam(parameters.flat.size)
     adam.scaling = scaling or LossScaling()
-    learner = engine.learner(config, TrainingState(parameters, adam, engine.zero_state(config.batch)), windows)
+    learner, _ = learner_of(engine, config, ids, parameters, adam)
     losses, norms = learner.train(window, first, [config.lr] * steps)
     learner.fetch()
     return losses, norms, parameters.flat, adam.scaling
 
 
 def notebook_losses(text, precision, steps):
+    """The losses of the notebook's model in its first `steps` steps on a text."""
     corpus, config = load_corpus([text]), TrainConfig()
     model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
     engine = RoundingEngine(model, precision, np.float32, LossScaling().scale if precision == "fp16" else 1.0)

@@ -15,7 +15,7 @@ from cuchar.parameters import Parameters
 def results(engine, parameters, state, inputs, targets, dropout):
     """Loss, state, gradients and what the products took, by name."""
     gradients = Parameters(engine.model, engine.dtype)
-    gradients.flat[:] = np.nan  # every one must be written
+    gradients.flat[:] = np.nan  # so that one that the engine does not write is seen
     loss, after = engine.loss_and_gradients(parameters, Example(inputs, targets, state, dropout), gradients)
     found = {"loss": np.array([loss]), "c": after.c, **dict(gradients.items())}
     if isinstance(engine, RoundingEngine):
@@ -25,9 +25,10 @@ def results(engine, parameters, state, inputs, targets, dropout):
 
 
 def ratios(precision, shape, devices, reference_precision=None, plain=(), ulps=4):
-    """Of every result of the kernels, the same on all devices: the error, by the bound; as norms.
+    """Give the name of each result of the kernels and its error divided by its bound, both as norms.
 
-    The bound is twice the error that the same arithmetic has in NumPy's float32, and a few ulp of the sums' terms.
+    The bound is twice the error that the same arithmetic has in NumPy's float32, and a few ulp of the sums' terms. All
+    devices must give the same bits.
     """
     model, parameters, inputs, targets, state = problem(*shape)
     dropout = Dropout(0.4, 3, 9)

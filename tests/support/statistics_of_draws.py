@@ -1,4 +1,4 @@
-"""How likely counts are, and the laws that they are judged by."""
+"""How likely it is that draws deviate from a law as far as they do, and the laws that tests draw by."""
 
 import math
 
@@ -11,7 +11,7 @@ LAWS = [
 
 
 def chance_of_more(found: np.ndarray, expected: np.ndarray) -> float:
-    """The chance that counts deviate more than these; 0 where one is found that must not be.
+    """The chance that counts deviate more than these do; 0 where something was drawn whose probability is 0.
 
     Pearson's chi-square; its distribution is a finite sum where the degrees of freedom are even, and with a number of
     characters that makes them odd the next even one is taken, which only makes the chance larger.

@@ -1,4 +1,4 @@
-"""What kernels are planned for in tests: a model on a device of which only the limits matter."""
+"""What tests plan kernels for: a model on a device of which only the limits matter."""
 
 import numpy as np
 

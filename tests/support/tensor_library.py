@@ -1,4 +1,4 @@
-"""An emulated device with what a GPU's library of matrix products has: tensor cores' precisions."""
+"""An emulated device that has a library of matrix products in tensor cores' precisions, as a GPU has."""
 
 import numpy as np
 from support.rounding import rounded
@@ -7,7 +7,7 @@ from cuchar.devices.emulator import EmulatedDevice
 
 
 def numbers_of(words, precision: str) -> np.ndarray:
-    """float32 of what a library's product takes: 16 bits of bf16 and fp16, numbers to be rounded for tf32."""
+    """What a library makes of an operand, in float32: it takes the bits of bf16 and fp16, and rounds to tf32 itself."""
     if precision == "tf32":
         assert words.dtype == np.float32
         return rounded(words, precision)
@@ -18,7 +18,7 @@ def numbers_of(words, precision: str) -> np.ndarray:
 
 
 class TensorLibrary(EmulatedDevice):
-    """Its products are NumPy's in float64; `products` are precision, a and b of each that was asked for, as it was done."""
+    """NumPy computes its products in float64; `products` has each one's precision, a and b, as they were then."""
 
     has_tensor_library = True
 

@@ -1,4 +1,4 @@
-"""Every kernel, compiled for every architecture without a GPU: no spill, no stack, and a digest of what each takes."""
+"""Kernels are compiled for all architectures without a GPU: none spills or has a stack; a digest has what they take."""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -91,7 +91,7 @@ def test_a_file_compiles_without_macros(file, capability):
 @pytest.mark.parametrize(("source", "spills", "stacks"), [(SPILLS, 1, 1), (STACKS, 0, 1), (INNOCENT, 0, 0)])
 @pytest.mark.parametrize("capability", sorted(ARCHITECTURES))
 def test_the_gate_sees_a_planted_spill_and_a_planted_stack(capability, source, spills, stacks):
-    """The spill has a stack to spill to."""
+    """A kernel that spills has a stack as well, which it spills to."""
     ((name, usage),) = usages(*compile_source(source, capability)).items()
     assert (usage.spill_bytes > 0, usage.stack_bytes > 0, usage.threads) == (spills, stacks, 1024)
     faults = row_of(Build("planted.cu", capability, (("HIDDEN", 9),)), name, usage).faults

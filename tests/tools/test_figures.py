@@ -1,4 +1,4 @@
-"""docs/figures: they are what tools/draw_figures.py draws, a reader can read them, and what they show is what the kernels do."""
+"""docs/figures are what tools/draw_figures.py draws; they can be read, and they show what the kernels do."""
 
 import itertools
 import re
@@ -30,7 +30,7 @@ def committed(name: str) -> ElementTree.Element:
 
 
 def facts(name: str, **wanted: object) -> list[dict[str, int]]:
-    """The whole numbers that elements of a committed figure carry as data attributes, of those that carry all of `wanted`."""
+    """The whole numbers among the data attributes of a committed figure's elements, of those that have all `wanted`."""
     found = []
     for element in committed(name).iter():
         data = {key[5:]: value for key, value in element.attrib.items() if key.startswith("data-")}
@@ -106,7 +106,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("page", [0, 1], ids=["light", "dark"])
 def test_text_and_lines_stand_out(page):
-    """Level AA of WCAG 2.1: 4.5 for text, 3 for what is drawn."""
+    """Level AA of WCAG 2.1 asks for a contrast of 4.5 for text and of 3 for what is drawn."""
     surfaces = [PAGES[page], *(colours[2 * page + 1] for colours in COLOURS.values())]
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert min(contrast(INK[page], surface) for surface in surfaces) >= 4.5
@@ -266,12 +266,6 @@ def test_lines_of_a_terminal_are_recorded(tmp_path):
     ends = ["epoch 0: mean loss 2.0", "80 steps in 1 s: mean loss 2.0", "to write with it: cuchar sample run"]
     shown = record_run.training_lines(["compiling the kernels", "engine: C++", "run folder: run", *bars, *ends])
     texts = [line["text"] for line in shown]
-    assert texts == [
-        f"$ {record_run.TRAIN}",
-        "engine: C++",
-        "run folder: run",
-        "step 49/80  ━━━━  loss 2.0",
-        "...",
-        *ends,
-    ]
+    bar = "step 49/80  ━━━━  loss 2.0"
+    assert texts == [f"$ {record_run.TRAIN}", "engine: C++", "run folder: run", bar, "...", *ends]
     assert (shown[3]["bar"], shown[3]["done"]) == (4, 0.6125)

@@ -1,4 +1,4 @@
-"""`make gpu` as far as it goes without a GPU: a dry run of every stage, stops, failures, and no GPU at all."""
+"""`make gpu` without a GPU: a dry run of every stage, stops, failures, and what it says where there is no GPU."""
 
 import fcntl
 import json
@@ -27,7 +27,7 @@ def gpu(*arguments, env=NO_GPU, **options):
 
 @pytest.fixture(scope="module")
 def dry(tmp_path_factory, worker_id):
-    """A whole dry run, made once for all processes that tests run in, and its folder."""
+    """A whole dry run and its folder. It is made once for all processes that tests run in."""
     room = tmp_path_factory.getbasetemp()
     room = room if worker_id == "master" else room.parent
     folder, outcome = room / "dry", room / "dry.json"
@@ -101,7 +101,7 @@ def test_summary_is_marked_and_names_every_stage(dry):
     assert dry[0].stdout.endswith(summary + "\n")
 
 
-def test_without_a_gpu_one_line_and_two(tmp_path):
+def test_without_a_gpu_it_says_so_in_one_line_with_status_2(tmp_path):
     done = gpu("--out", tmp_path / "no")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("make gpu: no GPU to work with: ") and done.stderr.count("\n") == 1
@@ -149,7 +149,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only there a proc
 
 
 def marked(mark):
-    """Processes with this word in their environment, but for this one and for those that have ended."""
+    """The processes with this word in their environment, without this process and those that have ended."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # another's, or gone
@@ -168,7 +168,7 @@ def until(holds, seconds=60):
 @on_linux
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_whoever_works_for_a_stage_dies_with_it(number, tmp_path):
-    """The processes of the stage that compiles, whose cache is empty, and the compilers that they run."""
+    """The stage compiles into an empty cache: it has worker processes, and these run compilers."""
     mark = f"CUCHAR_MARK={tmp_path}"
     env = NO_GPU | {"CUCHAR_MARK": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     env["TMPDIR"] = str(tmp_path)  # where a compiler that is killed leaves its files
@@ -188,7 +188,7 @@ def test_whoever_works_for_a_stage_dies_with_it(number, tmp_path):
 
 @on_linux
 def test_a_contender_that_is_busy_dies_with_whoever_started_it(tmp_path):
-    """It leads a session of its own, which the end of its starter's group does not reach."""
+    """A contender leads a session of its own, so that a signal to its starter's process group does not reach it."""
     code = """
 import json, sys, time
 from cuchar.bench.configurations import NAMED
@@ -215,7 +215,7 @@ time.sleep(600)
 
 
 def has_ended(process):
-    """Or waits for a parent that takes note."""
+    """Whether a process has ended, even if its parent has not asked for its status yet."""
     try:
         return (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -238,7 +238,7 @@ def test_a_hanging_stage_ends_at_its_limit_with_its_children(monkeypatch):
 
 
 def report_in(folder, monkeypatch):
-    """A report that is not a dry run's, of a machine that is made up."""
+    """A report as on a GPU, not of a dry run; the machine is made up."""
     monkeypatch.syspath_prepend(ROOT)
     from tools.gpu_stages.report import Report
 
@@ -258,7 +258,7 @@ def test_times_of_a_gpu_are_kept_and_shown(tmp_path, monkeypatch):
 
 
 def test_sanitizers_verdicts(tmp_path, monkeypatch):
-    """A tool that finds a race where racecheck would, and else runs what it is given."""
+    """A script stands in for compute-sanitizer: as racecheck it reports a race, as another tool no error."""
     report = report_in(tmp_path, monkeypatch)
     from tools.gpu_stages import sanitize
 

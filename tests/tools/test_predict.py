@@ -1,4 +1,4 @@
-"""The prediction of a step's time: the script runs, says what it is, and still finds what was committed."""
+"""The prediction of a training step's time: the script runs, says what it is, and still finds what was committed."""
 
 import json
 import subprocess
@@ -67,9 +67,8 @@ def test_larger_configurations_add_up_and_count_what_blocks_read_of_each_other(p
         assert len(found) == (2 if of["regime"] == "persistent" else 0)
         if not found:
             continue
-        plan = plan_window(
-            Listing("", ARCHITECTURES[90].limits).target(sizes.model, sizes.precision), Window(sizes.T, sizes.B)
-        )
+        target = Listing("", ARCHITECTURES[90].limits).target(sizes.model, sizes.precision)
+        plan = plan_window(target, Window(sizes.T, sizes.B))
         H, stages = sizes.model.hidden, 2 * sizes.model.layers - 1
         for part, launch, width in zip(found, (plan.forward, plan.backward), (H, 4 * H), strict=True):  # h; da
             readers = launch.blocks / launch.groups / stages  # every block of a stage reads its group's rows
@@ -98,10 +97,8 @@ def test_launches_are_those_of_a_step(L, regime, precision):
             return kernels
 
     device = Device(limits=Limits(90, 6, 232_448 if regime == "persistent" else 0))
-    assert (
-        type(plan_window(Target(device, sizes.model, np.dtype("f4"), precision), Window(T, B))).__name__.lower()
-        == regime
-    )
+    target = Target(device, sizes.model, np.dtype("f4"), precision)
+    assert type(plan_window(target, Window(T, B))).__name__.lower() == regime
     recorder = Recorder(device)
     CucharContender(CudaEngine(sizes.model, recorder, precision=precision), sizes).train(1)
     launches = [name for name, _ in recorder.launches if name != "cut_windows"]  # that one is of a chunk of steps
@@ -110,8 +107,8 @@ def test_launches_are_those_of_a_step(L, regime, precision):
 
 
 def test_loops_of_an_item_are_repeated_as_its_sizes_say():
-    """Of code that is made up: copies of rows and what remains of them, from the table, of a thread's own, unrolled; the
-    product; what a projection and what a recurrent stage does for its rows.
+    """The code is made up: loops that copy rows, what remains of them, the table, and a thread's own numbers, one of
+    them unrolled; the product; and what a projection and a recurrent stage do for their rows.
     """
     in_rows = ("persistent/persistent.cuh", source_lines("persistent/persistent.cuh", r"void fetch_rows\(").start + 4)
     elsewhere = ("persistent/persistent_forward.cu", 1)
@@ -162,7 +159,7 @@ def test_warps_of_a_scheduler_share_it_and_others_do_not():
 
 
 def test_shared_memory_is_the_whole_multiprocessors():
-    """Four warps on four schedulers, 10 loads of two passes each: the last result is there after all 80 passes."""
+    """Four warps on four schedulers each make 10 loads of two passes: the last result is there after all 80 passes."""
     trace = [instruction("LDS.128", sets=0)] * 10
     assert Multiprocessor([[trace] * 4]).run() == 80 + 29
 

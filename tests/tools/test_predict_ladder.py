@@ -1,4 +1,4 @@
-"""What docs/kernels.md says of its own kernels' clocks is what their machine code gives, whatever small change a compiler makes."""
+"""The clocks that docs/kernels.md states for its kernels are those of their machine code, to 10 %: compilers differ."""
 
 import predict_ladder
 import pytest
