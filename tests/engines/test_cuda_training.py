@@ -91,7 +91,7 @@ def test_a_checkpoint_goes_to_another_engine_and_back(text, tmp_path):
 
 
 @pytest.mark.parametrize("registers", [65_536, 0], ids=["resident", "stepwise"])
-def test_divergence_names_the_step_and_changes_nothing_after_it(registers, text, tmp_path, monkeypatch):
+def test_divergence_ends_a_call_at_its_step_and_changes_nothing(registers, text, tmp_path, monkeypatch):
     monkeypatch.setattr("cuchar.engines.cuda.learner.CHUNK_SECONDS", 1000)
     corpus = load_corpus([text])
     model = ModelConfig(len(corpus.vocabulary), SMALL.hidden, SMALL.layers)
