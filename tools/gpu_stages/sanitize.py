@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-from cuchar.devices.kernel_sources import kernel_folder
+from cuchar.devices.kernel_sources import join, kernel_folder
 from cuchar.devices.signatures import signatures
 from tools.gpu_stages.device import dry_run, environment
 from tools.gpu_stages.report import Report
@@ -49,8 +49,8 @@ def command(sanitizer: str, tool: str, only: list[str]) -> list[str]:
 
 def only_ours(option: str) -> list[str]:
     """Options with a filter for each kernel of kernels/; a tool watches the kernels that pass any of the filters."""
-    files = sorted(kernel_folder().rglob("*.cu"))
-    return [part for file in files for name in signatures(file.read_text("utf-8")) for part in (option, f"kne={name}")]
+    files = sorted(file.relative_to(kernel_folder()).as_posix() for file in kernel_folder().rglob("*.cu"))
+    return [part for file in files for name in signatures(join(file, {})) for part in (option, f"kne={name}")]
 
 
 def watch(report: Report, name: str, command: list[str]) -> None:
