@@ -42,6 +42,7 @@ WORKLOADS = {
     "stepwise, many parameters": (2, 256, 1, 1, 2, STEPWISE),  # more than all threads of gradient_norm
     "persistent": (40, 30, 2, 7, 5, TWELVE),
     "persistent deep": (40, 16, 3, 4, 4, TEN),  # H is a multiple of a block's units
+    "persistent, many rows": (40, 30, 2, 7, 5, FEW),  # more than one product's, at once
     "persistent bf16": (40, 30, 2, 7, 5, TWELVE_BF16),
     "persistent bf16 library": (40, 30, 2, 7, 5, TWELVE_BF16),
     "persistent tf32": (40, 70, 1, 3, 4, FEW),
