@@ -94,7 +94,23 @@ def builds() -> list[Build]:
         if capability == 90:
             listings += in_double_precision(ARCHITECTURES[90])
         found |= {Build(file, capability, macros) for listing in listings for file, macros, _ in listing.asked}
-    return sorted(found, key=repr)
+    return sorted(heads_that_differ(found), key=repr)
+
+
+def heads_that_differ(builds: set[Build]) -> set[Build]:
+    """All builds, but of head/head.cu only those with the most hidden units: one with aligned rows and one without.
+
+    To that kernel H is only the length of its loops, and nearly every model has another.
+    """
+    kept, heads = set(), dict[object, Build]()
+    for build in sorted(builds, key=lambda build: dict(build.macros).get("HIDDEN", 0)):
+        macros = dict(build.macros)
+        if build.file != "head/head.cu":
+            kept.add(build)
+        else:
+            hidden = int(macros.pop("HIDDEN"))
+            heads[build.capability, hidden % 4 == 0, *macros.items()] = build
+    return kept | set(heads.values())
 
 
 def in_single_precision(architecture: Architecture) -> Iterator[Listing]:
