@@ -30,16 +30,18 @@ MOST_WORKERS = 16
 
 @dataclass(frozen=True)
 class Work:
-    """A model and the size of windows [T, B] that it is trained on or that it scores."""
+    """A model, and the size of the windows that it is trained on or that it scores."""
 
-    V: int
-    H: int
-    L: int
-    B: int
-    T: int
+    model: ModelConfig
+    window: Window
     precision: str = "fp32"
-    dropout: bool = False
     dtype: str = "f4"
+
+
+def of_sizes(
+    V: int, H: int, L: int, B: int, T: int, precision: str = "fp32", dropout: bool = False, dtype: str = "f4"
+) -> Work:
+    return Work(ModelConfig(V, H, L), Window(T, B, dropout), precision, dtype)
 
 
 def everything(device: Any) -> list[Source]:
@@ -48,12 +50,9 @@ def everything(device: Any) -> list[Source]:
     for work in works():
         if device.limits.capability < LEAST_CAPABILITY[work.precision]:
             continue
-        model = ModelConfig(work.V, work.H, work.L)
-        listing.ask_for_training(
-            listing.target(model, work.precision, work.dtype), Window(work.T, work.B, work.dropout)
-        )
-        if not work.dropout and work.dtype == "f4":
-            listing.ask_for_drawing(listing.target(model))
+        listing.ask_for_training(listing.target(work.model, work.precision, work.dtype), work.window)
+        if not work.window.dropout and work.dtype == "f4":
+            listing.ask_for_drawing(listing.target(work.model))
     for precision, least in LEAST_CAPABILITY.items():
         # Both kinds of product are tested, whichever of them the engine takes.
         if precision != "fp32" and device.limits.capability >= least:
@@ -67,16 +66,16 @@ def everything(device: Any) -> list[Source]:
 def works() -> Iterator[Work]:
     for dropout in (False, True):
         for shape in (*shapes.RESIDENT, *shapes.PERSISTENT, *shapes.STEPWISE, *parity.SHAPES):
-            yield Work(*shape, dropout=dropout)
+            yield of_sizes(*shape, dropout=dropout)
         for hidden in shapes.TRAINED_HIDDEN.values():
             yield trained(shapes.TRAINED_V, TrainConfig(**shapes.TRAINED, hidden=hidden, dropout=0.2 * dropout))
         for V, H, L, B, T, precision in one_step.REGIMES:
-            yield Work(V, H, L, B, T, precision, dropout)
+            yield of_sizes(V, H, L, B, T, precision, dropout)
     for shape in shapes.DOUBLE:
-        yield Work(*shape, dropout=True, dtype="f8")
+        yield of_sizes(*shape, dropout=True, dtype="f8")
     for hidden in shapes.EVALUATED_HIDDEN.values():
         for rows in shapes.EVALUATED_ROWS:
-            yield Work(shapes.EVALUATED_V, hidden, 2, rows, 32)
+            yield of_sizes(shapes.EVALUATED_V, hidden, 2, rows, 32)
     V = len(parity.load_text().vocabulary)
     for config, _ in parity.CASES.values():
         yield trained(V, config)
@@ -86,15 +85,16 @@ def works() -> Iterator[Work]:
             shapes.TRAINED_V, TrainConfig(hidden=shapes.SCALED_HIDDEN, window=4, batch=3, precision=precision)
         )
         for shape in shapes.ROUNDED:
-            yield Work(*shape, precision=precision, dropout=True)
+            yield of_sizes(*shape, precision=precision, dropout=True)
     for sizes in speed.CONFIGURATIONS:
-        yield Work(sizes.V, sizes.H, sizes.L, sizes.B, sizes.T, sizes.precision)
+        yield of_sizes(sizes.V, sizes.H, sizes.L, sizes.B, sizes.T, sizes.precision)
     for rows in (run.CONFIG.batch, CHUNKS):
-        yield replace(trained(V, run.CONFIG), B=rows)
+        yield trained(V, replace(run.CONFIG, batch=rows))
 
 
 def trained(V: int, config: TrainConfig) -> Work:
-    return Work(V, config.hidden, config.layers, config.batch, config.window, config.precision, config.dropout > 0)
+    window = Window(config.window, config.batch, config.dropout > 0)
+    return Work(ModelConfig(V, config.hidden, config.layers), window, config.precision)
 
 
 def run_stage(report: Report) -> None:
