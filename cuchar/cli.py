@@ -123,7 +123,7 @@ def sample(
     checkpoint: CheckpointArgument,
     device: Device = "auto",
     length: Annotated[int, typer.Option(help="Characters to make; 0 is endless.")] = 500,
-    temperature: Annotated[float, typer.Option(help="Below 1 bolder in its habits, above 1 wilder.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Divides the logits: below 1 the text keeps to what is likely, above 1 it dares more.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that reach this probability.")] = 1.0,
     prime: Annotated[str, typer.Option(metavar="TEXT", help="Begin with this text.")] = "",

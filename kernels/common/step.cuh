@@ -3,7 +3,8 @@
  * The host writes the `Step`s of a whole chunk of training steps at once. The launches of all steps are then the same,
  * so that one captured graph serves every step: the kernels find their own step through `Progress`. `next` says what
  * the step after this one reads, `now` what the kernels of this step work on: the first kernel of a step copies next to
- * now, the last one writes next. So no kernel writes what another of its own blocks reads.
+ * now, the last one writes next. So within a launch no block writes what another block
+ * of that launch reads.
  */
 #pragma once
 
@@ -18,8 +19,9 @@ struct Step {
 /* Where training stands in a chunk. */
 struct ChunkPosition {
     int index;    // of the training step in the chunk
-    int stopped;  // 0: going on; 1: a loss or gradient was not finite; more: a block waited too long. But at 0 no
-                  // kernel changes the parameters any more
+    // 0: training goes on; 1: a loss or gradient was not finite; more: a block waited too long. Once it is not 0, no
+    // kernel changes the parameters any more.
+    int stopped;
 };
 
 struct Progress {

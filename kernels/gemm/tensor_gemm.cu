@@ -2,12 +2,13 @@
  *   out[m,n] = sum over k of op(a)[m,k] * op(b)[k,n]     (+ out[m,n] with `accumulate`)
  * a [M,K], or [K,M] with ta; b [K,N], or [N,K] with tb: op transposes where ta or tb says so
  * out [M,N] out, with accumulate in too; all float32, C-contiguous, no aliasing
- * Operands are rounded to PRECISION on their way into shared memory; sums are float32, begin with out where it
- * accumulates, and are added in the order of k, within a fragment's k in mma's.
+ * Operands are rounded to PRECISION on their way into shared memory. Sums are float32. A sum begins with out's number,
+ * or with 0 without `accumulate`, and fragments are added to it in the order of k; in which order mma adds within a
+ * fragment is the hardware's.
  * Thread assignment: a block has TILE x TILE of out, each of its warps 32 x TILE/4. While DEPTH of the k are
  * multiplied, the next DEPTH are on their way into registers: each thread has one PIECE of a row of op(a), and one of
  * op(b) transposed. Rows in shared memory are STRIDE = 20 words apart, so that 8 of them begin in 8 different sets of 4
- * banks: neither the four words that a lane stores nor the fragments that it loads meet another lane's in a bank.
+ * banks: lanes that store or load at the same time never need the same bank.
  * Source: PTX ISA, "mma" (hardware.cuh). Reference: numpy.matmul
  */
 #include "common/hardware.cuh"

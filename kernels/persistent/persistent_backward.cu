@@ -70,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
         return 1ll * (T - 1 - item.time_step) * BH + (item.first + row) * H + unit;
     };
     const auto fetch = [&](const Item& item) {
-        // What forward left has to be waited for by nobody.
+        // These numbers forward has left, in an earlier launch, so that no block has to wait for them.
         for (int row = first_row; row < item.count && unit < H && own.recurrent; row += ROW_STRIDE) {
             const long long element = element_at(item, row);
             const real* gate = layer_gates + 4 * (element - unit) + unit;

@@ -13,8 +13,8 @@
 #include "common/block_sum.cuh"
 #include "common/step.cuh"
 
-constexpr int SPLITS_AT_ONCE = 12;    // of one gradient, that a thread has on their way together
-constexpr int GRADIENTS_AT_ONCE = 8;  // likewise, where they are not split
+constexpr int SPLITS_AT_ONCE = 12;    // splits of a gradient that a thread loads before it adds the first of them
+constexpr int GRADIENTS_AT_ONCE = 8;  // gradients that it loads before it squares the first, where there is one split
 
 extern "C" __global__ void __launch_bounds__(256, 4) gradient_norm(
     const real* partials, real* gradients, double* squares, const real* losses, double* mean_losses,

@@ -173,6 +173,7 @@ def rung_5() -> Drawing:
     )  # fmt: skip
     _in_global(picture, 0, "W of all stages", "read once a window", "plain")
     _in_global(picture, 1, "tape: h, c, gates", "only written")
+    _in_global(picture, 2, "table: W_ih of layer 0", "a row each tick")
     teams = [("R", 0, "t"), ("P", 1, "t − 1"), ("R", 1, "t − 2")]
     for row, (name, layer, at) in enumerate(teams):
         kind = "recurrent" if name == "R" else "projection"
@@ -200,6 +201,8 @@ def rung_5() -> Drawing:
     picture.text((FROM_GLOBAL + SHARED - 24) / 2, ROWS[0] + 17, "to registers", anchor="middle", size=12)
     picture.arrow((SHARED - 24, ROWS[1] + 23), (FROM_GLOBAL, ROWS[1] + 23))
     picture.text((FROM_GLOBAL + SHARED - 24) / 2, ROWS[1] + 17, "written", anchor="middle", size=12)
+    _right(picture, FROM_GLOBAL, SHARED - 24, ROWS[2] + 23)
+    picture.text((FROM_GLOBAL + SHARED - 24) / 2, ROWS[2] + 17, "read", anchor="middle", size=12)
     return picture
 
 
@@ -210,12 +213,12 @@ def rung_6() -> Drawing:
         "norm and Adam. Sixteen training steps are captured as one graph.",
         [
             "Launches: four a training step, sixteen training steps in one graph.",
-            "The head's weights are fetched while forward runs; no barrier is wider than a row.",
+            "The head's weights are fetched while forward runs. Two layers may have a cluster of two blocks for a row.",
         ],
     )  # fmt: skip
     _in_global(picture, 0, "tape", "h, c, gates")
     _in_global(picture, 1, "losses, dlogits", "a row of V for each n")
-    _in_global(picture, 2, "da", "in the gates' place")
+    _in_global(picture, 2, "tape: c, gates, dh", "da takes the gates' place")
     for row, (heading, line) in enumerate(
         (("forward", "W in registers"), ("head", "softmax, loss, dh"), ("backward", "Wᵀ in registers"))
     ):
@@ -233,7 +236,11 @@ def rung_6() -> Drawing:
     _in_shared(picture, 1, "head's W [V,H]", "for all time steps")
     _in_shared(picture, 2, "da, channels", "by parity of t")
     for row in range(3):
-        picture.arrow((SHARED - 24, ROWS[row] + 23), (FROM_GLOBAL, ROWS[row] + 23))
+        if row < 2:
+            picture.arrow((SHARED - 24, ROWS[row] + 23), (FROM_GLOBAL, ROWS[row] + 23))
+        else:
+            _right(picture, FROM_GLOBAL, SHARED - 24, ROWS[row] + 15)
+            picture.arrow((SHARED - 24, ROWS[row] + 31), (FROM_GLOBAL, ROWS[row] + 31))
         if row == 1:
             picture.arrow((FROM_SHARED, ROWS[row] + 23), (THREADS, ROWS[row] + 23))
         else:

@@ -22,7 +22,7 @@ NORM_BLOCKS = 1024  # blocks of gradient_norm that square gradients, at most
 class Weights:
     """A flat buffer [P] on the device of parameters, gradients or moments, and its tensors by name.
 
-    The layout is that of `cuchar.parameters.Parameters`, but FIRST is transposed.
+    The layout is that of `cuchar.parameters.Parameters`, but the tensor that FIRST names is transposed.
     """
 
     def __init__(self, target: Target):
