@@ -55,7 +55,7 @@ def _right(picture: Drawing, x0: float, x1: float, y: float, label: str = "", da
         picture.text((SHARED - 24 + x1) / 2, y - 6, label, anchor="middle", size=12)
 
 
-FROM_GLOBAL, TO_SHARED, FROM_SHARED = GLOBAL + GLOBAL_WIDTH, SHARED, SHARED + SHARED_WIDTH
+FROM_GLOBAL, FROM_SHARED = GLOBAL + GLOBAL_WIDTH, SHARED + SHARED_WIDTH
 
 
 def rung_1() -> Drawing:
