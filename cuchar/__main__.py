@@ -22,7 +22,7 @@ def main() -> None:
     from cuchar.files import prepare_streams
 
     prepare_streams()
-    from cuchar.cli import main as run
+    from cuchar.cli.main import main as run
 
     try:
         run()

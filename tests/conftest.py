@@ -11,7 +11,7 @@ import pytest
 from support.process import CUCHAR, environment
 from support.small_runs import TEXT
 
-from cuchar.cli import main
+from cuchar.cli.main import main
 
 # A shell's background jobs ignore SIGINT, and so does every process that they start: tests send it to such processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cuchar.cli import app
+from cuchar.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(

@@ -174,7 +174,7 @@ def test_help_is_quick_and_import_takes_no_cupy():
     assert seconds("-c", "import cuchar") < 0.15
     loaded = "import cuchar, sys; assert not {'numpy', 'cupy', 'rich', 'typer', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True, env=environment())
-    loaded = "import cuchar.cli, sys; assert not {'numpy', 'cupy', 'rich', 'torch'} & set(sys.modules)"
+    loaded = "import cuchar.cli.main, sys; assert not {'numpy', 'cupy', 'rich', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True, env=environment())
 
 

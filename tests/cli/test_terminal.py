@@ -68,7 +68,7 @@ def test_bar_in_a_terminal(text, tmp_path):
     options = (
         "--hidden 64 --batch 8 --window 32 --epochs 240 --sample-every 300 --sample-length 30 --log-every 100".split()
     )
-    command = ["-c", "from cuchar.cli import main; main()", "train", text, *options, "--out", tmp_path / "run"]
+    command = ["-c", "from cuchar.cli.main import main; main()", "train", text, *options, "--out", tmp_path / "run"]
     terminal = Terminal(100, *command)
     lines = terminal.lines()
     bar = re.compile(r"step (\d+)/(\d+)  .*  loss \d\.\d{3}  [\d.]+ steps/s  [\d,]+ chars/s  ETA \d:\d\d:\d\d")
