@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import localtime, strftime
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.batches import check_length, split_validation
+from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options, option
 from cuchar.corpus import Corpus, Text, absolute, expect_kept, left_out_notes, load_corpus, read_text
@@ -20,7 +22,7 @@ from cuchar.files import STREAM
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.run_folder import RunFolder
-from cuchar.training import Listener, Material, Trainer
+from cuchar.training import Material, Trainer
 
 TOTALS = ("epochs", "max_steps")
 
@@ -34,7 +36,7 @@ def start_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
-    listener: Listener | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train a new model.
 
@@ -45,14 +47,14 @@ def start_run(
         device: auto | cpu | cuda | cuda:N | emulate.
         glob: which files of `texts` and `val` are read (`corpus.read_text`).
         skip_unreadable: as for `corpus.read_text`.
-        listener: is told how the run goes.
+        callbacks: are everyone how the run goes.
     Returns:
         the run folder.
     Raises:
         CucharError: texts, options, device or folder are wrong; if the start fails, no folder is left.
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
-    listener = listener or Listener()
+    everyone = Callbacks(callbacks)
     if val is not None and config.val_fraction:
         raise OptionError("--val: expected it or --val-fraction, found both")
     corpus = load_corpus(texts, config.bytes, glob, skip_unreadable)
@@ -62,11 +64,11 @@ def start_run(
     engine, reason = choose_engine(device, model, precision=config.precision)
     folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(material, config))
     try:
-        trainer = Trainer(config, material, engine, folder, None, listener)
-        listener.note(f"engine: {engine.name} ({reason})")
-        listener.note(f"run folder: {folder.path}")
-        _note_left_out(listener, corpus, val_text)
-        _train(trainer, listener)
+        trainer = Trainer(config, material, engine, folder, None, everyone)
+        everyone.note(f"engine: {engine.name} ({reason})")
+        everyone.note(f"run folder: {folder.path}")
+        _note_left_out(everyone, corpus, val_text)
+        _train(trainer, everyone)
     except BaseException:
         folder.discard_unused()
         raise
@@ -84,7 +86,7 @@ def resume_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
-    listener: Listener | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Go on with a run from its last checkpoint; a run without a checkpoint starts again.
 
@@ -102,7 +104,7 @@ def resume_run(
         CucharError: as for `start_run`; also if options or texts are not the run's.
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
-    listener, path = listener or Listener(), Path(path)
+    everyone, path = Callbacks(callbacks), Path(path)
     expect_options(options or {}, TRAIN)
     folder = RunFolder.reopen(path)
     try:
@@ -125,7 +127,7 @@ def resume_run(
         if checkpoint and _is_over(config, checkpoint, folder):
             position = checkpoint.run["position"]
             total = "epochs" if position["epoch"] >= config.epochs else "max_steps"
-            listener.note(
+            everyone.note(
                 f"{path} is finished at step {position['step']}, as {option(total)} {getattr(config, total)} asks for; "
                 f"a larger {option(total)} goes on"
             )
@@ -133,33 +135,33 @@ def resume_run(
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
         engine, reason = choose_engine(device, model, dtype, config.precision)
-        trainer = Trainer(config, material, engine, folder, checkpoint, listener)
+        trainer = Trainer(config, material, engine, folder, checkpoint, everyone)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(material, config))
-        listener.note(f"engine: {engine.name} ({reason})")
-        listener.note(
+        everyone.note(f"engine: {engine.name} ({reason})")
+        everyone.note(
             f"resuming {path} after step {trainer.position.step}"
             if checkpoint
             else f"{path} has no checkpoint yet: starting again"
         )
-        _note_left_out(listener, corpus, val_text)
+        _note_left_out(everyone, corpus, val_text)
         if checkpoint and checkpoint.run["best"] is not None and math.isinf(trainer.best):
-            listener.note(f"{folder.best} cannot be read; the next validation writes another")
-        _train(trainer, listener)
+            everyone.note(f"{folder.best} cannot be read; the next validation writes another")
+        _train(trainer, everyone)
     finally:
         folder.close()
     return path
 
 
-def _train(trainer: Trainer, listener: Listener) -> None:
-    """Train until the end or until a signal comes, and tell the listener which command goes on from there."""
+def _train(trainer: Trainer, everyone: Callbacks) -> None:
+    """Train until the end or until a signal comes, and tell the callbacks which command goes on from there."""
     config, folder = trainer.config, shlex.quote(str(trainer.folder.path))
-    listener.note(
+    everyone.note(
         f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
         f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
-        listener.note(
+        everyone.note(
             f"--max-steps {config.max_steps:,}: --epochs {config.epochs} ends the run before, "
             f"after some {trainer.total_steps:,} steps"
         )
@@ -167,13 +169,15 @@ def _train(trainer: Trainer, listener: Listener) -> None:
         try:
             trainer.run(asked)
         except Interrupted:
-            listener.note(f"stopped after step {trainer.position.step}; to go on: cuchar train --resume {folder}")
+            everyone.note(f"stopped after step {trainer.position.step}; to go on: cuchar train --resume {folder}")
             raise
     best = "" if math.isinf(trainer.best) else f", best validation loss {trainer.best:.4f}"
     position = trainer.position
     loss = f"mean loss {trainer.loss:.4f} since step {trainer.loss_since}"
-    listener.note(f"{position.step} steps in {position.elapsed_s:.1f} s: {loss}{best}; {folder}")
-    listener.note(f"to write with it: cuchar sample {folder}")
+    everyone.note(f"{position.step} steps in {position.elapsed_s:.1f} s: {loss}{best}; {folder}")
+    everyone.note(f"to write with it: cuchar sample {folder}")
+    with suppress(StopTraining):
+        everyone.raise_pending()
 
 
 def _material(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Material:
@@ -285,7 +289,7 @@ def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> 
     return position.finished(config) and (not position.since_line.count or folder.has_report(checkpoint))
 
 
-def _note_left_out(listener: Listener, *texts: Corpus | Text | None) -> None:
+def _note_left_out(everyone: Callbacks, *texts: Corpus | Text | None) -> None:
     for text in texts:
         for line in left_out_notes(text) if text else ():
-            listener.note(line)
+            everyone.note(line)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from support.run_records import metrics, records_without_times
 
+from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.corpus import Vocabulary
@@ -15,7 +16,7 @@ from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.errors import CheckpointError, OptionError, RunError
 from cuchar.run_folder import RunFolder
 from cuchar.runs import resume_run, start_run
-from cuchar.training import Listener, Trainer
+from cuchar.training import Trainer
 
 CONFIG = TrainConfig(
     hidden=6, layers=1, window=7, batch=5, epochs=2, lr=0.01, log_every=6, sample_every=8, sample_length=9, save_every=10,
@@ -24,7 +25,7 @@ CONFIG = TrainConfig(
 EPOCH = 49  # steps
 
 
-class Notes(Listener):
+class Notes(Callback):
     def __init__(self):
         self.notes = []
 
@@ -108,7 +109,7 @@ def test_a_report_whose_line_is_torn_is_made_again(text, tmp_path):
     for cut in (1, 30):
         log.write_bytes(whole[:-cut])
         notes = Notes()
-        resume_run(tmp_path / "run", listener=notes)
+        resume_run(tmp_path / "run", callbacks=[notes])
         assert metrics(tmp_path / "run") == expected and not any("is finished" in note for note in notes.notes)
 
 
@@ -142,7 +143,7 @@ def test_more_steps_where_the_only_validation_was_the_reports(text, tmp_path, mo
 
 def test_a_run_that_ends_says_what_it_is_and_what_to_do(text, tmp_path):
     notes, run = Notes(), tmp_path / "a run"
-    start_run([text], replace(CONFIG, max_steps=20), out=run, listener=notes)
+    start_run([text], replace(CONFIG, max_steps=20), out=run, callbacks=[notes])
     loss, best = metrics(run)[-1]["loss"], metrics(run)[-1]["val_loss"]
     ended, then = notes.notes[-2:]
     assert ended.startswith("20 steps in ") and ended.endswith(f"'{run}'")
@@ -153,7 +154,7 @@ def test_a_run_that_ends_says_what_it_is_and_what_to_do(text, tmp_path):
 @pytest.mark.parametrize("max_steps,said", [(99, True), (98, False), (None, False)])
 def test_more_steps_than_the_epochs_have_are_pointed_out(text, tmp_path, max_steps, said):
     notes = Notes()
-    start_run([text], replace(CONFIG, max_steps=max_steps, sample_every=0), out=tmp_path / "run", listener=notes)
+    start_run([text], replace(CONFIG, max_steps=max_steps, sample_every=0), out=tmp_path / "run", callbacks=[notes])
     found = "--max-steps 99: --epochs 2 ends the run before, after some 98 steps"
     assert (found in notes.notes) == said
 
@@ -169,7 +170,7 @@ def test_a_finished_run_names_the_total_that_ended_it(text, tmp_path):
     for name, totals in (("--max-steps 20", {"max_steps": 20}), ("--epochs 1", {"epochs": 1, "max_steps": 1000})):
         run, notes = tmp_path / name, Notes()
         start_run([text], replace(CONFIG, **totals), out=run)
-        resume_run(run, options={"max_steps": 1000} if "epochs" in totals else {"epochs": 9}, listener=notes)
+        resume_run(run, options={"max_steps": 1000} if "epochs" in totals else {"epochs": 9}, callbacks=[notes])
         (note,) = notes.notes
         assert note.endswith(f", as {name} asks for; a larger {name.split()[0]} goes on")
 
@@ -372,7 +373,7 @@ def test_a_damaged_best_model_does_not_stop_the_run(run, tmp_path):
         if damaged is not None:
             (copy / "best.safetensors").write_bytes(damaged)
         notes = Notes()
-        go_on(copy, listener=notes)
+        go_on(copy, callbacks=[notes])
         assert metrics(copy) == metrics(tmp_path / "sound")
         said = "best.safetensors cannot be read; the next validation writes another"
         assert any(said in note for note in notes.notes)
