@@ -6,13 +6,14 @@ model = cuchar.train("data/shakespeare.txt", epochs=1)
 print(model.sample(300, prime="ROMEO"))
 print(model.score("To be, or not to be").bits_per_char)
 model = cuchar.load("runs/shakespeare-20260101-120000")
+model = cuchar.resume("runs/shakespeare-20260101-120000", epochs=2)
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cuchar.api import load, train
+    from cuchar.api import load, resume, train
     from cuchar.callbacks import Callback, StopTraining
     from cuchar.errors import CucharError
     from cuchar.evaluation import Score
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     from cuchar.model import Model
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "CucharError", "Interrupted", "Model", "Score", "StopTraining", "load", "train"]
+__all__ = ["Callback", "CucharError", "Interrupted", "Model", "Score", "StopTraining", "load", "resume", "train"]
 
 # A name's module is imported when the name is first asked for (PEP 562): the command line imports this package before
 # it can run a line of its own, and an interrupt would meet NumPy half imported.
 _MODULES = {
     "CucharError": "errors", "Interrupted": "interrupts", "Model": "model", "Score": "evaluation",
-    "load": "api", "train": "api", "Callback": "callbacks", "StopTraining": "callbacks",
+    "load": "api", "resume": "api", "train": "api", "Callback": "callbacks", "StopTraining": "callbacks",
 }  # fmt: skip
 
 

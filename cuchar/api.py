@@ -1,16 +1,28 @@
-"""Training and loading from Python; `import cuchar` brings both."""
+"""Training, resuming and loading from Python; `import cuchar` brings all three."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cuchar.callbacks import Callback
 from cuchar.config import TRAIN, TrainConfig, check_option, expect_options, with_present_names
-from cuchar.kinds import FLAG, PATH, ListOf, Optional, text
+from cuchar.kinds import FLAG, PATH, Kind, ListOf, Optional, Value, text
 from cuchar.model import Model
 from cuchar.presets import with_preset
-from cuchar.runs import start_run
+from cuchar.runs import resume_run, start_run
+from cuchar.terminal import terminal_progress
+
+ARGUMENTS: dict[str, Kind] = {
+    "texts": ListOf(PATH),
+    "run": PATH,
+    "val": Optional(PATH),
+    "out": Optional(PATH),
+    "glob": Optional(text()),
+    "skip_unreadable": FLAG,
+    "progress": FLAG,
+    "callbacks": ListOf(Value((("a cuchar.Callback", lambda value: isinstance(value, Callback)),))),
+}
 
 
 def train(
@@ -22,7 +34,8 @@ def train(
     preset: str | None = None,
     glob: str | None = None,
     skip_unreadable: bool = False,
-    callbacks: Sequence[Callback] = (),
+    progress: bool = False,
+    callbacks: Callback | Sequence[Callback] = (),
     **options: Any,
 ) -> Model:
     """Train on text files and return the model: with validation the best one, otherwise the last one.
@@ -35,25 +48,57 @@ def train(
         preset: notebook | char-rnn | torch-rnn | best; its options replace the defaults of those that are not given.
         glob: a pattern that the names of files in folders must match, such as "*.txt".
         skip_unreadable: leave out files that are not text or may not be read, instead of raising.
-        callbacks: are told how the run goes (`cuchar.Callback`).
+        progress: show a bar, messages and samples, as `cuchar train` does, in a terminal or a notebook. Without it
+            nothing is printed.
+        callbacks: one `cuchar.Callback` or several, which are told how the run goes.
         options: fields of `cuchar.config.TrainConfig`: hidden, layers, window, batch, lr, ... `steps`, the former name
             of `window`, goes on working, with a DeprecationWarning.
     Raises:
         CucharError: a user's mistake, in one line.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after a save; it is a KeyboardInterrupt.
     """
-    paths = list(texts) if isinstance(texts, Sequence) and not isinstance(texts, str) else [texts]
-    for name, kind, value in (
-        ("texts", ListOf(PATH), paths), ("val", Optional(PATH), val), ("out", Optional(PATH), out),
-        ("glob", Optional(text()), glob), ("skip-unreadable", FLAG, skip_unreadable),
-    ):  # fmt: skip
-        check_option(name, kind, value)
-    options = with_present_names(options, lambda line: warnings.warn(line, DeprecationWarning, stacklevel=4))
-    expect_options(options, [*TRAIN, "val", "out", "device", "preset", "glob", "skip_unreadable", "callbacks"])
+    reading: dict[str, Any] = {"val": val, "glob": glob, "skip_unreadable": skip_unreadable}
+    _check_arguments(texts=_listed(texts), out=out, **reading)
+    everyone = _callbacks(progress, callbacks)
+    options = _present_options(options, [*reading, "out", "device", "preset", "progress", "callbacks"])
     config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
-    run = start_run(
-        paths, config, val=val, out=out, device=device, glob=glob, skip_unreadable=skip_unreadable, callbacks=callbacks
-    )
+    run = start_run(_listed(texts), config, out=out, device=device, **reading, callbacks=everyone)
+    return load(run, device=device)
+
+
+def resume(
+    run: str | Path,
+    *,
+    texts: str | Path | Sequence[str | Path] = (),
+    val: str | Path | None = None,
+    device: str = "auto",
+    glob: str | None = None,
+    skip_unreadable: bool = False,
+    progress: bool = False,
+    callbacks: Callback | Sequence[Callback] = (),
+    **options: Any,
+) -> Model:
+    """Go on with a run from its last checkpoint, and return the model as `train` does.
+
+    A run that was stopped ends with the same bytes as one that was not. One that is finished goes on if it is given a
+    larger total, and otherwise nothing is done.
+
+    Args:
+        run: the run folder.
+        texts, val: where the texts are now; needed only if they have moved.
+        device, glob, skip_unreadable, progress, callbacks: as for `train`.
+        options: `epochs` and `max_steps`, which are totals, may be new. Other fields of `cuchar.config.TrainConfig` may
+            be given again, but must equal the run's.
+    Raises:
+        CucharError: as for `train`; also if there is no run, or options or texts are not the run's.
+        Interrupted: as for `train`.
+    """
+    reading: dict[str, Any] = {"val": val, "glob": glob, "skip_unreadable": skip_unreadable}
+    _check_arguments(run=run, texts=_listed(texts), **reading)
+    everyone = _callbacks(progress, callbacks)
+    options = _present_options(options, [*reading, "texts", "device", "progress", "callbacks"])
+    options = {name: check_option(name, TRAIN[name], value) for name, value in options.items()}
+    run = resume_run(run, texts=_listed(texts), options=options, device=device, **reading, callbacks=everyone)
     return load(run, device=device)
 
 
@@ -65,3 +110,39 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
         DeviceError: this machine does not have the device.
     """
     return Model(path, device)
+
+
+def _listed(one_or_more: Any) -> list[Any]:
+    """A sequence as a list; anything else, and a str, as a list of one."""
+    is_sequence = isinstance(one_or_more, Sequence) and not isinstance(one_or_more, str)
+    return list(one_or_more) if is_sequence else [one_or_more]
+
+
+def _callbacks(progress: bool, callbacks: Callback | Sequence[Callback]) -> list[Callback]:
+    """The given callbacks, and before them one that shows how the run goes if `progress` says so."""
+    given = _listed(callbacks)
+    _check_arguments(progress=progress, callbacks=given)
+    return [terminal_progress(), *given] if progress else given
+
+
+def _check_arguments(**arguments: Any) -> None:
+    """Check arguments that are no fields of TrainConfig.
+
+    Raises:
+        OptionError: one is not of its kind.
+    """
+    for name, value in arguments.items():
+        check_option(name, ARGUMENTS[name], value)
+
+
+def _present_options(options: dict[str, Any], others: Iterable[str]) -> dict[str, Any]:
+    """The options by their present names, with a warning to the caller of `train` or `resume` about former ones.
+
+    Args:
+        others: the names of the function's other keywords, of which a misspelt option may be one.
+    Raises:
+        OptionError: an option is unknown, or was given by both names with different values.
+    """
+    options = with_present_names(options, lambda line: warnings.warn(line, DeprecationWarning, stacklevel=5))
+    expect_options(options, [*TRAIN, *others])
+    return options

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ WARM_UP = 256  # characters before a chunk that warm up its state
 CHUNK_STEPS = 64  # characters of each chunk in one call: the activations of all chunks stay in a processor's cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     """Mean loss of `chars` predicted characters, in nats and in bits (nats / ln 2), and the perplexity e^nats.
 
@@ -41,6 +41,45 @@ class Score:
         with np.errstate(over="ignore"):  # the perplexity of a model that diverged is infinite
             perplexity = float(np.exp(nats))
         return cls(nats, nats / math.log(2), perplexity, losses.size, skipped)
+
+    def __repr__(self) -> str:
+        skipped = f", {self.skipped:,} skipped" if self.skipped else ""
+        return (
+            f"<cuchar.Score {self.nats_per_char:.4f} nats ({self.bits_per_char:.4f} bits) per character, "
+            f"perplexity {self.perplexity:.4f}; {self.chars:,} characters scored{skipped}>"
+        )
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class TextScore(Score):
+    """The score of a text that also has the loss of each of its characters. Equal scores may be of different texts.
+
+    Args:
+        text: n characters; in a model of bytes, the character of the same number (Latin-1) for each byte.
+        per_char: [n] float64, the loss in nats of the character at the same index of `text`. It is NaN for the first
+            character that the model knows, which nothing predicts, and for characters that were skipped.
+    """
+
+    text: str = field(compare=False)
+    per_char: np.ndarray = field(compare=False)
+
+    @classmethod
+    def of_text(cls, codes: np.ndarray, known: np.ndarray, losses: np.ndarray) -> "TextScore":
+        """The score of a text.
+
+        Args:
+            codes: [n], as `Vocabulary.codes_of` returns them.
+            known: [n] of bool; the others were skipped.
+            losses: nats of each known character but the first.
+        """
+        per_char = np.full(len(codes), np.nan)
+        per_char[np.flatnonzero(known)[1:]] = losses
+        summary = Score.of(losses, int(np.count_nonzero(~known)))
+        return cls(**asdict(summary), text="".join(map(chr, codes.tolist())), per_char=per_char)
+
+    def surprise(self) -> list[tuple[str, float]]:
+        """Each character of the text with the bits by which it surprised the model: its loss / ln 2, or NaN."""
+        return list(zip(self.text, (self.per_char / math.log(2)).tolist(), strict=True))
 
 
 def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np.ndarray]:

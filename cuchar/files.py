@@ -119,21 +119,28 @@ class TextOutput:
     """Writes a model's text to standard output piece by piece, each at once.
 
     A terminal would obey control characters, so it gets them escaped, all but newlines and tabs. Bytes that are not
-    UTF-8 and characters that its encoding lacks are escaped too. Files and pipes get what the model wrote.
+    UTF-8 and characters that its encoding lacks are escaped too. Files and pipes get what the model wrote. What takes
+    text alone in place of standard output, as a notebook does, is treated like a terminal.
 
     Args:
         raw: whether a terminal, too, gets what the model wrote.
     """
 
     def __init__(self, raw: bool = False):
-        self._as_it_is = raw or not sys.stdout.isatty()
+        self._takes_bytes = hasattr(sys.stdout, "buffer")
+        self._as_it_is = self._takes_bytes and (raw or not sys.stdout.isatty())
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")  # a piece may end within a character
 
     def write(self, text: bytes) -> None:
         """Write the next piece of text; the errors are those of `write_stdout`."""
-        if not self._as_it_is:
-            text = escape(self._decoder.decode(text), keep="\n\t").encode(sys.stdout.encoding, "backslashreplace")
-        write_stdout(text)
+        if self._as_it_is:
+            write_stdout(text)
+            return
+        shown = escape(self._decoder.decode(text), keep="\n\t")
+        if self._takes_bytes:
+            write_stdout(shown.encode(sys.stdout.encoding, "backslashreplace"))
+        else:
+            print(shown, end="", flush=True)
 
 
 def expect_output(option: str, output: Path, inputs: Iterable[Path], binary: bool = False) -> None:

@@ -1,16 +1,19 @@
-"""A trained model for Python programs: they load it, then call `sample` and `score`."""
+"""A trained model for Python programs: they load it, then call `sample`, `stream` and `score`."""
 
+import codecs
 import secrets
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cuchar.checkpoint import read_checkpoint
+from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import check_option, expect_options
 from cuchar.engines.choose import choose_engine
-from cuchar.evaluation import Score, chunk_losses, expect_scorable, stream_losses, window_losses
+from cuchar.evaluation import TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
+from cuchar.files import escape
 from cuchar.generation import generate
 from cuchar.kinds import TEXT_OR_BYTES, integer
 from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
@@ -32,10 +35,18 @@ class Model:
     """
 
     def __init__(self, path: str | Path, device: str = "auto", precision: str = "fp32"):
-        checkpoint = read_checkpoint(path)
+        self.file = checkpoint_file(path)
+        checkpoint = read_checkpoint(self.file)
         self.parameters, self.vocabulary = checkpoint.parameters, checkpoint.vocabulary
         self.engine, _ = choose_engine(device, self.parameters.model, self.parameters.flat.dtype, precision)
         self._weights = self.engine.fold(self.parameters)
+
+    def __repr__(self) -> str:
+        model, unit = self.parameters.model, "bytes" if self.vocabulary.is_bytes else "characters"
+        return (
+            f"<cuchar.Model {model.layers}x{model.hidden}, {model.vocabulary_size:,} {unit}, "
+            f"{self.parameters.flat.size:,} parameters, engine: {self.engine.name}, from {escape(str(self.file))}>"
+        )
 
     def sample(self, length: int = 500, *, prime: str | bytes = "", seed: int | None = None, **options: Any) -> str:
         """Draw `length` characters that follow `prime`, and return them as text.
@@ -52,26 +63,27 @@ class Model:
             OptionError: an argument is of another type, is out of range, or has an unknown name.
             TextError: the prime or the stop text has a character that the model does not know.
         """
-        unknown = options.pop("unknown", "error")
         check_option("length", integer(1, note=" (stream() can be endless)"), length)
-        expect_options(options, [*SAMPLE, "prime", "seed", "unknown"])
-        config = SampleConfig(length=length, **options)
-        return b"".join(self.stream(config, prime=prime, seed=seed, unknown=unknown)).decode("utf-8", "replace")
+        return "".join(self.stream(length, prime=prime, seed=seed, **options))
 
     def stream(
-        self,
-        config: SampleConfig,
-        *,
-        prime: str | bytes = "",
-        seed: int | None = None,
-        unknown: str = "error",
-    ) -> Iterator[bytes]:
-        """Draw a sample, and yield each character as soon as it is made, as the bytes that it has in a file.
+        self, length: int = 500, *, prime: str | bytes = "", seed: int | None = None, **options: Any
+    ) -> Iterator[str]:
+        """Draw the sample that `sample` returns for the same arguments, and yield its characters as they are made.
 
-        The arguments and errors are those of `sample`; a `config.length` of 0 never ends.
+        They are made in blocks that take some tenth of a second each. A character of which a byte model has made some
+        bytes comes once its last byte is made.
+
+        Args:
+            length: as for `sample`; 0 never ends, unless the text `stop` is made.
+        Raises:
+            OptionError, TextError: as for `sample`, when this is called and not when the first character is asked for.
         """
-        blocks = self._generate(config, prime, seed, unknown)(range(1))
-        return (self.vocabulary.decode(ids[k : k + 1, 0]) for ids, taken in blocks for k in range(taken[0]))
+        unknown = options.pop("unknown", "error")
+        expect_options(options, [*SAMPLE, "prime", "seed", "unknown"])
+        blocks = self._generate(SampleConfig(length=length, **options), prime, seed, unknown)(range(1))
+        pieces = (self.vocabulary.decode(ids[: taken[0], 0]) for ids, taken in blocks)
+        return chain.from_iterable(codecs.iterdecode(pieces, "utf-8", "replace"))
 
     def samples(
         self,
@@ -130,8 +142,10 @@ class Model:
             return chunk_losses(self.engine, self._weights, ids)
         return (block[0] for block in stream_losses(self.engine, self._weights, ids[None]))
 
-    def score(self, text: str | bytes, *, window: int | None = None, unknown: str = "error") -> Score:
+    def score(self, text: str | bytes, *, window: int | None = None, unknown: str = "error") -> TextScore:
         """How well the model predicts `text`. The first of N characters is not predicted, so N - 1 are scored.
+
+        In a model of bytes, what is said here of characters is true of the bytes of the text's UTF-8.
 
         Args:
             window: None reads the text as one stream with carried state. With a number, the
@@ -144,4 +158,4 @@ class Model:
         check_option("text", TEXT_OR_BYTES, text)
         codes = self.vocabulary.codes_of(text)
         ids = self.vocabulary.encode(codes, unknown)
-        return Score.of(np.concatenate(list(self.losses(ids, window))), len(codes) - len(ids))
+        return TextScore.of_text(codes, self.vocabulary.has(codes), np.concatenate(list(self.losses(ids, window))))

@@ -1,8 +1,9 @@
-"""Shows a person how training goes: by a progress bar on a terminal, by plain lines elsewhere.
+"""Shows a person how training goes: by a progress bar on a terminal and in a notebook, by plain lines elsewhere.
 
-Both go to standard error. Only samples go to standard output.
+Samples go to standard output. All else goes to standard error, but in a notebook to the output of the cell.
 """
 
+import html
 import math
 import os
 import sys
@@ -22,7 +23,7 @@ NARROWEST_BAR = 5  # columns
 
 
 class TerminalProgress(Callback):
-    """What both callbacks have in common: they write samples to standard output and make lines of text about progress.
+    """What all three callbacks have in common: they write samples to standard output and make lines of text about progress.
 
     If standard output takes no more, training goes on without it.
     """
@@ -72,7 +73,36 @@ class ProgressLines(TerminalProgress):
         say(text)
 
 
-class LiveProgress(TerminalProgress):
+class BarProgress(TerminalProgress):
+    """What bars have in common: they know where the run is now, and how fast it was in the last moment."""
+
+    def start(self, run: Run) -> None:
+        super().start(run)
+        self.done, self.loss, self.rate, self.chars = run.step, math.nan, 0.0, 0
+        self.timed, self.timed_at = run.step, perf_counter()
+
+    def step(self, step: int, loss: float, chars: int) -> None:
+        self.done, self.loss, self.chars = step, loss, chars
+        now = perf_counter()
+        if now - self.timed_at >= REFRESH_S:
+            self.rate = (step - self.timed) / (now - self.timed_at)
+            self.timed, self.timed_at = step, now
+
+    def present_lines(self) -> list[tuple[str, str]]:
+        """Lines about the present step, as `lines` makes them."""
+        lines = self.lines(self.done, f"{self.loss:.3f}", self.rate, self.rate * self.chars)
+        return lines[-1:] if math.isnan(self.loss) else lines  # the first step may not be done yet
+
+    def last_lines(self) -> list[tuple[str, str]]:
+        """Lines that say at the end how far training has come; none if it has done no step."""
+        if math.isnan(self.loss):
+            return []
+        step, loss = f"step {self.done}", f"loss {self.loss:.4f}"
+        after = f"{loss}  {clock(perf_counter() - self.began)}"
+        return [(f"{step}/{self.total_steps}", after), (step, after), (step, loss), (step, "")]
+
+
+class LiveProgress(BarProgress):
     """Shows a bar with as many of loss, steps/s, chars/s and remaining time as the terminal has room for."""
 
     def __init__(self, console: Console):
@@ -84,23 +114,11 @@ class LiveProgress(TerminalProgress):
 
     def start(self, run: Run) -> None:
         super().start(run)
-        self.done, self.loss, self.rate, self.chars = run.step, math.nan, 0.0, 0
-        self.timed, self.timed_at = run.step, perf_counter()
         self.bar.start()
-
-    def step(self, step: int, loss: float, chars: int) -> None:
-        self.done, self.loss, self.chars = step, loss, chars
-        now = perf_counter()
-        if now - self.timed_at >= REFRESH_S:
-            self.rate = (step - self.timed) / (now - self.timed_at)
-            self.timed, self.timed_at = step, now
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the line for rich: the bar is between the line's halves, if there is room for one."""
-        lines = self.lines(self.done, f"{self.loss:.3f}", self.rate, self.rate * self.chars)
-        if math.isnan(self.loss):
-            lines = lines[-1:]  # the first step is not done yet
-        first, second = longest_that_fits(lines, options.max_width)
+        first, second = longest_that_fits(self.present_lines(), options.max_width)
         room = options.max_width - len(f"{first}    {second}")
         if room < NARROWEST_BAR:
             yield Text(f"{first}  {second}".rstrip(), end="")
@@ -120,15 +138,46 @@ class LiveProgress(TerminalProgress):
     def stop(self) -> None:
         """Remove the bar, and print in its place how far training has come."""
         self.bar.stop()
-        if not math.isnan(self.loss):
-            step, loss = f"step {self.done}", f"loss {self.loss:.4f}"
-            after = f"{loss}  {clock(perf_counter() - self.began)}"
-            lines = [(f"{step}/{self.total_steps}", after), (step, after), (step, loss), (step, "")]
+        if lines := self.last_lines():
             self.note("  ".join(longest_that_fits(lines, self.bar.console.width)).rstrip())
 
 
+class NotebookProgress(BarProgress):
+    """Shows a bar in the output of a notebook's cell; what comes after its start, samples and notes, appears below it.
+
+    It is one display that is replaced in its place. (rich would draw its bars by the package ipywidgets.)
+    """
+
+    def start(self, run: Run) -> None:
+        from IPython.display import display
+
+        super().start(run)
+        self.bar = display(self._drawn(self.present_lines()), raw=True, display_id=True)
+
+    def step(self, step: int, loss: float, chars: int) -> None:
+        super().step(step, loss, chars)
+        if self.timed == step:
+            self.bar.update(self._drawn(self.present_lines()), raw=True)
+
+    def note(self, text: str) -> None:
+        print(escape(text), flush=True)
+
+    def stop(self) -> None:
+        if lines := self.last_lines():
+            self.bar.update(self._drawn(lines), raw=True)
+
+    def _drawn(self, lines: list[tuple[str, str]]) -> dict[str, str]:
+        """What Jupyter shows, by its kind: HTML where that is possible, else text."""
+        line = "  ".join(lines[0]).rstrip()
+        bar = f'<progress aria-label="training" max="{self.total_steps}" value="{self.done}"></progress>'
+        return {"text/html": f"{bar} <code>{html.escape(line)}</code>", "text/plain": line}
+
+
 def terminal_progress() -> Callback:
+    """The callback that suits where this process's messages go: to a notebook, a terminal, or a file."""
     console = Console(stderr=True)
+    if console.is_jupyter:
+        return NotebookProgress()
     return LiveProgress(console) if console.is_interactive else ProgressLines()
 
 

@@ -106,7 +106,7 @@ def test_samples_are_streams_in_their_order(trained, monkeypatch):
     for number, text in model.samples(config, 8, prime="the ", seed=2):
         assert number >= max(texts, default=0)
         texts[number] = texts.get(number, b"") + text
-    assert texts[0] == b"".join(model.stream(config, prime="the ", seed=2))
+    assert texts[0] == model.sample(300, stop="e ", prime="the ", seed=2).encode()
     assert len(set(texts.values())) == 8 == len(texts)
     assert all(text.endswith(b"e ") and text.count(b"e ") == 1 for text in texts.values() if len(text) < 300)
     monkeypatch.undo()
@@ -123,9 +123,11 @@ def test_the_first_sample_comes_before_the_others_are_made(trained):
 def test_mistakes_are_told_at_once(trained):
     model = cuchar.load(trained)
     with pytest.raises(TextError, match="'É'"):
-        model.stream(SampleConfig(), prime="É")
+        model.stream(prime="É")
     with pytest.raises(OptionError, match="--seed: expected"):
-        model.stream(SampleConfig(), seed=2**63)
+        model.stream(seed=2**63)
+    with pytest.raises(OptionError, match="--temprature: .* is it --temperature"):
+        model.stream(temprature=0.5)
 
 
 def test_training_samples_streams_by_their_step(cli, trained, tmp_path):
