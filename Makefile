@@ -10,8 +10,8 @@ train: $(VENV)/installed
 	$(BIN)/cuchar train data/shakespeare.txt
 
 test: $(VENV)/test
-	$(BIN)/ruff format --check cuchar tests benchmarks tools data
-	$(BIN)/ruff check cuchar tests benchmarks tools data
+	$(BIN)/ruff format --check cuchar tests benchmarks tools data docs
+	$(BIN)/ruff check cuchar tests benchmarks tools data docs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 

@@ -1,6 +1,7 @@
 """Documents' links lead somewhere, the files that they name exist, and commands have the options that they show."""
 
 import ast
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from cuchar.cli.app import app
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "kernels/README.md", "benchmarks/README.md", "data/README.md")
+    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/*.ipynb", "kernels/README.md", "benchmarks/README.md", "data/README.md")
     for path in ROOT.glob(pattern)
 )  # fmt: skip
 FOLDERS = "cuchar kernels tests tools benchmarks docs data".split()
@@ -34,7 +35,12 @@ CAPITAL_FILES = ("README.md", "CONTRIBUTING.md", "LICENSE")
 
 @cache
 def text_of(document: str) -> str:
-    return (ROOT / document).read_text("utf-8")
+    """A document's text in Markdown; a notebook's cells of code are blocks of Python."""
+    text = (ROOT / document).read_text("utf-8")
+    if not document.endswith(".ipynb"):
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells)
 
 
 def fenced(document: str) -> list[tuple[str, str]]:

@@ -126,7 +126,7 @@ def test_mistakes_are_told_at_once(trained):
         model.stream(prime="É")
     with pytest.raises(OptionError, match="--seed: expected"):
         model.stream(seed=2**63)
-    with pytest.raises(OptionError, match="--temprature: .* is it --temperature"):
+    with pytest.raises(OptionError, match=r"temprature: .*temperature"):
         model.stream(temprature=0.5)
 
 
