@@ -3,7 +3,6 @@
 Samples go to standard output. All else goes to standard error, but in a notebook to the output of the cell.
 """
 
-import html
 import math
 import os
 import sys
@@ -170,7 +169,7 @@ class NotebookProgress(BarProgress):
         """What Jupyter shows, by its kind: HTML where that is possible, else text."""
         line = "  ".join(lines[0]).rstrip()
         bar = f'<progress aria-label="training" max="{self.total_steps}" value="{self.done}"></progress>'
-        return {"text/html": f"{bar} <code>{html.escape(line)}</code>", "text/plain": line}
+        return {"text/html": f"{bar} <code>{line}</code>", "text/plain": line}
 
 
 def terminal_progress() -> Callback:
