@@ -45,7 +45,7 @@ def train(
     paths = list(texts) if isinstance(texts, Sequence) and not isinstance(texts, str) else [texts]
     for name, kind, value in (
         ("texts", ListOf(PATH), paths), ("val", Optional(PATH), val), ("out", Optional(PATH), out),
-        ("glob", Optional(text()), glob), ("skip-unreadable", FLAG, skip_unreadable),
+        ("glob", Optional(text()), glob), ("skip_unreadable", FLAG, skip_unreadable),
     ):  # fmt: skip
         check_option(name, kind, value)
     options = with_present_names(options, lambda line: warnings.warn(line, DeprecationWarning, stacklevel=4))
