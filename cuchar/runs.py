@@ -1,7 +1,6 @@
 """Starts and resumes runs, for `cuchar train` and for Python."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy as np
 from cuchar.batches import check_length, split_validation
 from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
-from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options, option
+from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
 from cuchar.corpus import Corpus, Text, absolute, expect_kept, left_out_notes, load_corpus, read_text
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError, TextError
@@ -23,6 +22,7 @@ from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.run_folder import RunFolder
 from cuchar.training import Material, Trainer
+from cuchar.wording import command_to_resume, command_to_sample, option
 
 TOTALS = ("epochs", "max_steps")
 
@@ -56,7 +56,7 @@ def start_run(
     """
     everyone = Callbacks(callbacks)
     if val is not None and config.val_fraction:
-        raise OptionError("--val: expected it or --val-fraction, found both")
+        raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
     corpus = load_corpus(texts, config.bytes, glob, skip_unreadable)
     val_text = None if val is None else read_text([val], config.bytes, glob, skip_unreadable)
     material = _material(corpus, config, val_text)
@@ -118,7 +118,7 @@ def resume_run(
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
-        vals = expect_kept(stored["val"] or [], "--val") if val is None else [val]
+        vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
         val_text = read_text(vals, config.bytes, glob, skip_unreadable) if vals else None
         material = _material(corpus, config, val_text)
         _expect_same_text(path, "validation text", material.facts["val_sha256"], stored["val_sha256"])
@@ -128,7 +128,7 @@ def resume_run(
             position = checkpoint.run["position"]
             total = "epochs" if position["epoch"] >= config.epochs else "max_steps"
             everyone.note(
-                f"{path} is finished at step {position['step']}, as {option(total)} {getattr(config, total)} asks for; "
+                f"{path} is finished at step {position['step']}, as {option(total, getattr(config, total))} asks for; "
                 f"a larger {option(total)} goes on"
             )
             return path
@@ -155,27 +155,29 @@ def resume_run(
 
 def _train(trainer: Trainer, everyone: Callbacks) -> None:
     """Train until the end or until a signal comes, and tell the callbacks which command goes on from there."""
-    config, folder = trainer.config, shlex.quote(str(trainer.folder.path))
+    config, folder = trainer.config, trainer.folder.path
     everyone.note(
         f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
         f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
         everyone.note(
-            f"--max-steps {config.max_steps:,}: --epochs {config.epochs} ends the run before, "
+            f"{option('max_steps', config.max_steps)}: {option('epochs', config.epochs)} ends the run before, "
             f"after some {trainer.total_steps:,} steps"
         )
     with signalled() as asked:
         try:
             trainer.run(asked)
         except Interrupted:
-            everyone.note(f"stopped after step {trainer.position.step}; to go on: cuchar train --resume {folder}")
+            everyone.note(
+                f"stopped after step {trainer.position.step}; to go on: {command_to_resume(trainer.folder.path)}"
+            )
             raise
     best = "" if math.isinf(trainer.best) else f", best validation loss {trainer.best:.4f}"
     position = trainer.position
     loss = f"mean loss {trainer.loss:.4f} since step {trainer.loss_since}"
     everyone.note(f"{position.step} steps in {position.elapsed_s:.1f} s: {loss}{best}; {folder}")
-    everyone.note(f"to write with it: cuchar sample {folder}")
+    everyone.note(f"to write with it: {command_to_sample(trainer.folder.path)}")
     with suppress(StopTraining):
         everyone.raise_pending()
 
@@ -192,10 +194,12 @@ def _material(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Mat
     elif val_text is not None:
         hint = "; the vocabulary is the training text's"
         validation = corpus.vocabulary.encode(
-            val_text.codes, place=lambda at: f"--val {val_text.place(at)}", hint=hint
+            val_text.codes, place=lambda at: f"{option('val')}: {val_text.place(at)}", hint=hint
         )[None]
         if validation.shape[1] < 2:
-            raise TextError(f"--val {val_text.files[0]}: expected at least 2 characters, found {validation.shape[1]}")
+            raise TextError(
+                f"{option('val', str(val_text.files[0]))}: expected at least 2 characters, found {validation.shape[1]}"
+            )
     check_length(len(training), config)
 
     def names(files: Sequence[Path]) -> list[str]:
@@ -274,10 +278,12 @@ def _expect_same_run(folder: RunFolder, checkpoint: Checkpoint, stored: dict[str
 def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
     if config.max_steps is not None and config.max_steps < position["step"]:
         raise RunError(
-            f"--max-steps: expected a total of at least the {position['step']} done, found {config.max_steps}"
+            f"{option('max_steps')}: expected a total of at least the {position['step']} done, found {config.max_steps}"
         )
     if config.epochs < position["epoch"]:
-        raise RunError(f"--epochs: expected a total of at least the {position['epoch']} done, found {config.epochs}")
+        raise RunError(
+            f"{option('epochs')}: expected a total of at least the {position['epoch']} done, found {config.epochs}"
+        )
 
 
 def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> bool:

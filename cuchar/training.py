@@ -28,6 +28,7 @@ from cuchar.parameters import Parameters, initialise
 from cuchar.position import Mean, Position
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
+from cuchar.wording import option
 
 SUMMARY_STEPS = 1000  # steps whose mean loss is noted and stored in the checkpoint's history
 
@@ -332,7 +333,7 @@ class Trainer:
         )
         raise DivergedError(
             f"training stopped at step {step}: expected {what} to be finite, found {value}; {kept}; "
-            "a lower --lr or --clip 5 may help"
+            f"a lower {option('lr')} or {option('clip', 5)} may help"
         )
 
 

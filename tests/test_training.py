@@ -237,7 +237,7 @@ def test_validation_text_of_its_own(text, tmp_path):
     measured = metrics(tmp_path / "run")[-1]["val_loss"]
     assert Model(tmp_path / "run").score("the lazy dog jumps").nats_per_char == pytest.approx(measured, rel=1e-6)
     (tmp_path / "val.txt").write_text("The")
-    with pytest.raises(TextError, match=r"--val .*val\.txt:1:1: character 'T'"):
+    with pytest.raises(TextError, match=r"val: .*val\.txt:1:1: character 'T'"):
         start_run([text], SMALL, val=tmp_path / "val.txt", out=tmp_path / "other")
     with pytest.raises(RunError, match="expected the run's validation text"):
         (tmp_path / "val.txt").write_text("the")
@@ -354,9 +354,9 @@ def test_disk_full_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):
 def test_resume_refuses_what_is_not_the_runs(text, tmp_path):
     start_run([text], replace(SMALL, max_steps=20), out=tmp_path / "run")
     run = tmp_path / "run"
-    with pytest.raises(RunError, match=r"--hidden: expected the run's 9 to resume .*, found 10"):
+    with pytest.raises(RunError, match=r"hidden: expected the run's 9 to resume .*, found 10"):
         resume_run(run, options={"hidden": 10})
-    with pytest.raises(RunError, match="--max-steps: expected a total of at least the 20 done, found 19"):
+    with pytest.raises(RunError, match="max_steps: expected a total of at least the 20 done, found 19"):
         resume_run(run, options={"max_steps": 19})
     text.write_text(TEXT + "more")
     with pytest.raises(RunError, match="expected the run's text"):
