@@ -161,7 +161,7 @@ def _read_metrics(file: Path, complaints: list[str]) -> tuple[list[list[float]],
         complaints.append(f"{file}: expected a readable file, found: {error.strerror}")
         return rows, 0
     if wrong:
-        others = f"; {wrong - 1:,} more such lines" if wrong > 1 else ""
+        others = f", and {wrong - 1:,} more" if wrong > 1 else ""
         complaints.append(f"{first}: the line is left out{others}")
     return rows, written
 

@@ -4,16 +4,18 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cuchar.checkpoint import read_position
 from cuchar.config import TrainConfig, option
 from cuchar.errors import CheckpointError
 from cuchar.files import escape, say
@@ -26,13 +28,17 @@ IN_OTHER_COLUMNS = ("hidden", "layers", "epochs", "max_steps")
 ORDER = "best validation loss first, then runs without validation by their last training loss; nats per character"
 # Columns that a narrow terminal does without, beginning with the one that is missed least.
 LEFT_OUT_FIRST = ("written", "text", "took", "epochs", "steps", "options", "model", "loss")
-NARROWEST = 20  # columns that a run's name or its options have at least, if they need as many
+MAY_WRAP = ("run", "options")
+NARROWEST = 20  # columns that these have at least, if they need as many
+GAP = 2  # columns between two of the table's
 DEFAULTS = TrainConfig().to_json()
 
 
-def compare_runs(logs: Sequence[RunLog]) -> list[dict[str, Any]]:
+def compare_runs(logs: Sequence[RunLog], complain: Callable[[str], None]) -> list[dict[str, Any]]:
     """What is known of each run, the best first: as ORDER says, and then runs without any loss.
 
+    Args:
+        complain: is called with a line of text for each last.safetensors that cannot be read.
     Returns:
         JSON values for each run: `path`, `name`, `state` ("running"; "finished", all that was asked for is done; or
         "stopped", so that --resume goes on), `hidden`, `layers`, `texts`, `characters`, `step`, `max_steps`, `epoch`
@@ -42,7 +48,7 @@ def compare_runs(logs: Sequence[RunLog]) -> list[dict[str, Any]]:
     """
     rows = []
     for log in logs:
-        position, facts, config = _position(log), log.facts or {}, log.config
+        position, facts, config = _position(log, complain), log.facts or {}, log.config
         rows.append(
             {
                 "path": str(log.path),
@@ -58,7 +64,7 @@ def compare_runs(logs: Sequence[RunLog]) -> list[dict[str, Any]]:
                 "epochs": config and config.epochs,
                 "loss": _known(log.last("loss")),
                 "best_val_loss": _known(log.best_validation_loss()),
-                "last_written": datetime.fromtimestamp(log.written).astimezone().isoformat(timespec="seconds"),
+                "last_written": _time(log.written),
                 "elapsed_s": _known(log.last("elapsed_s")),
                 "options": config and asdict(config),
             }
@@ -70,7 +76,7 @@ def print_runs(logs: Sequence[RunLog], as_json: bool) -> None:
     """Print the comparison on standard output: JSON, or a table that fits the terminal, or whole lines elsewhere."""
     for complaint in (complaint for log in logs for complaint in log.complaints):
         say(complaint)
-    runs = compare_runs(logs)
+    runs = compare_runs(logs, say)
     if as_json:
         print(json.dumps(runs))
         return
@@ -81,7 +87,7 @@ def print_runs(logs: Sequence[RunLog], as_json: bool) -> None:
     console = Console(width=columns or sys.maxsize, highlight=False)
     left_out = []
     for name in LEFT_OUT_FIRST:
-        if _table(names, cells).__rich_measure__(console, console.options).minimum <= console.width:
+        if not columns or sum(_narrowest(name, cells) + GAP for name in names) - GAP <= columns:
             break
         if name in names:
             names.remove(name)
@@ -96,15 +102,13 @@ def print_runs(logs: Sequence[RunLog], as_json: bool) -> None:
         console.print(Text(escape(note)))
 
 
-def _position(log: RunLog) -> Position | None:
+def _position(log: RunLog, complain: Callable[[str], None]) -> Position | None:
     """How far the run had come at its last checkpoint; None if there is none, or none that can be read."""
-    from cuchar.checkpoint import read_position
-
     file = log.path / CHECKPOINTS[0]
     try:
         return read_position(file) if file.exists() else None
     except (CheckpointError, OSError) as error:
-        log.complaints.append(str(error))
+        complain(str(error))
         return None
 
 
@@ -121,6 +125,13 @@ def _rank(run: dict[str, Any]) -> tuple[int, float, str]:
         if loss is not None:
             return place, loss, run["path"]
     return 2, 0.0, run["path"]
+
+
+def _time(seconds: float) -> str | None:
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # a file's time can be set to any year
+        return None
 
 
 def _known(value: float) -> float | None:
@@ -158,7 +169,7 @@ def _cells(run: dict[str, Any], differing: Sequence[str]) -> dict[str, str]:
         "epochs": _of(run["epoch"], run["epochs"]),
         "loss": "" if run["loss"] is None else f"{run['loss']:.4f}",
         "best val": "" if run["best_val_loss"] is None else f"{run['best_val_loss']:.4f}",
-        "written": run["last_written"][:16].replace("T", " "),
+        "written": (run["last_written"] or "")[:16].replace("T", " "),
         "took": "" if run["elapsed_s"] is None else clock(run["elapsed_s"]),
         "options": " ".join(_given(name, options[name]) for name in differing if options),
     }
@@ -168,14 +179,19 @@ def _of(done: int, total: int | None) -> str:
     return f"{done:,}" if total is None else f"{done:,}/{total:,}"
 
 
+def _narrowest(name: str, cells: Sequence[dict[str, str]]) -> int:
+    """How many columns of the terminal a column of the table needs."""
+    widest = max(cell_len(escape(row[name])) for row in cells)
+    return max(len(name), min(widest, NARROWEST) if name in MAY_WRAP else widest)
+
+
 def _table(names: Sequence[str], cells: Sequence[dict[str, str]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for name in names:
-        widest = max(len(escape(row[name])) for row in cells)
-        may_wrap, right = name in ("run", "options"), name in ("steps", "epochs", "loss", "best val", "took")
+        right = name in ("steps", "epochs", "loss", "best val", "took")
         table.add_column(
-            name, justify="right" if right else "left", overflow="fold",
-            no_wrap=not may_wrap, min_width=min(widest, NARROWEST) if may_wrap else None,
+            name, justify="right" if right else "left", min_width=_narrowest(name, cells),
+            no_wrap=name not in MAY_WRAP, overflow="fold",
         )  # fmt: skip
     for row in cells:
         table.add_row(*(Text(escape(row[name])) for name in names))

@@ -23,28 +23,29 @@ def draw(logs: Sequence[RunLog], x: str) -> "Figure":
 
     The user's own settings of matplotlib do not change it.
     """
-    import matplotlib.style
+    from matplotlib import style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    with matplotlib.style.context(["default", {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}]):
+    with style.context(["default", {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}]):
         figure = Figure(figsize=(9, 5.6 + 0.12 * max(0, len(logs) - 12)), layout="constrained")
         grid = figure.add_gridspec(2, 3, height_ratios=(2, 1))
         loss, *others = panels(logs, x)
         for panel, place in zip((loss, *others), (grid[0, :], *(grid[1, column] for column in range(3))), strict=True):
             axes = figure.add_subplot(place)
             _draw_panel(axes, panel)
-            axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=8 if panel is loss else 3))
-            axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_count if x != "chars" else _millions))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8 if panel is loss else 3))
+            axes.xaxis.set_major_formatter(FuncFormatter(_count if x != "chars" else _millions))
         figure.axes[0].set_xlabel(AXES[x])
         _add_legend(figure, logs, loss)
     return figure
 
 
-def style(run: int) -> dict[str, Any]:
+def look(run: int) -> dict[str, Any]:
     """How the lines of a run are drawn."""
     return {
         "color": COLOURS[run % len(COLOURS)],
-        "linestyle": DASHES[(run + run // len(COLOURS)) % len(DASHES)],
+        "linestyle": DASHES[(run % len(COLOURS) + run // len(COLOURS)) % len(DASHES)],
     }
 
 
@@ -55,7 +56,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
         marked = line.validation or len(line.x) == 1  # a line of one point would not be seen
         mark = {"marker": MARKS[line.run % len(MARKS)], "markersize": 4.5, "markevery": 0.06} if marked else {}
         width = 1.6 if line.validation else 1.1
-        axes.plot(line.x, line.y, **style(line.run), **mark, linewidth=width)
+        axes.plot(line.x, line.y, **look(line.run), **mark, linewidth=width)
     axes.set_title(panel.title, fontsize=10, loc="left")
     axes.grid(alpha=0.25)
     if panel.logarithmic:
@@ -63,9 +64,9 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    elif not panel.title.startswith("loss") and all((line.y >= 0).all() for line in panel.lines):
+    elif panel.measure != "loss" and all((line.y >= 0).all() for line in panel.lines):
         axes.set_ylim(bottom=0)
-    if panel.title.startswith("characters"):
+    if panel.measure == "chars_per_s":
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
@@ -76,7 +77,7 @@ def _add_legend(figure: "Figure", logs: Sequence[RunLog], loss: Panel) -> None:
     validated = {line.run for line in loss.lines if line.validation}
     handles, names = [], []
     for run, log in enumerate(logs):
-        handles.append(Line2D([], [], **style(run), marker=MARKS[run % len(MARKS)] if run in validated else ""))
+        handles.append(Line2D([], [], **look(run), marker=MARKS[run % len(MARKS)] if run in validated else ""))
         names.append(shortened(log.name))
     title = "with marks: validation" if validated else None
     # The names are set afterwards, since matplotlib leaves out labels that begin with an underscore.

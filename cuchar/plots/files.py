@@ -34,10 +34,10 @@ def write_figure(figure: Any, file: Path) -> None:
     """
     import warnings
 
-    import matplotlib
+    from matplotlib import style
 
     drawn, kind = BytesIO(), _kind(file)
-    with matplotlib.rc_context({"svg.hashsalt": "cuchar"}), warnings.catch_warnings():
+    with style.context(["default", {"svg.hashsalt": "cuchar"}]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name may have characters that matplotlib's font lacks
         figure.savefig(drawn, format=kind, metadata=DATES.get(kind))
     write_output(file, drawn.getvalue())

@@ -33,9 +33,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    title: str
+    """measure: one of TITLES."""
+
+    measure: str
     lines: list[Line]
     logarithmic: bool
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.measure]
 
 
 def panels(logs: Sequence[RunLog], x: str) -> list[Panel]:
@@ -47,13 +53,13 @@ def panels(logs: Sequence[RunLog], x: str) -> list[Panel]:
         x: what runs are compared by, of AXES. For "chars", a run's configuration must be known, or its lines are empty.
     """
     made = []
-    for measure, title in TITLES.items():
+    for measure in TITLES:
         names = [measure, "val_loss"] if measure == "loss" else [measure]
         lines = [_line(number, log, x, name) for number, log in enumerate(logs) for name in names]
         lines = [line for line in lines if len(line.x)]
         values = np.concatenate([line.y for line in lines] or [np.zeros(1)])
         wide = values.min() > 0 and values.max() > 10 * values.min()
-        made.append(Panel(title, lines, bool(wide and measure in ("loss", "grad_norm"))))
+        made.append(Panel(measure, lines, bool(wide and measure in ("loss", "grad_norm"))))
     return made
 
 

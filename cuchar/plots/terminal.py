@@ -45,7 +45,7 @@ class Chart:
         rows = []
         for number, panel in enumerate(shown):
             rows.append(_cut(Text(_title(panel)), columns))
-            canvas = Canvas(columns - margin - 2, OTHER_ROWS if number else loss_rows, *_box(limits, ranges[number]))
+            canvas = _canvas(columns - margin - 2, OTHER_ROWS if number else loss_rows, limits, ranges[number])
             _draw(canvas, panel)
             drawn = canvas.plot("\n").split("\n")
             for label, row in zip(_spread(labels[number], len(drawn)), drawn, strict=True):
@@ -105,9 +105,11 @@ def _limits(arrays: list[np.ndarray]) -> tuple[float, float]:
     return low, high
 
 
-def _box(x: tuple[float, float], y: tuple[float, float]) -> tuple[float, float, float, float]:
-    """The limits of a canvas, whose upper ones are exclusive."""
-    return x[0], y[0], x[1] + 1e-6 * (x[1] - x[0]), y[1] + 1e-6 * (y[1] - y[0])
+def _canvas(columns: int, rows: int, x: tuple[float, float], y: tuple[float, float]) -> Canvas:
+    """A canvas on whose first and last dots the limits lie; a Canvas' own upper limits are one dot beyond its last."""
+    right = x[0] + (x[1] - x[0]) * 2 * columns / (2 * columns - 1)
+    top = y[0] + (y[1] - y[0]) * 4 * rows / (4 * rows - 1)
+    return Canvas(columns, rows, x[0], y[0], right, top)
 
 
 def _draw(canvas: Canvas, panel: Panel) -> None:
@@ -160,7 +162,8 @@ def _summary(number: int, log: RunLog) -> Text:
     """A run's letter, its last losses and its name, which comes last because it may be long."""
     letter, validation = LETTERS[number % len(LETTERS)], log.last("val_loss")
     text = Text(letter, style=COLOURS[number % len(COLOURS)])
-    text.append(f" {log.last('loss'):.4f}", style="default")
+    loss = f"{log.last('loss'):.4f}" if len(log.metrics["step"]) else "(no line of metrics yet)"
+    text.append(f" {loss}", style="default")
     if not np.isnan(validation):
         text.append(f"  {letter.upper()} {validation:.4f}", style="default")
     return text.append(f"  {escape(log.name)}", style="default")
