@@ -54,7 +54,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
 
     for line in panel.lines:
         marked = line.validation or len(line.x) == 1  # a line of one point would not be seen
-        mark = {"marker": MARKS[line.run % len(MARKS)], "markersize": 4.5, "markevery": 0.06} if marked else {}
+        mark = {"marker": MARKS[line.run % len(MARKS)], "markersize": 4.5, "markevery": 0.03} if marked else {}
         width = 1.6 if line.validation else 1.1
         axes.plot(line.x, line.y, **look(line.run), **mark, linewidth=width)
     axes.set_title(panel.title, fontsize=10, loc="left")

@@ -87,7 +87,6 @@ def test_a_resumed_run_goes_on(trained, cli, tmp_path):
     assert start("train", "--resume", run, "--max-steps", 60).wait(60) == 0
     (after,) = json.loads(cli("runs", run, "--json").stdout)
     assert (after["state"], after["step"], after["max_steps"]) == ("finished", 60, 60)
-    assert after["elapsed_s"] > before["elapsed_s"]
     assert datetime.fromisoformat(after["last_written"]) >= datetime.fromisoformat(before["last_written"])
 
 
