@@ -143,6 +143,7 @@ def test_a_look_does_not_stop_a_training_from_beginning(tmp_path):
     folder = log_run(tmp_path / "run", [])
     descriptor = os.open(folder, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
+    assert not is_in_use(folder)  # another look is no training
     release = threading.Timer(0.03, os.close, [descriptor])
     release.start()
     RunFolder.reopen(folder).close()

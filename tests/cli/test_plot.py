@@ -87,7 +87,7 @@ def test_one_point_is_seen(tmp_path):
     assert only.get_marker() == "o"
 
 
-@pytest.mark.parametrize("losses,scale", [((4.0, 0.3), "log"), ((4.0, 0.5), "linear"), ((4.0, 0.0), "linear")])
+@pytest.mark.parametrize("losses,scale", [((4.0, 0.3), "log"), ((4.0, 0.4), "linear"), ((4.0, 0.0), "linear")])
 def test_losses_that_differ_tenfold_have_a_logarithmic_axis(tmp_path, losses, scale):
     folder = log_run(tmp_path / "run", [line(10 * at + 10, loss, lr=loss) for at, loss in enumerate(losses)])
     loss, rate, *_ = draw(logs_of(folder), "step").axes
