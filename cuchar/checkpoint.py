@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from cuchar.errors import CheckpointError
 from cuchar.files import write_file
 from cuchar.kinds import PATH, Mismatch, describe
 from cuchar.parameters import Parameters, parameter_shapes
+from cuchar.position import Position
 from cuchar.schema import FORMAT, check_metadata, parse_json
 
 KEY = "cuchar"  # the name of the JSON value in the metadata
@@ -81,6 +83,39 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             impossible.
     """
     file = checkpoint_file(path)
+    with _opened(file) as (opened, body):
+        model, train = check_metadata(body)
+        dtype = _expect_header(opened, _shapes(model, train.batch))
+        checkpoint = _empty(model, train.batch, dtype, body)
+        tensors = _tensors(checkpoint)
+        for name, tensor in tensors.items():
+            tensor[...] = opened.get_tensor(name)
+        if body.pop("sha256") != _digest(tensors, body):
+            raise CheckpointError(f"{file}: expected the contents that were saved, found damaged ones")
+        checkpoint.run["train"] = STORED.check(checkpoint.run["train"], "")  # renames options that had former names
+        _expect_values(tensors)
+    return checkpoint
+
+
+def read_position(path: Path) -> Position:
+    """How far a run had come when a checkpoint was written; the tensors are not read, so this is quick.
+
+    Raises:
+        CheckpointError: as for `read_checkpoint`, but damaged tensors are not noticed.
+    """
+    with _opened(path) as (_, body):
+        check_metadata(body)
+    return Position.from_json(body["run"]["position"])
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[Any, Any]]:
+    """The open safetensors file, and its metadata as parsed JSON, which is not checked yet.
+
+    Raises:
+        CheckpointError: the file is not a checkpoint's, or what is done with it raised a Mismatch, an OSError or a
+            SafetensorError.
+    """
     _expect_regular(file)
     try:
         file.open("rb").close()  # if it may not be read, this says so; safe_open would say that it is not there
@@ -90,17 +125,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 raise CheckpointError(
                     f"{file}: expected a checkpoint made by cuchar train, found another model's safetensors file"
                 )
-            body = parse_json(metadata[KEY], "metadata")
-            model, train = check_metadata(body)
-            dtype = _expect_header(opened, _shapes(model, train.batch))
-            checkpoint = _empty(model, train.batch, dtype, body)
-            tensors = _tensors(checkpoint)
-            for name, tensor in tensors.items():
-                tensor[...] = opened.get_tensor(name)
-        if body.pop("sha256") != _digest(tensors, body):
-            raise CheckpointError(f"{file}: expected the contents that were saved, found damaged ones")
-        checkpoint.run["train"] = STORED.check(checkpoint.run["train"], "")  # renames options that had former names
-        _expect_values(tensors)
+            yield opened, parse_json(metadata[KEY], "metadata")
     except Mismatch as mismatch:
         raise CheckpointError(f"{file}: {mismatch}") from None
     except OSError as error:
@@ -108,7 +133,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except SafetensorError as error:  # its message can contain anything that is in the file
         found = describe(str(error))
         raise CheckpointError(f"{file}: expected a whole safetensors file, found damage: {found}") from None
-    return checkpoint
 
 
 def checkpoint_file(path: str | Path) -> Path:

@@ -19,6 +19,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from typing import Any, BinaryIO
 
 from cuchar.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -30,6 +31,8 @@ from cuchar.wording import command_to_resume
 LOGS = ("metrics.jsonl", "samples.txt")
 CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous-best.safetensors")
 FILES = ("config.json", *LOGS, *CHECKPOINTS)
+LOCK_TRIES = 5  # a look by `is_in_use` holds a lock too, but for microseconds only, and must not stop a training
+LOCK_PAUSE_S = 0.02
 
 
 class RunFolder:
@@ -281,12 +284,32 @@ def _open_locked(path: Path) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise RunError(f"{path}: expected a folder to write to, found: {error.strerror}") from None
+    for tries_left in reversed(range(LOCK_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError:
+            if tries_left:
+                sleep(LOCK_PAUSE_S)
+    os.close(descriptor)
+    raise RunError(f"{path}: expected a folder nobody trains in, found another training at work")
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a training is at work in a run folder; False also for a folder that may not be opened."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        os.close(descriptor)
-        raise RunError(f"{path}: expected a folder nobody trains in, found another training at work") from None
-    return descriptor
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several may look at once
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks, on which nothing can train either
+        return False
+    finally:
+        os.close(descriptor)  # gives the lock back
+    return False
 
 
 def _sync_folder(path: Path) -> None:

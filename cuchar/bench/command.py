@@ -10,7 +10,7 @@ from typing import Any
 
 from cuchar.bench.configurations import NAMED, Configuration, named
 from cuchar.bench.contender import Choice
-from cuchar.bench.plot import expect_plottable, plot_results
+from cuchar.bench.plot import plot_results
 from cuchar.bench.results import compare, configurations_of, make_folder, peers_of, read_results, write_results
 from cuchar.bench.run import bench
 from cuchar.bench.sweep import configurations_along, sweep
@@ -18,6 +18,7 @@ from cuchar.bench.tables import print_changes, print_results, print_sweep, statu
 from cuchar.config import PRECISIONS
 from cuchar.errors import OptionError
 from cuchar.files import STREAM, expect_output, say
+from cuchar.plots.files import expect_drawable
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Request:
                 if getattr(self, option):
                     raise OptionError(f"--sweep: expected it without --{option}, found both")
         if self.plot is not None:
-            expect_plottable(self.plot)
+            expect_drawable("--plot", self.plot)
             expect_output("--plot", self.plot, [self.compare] if self.compare else [], binary=True)
 
 

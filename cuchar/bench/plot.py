@@ -1,33 +1,10 @@
 """Draws results as bars."""
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from cuchar.bench.contender import PEERS
-from cuchar.errors import DeviceError, OptionError
-from cuchar.files import write_output
-
-
-def expect_plottable(file: Path) -> None:
-    """Check that a plot can be written to `file`.
-
-    Raises:
-        DeviceError: matplotlib is not installed.
-        OptionError: matplotlib does not write files of this kind.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError:
-        raise DeviceError("--plot: expected matplotlib, found none; pip install 'cuchar[plots]'") from None
-    kinds = sorted(FigureCanvasAgg.get_supported_filetypes())
-    if kind(file) not in kinds:
-        raise OptionError(f"--plot: expected a file that ends with one of {', '.join(kinds)}, found {file}")
-
-
-def kind(file: Path) -> str:
-    """The kind of a file, which the end of its name says; png if the name has no ending, like that of a pipe."""
-    return file.suffix[1:].lower() or "png"
+from cuchar.plots.files import write_figure
 
 
 def plot_results(results: dict[str, Any], file: Path) -> None:
@@ -55,6 +32,4 @@ def plot_results(results: dict[str, Any], file: Path) -> None:
         fontsize=9,
     )
     axes.legend()
-    drawn = BytesIO()
-    figure.savefig(drawn, format=kind(file))
-    write_output(file, drawn.getvalue())
+    write_figure(figure, file)

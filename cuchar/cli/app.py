@@ -9,6 +9,8 @@ from cuchar.cli.bench import bench
 from cuchar.cli.evaluate import evaluate
 from cuchar.cli.export import export
 from cuchar.cli.info import info
+from cuchar.cli.plot import plot
+from cuchar.cli.runs import runs
 from cuchar.cli.sample import sample
 from cuchar.cli.train import train
 
@@ -37,5 +39,7 @@ app.command()(train)
 app.command()(sample)
 app.command("eval")(evaluate)
 app.command()(info)
+app.command()(plot)
+app.command()(runs)
 app.command()(export)
 app.command()(bench)

@@ -38,20 +38,22 @@ def was_given(context: typer.Context, name: str) -> bool:
 
 
 def expect_new_output(
-    option: str, output: Path, checkpoint: Path, texts: Iterable[Path] = (), binary: bool = False
+    option: str, output: Path, checkpoint: Path | None, inputs: Iterable[Path] = (), binary: bool = False
 ) -> None:
     """Check that `output` is a place for a result.
 
+    Args:
+        checkpoint: what the command reads, if it reads one.
+        inputs: other files that it reads.
+        binary: whether the result is bytes, which are not for a terminal.
     Raises:
-        OutputError: it would replace a text, the checkpoint, or a file of the checkpoint's run or of another run.
+        OutputError: it would replace an input, the checkpoint, or a file of the checkpoint's run or of another run.
     """
     from cuchar.checkpoint import checkpoint_file
     from cuchar.files import expect_output
     from cuchar.run_folder import FILES
 
-    file = checkpoint_file(checkpoint)
-    folders = [
-        folder for folder in {file.parent, Path(os.path.realpath(output)).parent} if (folder / "config.json").is_file()
-    ]
-    kept = [folder / name for folder in folders for name in FILES]
-    expect_output(option, output, [*texts, file, *kept], binary)
+    read = [] if checkpoint is None else [checkpoint_file(checkpoint)]
+    parents = {file.parent for file in read} | {Path(os.path.realpath(output)).parent}
+    kept = [folder / name for folder in parents if (folder / "config.json").is_file() for name in FILES]
+    expect_output(option, output, [*inputs, *read, *kept], binary)
