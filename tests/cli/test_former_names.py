@@ -91,16 +91,16 @@ def test_python_by_either_name_is_the_same(text, tmp_path):
         cuchar.train(text, window=6, out=tmp_path / "new", **options)
     with pytest.warns(DeprecationWarning) as told:
         cuchar.train(text, steps=6, out=tmp_path / "old", **options)
-    assert [(str(one.message), one.filename) for one in told] == [(LINE, __file__)]
+    assert [(str(one.message), one.filename) for one in told] == [(LINE.replace("--", ""), __file__)]
     assert records_without_times(tmp_path / "old") == records_without_times(tmp_path / "new")
 
 
 @pytest.mark.parametrize(
     "options,expected",
     [
-        ({"steps": 6, "window": 7}, "--steps is the former name of --window: expected one value, found 6 and 7"),
-        ({"steps": "6"}, "--steps: expected an integer, found '6'"),
-        ({"steps": 6, "window": 10**5000}, "--window: expected at most 9007199254740992, found an integer of 16610"),
+        ({"steps": 6, "window": 7}, "steps is the former name of window: expected one value, found 6 and 7"),
+        ({"steps": "6"}, "steps: expected an integer, found '6'"),
+        ({"steps": 6, "window": 10**5000}, "window: expected at most 9007199254740992, found an integer of 16610"),
     ],
 )
 def test_pythons_mistakes_are_one_line(text, tmp_path, options, expected):
