@@ -3,7 +3,8 @@
 The folder has a file about the run as a whole, `...000000`, which every session of training replaces, and a file for
 every session, numbered from 1, to which records are added. A record is handed to the operating system as it is made,
 in the thread that trains: tensorboardX's own writer has a thread for it, which an error ends without a word, and then
-training waits for it forever. So only tensorboardX's messages are used here.
+training waits for it forever. So only tensorboardX's messages are used here. There is no buffer either: what could not
+be written must not be tried again when the file is closed, perhaps after another session has cut it.
 
 A resumed run does again what came after its last save. `RunFolder.roll_back` cuts the logs there, and these files are
 cut there too: `kept_length` says where. A save's histograms are one record, which comes when the save is done, so it
@@ -71,12 +72,12 @@ class EventLog:
             for file in sessions:
                 _cut(file, step)
             number = int(sessions[-1].suffix[1:]) + 1 if sessions else 1
-            chart = summary.custom_scalars({"": {" and ".join(one_chart): ["Multiline", list(one_chart)]}})
+            chart = summary.custom_scalars({"loss": {" and ".join(one_chart): ["Multiline", list(one_chart)]}})
             _, begin, self._end = summary.hparams(dict(hyperparameters), {})
             about = [Event(graph_def=graph.SerializeToString()), Event(summary=chart), Event(summary=begin)]
             write_file(folder / f"{NAME}{0:06d}", b"".join(map(_record, [_version(), *about])))
             self._path = folder / f"{NAME}{number:06d}"
-            self._file = open(self._path, "xb")
+            self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115, it stays open until `close`
         self._write(_version())
         self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
@@ -96,8 +97,7 @@ class EventLog:
             if finished:
                 self._add(step, [self._end])
         finally:
-            with suppress(OSError):  # of a record that could not be written; that error was raised then
-                self._file.close()
+            self._file.close()
             if not self._recorded:
                 for file in self._files():
                     file.unlink()
@@ -113,9 +113,10 @@ class EventLog:
         self._write(Event(step=step, summary=Summary(value=values)))
 
     def _write(self, event: Event) -> None:
+        record = _record(event)
         with _writing(self._path):
-            self._file.write(_record(event))
-            self._file.flush()
+            while record:  # without a buffer, less than all may be written
+                record = record[self._file.write(record) :]
 
 
 def kept_length(data: bytes, step: int) -> int:

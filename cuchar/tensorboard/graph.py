@@ -2,8 +2,8 @@
 
 It is written by hand, as TensorBoard's own kind of message. The ONNX graph of `cuchar export` would need another
 package, has an LSTM as a single node, so none of the gates, and ends with the logits, before the loss. The names before
-a slash are boxes in TensorBoard, which a click opens; every edge shows its array's shape. Within `lstm`, nodes are
-those of one time step, and the edges from h and c back to the state are the recurrence.
+a slash are boxes in TensorBoard, which a double click opens; every edge shows its array's shape, that of all time steps
+of a window. The edges from h and c back to the state of the time step before are the recurrence.
 """
 
 from collections.abc import Sequence
@@ -39,27 +39,33 @@ def training_step(model: ModelConfig, config: TrainConfig) -> GraphDef:
     below = characters
     for layer in range(model.layers):
         box = f"lstm/layer_{layer}"
-        table = add(f"{box}/weight_ih", "VariableV2", [], 4 * H, H if layer else V)
-        recurrent, bias = (
-            add(f"{box}/weight_hh", "VariableV2", [], 4 * H, H),
-            add(f"{box}/bias", "VariableV2", [], 4 * H),
-        )
-        begin = "Placeholder" if config.carry_state else "ZerosLike"
+        # The state comes first, so that TensorBoard lays the layer out from it upwards, and the recurrence downwards.
+        first = "Placeholder" if config.carry_state else "ZerosLike"
         h_before, c_before = (
-            add(f"{box}/{name}_before", "Merge", [add(f"{box}/{name}_first", begin, [], B, H), f"{box}/{name}"], B, H)
-            for name in "hc"
+            add(
+                f"{box}/state/{name}_before",
+                "Merge",
+                [add(f"{box}/state/{name}_first", first, [], B, H), after],
+                T,
+                B,
+                H,
+            )
+            for name, after in (("h", f"{box}/h"), ("c", f"{box}/c"))
         )
-        from_input = add(f"{box}/from_input", "MatMul" if layer else "Gather", [table, below], B, 4 * H)
-        from_state = add(f"{box}/from_state", "MatMul", [recurrent, h_before], B, 4 * H)
-        sums = add(f"{box}/gates/sum", "AddN", [from_input, from_state, bias], B, 4 * H)
-        split = add(f"{box}/gates/split", "Split", [sums], B, H)
-        i, f, g, o = (add(f"{box}/gates/{gate}", op, [split], B, H) for gate, op in GATES.items())
-        kept = add(f"{box}/kept", "Mul", [f, c_before], B, H)
-        written = add(f"{box}/written", "Mul", [i, g], B, H)
-        c = add(f"{box}/c", "Add", [kept, written], B, H)
-        below = add(f"{box}/h", "Mul", [o, add(f"{box}/tanh_c", "Tanh", [c], B, H)], B, H)
+        table = add(f"{box}/weight_ih", "VariableV2", [], 4 * H, H if layer else V)
+        recurrent = add(f"{box}/weight_hh", "VariableV2", [], 4 * H, H)
+        bias = add(f"{box}/bias", "VariableV2", [], 4 * H)
+        from_input = add(f"{box}/from_input", "MatMul" if layer else "Gather", [table, below], T, B, 4 * H)
+        from_state = add(f"{box}/from_state", "MatMul", [recurrent, h_before], T, B, 4 * H)
+        sums = add(f"{box}/gates/sum", "AddN", [from_input, from_state, bias], T, B, 4 * H)
+        split = add(f"{box}/gates/split", "Split", [sums], T, B, H)
+        i, f, g, o = (add(f"{box}/gates/{gate}", op, [split], T, B, H) for gate, op in GATES.items())
+        kept = add(f"{box}/kept", "Mul", [f, c_before], T, B, H)
+        written = add(f"{box}/written", "Mul", [i, g], T, B, H)
+        c = add(f"{box}/c", "Add", [kept, written], T, B, H)
+        below = add(f"{box}/h", "Mul", [o, add(f"{box}/tanh_c", "Tanh", [c], T, B, H)], T, B, H)
         if config.dropout:
-            below = add(f"{box}/dropout", "Dropout", [below], B, H)
+            below = add(f"{box}/dropout", "Dropout", [below], T, B, H)
     weight, bias = add("head/weight", "VariableV2", [], V, H), add("head/bias", "VariableV2", [], V)
     product = add("head/product", "MatMul", [weight, below], T, B, V)
     logits = add("head/logits", "BiasAdd", [product, bias], T, B, V)
