@@ -219,8 +219,8 @@ def test_the_servers_samples_are_those_of_samples_txt(shown, ask, name):
     ],
 )  # fmt: skip
 def test_no_sample_is_markup(sample):
-    escaped = "".join(repr(c)[1:-1] if (c < " " and c not in "\n\t") or c == "\u202e" else c for c in f"a{sample}\nz")
-    rendered = Rendered(markdown_to_safe_html(as_it_is(f"a{sample}\nz".encode())))
+    escaped = "".join(repr(c)[1:-1] if (c < " " and c not in "\n\t") or c == "\u202e" else c for c in f"a\n{sample}\nz")
+    rendered = Rendered(markdown_to_safe_html(as_it_is(f"a\n{sample}\nz".encode())))
     assert rendered.elements == ["pre"] and rendered.text.strip("\n") == escaped
 
 
@@ -333,7 +333,9 @@ def test_a_file_is_cut_between_records_wherever_it_ends(shown):
     data = (shown[0] / "whole/tensorboard/events.out.tfevents.000001").read_bytes()
     assert kept_length(data, 10**9) == len(data)
     beginning = data[:1500]
-    ends = sorted({kept_length(beginning[:length], 10**9) for length in range(len(beginning))})
+    kept = {length: kept_length(beginning[:length], 10**9) for length in range(len(beginning))}
+    assert all(end <= length for length, end in kept.items())
+    ends = sorted({*kept.values()})
     assert ends[0] == 0 and 4 < len(ends) < 20
     for end in ends[1:]:
         assert kept_length(data[:end], 10**9) == end
@@ -400,7 +402,7 @@ def test_without_tensorboardx_nothing_begins(text, tmp_path, fails, monkeypatch)
     monkeypatch.delattr("cuchar.tensorboard.event_log")
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     error = fails(1, "train", text, "--tensorboard", "--out", tmp_path / "run")
-    assert error == "cuchar: --tensorboard: expected tensorboardX, found none; pip install 'cuchar[tensorboard]'\n"
+    assert error == "cuchar: TensorBoard: expected tensorboardX, found none; pip install 'cuchar[tensorboard]'\n"
     assert not (tmp_path / "run").exists()
 
 

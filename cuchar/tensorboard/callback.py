@@ -56,7 +56,7 @@ class TensorBoard(Callback):
             from cuchar.tensorboard import event_log, graph
         except ImportError:
             raise DeviceError(
-                "--tensorboard: expected tensorboardX, found none; pip install 'cuchar[tensorboard]'"
+                "TensorBoard: expected tensorboardX, found none; pip install 'cuchar[tensorboard]'"
             ) from None
         self._open, self._graph_of = event_log.EventLog, graph.training_step
 
