@@ -25,10 +25,10 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from cuchar import TensorBoard
-from cuchar.callbacks import Callback
+from cuchar.callbacks import Callback, Run
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.errors import OutputError
+from cuchar.errors import OutputError, RunError
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import parameter_shapes
 from cuchar.runs import resume_run, start_run
@@ -387,14 +387,46 @@ def test_a_killed_process_has_written_its_events_and_the_run_goes_on(text, tmp_p
 def test_an_interrupted_run_has_its_events_and_is_not_shown_as_finished(texts, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        interrupt_after(patch, 19, Interrupted(signal.SIGINT))
+        interrupt_after(patch, 20, Interrupted(signal.SIGINT))
         start_run([texts / "fox.txt"], CONFIG, out=run, callbacks=[TensorBoard()])
     events = accumulated(run)
     assert scalars_of(events) == expected_scalars(run)
-    assert events.Histograms("weights/head.bias")[-1].step == 19
+    # The signal comes when step 20 was saved already; it is saved again, but shown once.
+    assert [histogram.step for histogram in events.Histograms("weights/head.bias")] == [10, 20]
     assert events.summary_metadata.keys() & {"_hparams_/session_start_info", "_hparams_/session_end_info"} == {
         "_hparams_/session_start_info"
     }
+
+
+def test_the_best_validation_loss_is_the_lowest_of_all_sessions(tmp_path):
+    def session(step, losses):
+        callback = TensorBoard()
+        callback.start(Run(tmp_path, CONFIG, ModelConfig(28, 8, 2), step, 100, lambda: None))
+        for at, loss in enumerate(losses, step + 1):
+            line = {
+                "step": at,
+                "epoch": 0,
+                "loss": 3.0,
+                "lr": 0.01,
+                "grad_norm": 1.0,
+                "chars_per_s": 1,
+                "val_loss": loss,
+            }
+            with (tmp_path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            callback.line(line)
+        callback.stop()
+
+    session(0, [2.5, 1.5, 2.0])
+    session(3, [1.75, 1.25])
+    assert scalars_of(accumulated(tmp_path))[BEST] == [(1, 2.5), (2, 1.5), (3, 1.5), (4, 1.5), (5, 1.25)]
+
+
+@pytest.mark.parametrize("line", ["not JSON", "[]", '{"val_loss": "x"}'])
+def test_metrics_that_no_run_writes_are_an_error_of_one_line(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl: expected the lines that a run writes, found: "):
+        TensorBoard().start(Run(tmp_path, CONFIG, ModelConfig(28, 8, 2), 1, 100, lambda: None))
 
 
 def test_without_tensorboardx_nothing_begins(text, tmp_path, fails, monkeypatch):
