@@ -19,15 +19,19 @@ if TYPE_CHECKING:
     from cuchar.evaluation import Score
     from cuchar.interrupts import Interrupted
     from cuchar.model import Model
+    from cuchar.tensorboard.callback import TensorBoard
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "CucharError", "Interrupted", "Model", "Score", "StopTraining", "load", "resume", "train"]
+__all__ = [
+    "Callback", "CucharError", "Interrupted", "Model", "Score", "StopTraining", "TensorBoard", "load", "resume", "train",
+]  # fmt: skip
 
 # A name's module is imported when the name is first asked for (PEP 562): the command line imports this package before
 # it can run a line of its own, and an interrupt would meet NumPy half imported.
 _MODULES = {
     "CucharError": "errors", "Interrupted": "interrupts", "Model": "model", "Score": "evaluation",
     "load": "api", "resume": "api", "train": "api", "Callback": "callbacks", "StopTraining": "callbacks",
+    "TensorBoard": "tensorboard.callback",
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 The files are config.json, metrics.jsonl (one object a line), samples.txt, last.safetensors and best.safetensors. While
 a run is training, its folder is held open by a descriptor, and every file in it is reached through that, so that a
 folder which takes its place meanwhile is never written into. The descriptor also carries the lock, which ends with the
-process, however that ends.
+process, however that ends. Whatever else is in the folder is left alone, such as what a callback keeps in tensorboard/.
 
 A run goes on from last.safetensors. It says how long the logs were when it was written, and what the best validation
 loss was. A resumed run does again what came after that, so `roll_back` undoes it first: it cuts the logs, and restores

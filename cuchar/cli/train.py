@@ -45,9 +45,11 @@ def train(
     bytes_: Annotated[bool, typer.Option("--bytes", help="Train on bytes: any file will do.")] = False,
     glob: Glob = None,
     skip_unreadable: SkipUnreadable = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write to the run folder what TensorBoard shows.")] = False,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
 ) -> None:  # fmt: skip
     """Train a model on TEXT; every run has a folder of its own."""
+    from cuchar.callbacks import Callback
     from cuchar.files import say
     from cuchar.presets import with_preset
     from cuchar.runs import resume_run, start_run
@@ -57,20 +59,23 @@ def train(
     fields = [name for name in chosen if name in {*TrainConfig.__dataclass_fields__, *FORMER_NAMES}]
     given = {name: chosen[name] for name in fields if was_given(context, "bytes_" if name == "bytes" else name)}
     given = with_present_names(given, say)
+    callbacks: list[Callback] = [terminal_progress()]
+    if tensorboard:
+        from cuchar.tensorboard.callback import TensorBoard
+
+        callbacks.append(TensorBoard())
     reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable}
     if resume is None:
         if not texts:
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
         config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
-        start_run(texts, config, val=val, out=out, device=device, **reading, callbacks=[terminal_progress()])
+        start_run(texts, config, val=val, out=out, device=device, **reading, callbacks=callbacks)
         return
     for name, value in (("--out", out), ("--preset", preset)):
         if value is not None:
             raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
     TrainConfig(**_alone(given))
-    resume_run(
-        resume, texts=texts or [], val=val, options=given, device=device, **reading, callbacks=[terminal_progress()]
-    )
+    resume_run(resume, texts=texts or [], val=val, options=given, device=device, **reading, callbacks=callbacks)
 
 
 def _alone(given: dict[str, Any]) -> dict[str, Any]:
