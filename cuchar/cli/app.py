@@ -9,6 +9,7 @@ from cuchar.cli.bench import bench
 from cuchar.cli.evaluate import evaluate
 from cuchar.cli.export import export
 from cuchar.cli.info import info
+from cuchar.cli.look import look
 from cuchar.cli.sample import sample
 from cuchar.cli.train import train
 
@@ -37,5 +38,6 @@ app.command()(train)
 app.command()(sample)
 app.command("eval")(evaluate)
 app.command()(info)
+app.command()(look)
 app.command()(export)
 app.command()(bench)
