@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from cuchar.engines.numpy_engine import Activations, NumpyEngine
-from cuchar.evaluation import LONG_TEXT, Chunks, side_by_side
+from cuchar.evaluation import Chunks, side_by_side
 from cuchar.parameters import Parameters
 
+ONE_STREAM = 20_000  # characters up to which a text is read as one stream, and beyond which in chunks side by side
 CELL_STEPS = 20  # tanh(c) is kept to a twentieth
 GATE_STEPS = 10  # a gate to a tenth
 SURPRISE_STEPS = 8  # a surprise to an eighth of a bit
@@ -19,14 +20,14 @@ GUESSES = 5  # predictions that are kept of every character
 
 
 def is_exact(count: int) -> bool:
-    """Whether a text of so many characters is read as one stream; a longer one is read in chunks side by side."""
-    return count <= LONG_TEXT
+    """Whether a text of so many characters is read as one stream."""
+    return count <= ONE_STREAM
 
 
 def read(parameters: Parameters, ids: np.ndarray) -> Iterator[tuple[np.ndarray, Activations]]:
     """Read a text, from a zero state, and yield what the model computes.
 
-    A text of more than LONG_TEXT characters is read in chunks that have warmed-up states, as `evaluation.chunk_losses`
+    A text of more than ONE_STREAM characters is read in chunks that have warmed-up states, as `evaluation.chunk_losses`
     reads it.
 
     Args:

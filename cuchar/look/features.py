@@ -14,11 +14,10 @@ import numpy as np
 BRACKETS = ("()", "[]", "{}", "<>")
 CURVED_QUOTES = ("“”", "«»")
 SENTENCE_ENDS = ".!?…"
-BETWEEN_SENTENCES = "\"'‘’“”«»()[]{}"
-SPEAKER = re.compile(
-    r"([^:.\n]{2,30})([:.]|\r?$)", re.MULTILINE
-)  # a line's beginning, which is a name if its case says so
-LEAST_PLACES = 20  # a property that sets fewer places apart than this is left out
+APOSTROPHES = "'\u2019"
+BETWEEN_SENTENCES = APOSTROPHES + '"\u2018“”«»()[]{}'
+SPEAKER = re.compile(r"([^:.\n]{2,30})([:.]|\r?$)", re.MULTILINE)  # a line's beginning, a name if its case says so
+LEAST_PLACES = 20  # a property that sets fewer places apart is left out, and what concerns lines in a text of fewer
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,19 @@ def features(codes: np.ndarray) -> list[Feature]:
     lines, count = Lines(codes), len(codes)
     quotes = straight_quotes(codes, lines) + [both for pair in CURVED_QUOTES for both in matched(codes, pair)]
     depths = {pair: depth(matched(codes, pair), count) for pair in BRACKETS}
-    together = sum(depths.values())
-    found = [("inside quotes", depth(quotes, count) > 0)]
+    together = np.sum(list(depths.values()), axis=0)
+    found: list[tuple[str, np.ndarray]] = [("inside quotes", depth(quotes, count) > 0)]
     found += [(f"inside {pair[0]} {pair[1]}", values > 0) for pair, values in depths.items()]
     if together.max(initial=0) > 1:
         found.append(("depth of brackets", together))
+    if len(lines.starts) >= LEAST_PLACES:
+        found += [
+            ("position in the line", lines.read),
+            ("characters left in the line", lines.left),
+            ("indentation of the line", indentation(codes, lines)),
+            ("speaker's name", speakers(codes, lines)),
+        ]
     found += [
-        ("position in the line", lines.read),
-        ("characters left in the line", lines.left),
-        ("indentation of the line", indentation(codes, lines)),
-        ("speaker's name", speakers(codes, lines)),
         ("position in the word", position_in_word(codes)),
         ("last letter of a word", last_letters(codes)),
         ("capital due after a full stop", capital_due(codes)),
@@ -148,10 +150,8 @@ def capitalised(word: str) -> bool:
 def words(codes: np.ndarray) -> np.ndarray:
     """Which characters are in words: letters, digits, and apostrophes between them."""
     word = are(codes, str.isalnum)
-    apostrophe = (codes == ord("'")) | (codes == ord("’"))
-    apostrophe[1:] &= word[:-1]
-    apostrophe[:-1] &= word[1:]
-    return word | apostrophe
+    apostrophe = are(codes, APOSTROPHES.__contains__)
+    return word | (apostrophe & np.append(False, word[:-1]) & np.append(word[1:], False))
 
 
 def position_in_word(codes: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ def make_page(
         chars: how many of the text's first characters are shown.
         progress: is told after each block how many more characters were read.
     Raises:
-        OptionError: `chars` is not a number from 1 to MOST_CHARS.
+        OptionError: `chars` is not a number from 2 to MOST_CHARS.
         TextError: there are fewer than two ids.
     """
     chars = check_option("chars", integer(2, MOST_CHARS), chars)
@@ -105,9 +105,9 @@ def about_cells(shown: Shown, ranking: Ranking, features: int, room: int) -> tup
     Cells come as long as `room` bytes allow; then their gates come, the best ranked first again.
     """
     told: list[dict[str, Any]] = []
-    left = room
-    for cell in ranking.order():
-        about = {
+    order, left = ranking.order(), room
+    for cell in order:
+        about: dict[str, Any] = {
             "cell": cell,
             "explained": round(float(ranking.explained[cell]), 3),
             "tracks": [
@@ -121,8 +121,8 @@ def about_cells(shown: Shown, ranking: Ranking, features: int, room: int) -> tup
             break
         left -= size
         told.append(about)
-    for count, about in enumerate(told):
-        gates = [packed(gate) for gate in shown.gates[:, :, about["cell"]].T]
+    for count, (cell, about) in enumerate(zip(order, told, strict=False)):
+        gates = [packed(gate) for gate in shown.gates[:, :, cell].T]
         size = len(json.dumps(gates))
         if size > left:
             return told, count
