@@ -297,7 +297,7 @@
   /** The cells that the filter lets pass, the best first, each with what of it is shown. */
   function listed() {
     const every = cells.map((cell, at) => ({ at, tracks: cell.tracks.slice(0, 3) }));
-    if (view.filter === "all") return every.filter(({ tracks }) => tracks.length);
+    if (view.filter === "all") return every;
     if (view.filter === "nothing") return every.filter(({ tracks }) => !tracks.length);
     const chosen = every.map(({ at }) => ({ at, tracks: cells[at].tracks.filter(([property]) => (view.filter === "sequences" ? !data.properties[property].name : property === Number(view.filter))) }));
     const best = ({ tracks }) => Math.abs(tracks[0][1]);
@@ -306,8 +306,9 @@
 
   function drawCells() {
     const list = listed();
-    element("found").textContent = list.length
-      ? `${list.length} of ${cells.length} cells. The bar is the score, the line in it what chance reaches.`
+    const found = view.filter === "nothing" ? list.length : list.filter(({ tracks }) => tracks.length).length;
+    element("found").textContent = found
+      ? `${found} of ${cells.length} cells. The bar is the score, the line in it what chance reaches.`
       : "No cell does so beyond chance: nothing found.";
     element("cells").replaceChildren(...list.map(({ at, tracks }) => {
       const cell = cells[at], button = make("button", null), item = make("li", null), head = make("div", null);
@@ -413,7 +414,7 @@
     Object.assign(view, changes);
     if (!hasGates() && view.quantity !== "surprise") view.quantity = "c";
     const cell = view.cell;
-    gates = null;
+    markCell(true);
     const unpacked = await gatesOf(cells[cell]);
     if (cell !== view.cell) return; // another one was chosen meanwhile
     gates = unpacked;
@@ -421,7 +422,6 @@
     recolour();
     drawOverview();
     drawPlace();
-    markCell(true);
   }
 
   function moveTo(at, extend = false, speak = false) {
@@ -463,13 +463,13 @@
 
   function stepCell(by) {
     const order = listed().map(({ at }) => at);
-    if (!order.length) return;
+    if (!order.length) return undefined;
     const place = order.indexOf(view.cell);
-    choose({ cell: order[place < 0 ? 0 : Math.max(0, Math.min(order.length - 1, place + by))] });
+    return choose({ cell: order[place < 0 ? 0 : Math.max(0, Math.min(order.length - 1, place + by))] });
   }
   function stepQuantity(by) {
     const open = QUANTITIES.map(({ key }) => key).filter((key) => key === "c" || key === "surprise" || hasGates());
-    choose({ quantity: open[(open.indexOf(view.quantity) + by + open.length) % open.length] });
+    return choose({ quantity: open[(open.indexOf(view.quantity) + by + open.length) % open.length] });
   }
   function showGuesses() {
     const top = rows[Math.min(rows.length - 1, Math.floor(text.scrollTop / rowHeight()))];
@@ -557,11 +557,11 @@
     }
   });
 
-  element("quantities").addEventListener("keydown", (event) => {
+  element("quantities").addEventListener("keydown", async (event) => {
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (!by) return;
     event.preventDefault();
-    stepQuantity(by);
+    await stepQuantity(by);
     element("quantities").querySelector('[aria-checked="true"]').focus();
   });
 
@@ -632,7 +632,7 @@
       button.addEventListener("click", () => choose({ quantity: key }));
       element("quantities").append(button);
     }
-    const options = [["all", "what they track most"], ...data.properties.map(({ name }, at) => [String(at), name]).filter(([, name]) => name), ["sequences", "sequences of characters"], ["nothing", "cells with nothing found"]];
+    const options = [["all", "what they track most"], ...data.properties.map(({ name }, at) => [String(at), name]).filter(([, name]) => name), ["sequences", "sequences of characters"], ["nothing", "cells for which nothing was found"]];
     element("filter").replaceChildren(...options.map(([value, name]) => {
       const option = make("option", name);
       option.value = value;

@@ -9,18 +9,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from support.checkpoints import made
+from support.planted import HOSTILE, lively_model, prose
 from support.small_runs import TEXT
 
 import cuchar
 from cuchar.checkpoint import write_checkpoint
-from cuchar.config import ModelConfig
-from cuchar.corpus import Vocabulary
 from cuchar.errors import OptionError, TextError
 from cuchar.look import activations, page
 from cuchar.look.page import make_page
-from cuchar.parameters import initialise
-
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!--\x00\x1b\r\u202e\u2028\u2029{data}é😀\n"
 
 
 def data_of(written: bytes) -> dict:
@@ -41,20 +37,6 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-
-
-def model_of(text: str, hidden: int, layers: int = 2):
-    vocabulary = Vocabulary.of(np.array([*map(ord, text)], np.uint32))
-    return initialise(ModelConfig(len(vocabulary), hidden, layers), 0), vocabulary
-
-
-def prose(count: int, seed: int = 0) -> str:
-    """Words that repeat less than those of a real text, in lines; letters as often as in English."""
-    letters = (
-        "eeeeeeeeeeeetttttttttaaaaaaaaoooooooiiiiiiinnnnnnnsssssshhhhhhrrrrrrddddllllcccuuummmwwffggyyppbbvk" + " " * 18
-    )
-    drawn = "".join(np.random.default_rng(seed).choice([*letters], count))
-    return "\n".join(drawn[at : at + 60] for at in range(0, count, 60))[:count]
 
 
 def test_the_page_holds_the_text_its_predictions_and_its_cells(trained):
@@ -78,7 +60,7 @@ def test_the_page_holds_the_text_its_predictions_and_its_cells(trained):
 def test_twenty_thousand_characters_of_the_default_model_are_less_than_5_mb(monkeypatch):
     monkeypatch.setattr(activations, "ONE_STREAM", 0)  # which is quicker
     text = prose(20_000)
-    parameters, vocabulary = model_of(text, 64)
+    parameters, vocabulary = lively_model(text, 64)
     written = make_page(parameters, vocabulary, vocabulary.encode(vocabulary.codes_of(text)), "prose")
     data = data_of(written)
     assert 3_000_000 < len(written) < 5_000_000
@@ -87,12 +69,12 @@ def test_twenty_thousand_characters_of_the_default_model_are_less_than_5_mb(monk
 
 def test_what_has_no_room_is_left_out_and_counted(monkeypatch):
     """The best ranked cells are there, and the gates of the best ranked among them."""
-    monkeypatch.setattr(page, "LARGEST", 250_000)
+    monkeypatch.setattr(page, "LARGEST", 120_000)
     text = prose(3_000)
-    parameters, vocabulary = model_of(text, 64)
+    parameters, vocabulary = lively_model(text, 64)
     written = make_page(parameters, vocabulary, vocabulary.encode(vocabulary.codes_of(text)), "prose")
     data = data_of(written)
-    assert 200_000 < len(written) <= 250_000
+    assert 90_000 < len(written) <= 120_000
     assert 20 < len(data["cells"]) < 128 and 0 < data["gates"] < len(data["cells"])
     assert ["gates" in cell for cell in data["cells"]] == [at < data["gates"] for at in range(len(data["cells"]))]
     scores = [abs(cell["tracks"][0][1]) if cell["tracks"] else 0 for cell in data["cells"]]
@@ -120,7 +102,7 @@ def test_nothing_becomes_markup(tmp_path, cli):
 
 
 def test_the_policy_names_the_scripts_by_their_digests():
-    parameters, vocabulary = model_of("ab", 2)
+    parameters, vocabulary = lively_model("ab", 2)
     written = make_page(parameters, vocabulary, np.array([0, 1] * 30, np.uint8), "t")
     policy = next(a["content"] for tag, a in Tags(written).tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy

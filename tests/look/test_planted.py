@@ -3,8 +3,9 @@
 import json
 import re
 
-import cuchar
 from support.planted import brackets, quotes_in_lines
+
+import cuchar
 
 
 def cells_of(folder, planted, count, **options):

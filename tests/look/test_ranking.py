@@ -61,7 +61,7 @@ def test_the_planted_cell_is_first_and_the_character_s_is_not_praised():
     cells[:, 3] = np.tanh(-1.5 * inside + 0.3 * generator.normal(size=n))
     cells[:, 5] = np.where(ids == 0, 1, -1)
     cells[:, 6] = -0.7
-    properties, ranking = ranked(ids, [Feature("inside", inside)], cells)
+    _properties, ranking = ranked(ids, [Feature("inside", inside)], cells)
     assert ranking.order()[0] == 3 and ranking.tracked(3) == [0] and ranking.scores[3, 0] < -0.8
     assert ranking.explained[5] == pytest.approx(1) and not ranking.scores[5].any()
     assert ranking.explained[6] == 0 and not ranking.scores[6].any()
