@@ -619,10 +619,10 @@
     element("title").textContent = data.title;
     const number = (count) => count.toLocaleString("en");
     const all = data.layers * data.hidden, part = N < data.total ? `The first ${number(N)} of ${number(data.total)} characters` : `${number(N)} characters`;
-    const left = [cells.length < all ? `${number(all - cells.length)} of ${number(all)} cells` : "", data.gates < cells.length ? `the gates of ${number(cells.length - data.gates)}` : ""].filter(Boolean).join(" and ");
+    const missing = [cells.length < all ? `${number(all - cells.length)} of ${number(all)} cells` : "", data.gates < cells.length ? `the gates of ${number(cells.length - data.gates)} cells` : ""].filter(Boolean);
     element("about").textContent = `${data.layers} layer${data.layers > 1 ? "s" : ""} of ${data.hidden} units, ${number(data.parameters)} parameters. ${part}, ${data.bits.toFixed(2)} bits each.`
-      + (data.exact ? "" : " Read in chunks, each after the 256 characters before it; cells were ranked by the whole text.")
-      + (left ? ` To keep the page small, ${left} are left out, those that track the least.` : "");
+      + (data.exact ? "" : " Cells were ranked by the whole text, which was read in chunks.")
+      + (missing.length ? ` Left out to keep this page small, for those that track the least: ${missing.join(" and ")}.` : "");
     for (const { key, name } of QUANTITIES) {
       const button = make("button", key);
       button.type = "button";
