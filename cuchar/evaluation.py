@@ -62,7 +62,7 @@ def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np
 class Chunks:
     """A part of a text, from character `first` to before `end`, in chunks of `size` characters that are read side by side.
 
-    The last chunk may be short: it is filled up with characters from `end` on, and what those give is to be left out.
+    The text's last chunk may be short: it is filled up with places from `end` on, and what those give is to be left out.
     """
 
     first: int
@@ -92,7 +92,7 @@ class Chunks:
     def places(self) -> Iterator[np.ndarray]:
         """Yield which characters are read next, in blocks [at most CHUNK_STEPS, B] of their places in the text.
 
-        Places can lie beyond the text: `ids.take(places, mode="clip")` fills up with its last character.
+        With places beyond the text, `ids.take(places, mode="clip")` fills up with its last character.
         """
         for start in range(0, self.size, CHUNK_STEPS):
             yield self.starts + np.arange(start, min(start + CHUNK_STEPS, self.size))[:, None]

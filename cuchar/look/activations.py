@@ -34,7 +34,7 @@ def read(parameters: Parameters, ids: np.ndarray) -> Iterator[tuple[np.ndarray, 
         ids: [n], the whole text.
     Yields:
         places [T, B] of characters in the text, and the activations after each of them, which the next block
-        overwrites. Places from n on are there to fill up a block. Every place before n comes once.
+        overwrites. Every place before n comes once; those from n on fill up the last blocks.
     """
     engine = NumpyEngine(parameters.model, parameters.flat.dtype)
     weights, count = engine.fold(parameters), len(ids)
@@ -42,7 +42,6 @@ def read(parameters: Parameters, ids: np.ndarray) -> Iterator[tuple[np.ndarray, 
         state = chunks.warmed_up(engine, weights, ids)
         for places in chunks.places():
             activations, state = engine.activations(weights, ids.take(places, mode="clip"), state)
-            places[places >= chunks.end] = count  # what fills up this part may be the beginning of the next one
             yield places, activations
 
 

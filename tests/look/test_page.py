@@ -322,7 +322,9 @@ def test_only_what_is_in_sight_is_drawn(opened, written):
     """Twenty thousand characters, in one line."""
     page = opened(written(prose(20_000).replace("\n", " "), "long.html", hidden=2))
     assert 500 < page.locator("#sheet span").count() < 5000
-    page.evaluate("document.querySelector('#text').scrollTop = 1e9")
+    for top in (600, 1200, 1800, 2400, 1e9):
+        page.evaluate("(top) => { document.querySelector('#text').scrollTop = top; }", top)
+        page.wait_for_timeout(50)
     page.wait_for_selector('#sheet span[data-at="19999"]')
     assert page.locator("#sheet span").count() < 5000
     box = page.locator("#overview").bounding_box()
