@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.config import check_option
-from cuchar.engines.base import Engine
+from cuchar.engines.base import Engine, State
 from cuchar.errors import TextError
 from cuchar.kinds import integer
 
@@ -97,37 +97,71 @@ def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np
         yield losses.T
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """A part of a text, from character `first` to before `end`, in chunks of `size` characters that are read side by side.
+
+    The text's last chunk may be short: it is filled up with places from `end` on, and what those give is to be left out.
+    """
+
+    first: int
+    end: int
+    size: int
+
+    @property
+    def starts(self) -> np.ndarray:
+        """[B], where each chunk begins."""
+        return np.arange(self.first, self.end, self.size)
+
+    def warmed_up(self, engine: Engine, weights: Any, ids: np.ndarray) -> State:
+        """The state that each chunk begins with.
+
+        It is what the WARM_UP characters before the chunk make of a zero state, and zero where the text begins.
+        """
+        starts = self.starts
+        state = engine.zero_state(len(starts))
+        if starts[-1] >= WARM_UP:
+            before = ids[np.maximum(starts - WARM_UP, 0) + np.arange(WARM_UP)[:, None]]
+            for start in range(0, WARM_UP, CHUNK_STEPS):
+                _, state = engine.forward(weights, before[start : start + CHUNK_STEPS], state)
+        if self.first == 0:
+            state.h[:, 0] = state.c[:, 0] = 0
+        return state
+
+    def places(self) -> Iterator[np.ndarray]:
+        """Yield which characters are read next, in blocks [at most CHUNK_STEPS, B] of their places in the text.
+
+        With places beyond the text, `ids.take(places, mode="clip")` fills up with its last character.
+        """
+        for start in range(0, self.size, CHUNK_STEPS):
+            yield self.starts + np.arange(start, min(start + CHUNK_STEPS, self.size))[:, None]
+
+
+def side_by_side(count: int) -> Iterator[Chunks]:
+    """Cut the first `count` characters of a text into chunks of WARM_UP to CHUNK characters, CHUNKS of them at once."""
+    for first in range(0, count, CHUNKS * CHUNK):
+        end = min(first + CHUNKS * CHUNK, count)
+        yield Chunks(first, end, max(WARM_UP, -(-(end - first) // CHUNKS)))
+
+
 def chunk_losses(engine: Engine, weights: Any, ids: np.ndarray) -> Iterator[np.ndarray]:
     """Score one stream of text approximately, in a fraction of the time: chunks of it are scored side by side.
 
     A chunk begins with the state that the WARM_UP characters before it make of a zero state, not with the state after
-    all characters before it. The losses of the first chunk are exact. A chunk has at least WARM_UP characters.
+    all characters before it. The losses of the first chunk are exact.
 
     Args:
         ids: [n], n >= 2.
     Yields:
         losses in nats, in blocks in the text's order, which joined are [n - 1].
     """
-    scores = len(ids) - 1
-    for first in range(0, scores, CHUNKS * CHUNK):
-        end = min(first + CHUNKS * CHUNK, scores)
-        size = max(WARM_UP, -(-(end - first) // CHUNKS))
-        starts = np.arange(first, end, size)
-        state = engine.zero_state(len(starts))
-        if scores > WARM_UP:
-            before = ids[np.maximum(starts - WARM_UP, 0) + np.arange(WARM_UP)[:, None]]
-            for start in range(0, WARM_UP, CHUNK_STEPS):
-                _, state = engine.forward(weights, before[start : start + CHUNK_STEPS], state)
-        if first == 0:
-            state.h[:, 0] = state.c[:, 0] = 0
-        # The last chunk may be short: it is filled up with its last character, and the losses of that are left out.
-        places = np.minimum(starts[:, None] + np.arange(size + 1), scores)
-        blocks = []
-        for start in range(0, size, CHUNK_STEPS):
-            rows = ids[places[:, start : start + CHUNK_STEPS + 1]]
-            losses, state = engine.losses(weights, rows[:, :-1].T, rows[:, 1:].T, state)
-            blocks.append(losses.T)
-        yield np.concatenate(blocks, axis=1).reshape(-1)[: end - first]
+    for chunks in side_by_side(len(ids) - 1):
+        state, blocks = chunks.warmed_up(engine, weights, ids), []
+        for places in chunks.places():
+            inputs, targets = ids.take(places, mode="clip"), ids.take(places + 1, mode="clip")
+            losses, state = engine.losses(weights, inputs, targets, state)
+            blocks.append(losses)
+        yield np.concatenate(blocks).T.reshape(-1)[: chunks.end - chunks.first]
 
 
 def window_losses(engine: Engine, weights: Any, ids: np.ndarray, window: int) -> Iterator[np.ndarray]:

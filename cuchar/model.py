@@ -1,4 +1,4 @@
-"""A trained model for Python programs: they load it, then call `sample`, `stream` and `score`."""
+"""A trained model for Python programs: they load it, then call `sample`, `stream`, `score` and `look`."""
 
 import codecs
 import secrets
@@ -13,9 +13,9 @@ from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import check_option, expect_options
 from cuchar.engines.choose import choose_engine
 from cuchar.evaluation import TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
-from cuchar.files import escape
+from cuchar.files import escape, write_output
 from cuchar.generation import generate
-from cuchar.kinds import TEXT_OR_BYTES, integer
+from cuchar.kinds import PATH, TEXT_OR_BYTES, integer
 from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
 
 MOST_STREAMS = 4096  # samples that are drawn side by side, at most
@@ -159,3 +159,25 @@ class Model:
         codes = self.vocabulary.codes_of(text)
         ids = self.vocabulary.encode(codes, unknown)
         return TextScore.of_text(codes, self.vocabulary.has(codes), np.concatenate(list(self.losses(ids, window))))
+
+    def look(
+        self, text: str | bytes, page: str | Path, *, chars: int = 20_000, unknown: str = "error", title: str = "A text"
+    ) -> None:
+        """Show what the model's cells do on `text`: write one HTML page, for a browser.
+
+        Args:
+            page: where the page goes; a file there is replaced.
+            chars: how many of the text's first characters are shown; all of it ranks the cells.
+            unknown: "error" or "skip", for characters outside the vocabulary.
+            title: words at the page's head.
+        Raises:
+            TextError: there is an unknown character, or there are fewer than two known ones.
+            OptionError: an argument is of another type, or out of range.
+            OutputError: the page could not be written.
+        """
+        from cuchar.look.page import make_page
+
+        check_option("text", TEXT_OR_BYTES, text)
+        check_option("page", PATH, page)
+        ids = self.vocabulary.encode(self.vocabulary.codes_of(text), unknown)
+        write_output(Path(page), make_page(self.parameters, self.vocabulary, ids, title, chars))

@@ -9,6 +9,7 @@ from cuchar.cli.bench import bench
 from cuchar.cli.evaluate import evaluate
 from cuchar.cli.export import export
 from cuchar.cli.info import info
+from cuchar.cli.look import look
 from cuchar.cli.plot import plot
 from cuchar.cli.runs import runs
 from cuchar.cli.sample import sample
@@ -39,6 +40,7 @@ app.command()(train)
 app.command()(sample)
 app.command("eval")(evaluate)
 app.command()(info)
+app.command()(look)
 app.command()(plot)
 app.command()(runs)
 app.command()(export)

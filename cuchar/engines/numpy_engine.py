@@ -72,6 +72,20 @@ class Tape:
         return self.dropped if dropped else self.h[:, 1:]
 
 
+@dataclass(frozen=True)
+class Activations:
+    """What forward computes on its way, for whoever looks inside; the next window overwrites these arrays.
+
+    gates: [L, T, 4, H, B], i, f, g, o of each time step.
+    tanh_c: [L, T, H, B], tanh of the cell state after each time step.
+    logits: [T, V, B].
+    """
+
+    gates: np.ndarray
+    tanh_c: np.ndarray
+    logits: np.ndarray
+
+
 class NumpyEngine:
     """`cuchar.engines.base.Engine` on NumPy arrays of `dtype`.
 
@@ -108,6 +122,12 @@ class NumpyEngine:
         expect_window(self.model, self.dtype, inputs, None, state)
         tape = self._forward(weights, inputs, state, None)
         return tape.logits.transpose(0, 2, 1), self._state_after(tape)
+
+    def activations(self, weights: FoldedWeights, inputs: np.ndarray, state: State) -> tuple[Activations, State]:
+        """Every gate, cell and logit of a window, inputs [T, B], and the state after it."""
+        expect_window(self.model, self.dtype, inputs, None, state)
+        tape = self._forward(weights, inputs, state, None)
+        return Activations(tape.gates, tape.tanh_c, tape.logits), self._state_after(tape)
 
     def losses(
         self, weights: FoldedWeights, inputs: np.ndarray, targets: np.ndarray, state: State

@@ -1,0 +1,168 @@
+"""Makes the page: what a model did on a text, as data, in one HTML file that needs nothing else.
+
+The text is a row of numbers in it, as the activations are, and so can never become markup. What the data has of words
+(names of files, of properties) stands in JSON without a `<`, and page.js fills it in as text. As a second wall the page's
+content security policy lets the browser run this script and no other, and load nothing at all.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from cuchar.config import check_option
+from cuchar.corpus import Vocabulary
+from cuchar.errors import TextError
+from cuchar.kinds import integer
+from cuchar.look.activations import CELL_STEPS, GATE_STEPS, SURPRISE_STEPS, Shown, is_exact, read, rows_of
+from cuchar.look.features import features
+from cuchar.look.ranking import MARGIN, Correlations, Properties, Ranking
+from cuchar.parameters import Parameters
+
+CHARS = 20_000  # characters that are shown unless a command says otherwise
+MOST_CHARS = 100_000
+LARGEST = 4_900_000  # bytes of a page, about: cells and gates that would exceed it are left out
+FOR_CELLS = 0.7  # of the room for activations, the share that cells may take before gates get any
+TRACKED = 4  # of what a cell tracks, how much is told
+
+
+def make_page(
+    parameters: Parameters,
+    vocabulary: Vocabulary,
+    ids: np.ndarray,
+    title: str,
+    chars: int = CHARS,
+    progress: Callable[[int], None] = lambda count: None,
+) -> bytes:
+    """Read a text with a model, and return the page about it.
+
+    Args:
+        ids: [n], the whole text, by which cells are ranked.
+        title: words that stand at the page's head.
+        chars: how many of the text's first characters are shown.
+        progress: is told after each block how many more characters were read.
+    Raises:
+        OptionError: `chars` is not a number from 2 to MOST_CHARS.
+        TextError: there are fewer than two ids.
+    """
+    chars = check_option("chars", integer(2, MOST_CHARS), chars)
+    if len(ids) < 2:
+        raise TextError(f"expected at least 2 known characters to look at, found {len(ids)}")
+    cells = parameters.model.layers * parameters.model.hidden
+    properties = Properties(ids, features(vocabulary.codes[ids]))
+    correlations, shown = Correlations(ids, properties, cells), Shown(ids[:chars], cells, len(vocabulary))
+    for places, activations in read(parameters, ids):
+        shown.keep(places, activations)
+        correlations.add(places.reshape(-1), rows_of(activations.tanh_c))
+        progress(int((places < len(ids)).sum()))
+    ranking = correlations.ranking()
+    data = about_text(shown, vocabulary)
+    data["title"], data["total"], data["exact"] = title, len(ids), is_exact(len(ids))
+    data["layers"], data["hidden"], data["parameters"] = (
+        parameters.model.layers,
+        parameters.model.hidden,
+        parameters.flat.size,
+    )
+    data["properties"], data["margin"] = about_properties(properties, ranking, vocabulary), MARGIN
+    room = LARGEST - len(fill_in(data))
+    data["cells"], data["gates"] = about_cells(shown, ranking, len(properties.features), room)
+    return fill_in(data)
+
+
+def about_text(shown: Shown, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The characters that are shown, what was predicted at each place, and how much each surprised."""
+    used, where = np.unique(np.concatenate([shown.ids[:, None], shown.guesses], axis=1), return_inverse=True)
+    numbers = where.reshape(len(shown.ids), -1).astype("<u2")
+    return {
+        "bytes": vocabulary.is_bytes,
+        "characters": vocabulary.codes[used].tolist(),
+        "ids": packed(numbers[:, 0]),
+        "guesses": packed(numbers[:, 1:]),
+        "chances": packed(shown.chances),
+        "surprise": packed(shown.surprise),
+        "bits": round(float(shown.bits[1:].mean()), 3),
+        "steps": {"cell": CELL_STEPS, "gate": GATE_STEPS, "surprise": SURPRISE_STEPS},
+    }
+
+
+def about_properties(properties: Properties, ranking: Ranking, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """Each property's name, or the code points of its sequence, and its control."""
+    sequences = [{"sequence": vocabulary.codes[ids].tolist()} for ids in properties.sequences]
+    every: list[dict[str, Any]] = [{"name": name} for name in properties.features] + sequences
+    return [
+        {**each, "control": round(float(control), 3)} for each, control in zip(every, ranking.controls, strict=True)
+    ]
+
+
+def about_cells(shown: Shown, ranking: Ranking, features: int, room: int) -> tuple[list[dict[str, Any]], int]:
+    """What is told of cells, the best ranked first, and of how many of them the gates are there too.
+
+    Cells come as long as `room` bytes allow; then their gates come, the best ranked first again.
+    """
+    told: list[dict[str, Any]] = []
+    order, left = ranking.order(), room
+    for cell in order:
+        about: dict[str, Any] = {
+            "cell": cell,
+            "explained": round(float(ranking.explained[cell]), 3),
+            "tracks": [
+                [at, round(float(ranking.scores[cell, at]), 3), round(float(ranking.plain[cell, at]), 3)]
+                for at in dict.fromkeys([*ranking.tracked(cell)[:TRACKED], *tracked_features(ranking, cell, features)])
+            ],
+            "values": packed(shown.cells[:, cell]),
+        }
+        size = len(json.dumps(about))
+        if told and left - size < room * (1 - FOR_CELLS):
+            break
+        left -= size
+        told.append(about)
+    for count, (cell, about) in enumerate(zip(order, told, strict=False)):
+        gates = [packed(gate) for gate in shown.gates[:, :, cell].T]
+        size = len(json.dumps(gates))
+        if size > left:
+            return told, count
+        left -= size
+        about["gates"] = gates
+    return told, len(told)
+
+
+def tracked_features(ranking: Ranking, cell: int, features: int) -> list[int]:
+    """The properties but for sequences that a cell tracks: the page can list the cells that track any of them."""
+    return [at for at in ranking.tracked(cell) if at < features]
+
+
+def packed(values: np.ndarray) -> str:
+    """An array's bytes, column after column, compressed (RFC 1950, `deflate` in a browser), in base64.
+
+    Values of a cell do not repeat as words do: to code runs of equal ones takes a tenth of the time of looking for all
+    repetitions, and 6 % less room.
+    """
+    compressor = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    data = np.asfortranarray(values).tobytes(order="A")
+    return base64.b64encode(compressor.compress(data) + compressor.flush()).decode()
+
+
+def fill_in(data: dict[str, Any]) -> bytes:
+    """The page with these data in it."""
+    template, script, style = (
+        files("cuchar.look").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "js", "css")
+    )
+    policy = f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; base-uri 'none'; form-action 'none'"
+    text = json.dumps(data, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )  # all but ASCII is escaped by JSON's own rules
+    parts = {"{policy}": policy, "{style}": style, "{script}": script, "{data}": text}
+    for place, part in parts.items():
+        before, after = template.split(place)
+        template = before + part + after
+    return template.encode()
+
+
+def digest(source: str) -> str:
+    """A source's digest, as a content security policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
