@@ -1,4 +1,4 @@
-"""Shared by all tests: the command line in this process, and a small trained run."""
+"""Shared by all tests: the command line in this process, a small trained run, and a browser."""
 
 import signal
 import subprocess
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.browser import chromium, visitor
 from support.process import CUCHAR, environment
 from support.small_runs import TEXT
 
@@ -71,3 +72,17 @@ def trained(tmp_path_factory) -> Path:
     options = "--hidden 12 --window 8 --batch 4 --lr 0.02 --max-steps 30 --out".split()
     subprocess.run([*command, *options, folder / "run"], check=True, capture_output=True, env=environment())
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of one file: as long as it runs, no other test could call asyncio.run()."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def browser_page(browser):
+    """Open a file: `browser_page(path, width=360, color_scheme="dark")`. Errors and network requests fail the test."""
+    with visitor(browser) as visit:
+        yield visit
