@@ -74,7 +74,7 @@ def import_pytorch(file: Path, out: Path, vocabulary_file: Path | None = None) -
 def _read(file: Path, vocabulary_file: Path | None) -> tuple[Checkpoint, list[str]]:
     data = _read_file(file)
     try:
-        tensors = dict(deserialize(data))
+        tensors = dict(sorted(deserialize(data)))  # by name, since safetensors gives them in any order
     except SafetensorError as error:
         found = describe(str(error))
         raise Mismatch("contents", f"{KIND} that is whole ({SAVE_HINT})", f"damage: {found}") from None
@@ -143,7 +143,9 @@ def find_layout(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
             if (kind, layer) not in lstm:
                 raise Mismatch(f"{describe(next(iter(prefixes)))}: {kind}_l{layer}", "a tensor", "none")
     recurrent = shapes[lstm["weight_hh", 0]]
-    H, V = recurrent[-1] if recurrent else 0, shapes[head][0]
+    if len(recurrent) != 2 or recurrent[0] != 4 * recurrent[1]:
+        raise Mismatch(describe(lstm["weight_hh", 0]), "shape (4H, H), as an LSTM has", str(recurrent[:4]))
+    H, V = recurrent[1], shapes[head][0]
     for name, size in (("hidden", H), ("vocabulary_size", V), ("layers", layers)):
         MODEL[name].check(size, name)
     inputs = V if embedding is None else shapes[embedding][1]
@@ -162,7 +164,7 @@ def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str | None, s
     """The names of the head's weight and bias, and of the embedding, among the tensors that are not the LSTM's."""
     weights = [name for name, shape in shapes.items() if name.endswith("weight") and len(shape) == 2]
     biases = {name: name.removesuffix("weight") + "bias" for name in weights}
-    for name in shapes.keys() - {*weights, *biases.values()}:
+    for name in sorted(shapes.keys() - {*weights, *biases.values()}):
         raise Mismatch("tensors", "an LSTM's, a linear layer's and an embedding's alone", describe(name))
     heads = weights if len(weights) == 1 else [name for name in weights if biases[name] in shapes]
     others = [name for name in weights if name not in heads]
