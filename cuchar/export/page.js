@@ -52,9 +52,10 @@ function reader() {
 
 // Ends when the browser has done everything else that waited, such as clicks and drawing.
 const channel = new MessageChannel();
+channel.port1.start();
 function othersTurn() {
   return new Promise((resume) => {
-    channel.port1.onmessage = resume;
+    channel.port1.addEventListener("message", resume, { once: true });
     channel.port2.postMessage(null);
   });
 }
@@ -120,6 +121,7 @@ const kind = data.bytes ? "bytes" : "characters";
 element("facts").textContent =
   `${layers} LSTM ${layers === 1 ? "layer" : "layers"} of ${hidden} units, ${vocabulary_size} ${kind}, ${data.weights} weights; made with cuchar`;
 element("loss").textContent = data.loss;
+element("same").hidden = data.weights !== "float32"; // rounded weights write something else
 element("settings").addEventListener("submit", begin);
 element("stop").addEventListener("click", () => (writing.stopped = true));
 element("copy").addEventListener("click", copy);

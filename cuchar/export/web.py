@@ -25,8 +25,6 @@ WEIGHTS = Choice(("float32", "int8"))
 FOLDER = Path(__file__).parent
 MOST_CHARACTERS = 20_000  # of a text, on which the losses are measured
 MOST_BYTES = 300 << 20  # of weights; Chromium's strings hold 512 MiB, and base64 makes 4 characters of 3 bytes
-# Characters that would end the script element or a line of it, as JSON writes them.
-ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def web_file(
@@ -53,7 +51,7 @@ def web_file(
     if loss:
         say(loss)
     tensors = {name: _tensor(view, weights) for name, view in parameters.items()}
-    value = {
+    value = {  # numbers and base64: no character of a text, which could end the element that this stands in
         "model": asdict(parameters.model),
         "bytes": vocabulary.is_bytes,
         "codes": vocabulary.codes.tolist(),
@@ -66,7 +64,7 @@ def web_file(
     page = (FOLDER / "sampler.html").read_text("utf-8")
     for name, content in (
         ("STYLE_HASH", _hash(style)), ("SCRIPT_HASH", _hash(script)), ("STYLE", style), ("SCRIPT", script),
-        ("MODEL", json.dumps(value).translate(ESCAPES)),
+        ("MODEL", json.dumps(value)),
     ):  # fmt: skip
         page = page.replace(f"{{{{{name}}}}}", content, 1)
     return page.encode()

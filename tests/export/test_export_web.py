@@ -122,6 +122,7 @@ def test_markup_in_the_vocabulary_is_text(browser_page, page_file, model):
     )
     assert "<" in text[70:] and page.locator("#text *").count() == 2 and page.locator("img").count() == 0
     written = page_file.read_text()
+    assert written.count("<script") == 2 and "alert(" not in written
     data = re.search(r'<script id="model" type="application/json">(.*?)</script>', written)[1]
     assert not set(data) & set("<>&\u2028\u2029\u202e")
     assert "".join(map(chr, json.loads(data)["codes"])) == "".join(sorted(set(CORPUS)))
@@ -135,7 +136,12 @@ def test_bytes_come_as_utf8(browser_page, tmp_path):
         out=tmp_path / "run",
     )  # fmt: skip
     model.export(tmp_path / "page.html")
-    text = write(browser_page(tmp_path / "page.html"), prime="na", length=1000, seed=1, temperature=1)
+    page = browser_page(tmp_path / "page.html")
+    ids = model.vocabulary.encode(model.vocabulary.codes_of("ï😀☕n"))
+    pieces = page.evaluate("ids => [...ids.map(id => [id]), []].map(reader())", ids.tolist())
+    assert pieces == ["", "ï", "", "", "", "😀", "", "", "☕", "n", ""]  # a character comes with its last byte
+    assert page.evaluate("id => [[id], []].map(reader())", int(ids[0])) == ["", "\ufffd"]
+    text = write(page, prime="na", length=1000, seed=1, temperature=1)
     assert text == "na" + model.sample(1000, prime="na", seed=1) and "😀" in text
 
 
@@ -198,6 +204,7 @@ def test_every_control_has_a_name_and_the_page_fits_a_phone(browser_page, page_f
     page = browser_page(page_file, width=320, height=600, color_scheme="dark")
     for label in ("Begin with", "Temperature", "Top k", "Characters", "Seed", "always the likeliest character"):
         assert page.get_by_label(label).count() == 1
+    assert page.get_by_text("The same seed and settings give the text of").is_visible()
     assert [button.text_content() for button in page.get_by_role("button").all()] == ["Write", "Stop", "Copy"]
     assert page.evaluate("document.documentElement.scrollWidth") == 320
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -238,7 +245,9 @@ def test_what_eight_bits_cost_is_said(cli, run, model, browser_page, tmp_path):
             said,
         )
         assert [float(loss) for loss in found.groups()] == pytest.approx(expected, abs=1e-4)
-        assert browser_page(tmp_path / "page.html").text_content("#loss") == said
+        page = browser_page(tmp_path / "page.html")
+        assert page.text_content("#loss") == said
+        assert page.locator("#same").is_visible() == (weights == "float32")
     said = cli("export", run, tmp_path / "own.html", "--weights", "int8").stderr
     own = re.match(r"On the model's own writing, the loss is ([\d.]+) .* ([\d.]+) with int8\.\n", said)
     assert 0 <= float(own[2]) - float(own[1]) < 0.02

@@ -6,7 +6,7 @@ import resource
 import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
-from support.checkpoints import made
+from support.checkpoints import made, signed, tensors_and_metadata
 
 import cuchar
 from cuchar.checkpoint import read_checkpoint
@@ -180,6 +180,19 @@ def test_every_command_takes_it_and_info_says_where_it_is_from(imported, cli, tm
     assert "trained" not in shown and "options" not in shown
     run = read_checkpoint(out).run
     assert run["position"]["step"] == run["characters"] == 0 and run["texts"] == [] and run["best"] is None
+
+
+def test_what_a_checkpoint_says_of_its_origin_is_checked(imported, fails, tmp_path):
+    imported(tensors_of())
+    tensors, body = tensors_and_metadata(tmp_path / "out.safetensors")
+    for change, message in (
+        ({"imported": {"file": 3, "sha256": "0" * 64}}, "metadata.run.imported.file: expected text, found 3"),
+        ({"imported": {"file": "x"}}, "metadata.run.imported.sha256: expected a value, found none"),
+        ({}, "metadata.run.characters: expected at least 2, found 0"),
+    ):
+        run = {name: value for name, value in body["run"].items() if name != "imported"} | change
+        (tmp_path / "changed").write_bytes(signed(tensors, {**body, "run": run}))
+        assert message in fails(1, "info", tmp_path / "changed")
 
 
 def test_a_vocabulary_from_a_file(cli, tmp_path, refused):
