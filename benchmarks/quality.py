@@ -21,7 +21,7 @@ from cuchar.bench.machine import processor, versions
 from cuchar.config import TrainConfig
 from cuchar.presets import PRESETS, with_preset
 from cuchar.runs import start_run
-from cuchar.terminal import terminal_listener
+from cuchar.terminal import terminal_progress
 
 SPLITS = {
     "streams": {"val_fraction": 0.05, "val_split": "streams", "batch": 50},
@@ -36,7 +36,7 @@ PUBLISHED = {
 def train(text: Path, preset: str, split: str, device: str, folder: Path) -> dict[str, object]:
     """Train with a preset, and return the options, every epoch's validation loss, and the seconds it took."""
     config = TrainConfig(**with_preset(preset, {**SPLITS[split], "sample_every": 0}))
-    run = start_run([text], config, out=folder, device=device, listener=terminal_listener())
+    run = start_run([text], config, out=folder, device=device, callbacks=[terminal_progress()])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     epochs = [line for line in lines if "val_loss" in line]
     return {

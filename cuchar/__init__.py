@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cuchar.api import import_model, load, train
+    from cuchar.callbacks import Callback, StopTraining
     from cuchar.errors import CucharError
     from cuchar.evaluation import Score
     from cuchar.interrupts import Interrupted
     from cuchar.model import Model
 
 __version__ = "0.1.0"
-__all__ = ["CucharError", "Interrupted", "Model", "Score", "import_model", "load", "train"]
+__all__ = [
+    "Callback", "CucharError", "Interrupted", "Model", "Score", "StopTraining", "import_model", "load", "train",
+]  # fmt: skip
 
 # A name's module is imported when the name is first asked for (PEP 562): the command line imports this package before
 # it can run a line of its own, and an interrupt would meet NumPy half imported.
 _MODULES = {
     "CucharError": "errors", "Interrupted": "interrupts", "Model": "model", "Score": "evaluation",
-    "import_model": "api", "load": "api", "train": "api",
+    "import_model": "api", "load": "api", "train": "api", "Callback": "callbacks", "StopTraining": "callbacks",
 }  # fmt: skip
 
 

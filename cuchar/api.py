@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cuchar.callbacks import Callback
 from cuchar.config import TRAIN, TrainConfig, check_option, expect_options, with_present_names
 from cuchar.kinds import FLAG, PATH, ListOf, Optional, text
 from cuchar.model import Model
 from cuchar.presets import with_preset
 from cuchar.pytorch_import import import_pytorch
 from cuchar.runs import start_run
-from cuchar.training import Listener
 
 
 def train(
@@ -23,7 +23,7 @@ def train(
     preset: str | None = None,
     glob: str | None = None,
     skip_unreadable: bool = False,
-    listener: Listener | None = None,
+    callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Model:
     """Train on text files and return the model: with validation the best one, otherwise the last one.
@@ -36,7 +36,7 @@ def train(
         preset: notebook | char-rnn | torch-rnn | best; its options replace the defaults of those that are not given.
         glob: a pattern that the names of files in folders must match, such as "*.txt".
         skip_unreadable: leave out files that are not text or may not be read, instead of raising.
-        listener: told of every step (`cuchar.training.Listener`); silent by default.
+        callbacks: are told how the run goes (`cuchar.Callback`).
         options: fields of `cuchar.config.TrainConfig`: hidden, layers, window, batch, lr, ... `steps`, the former name
             of `window`, goes on working, with a DeprecationWarning.
     Raises:
@@ -46,14 +46,14 @@ def train(
     paths = list(texts) if isinstance(texts, Sequence) and not isinstance(texts, str) else [texts]
     for name, kind, value in (
         ("texts", ListOf(PATH), paths), ("val", Optional(PATH), val), ("out", Optional(PATH), out),
-        ("glob", Optional(text()), glob), ("skip-unreadable", FLAG, skip_unreadable),
+        ("glob", Optional(text()), glob), ("skip_unreadable", FLAG, skip_unreadable),
     ):  # fmt: skip
         check_option(name, kind, value)
     options = with_present_names(options, lambda line: warnings.warn(line, DeprecationWarning, stacklevel=4))
-    expect_options(options, [*TRAIN, "val", "out", "device", "preset", "glob", "skip_unreadable", "listener"])
+    expect_options(options, [*TRAIN, "val", "out", "device", "preset", "glob", "skip_unreadable", "callbacks"])
     config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
     run = start_run(
-        paths, config, val=val, out=out, device=device, glob=glob, skip_unreadable=skip_unreadable, listener=listener
+        paths, config, val=val, out=out, device=device, glob=glob, skip_unreadable=skip_unreadable, callbacks=callbacks
     )
     return load(run, device=device)
 

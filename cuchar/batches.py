@@ -13,6 +13,7 @@ import numpy as np
 
 from cuchar.config import TrainConfig
 from cuchar.errors import TextError
+from cuchar.wording import option
 
 
 class Windows:
@@ -59,13 +60,13 @@ def check_length(characters: int, config: TrainConfig) -> None:
     batch = (characters - spare) // (config.window + 1)
     widest = config.batch if config.carry_state else config.batch + 1
     window = (characters - config.batch + (not config.carry_state)) // widest
-    fits = [f"--batch {batch}"] if batch >= 1 else []
-    fits += [f"--window {window}"] if window >= 1 else []
+    fits = [option("batch", batch)] if batch >= 1 else []
+    fits += [option("window", window)] if window >= 1 else []
     if not fits and characters >= 2:
-        fits = ["--batch 1 --window 1"]
+        fits = [f"{option('batch', 1)} {option('window', 1)}"]
     raise TextError(
         f"the text is too short: expected at least {needed(config.batch, config.window):,} characters for "
-        f"--batch {config.batch} --window {config.window}, found {characters:,}"
+        f"{option('batch', config.batch)} {option('window', config.window)}, found {characters:,}"
         + (f"; {' or '.join(fits)} would fit" if fits else "")
     )
 
@@ -90,7 +91,7 @@ def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray, 
         training, validation = rows[:, :cut].reshape(-1), rows[:, cut:]
     if validation.shape[1] < 2:
         raise TextError(
-            f"--val-fraction {config.val_fraction}: expected at least 2 characters of validation text "
+            f"{option('val_fraction', config.val_fraction)}: expected at least 2 characters of validation text "
             f"a stream, found {validation.shape[1]}"
         )
     return training, validation

@@ -8,6 +8,7 @@ from typing import Any
 
 from cuchar.errors import OptionError
 from cuchar.kinds import FLAG, Choice, Kind, Mismatch, Optional, Record, integer, number
+from cuchar.wording import option
 
 SCHEDULES = ("constant", "step", "cosine")
 VALIDATION_SPLITS = ("tail", "streams")
@@ -111,14 +112,19 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_options(self, TRAIN)
         if self.decay is not None and self.schedule == "constant":
-            raise OptionError("--decay: expected --schedule step or cosine with it, found constant")
+            raise OptionError(
+                f"{option('decay')}: expected {option('schedule', 'step')} or {option('schedule', 'cosine')} with it, "
+                f"found {option('schedule', 'constant')}"
+            )
         if self.carry_state and self.stride not in (None, self.window):
             raise OptionError(
-                f"--stride: expected --window ({self.window}) with --carry-state, whose windows "
-                f"follow each other, found {self.stride}"
+                f"{option('stride')}: expected {option('window')} ({self.window}) with {option('carry_state', True)}, "
+                f"whose windows follow each other, found {self.stride}"
             )
         if self.val_split == "streams" and not self.val_fraction:
-            raise OptionError("--val-split streams: expected --val-fraction with it, found none")
+            raise OptionError(
+                f"{option('val_split', 'streams')}: expected {option('val_fraction')} with it, found none"
+            )
 
     @property
     def window_stride(self) -> int:
@@ -138,11 +144,6 @@ class TrainConfig:
             return cls(**STORED.check(values, "train"))
         except Mismatch as mismatch:
             raise OptionError(str(mismatch)) from None
-
-
-def option(name: str) -> str:
-    """The command line's spelling of a field: `max_steps` is `--max-steps`."""
-    return "--" + name.replace("_", "-")
 
 
 def check_option(name: str, kind: Kind, value: Any) -> Any:
@@ -194,13 +195,14 @@ def expect_options(given: Iterable[str], known: Iterable[str]) -> None:
     """Check that all given names are known names of options.
 
     Raises:
-        OptionError: one is not; the message says which known name is most like it.
+        OptionError: one is not; the message says which known name is like it, if one is.
     """
     known = list(known)
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise OptionError(f"{option(name)}: expected the name of an option, found none; is it {option(nearest)}?")
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"; is it {option(nearest[0])}?" if nearest else ""
+            raise OptionError(f"{option(name)}: expected the name of an option, found none{hint}")
 
 
 def learning_rate(config: TrainConfig, step: int, epoch: int, total_steps: int) -> float:

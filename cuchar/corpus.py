@@ -22,10 +22,10 @@ import numpy as np
 
 from cuchar.errors import OptionError, TextError
 from cuchar.files import STREAM, read_stdin
+from cuchar.wording import command_to_resume, option
 
 MAX_VOCABULARY = 65_536
 UNKNOWN = ("error", "skip")
-SKIP_HINT = "; --unknown skip leaves such characters out"
 LINE_END = ord("\n")
 
 
@@ -77,7 +77,7 @@ class Vocabulary:
         codes: np.ndarray,
         unknown: str = "error",
         place: Callable[[int], str] = "position {}".format,
-        hint: str = SKIP_HINT,
+        hint: str | None = None,
     ) -> np.ndarray:
         """Ids of `codes`, in the vocabulary's dtype.
 
@@ -85,18 +85,20 @@ class Vocabulary:
             codes: [n] code points or byte values (`codes_of` makes them from text).
             unknown: "error", or "skip" to leave out characters that are not in the vocabulary.
             place: returns the words by which an error names the place of `codes[i]`; `Text.place` if files were read.
-            hint: the end of the error's message, which says what to do about it.
+            hint: the end of the error's message, which says what to do about it; None names the option that skips.
         Raises:
             OptionError: `unknown` is another word.
             TextError: a character is not in the vocabulary; the message names it and its place.
         """
         if unknown not in UNKNOWN:
-            raise OptionError(f"--unknown: expected {' | '.join(UNKNOWN)}, found {unknown}")
+            raise OptionError(f"{option('unknown')}: expected {' | '.join(UNKNOWN)}, found {unknown}")
         ids = self._find(codes)
         missing = ids < 0
         if missing.any():
             if unknown == "error":
                 first = int(np.argmax(missing))
+                if hint is None:
+                    hint = f"; {option('unknown', 'skip')} leaves such characters out"
                 raise TextError(
                     f"{place(first)}: {self.describe(int(codes[first]))} is not among the model's {len(self)}{hint}"
                 )
@@ -152,7 +154,7 @@ class Vocabulary:
         if len(found) > MAX_VOCABULARY:
             raise TextError(
                 f"expected at most {MAX_VOCABULARY:,} distinct characters, found {len(found):,}; "
-                "--bytes trains on the bytes of any file"
+                f"{option('bytes', True)} trains on the bytes of any file"
             )
         return cls(found, is_bytes)
 
@@ -236,7 +238,7 @@ def read_text(
             if skip_unreadable:
                 left_out.append(str(error))
                 continue
-            hint = "; --skip-unreadable leaves such files out" if len(candidates) > 1 else ""
+            hint = f"; {option('skip_unreadable', True)} leaves such files out" if len(candidates) > 1 else ""
             raise TextError(f"{error}{hint}") from None
         digest.update(data)
         files.append(file)
@@ -306,7 +308,7 @@ def _files_in(folder: Path, glob: str | None) -> list[Path]:
     for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
         if _is_run(names):
             if Path(parent) == folder:
-                hint = f"cuchar train --resume {folder} goes on with it"
+                hint = f"{command_to_resume(folder)} goes on with it"
                 raise TextError(f"{folder}: expected a text, found the folder of a run; {hint}")
             folders.clear()
             continue
@@ -314,7 +316,7 @@ def _files_in(folder: Path, glob: str | None) -> list[Path]:
         named = (name for name in names if not name.startswith(".") and (glob is None or fnmatchcase(name, glob)))
         found.extend(file for name in named if _may_be_text(file := Path(parent, name)))
     if not found:
-        matching = "" if glob is None else f" whose name matches --glob {glob}"
+        matching = "" if glob is None else f" whose name matches {option('glob', glob)}"
         raise TextError(f"{folder}: expected a folder with text files, found none in it{matching}")
     return sorted(found)
 
@@ -369,7 +371,7 @@ def code_points(data: bytes, name: str = "text") -> np.ndarray:
         before = _points_of(data[: error.start].decode("utf-8"))
         raise TextError(
             f"{name}:{_line_and_column(before)}: expected UTF-8, found byte 0x{data[error.start]:02x} at offset "
-            f"{error.start} ({error.reason}); --bytes trains on any file"
+            f"{error.start} ({error.reason}); a model that is trained with {option('bytes', True)} reads any file"
         ) from None
     return _points_of(text)
 

@@ -24,6 +24,7 @@ from cuchar.kinds import Mismatch, describe
 from cuchar.parameters import Parameters
 from cuchar.position import Position
 from cuchar.schema import parse_json
+from cuchar.wording import option
 
 MOST_HEADER = 1 << 22  # bytes of a file's header: a vocabulary of 65,536 characters takes some 2 MB
 MOST_TENSORS = 100  # eight layers, a head and an embedding have 35
@@ -89,7 +90,7 @@ def _read(file: Path, vocabulary_file: Path | None) -> tuple[Checkpoint, list[st
     for name, view in parameters.items():
         if not np.isfinite(view).all():
             raise Mismatch(name, "finite numbers", "NaN or infinity")
-    source = {"file": absolute(file), "sha256": hashlib.sha256(data).hexdigest()}
+    source = {"path": absolute(file), "sha256": hashlib.sha256(data).hexdigest()}
     return _untrained(parameters, vocabulary, source), _describe(layout, tensors, parameters)
 
 
@@ -186,14 +187,14 @@ def _vocabulary(data: bytes, file: Path | None, V: int) -> tuple[Vocabulary, np.
     if file is not None:
         expect_regular(file, "a JSON file")
         try:
-            where, written = "--vocabulary", file.read_bytes().decode()
+            where, written = option("vocabulary"), file.read_bytes().decode()
         except (OSError, ValueError):
-            raise Mismatch("--vocabulary", "a readable file in UTF-8", describe(str(file))) from None
+            raise Mismatch(option("vocabulary"), "a readable file in UTF-8", describe(str(file))) from None
     else:
         header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode(), "header")
         where, written = "metadata.vocabulary", header.get("__metadata__", {}).get("vocabulary")
         if written is None:
-            raise Mismatch(where, "a JSON list of characters, there or in --vocabulary FILE.json", "none")
+            raise Mismatch(where, f"a JSON list of characters, there or in {option('vocabulary')}", "none")
     entries = parse_json(written, where)
     if type(entries) is not list or len(entries) != V:
         found = f"a list of {len(entries):,}" if type(entries) is list else describe(entries)

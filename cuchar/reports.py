@@ -24,6 +24,7 @@ from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
 from cuchar.files import escape, say, write_output
 from cuchar.model import Model
+from cuchar.wording import option
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def score_files(
     if chunked:
         say(
             f"scored in chunks of at most {CHUNK:,} characters, each after the {WARM_UP} before it, which warm its state; "
-            "--exact reads one stream"
+            f"{option('exact', True)} reads one stream"
         )
     console, blocks = Console(stderr=True), []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -187,7 +188,7 @@ def print_checkpoint(path: Path) -> None:
     facts = _plain_table()
     options = ", ".join(f"{name}={value}" for name, value in config.items() if value not in (None, False))
     if "imported" in run:
-        origin = [("imported", f"{run['imported']['file']} (SHA-256 {run['imported']['sha256'][:12]})")]
+        origin = [("imported", f"{run['imported']['path']} (SHA-256 {run['imported']['sha256'][:12]})")]
     else:
         origin = [
             ("text", f"{_first(run['texts'])} ({run['characters']:,} characters)"),

@@ -25,6 +25,7 @@ from cuchar.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from cuchar.errors import CheckpointError, RunError
 from cuchar.files import TEMPORARY, write_file
 from cuchar.schema import CONFIG, parse_json
+from cuchar.wording import command_to_resume
 
 LOGS = ("metrics.jsonl", "samples.txt")
 CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous-best.safetensors")
@@ -68,7 +69,7 @@ class RunFolder:
             held = folder._results()
             if held:
                 raise RunError(
-                    f"{path}: expected a new run folder, found a run in it ({held[0]}); --resume {path} continues it"
+                    f"{path}: expected a new run folder, found a run in it ({held[0]}); {command_to_resume(path)} goes on with it"
                 )
             if folder._status(folder.config_file):
                 folder.read_config()  # raises an error if it is not a run's
@@ -137,7 +138,7 @@ class RunFolder:
             if self._status(best):
                 raise RunError(
                     f"{self.last}: expected the run's newest checkpoint, found none beside {best.name}; "
-                    f"a copy of {best.name} under its name lets --resume go on from there"
+                    f"a copy of {best.name} under its name lets the run go on from there"
                 )
         return None
 

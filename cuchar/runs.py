@@ -1,8 +1,8 @@
 """Starts and resumes runs, for `cuchar train` and for Python."""
 
 import math
-import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import localtime, strftime
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from cuchar.batches import check_length, split_validation
+from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
-from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options, option
+from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
 from cuchar.corpus import Corpus, Text, absolute, expect_kept, left_out_notes, load_corpus, read_text
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError, TextError
@@ -20,7 +21,8 @@ from cuchar.files import STREAM
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.run_folder import RunFolder
-from cuchar.training import Listener, Material, Trainer
+from cuchar.training import Material, Trainer
+from cuchar.wording import command_to_resume, command_to_sample, option
 
 TOTALS = ("epochs", "max_steps")
 
@@ -34,7 +36,7 @@ def start_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
-    listener: Listener | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train a new model.
 
@@ -45,16 +47,16 @@ def start_run(
         device: auto | cpu | cuda | cuda:N | emulate.
         glob: which files of `texts` and `val` are read (`corpus.read_text`).
         skip_unreadable: as for `corpus.read_text`.
-        listener: is told how the run goes.
+        callbacks: are everyone how the run goes.
     Returns:
         the run folder.
     Raises:
         CucharError: texts, options, device or folder are wrong; if the start fails, no folder is left.
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
-    listener = listener or Listener()
+    everyone = Callbacks(callbacks)
     if val is not None and config.val_fraction:
-        raise OptionError("--val: expected it or --val-fraction, found both")
+        raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
     corpus = load_corpus(texts, config.bytes, glob, skip_unreadable)
     val_text = None if val is None else read_text([val], config.bytes, glob, skip_unreadable)
     material = _material(corpus, config, val_text)
@@ -62,11 +64,11 @@ def start_run(
     engine, reason = choose_engine(device, model, precision=config.precision)
     folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(material, config))
     try:
-        trainer = Trainer(config, material, engine, folder, None, listener)
-        listener.note(f"engine: {engine.name} ({reason})")
-        listener.note(f"run folder: {folder.path}")
-        _note_left_out(listener, corpus, val_text)
-        _train(trainer, listener)
+        trainer = Trainer(config, material, engine, folder, None, everyone)
+        everyone.note(f"engine: {engine.name} ({reason})")
+        everyone.note(f"run folder: {folder.path}")
+        _note_left_out(everyone, corpus, val_text)
+        _train(trainer, everyone)
     except BaseException:
         folder.discard_unused()
         raise
@@ -84,7 +86,7 @@ def resume_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
-    listener: Listener | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Go on with a run from its last checkpoint; a run without a checkpoint starts again.
 
@@ -102,7 +104,7 @@ def resume_run(
         CucharError: as for `start_run`; also if options or texts are not the run's.
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
-    listener, path = listener or Listener(), Path(path)
+    everyone, path = Callbacks(callbacks), Path(path)
     expect_options(options or {}, TRAIN)
     folder = RunFolder.reopen(path)
     try:
@@ -116,7 +118,7 @@ def resume_run(
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
-        vals = expect_kept(stored["val"] or [], "--val") if val is None else [val]
+        vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
         val_text = read_text(vals, config.bytes, glob, skip_unreadable) if vals else None
         material = _material(corpus, config, val_text)
         _expect_same_text(path, "validation text", material.facts["val_sha256"], stored["val_sha256"])
@@ -125,55 +127,59 @@ def resume_run(
         if checkpoint and _is_over(config, checkpoint, folder):
             position = checkpoint.run["position"]
             total = "epochs" if position["epoch"] >= config.epochs else "max_steps"
-            listener.note(
-                f"{path} is finished at step {position['step']}, as {option(total)} {getattr(config, total)} asks for; "
+            everyone.note(
+                f"{path} is finished at step {position['step']}, as {option(total, getattr(config, total))} asks for; "
                 f"a larger {option(total)} goes on"
             )
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
         engine, reason = choose_engine(device, model, dtype, config.precision)
-        trainer = Trainer(config, material, engine, folder, checkpoint, listener)
+        trainer = Trainer(config, material, engine, folder, checkpoint, everyone)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(material, config))
-        listener.note(f"engine: {engine.name} ({reason})")
-        listener.note(
+        everyone.note(f"engine: {engine.name} ({reason})")
+        everyone.note(
             f"resuming {path} after step {trainer.position.step}"
             if checkpoint
             else f"{path} has no checkpoint yet: starting again"
         )
-        _note_left_out(listener, corpus, val_text)
+        _note_left_out(everyone, corpus, val_text)
         if checkpoint and checkpoint.run["best"] is not None and math.isinf(trainer.best):
-            listener.note(f"{folder.best} cannot be read; the next validation writes another")
-        _train(trainer, listener)
+            everyone.note(f"{folder.best} cannot be read; the next validation writes another")
+        _train(trainer, everyone)
     finally:
         folder.close()
     return path
 
 
-def _train(trainer: Trainer, listener: Listener) -> None:
-    """Train until the end or until a signal comes, and tell the listener which command goes on from there."""
-    config, folder = trainer.config, shlex.quote(str(trainer.folder.path))
-    listener.note(
+def _train(trainer: Trainer, everyone: Callbacks) -> None:
+    """Train until the end or until a signal comes, and tell the callbacks which command goes on from there."""
+    config, folder = trainer.config, trainer.folder.path
+    everyone.note(
         f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
         f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
-        listener.note(
-            f"--max-steps {config.max_steps:,}: --epochs {config.epochs} ends the run before, "
+        everyone.note(
+            f"{option('max_steps', config.max_steps)}: {option('epochs', config.epochs)} ends the run before, "
             f"after some {trainer.total_steps:,} steps"
         )
     with signalled() as asked:
         try:
             trainer.run(asked)
         except Interrupted:
-            listener.note(f"stopped after step {trainer.position.step}; to go on: cuchar train --resume {folder}")
+            everyone.note(
+                f"stopped after step {trainer.position.step}; to go on: {command_to_resume(trainer.folder.path)}"
+            )
             raise
     best = "" if math.isinf(trainer.best) else f", best validation loss {trainer.best:.4f}"
     position = trainer.position
     loss = f"mean loss {trainer.loss:.4f} since step {trainer.loss_since}"
-    listener.note(f"{position.step} steps in {position.elapsed_s:.1f} s: {loss}{best}; {folder}")
-    listener.note(f"to write with it: cuchar sample {folder}")
+    everyone.note(f"{position.step} steps in {position.elapsed_s:.1f} s: {loss}{best}; {folder}")
+    everyone.note(f"to write with it: {command_to_sample(trainer.folder.path)}")
+    with suppress(StopTraining):
+        everyone.raise_pending()
 
 
 def _material(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Material:
@@ -188,10 +194,12 @@ def _material(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Mat
     elif val_text is not None:
         hint = "; the vocabulary is the training text's"
         validation = corpus.vocabulary.encode(
-            val_text.codes, place=lambda at: f"--val {val_text.place(at)}", hint=hint
+            val_text.codes, place=lambda at: f"{option('val')}: {val_text.place(at)}", hint=hint
         )[None]
         if validation.shape[1] < 2:
-            raise TextError(f"--val {val_text.files[0]}: expected at least 2 characters, found {validation.shape[1]}")
+            raise TextError(
+                f"{option('val', str(val_text.files[0]))}: expected at least 2 characters, found {validation.shape[1]}"
+            )
     check_length(len(training), config)
 
     def names(files: Sequence[Path]) -> list[str]:
@@ -270,10 +278,12 @@ def _expect_same_run(folder: RunFolder, checkpoint: Checkpoint, stored: dict[str
 def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
     if config.max_steps is not None and config.max_steps < position["step"]:
         raise RunError(
-            f"--max-steps: expected a total of at least the {position['step']} done, found {config.max_steps}"
+            f"{option('max_steps')}: expected a total of at least the {position['step']} done, found {config.max_steps}"
         )
     if config.epochs < position["epoch"]:
-        raise RunError(f"--epochs: expected a total of at least the {position['epoch']} done, found {config.epochs}")
+        raise RunError(
+            f"{option('epochs')}: expected a total of at least the {position['epoch']} done, found {config.epochs}"
+        )
 
 
 def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> bool:
@@ -285,7 +295,7 @@ def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> 
     return position.finished(config) and (not position.since_line.count or folder.has_report(checkpoint))
 
 
-def _note_left_out(listener: Listener, *texts: Corpus | Text | None) -> None:
+def _note_left_out(everyone: Callbacks, *texts: Corpus | Text | None) -> None:
     for text in texts:
         for line in left_out_notes(text) if text else ():
-            listener.note(line)
+            everyone.note(line)

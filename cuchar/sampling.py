@@ -11,7 +11,7 @@ from cuchar.kinds import FLAG, TEXT_OR_BYTES, Choice, Kind, integer, number
 LAWS = ("softmax", "exp")
 SAMPLE: dict[str, Kind] = {
     "length": integer(0, note=" (0 is endless)"),
-    "temperature": number("a number above 0 (--argmax is its limit)", lambda temperature: temperature > 0),
+    "temperature": number("a number above 0 (argmax is its limit)", lambda temperature: temperature > 0),
     "top_k": integer(0, note=" (0 is off)", most=math.inf),
     "top_p": number("above 0 and at most 1", lambda top_p: 0 < top_p <= 1),
     "argmax": FLAG,

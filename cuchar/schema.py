@@ -76,7 +76,7 @@ LOSS_SCALING = Record(
         "good_steps": integer(0, 1999),  # kernels/training/adam.cu begins again at 2000
     }
 )
-IMPORTED = Record({"file": FILE_NAME, "sha256": SHA256})  # where the parameters came from, if no run made them
+IMPORTED = Record({"path": FILE_NAME, "sha256": SHA256})  # where the parameters came from, if no run made them
 RUN = Record(
     {
         **FACTS,

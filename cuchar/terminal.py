@@ -14,15 +14,15 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from cuchar.callbacks import Callback, Run
 from cuchar.files import ReaderGone, TextOutput, escape, say, silence_stdout
-from cuchar.training import Listener
 
 REFRESH_S = 0.1  # seconds between two updates of the bar
 NARROWEST_BAR = 5  # columns
 
 
-class TerminalListener(Listener):
-    """What both listeners have in common: they write samples to standard output and make lines of text about progress.
+class TerminalProgress(Callback):
+    """What both callbacks have in common: they write samples to standard output and make lines of text about progress.
 
     If standard output takes no more, training goes on without it.
     """
@@ -30,8 +30,8 @@ class TerminalListener(Listener):
     def __init__(self) -> None:
         self.output = TextOutput()
 
-    def start(self, step: int, total_steps: int) -> None:
-        self.first_step, self.total_steps, self.began = step, total_steps, perf_counter()
+    def start(self, run: Run) -> None:
+        self.first_step, self.total_steps, self.began = run.step, run.total_steps, perf_counter()
 
     def lines(self, step: int, loss: str, rate: float, chars: float) -> list[tuple[str, str]]:
         """Lines about `step`, from the longest to the shortest, in which what matters least is left out first.
@@ -57,7 +57,7 @@ class TerminalListener(Listener):
             self.note(f"standard output takes no more ({error.strerror}); samples.txt has the samples")
 
 
-class PlainListener(TerminalListener):
+class ProgressLines(TerminalProgress):
     """Prints a line of text for every line of metrics.jsonl; on a terminal, a line that fits its width."""
 
     def line(self, metrics: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class PlainListener(TerminalListener):
         say(text)
 
 
-class BarListener(TerminalListener):
+class LiveProgress(TerminalProgress):
     """Shows a bar with as many of loss, steps/s, chars/s and remaining time as the terminal has room for."""
 
     def __init__(self, console: Console):
@@ -82,10 +82,10 @@ class BarListener(TerminalListener):
             redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
 
-    def start(self, step: int, total_steps: int) -> None:
-        super().start(step, total_steps)
-        self.done, self.loss, self.rate, self.chars = step, math.nan, 0.0, 0
-        self.timed, self.timed_at = step, perf_counter()
+    def start(self, run: Run) -> None:
+        super().start(run)
+        self.done, self.loss, self.rate, self.chars = run.step, math.nan, 0.0, 0
+        self.timed, self.timed_at = run.step, perf_counter()
         self.bar.start()
 
     def step(self, step: int, loss: float, chars: int) -> None:
@@ -127,9 +127,9 @@ class BarListener(TerminalListener):
             self.note("  ".join(longest_that_fits(lines, self.bar.console.width)).rstrip())
 
 
-def terminal_listener() -> Listener:
+def terminal_progress() -> Callback:
     console = Console(stderr=True)
-    return BarListener(console) if console.is_interactive else PlainListener()
+    return LiveProgress(console) if console.is_interactive else ProgressLines()
 
 
 def longest_that_fits(lines: list[tuple[str, str]], columns: int) -> tuple[str, str]:

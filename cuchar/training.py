@@ -15,39 +15,22 @@ import numpy as np
 
 from cuchar.adam import Adam, LossScaling
 from cuchar.batches import Windows
+from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
 from cuchar.corpus import Vocabulary
-from cuchar.engines.base import Engine, TrainingState
+from cuchar.engines.base import Engine, Example, TrainingState
 from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
-from cuchar.parameters import initialise
+from cuchar.parameters import Parameters, initialise
 from cuchar.position import Mean, Position
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
+from cuchar.wording import option
 
 SUMMARY_STEPS = 1000  # steps whose mean loss is noted and stored in the checkpoint's history
-
-
-class Listener:
-    """Is told by a run how it goes. A listener overrides the methods that it needs; this one does nothing.
-
-    start: training begins after step `step` and goes to step `total_steps`.
-    step: a step is done; `loss` is in nats, and its window had `chars` characters.
-    line: these values were written to metrics.jsonl.
-    note: a line of text for the user.
-    sample: a sample was drawn; `text` is what was added to samples.txt.
-    stop: training has ended, for whatever reason.
-    """
-
-    def start(self, step: int, total_steps: int) -> None: ...
-    def step(self, step: int, loss: float, chars: int) -> None: ...
-    def line(self, metrics: dict[str, Any]) -> None: ...
-    def note(self, text: str) -> None: ...
-    def sample(self, text: bytes) -> None: ...
-    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -84,10 +67,10 @@ class Trainer:
         engine: Engine,
         folder: RunFolder,
         checkpoint: Checkpoint | None,
-        listener: Listener,
+        callbacks: Callbacks,
     ):
         self.config, self.material, self.engine = config, material, engine
-        self.folder, self.listener = folder, listener
+        self.folder, self.callbacks = folder, callbacks
         self.best: float
         self.best_step: int | None
         self.loss, self.loss_since = math.nan, 0  # the last line's mean loss; the step after which that mean begins
@@ -124,12 +107,14 @@ class Trainer:
             DivergedError: a loss, gradient or parameter is not finite.
             OutputError, RunError: the folder cannot be written to.
         """
-        self.listener.start(self.position.step, self.total_steps)
+        self.callbacks.start(
+            Run(self.folder.path, self.config, self.engine.model, self.position.step, self.total_steps, self._gradients)
+        )
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._run(signalled)
         finally:
-            self.listener.stop()
+            self.callbacks.stop()
 
     def _run(self, signalled: Callable[[], int | None]) -> None:
         position, config = self.position, self.config
@@ -138,6 +123,14 @@ class Trainer:
             # with a validation loss, which a line in the middle of an epoch does not have.
             self._line(None)
         while not position.finished(config):
+            try:
+                self.callbacks.raise_pending()
+            except StopTraining:
+                break
+            except Exception:
+                if position.step > (self.saved_step or 0):
+                    self._save_last()
+                raise
             self._advance(self._steps_ahead())
             self._after_step(epoch_ended=position.window == len(self.windows))
             signum = signalled()
@@ -174,13 +167,23 @@ class Trainer:
             position.lr, position.grad_norm = rate, norm
             for mean in (position.since_line, position.since_summary, position.since_epoch):
                 mean.add(loss, seconds)
-            self.listener.step(step, loss, config.batch * config.window)
+            self.callbacks.step(step, loss, config.batch * config.window)
 
     def _fetch(self) -> None:
         """Bring `changing` up to date; this must come before anything reads it."""
         if self.stale:
             self.learner.fetch()
             self.stale = False
+
+    def _gradients(self) -> Parameters:
+        """The gradients of the mean loss on the next window; nothing is changed by it."""
+        self._fetch()
+        parameters = self.changing.parameters
+        gradients = Parameters(parameters.model, parameters.flat.dtype)
+        state = self.changing.state if self.config.carry_state else self.engine.zero_state(self.config.batch)
+        inputs, targets = self.windows[self.position.window]
+        self.engine.loss_and_gradients(parameters, Example(inputs, targets, state), gradients)
+        return gradients
 
     def _after_step(self, epoch_ended: bool) -> None:
         position, config = self.position, self.config
@@ -192,12 +195,12 @@ class Trainer:
             self._sample()
         if step % SUMMARY_STEPS == 0:
             mean = position.since_summary
-            self.listener.note(f"step {step}: mean loss {mean.loss:.4f}, {mean.seconds:.1f} s for {mean.count} steps")
+            self.callbacks.note(f"step {step}: mean loss {mean.loss:.4f}, {mean.seconds:.1f} s for {mean.count} steps")
             position.history.append({"step": step, "loss": mean.loss})
             position.since_summary = Mean()
         if epoch_ended:
             mean = position.since_epoch
-            self.listener.note(
+            self.callbacks.note(
                 f"epoch {position.epoch}: mean loss {mean.loss:.4f} over {mean.count} steps, {mean.seconds:.1f} s"
             )
             position.epoch += 1
@@ -260,7 +263,7 @@ class Trainer:
         }
         self.loss, self.loss_since, position.since_line = mean.loss, position.step - mean.count, Mean()
         self.folder.append(self.folder.metrics, json.dumps(metrics).encode() + b"\n")
-        self.listener.line(metrics)
+        self.callbacks.line(metrics)
 
     def _is_best(self, validation_loss: float | None) -> bool:
         """Whether this validation loss is the lowest so far; if it is, it is noted as the best."""
@@ -280,7 +283,7 @@ class Trainer:
         else:
             losses = np.concatenate(list(stream_losses(self.engine, weights, rows)), axis=1)
         loss = float(losses.mean(dtype=np.float64))
-        self.listener.note(f"step {self.position.step}: validation loss {loss:.4f}")
+        self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")
         return loss
 
     def _sample(self) -> None:
@@ -293,12 +296,13 @@ class Trainer:
         text = self.material.vocabulary.decode(np.concatenate([ids[:, 0] for ids, _ in blocks]))
         block = f"--- step {step} ---\n".encode() + text + b"\n\n"
         self.folder.append(self.folder.samples, block)
-        self.listener.sample(block)
+        self.callbacks.sample(block)
 
     def _save_last(self) -> Checkpoint:
         checkpoint = self._checkpoint()
         self.folder.save_last(checkpoint)
         self.saved_step = self.position.step
+        self.callbacks.saved(checkpoint)
         return checkpoint
 
     def _checkpoint(self) -> Checkpoint:
@@ -329,7 +333,7 @@ class Trainer:
         )
         raise DivergedError(
             f"training stopped at step {step}: expected {what} to be finite, found {value}; {kept}; "
-            "a lower --lr or --clip 5 may help"
+            f"a lower {option('lr')} or {option('clip', 5)} may help"
         )
 
 

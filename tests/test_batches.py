@@ -48,11 +48,10 @@ def test_what_is_said_to_fit_fits(characters, batch, window, carry_state):
     except TextError as error:
         offers = str(error).split("; ")[1].removesuffix(" would fit").split(" or ")
         for offer in offers:
-            words = offer.split()
-            sizes = {"batch": batch, "window": window}
-            sizes |= {words[i].removeprefix("--"): int(words[i + 1]) for i in range(0, len(words), 2)}
+            offered = {name: int(value) for name, value in (word.split("=") for word in offer.split())}
+            sizes = {"batch": batch, "window": window} | offered
             check_length(characters, TrainConfig(carry_state=carry_state, **sizes))
-            if len(offers) == 2 and words[0] == "--batch":  # the largest that fits
+            if len(offers) == 2 and "batch" in offered:  # the largest that fits
                 with pytest.raises(TextError):
                     check_length(
                         characters, TrainConfig(carry_state=carry_state, **sizes | {"batch": sizes["batch"] + 1})

@@ -195,7 +195,7 @@ POSITION = ("run", "position")
         (put("run", "best", "low"), "metadata.run.best: expected a number, found 'low'"),
         (put("run", "train", "lr", -0.1), "metadata.run.train.lr: expected a number above 0, found -0.1"),
         (lambda t, b: b["run"]["train"].pop("seed"), "metadata.run.train.seed: expected a value, found none"),
-        (put("run", "train", "decay", 0.5), "metadata.run.train: expected options that agree, found --decay: expected"),
+        (put("run", "train", "decay", 0.5), "metadata.run.train: expected options that agree, found decay: expected"),
         (put("run", "lengths", "metrics.jsonl", -1), 'metadata.run.lengths.metrics.jsonl: expected at least 0, found -1'),
         (put("run", "loss_scaling", {"scale": 1.0, "good_steps": 0}), "metadata.run: loss_scaling: expected False"),
         (put("run", "train", "precision", "fp16"), "metadata.run: loss_scaling: expected True, found False"),

@@ -59,7 +59,7 @@ def test_ids_take_the_smallest_unsigned_type(distinct, dtype):
 def test_more_than_65536_characters_are_refused(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("".join(map(chr, range(0x10000, 0x10000 + 65_537))), "utf-8")
-    with pytest.raises(TextError, match=r"at most 65,536 distinct characters, found 65,537; --bytes"):
+    with pytest.raises(TextError, match=r"at most 65,536 distinct characters, found 65,537; bytes=True"):
         load_corpus([path])
     assert len(load_corpus([path], as_bytes=True).vocabulary) < 256
 
@@ -97,7 +97,7 @@ def test_unknown_characters_are_named_or_skipped():
     codes = vocabulary.codes_of("ab☃c\x00")
     assert vocabulary.has(codes).tolist() == [True, True, False, True, False]
     with pytest.raises(
-        TextError, match=r"^position 2: character '☃' \(U\+2603\) is not among the model's 3; --unknown"
+        TextError, match=r"^position 2: character '☃' \(U\+2603\) is not among the model's 3; unknown='skip'"
     ):
         vocabulary.encode(codes)
     assert vocabulary.encode(codes, "skip").tolist() == [0, 1, 2]
@@ -152,7 +152,7 @@ def test_invalid_utf8_is_found_in_the_right_file_and_line(tmp_path):
         read_text([tmp_path])
     assert str(raised.value) == (
         f"{tmp_path}/b:2:3: expected UTF-8, found byte 0xc3 at offset 8 (invalid continuation byte); "
-        "--bytes trains on any file; --skip-unreadable leaves such files out"
+        "a model that is trained with bytes=True reads any file; skip_unreadable=True leaves such files out"
     )
 
 
@@ -177,14 +177,14 @@ def test_a_folder_gives_its_regular_files_sorted_and_never_waits(tmp_path):
     assert names(matching, tmp_path) == [
         "[z].txt", "a/1.txt", "a/link.txt", "b.txt", "a/2.md", "a/1.txt", "a/link.txt",
     ]  # fmt: skip
-    with pytest.raises(TextError, match=r"found none in it whose name matches --glob \*\.rst$"):
+    with pytest.raises(TextError, match=r"found none in it whose name matches glob='\*\.rst'$"):
         text_files([tmp_path], "*.rst")
 
 
 def test_a_runs_folder_is_no_text(trained):
     with pytest.raises(TextError) as raised:
         load_corpus([trained])
-    expected = f"{trained}: expected a text, found the folder of a run; cuchar train --resume {trained} goes on with it"
+    expected = f"{trained}: expected a text, found the folder of a run; cuchar.resume({str(trained)!r}) goes on with it"
     assert str(raised.value) == expected
 
 
@@ -207,13 +207,14 @@ def test_what_cannot_be_read_is_an_error_or_left_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "read_bytes", read_some)
     monkeypatch.setattr(os, "scandir", list_some)
-    with pytest.raises(TextError, match=r"b\.png:1:1: expected UTF-8.*; --skip-unreadable leaves such files out$"):
+    with pytest.raises(TextError, match=r"b\.png:1:1: expected UTF-8.*; skip_unreadable=True leaves such files out$"):
         load_corpus([tmp_path])
     corpus = load_corpus([tmp_path], skip_unreadable=True)
     assert names(corpus.files, tmp_path) == ["a.txt", "d.txt"] and len(corpus.ids) == 8
     assert corpus.sha256 == hashlib.sha256(b"onethree").hexdigest()
     assert list(corpus.left_out) == [
-        f"{tmp_path}/b.png:1:1: expected UTF-8, found byte 0x89 at offset 0 (invalid start byte); --bytes trains on any file",
+        f"{tmp_path}/b.png:1:1: expected UTF-8, found byte 0x89 at offset 0 (invalid start byte); "
+        "a model that is trained with bytes=True reads any file",
         f"{tmp_path}/broken: expected a text file, found no such file",
         f"{tmp_path}/c.txt: expected a readable file, found: Permission denied",
         f"{tmp_path}/locked: expected a readable file, found: Permission denied",

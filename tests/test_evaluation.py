@@ -63,7 +63,7 @@ def test_too_short_and_unknown_texts(trained):
         model.score("thÉ")
     assert model.score("the").skipped == 0
     assert model.score("tÉheÖ", unknown="skip") == replace(model.score("the"), skipped=2)
-    with pytest.raises(OptionError, match="--window: expected at least 1, found 0"):
+    with pytest.raises(OptionError, match="window: expected at least 1, found 0"):
         model.score("the", window=0)
 
 

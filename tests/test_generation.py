@@ -89,7 +89,7 @@ def test_blocks_grow_until_they_take_a_moment(monkeypatch):
 def test_impossible_seeds_and_logits():
     engine, weights = engine_and_weights()
     for seed in (-1, 2**63):
-        with pytest.raises(OptionError, match=f"--seed: expected from 0 to 9223372036854775807, found {seed}"):
+        with pytest.raises(OptionError, match=f"seed: expected from 0 to 9223372036854775807, found {seed}"):
             next(generate(engine, weights, SampleConfig(), seed, range(1), NOTHING, NOTHING))
     weights.head_bias[3] = np.inf
     with pytest.raises(DivergedError, match="expected finite logits to draw from"):
@@ -124,7 +124,7 @@ def test_mistakes_are_told_at_once(trained):
     model = cuchar.load(trained)
     with pytest.raises(TextError, match="'É'"):
         model.stream(SampleConfig(), prime="É")
-    with pytest.raises(OptionError, match="--seed: expected"):
+    with pytest.raises(OptionError, match="seed: expected"):
         model.stream(SampleConfig(), seed=2**63)
 
 

@@ -14,18 +14,18 @@ from support.checkpoints import by_former_names, signed, tensors_and_metadata
 from support.small_runs import DISCIPLINES
 
 import cuchar
+from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import CheckpointError, RunError
 from cuchar.runs import resume_run, start_run
-from cuchar.training import Listener
 
 OLD_RUN = Path(__file__).parent / "support/old_run"
 TEXT = "banana bandana " * 60
 
 
-class Notes(Listener):
+class Notes(Callback):
     def __init__(self):
         self.notes = []
 
@@ -71,7 +71,7 @@ def test_an_old_run_ends_as_the_old_version_ended_it(old, tmp_path):
     assert all("steps" in options and "window" not in options for options in before.values())
     assert before.keys() == {"config.json", "last.safetensors", "best.safetensors"}
     heard = Notes()
-    resume_run(old, texts=[tmp_path / "banana.txt"], options={"max_steps": 40}, device="cpu", listener=heard)
+    resume_run(old, texts=[tmp_path / "banana.txt"], options={"max_steps": 40}, device="cpu", callbacks=[heard])
     expect_the_bits_of(read_checkpoint(old / "last.safetensors"), read_checkpoint(OLD_RUN / "finished.safetensors"))
     now = options_of(old)
     assert all(now[name]["window"] == 9 and "steps" not in now[name] for name in before)

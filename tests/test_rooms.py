@@ -56,7 +56,7 @@ def test_circles_are_seen():
 
 def test_devices_know_no_engine_and_engines_know_no_command():
     graph = packages()
-    assert graph["devices"] == {"errors", "sizes"}
+    assert graph["devices"] == {"errors", "sizes", "wording"}
     assert not graph["engines"] & {"cli", "api", "runs", "training", "model", "bench", "reports", "terminal"}
     assert {name for name, others in graph.items() if "bench" in others} == {"cli"}
 

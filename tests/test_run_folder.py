@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from support.run_records import metrics, records_without_times
 
+from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.corpus import Vocabulary
@@ -15,7 +16,7 @@ from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.errors import CheckpointError, OptionError, RunError
 from cuchar.run_folder import RunFolder
 from cuchar.runs import resume_run, start_run
-from cuchar.training import Listener, Trainer
+from cuchar.training import Trainer
 
 CONFIG = TrainConfig(
     hidden=6, layers=1, window=7, batch=5, epochs=2, lr=0.01, log_every=6, sample_every=8, sample_length=9, save_every=10,
@@ -24,7 +25,7 @@ CONFIG = TrainConfig(
 EPOCH = 49  # steps
 
 
-class Notes(Listener):
+class Notes(Callback):
     def __init__(self):
         self.notes = []
 
@@ -108,7 +109,7 @@ def test_a_report_whose_line_is_torn_is_made_again(text, tmp_path):
     for cut in (1, 30):
         log.write_bytes(whole[:-cut])
         notes = Notes()
-        resume_run(tmp_path / "run", listener=notes)
+        resume_run(tmp_path / "run", callbacks=[notes])
         assert metrics(tmp_path / "run") == expected and not any("is finished" in note for note in notes.notes)
 
 
@@ -142,19 +143,19 @@ def test_more_steps_where_the_only_validation_was_the_reports(text, tmp_path, mo
 
 def test_a_run_that_ends_says_what_it_is_and_what_to_do(text, tmp_path):
     notes, run = Notes(), tmp_path / "a run"
-    start_run([text], replace(CONFIG, max_steps=20), out=run, listener=notes)
+    start_run([text], replace(CONFIG, max_steps=20), out=run, callbacks=[notes])
     loss, best = metrics(run)[-1]["loss"], metrics(run)[-1]["val_loss"]
     ended, then = notes.notes[-2:]
-    assert ended.startswith("20 steps in ") and ended.endswith(f"'{run}'")
+    assert ended.startswith("20 steps in ") and ended.endswith(str(run))
     assert f" s: mean loss {loss:.4f} since step 18, best validation loss {best:.4f}; " in ended
-    assert then == f"to write with it: cuchar sample '{run}'"
+    assert then == f"to write with it: cuchar.load('{run}').sample()"
 
 
 @pytest.mark.parametrize("max_steps,said", [(99, True), (98, False), (None, False)])
 def test_more_steps_than_the_epochs_have_are_pointed_out(text, tmp_path, max_steps, said):
     notes = Notes()
-    start_run([text], replace(CONFIG, max_steps=max_steps, sample_every=0), out=tmp_path / "run", listener=notes)
-    found = "--max-steps 99: --epochs 2 ends the run before, after some 98 steps"
+    start_run([text], replace(CONFIG, max_steps=max_steps, sample_every=0), out=tmp_path / "run", callbacks=[notes])
+    found = "max_steps=99: epochs=2 ends the run before, after some 98 steps"
     assert (found in notes.notes) == said
 
 
@@ -166,12 +167,12 @@ def test_a_run_of_any_length_shows_a_sample_at_its_end(text, tmp_path, max_steps
 
 
 def test_a_finished_run_names_the_total_that_ended_it(text, tmp_path):
-    for name, totals in (("--max-steps 20", {"max_steps": 20}), ("--epochs 1", {"epochs": 1, "max_steps": 1000})):
+    for name, totals in (("max_steps=20", {"max_steps": 20}), ("epochs=1", {"epochs": 1, "max_steps": 1000})):
         run, notes = tmp_path / name, Notes()
         start_run([text], replace(CONFIG, **totals), out=run)
-        resume_run(run, options={"max_steps": 1000} if "epochs" in totals else {"epochs": 9}, listener=notes)
+        resume_run(run, options={"max_steps": 1000} if "epochs" in totals else {"epochs": 9}, callbacks=[notes])
         (note,) = notes.notes
-        assert note.endswith(f", as {name} asks for; a larger {name.split()[0]} goes on")
+        assert note.endswith(f", as {name} asks for; a larger {name.split('=')[0]} goes on")
 
 
 # --- its folder
@@ -322,7 +323,7 @@ def test_the_folder_of_a_start_that_was_killed_can_be_used(text, tmp_path, monke
 
 
 def test_an_option_of_no_known_name_is_an_error(run):
-    with pytest.raises(OptionError, match="is it --hidden"):
+    with pytest.raises(OptionError, match="is it hidden"):
         resume_run(run, options={"hiden": 6})
 
 
@@ -340,8 +341,8 @@ def test_a_checkpoint_of_another_run_is_refused(run):
     original = (run / "last.safetensors").read_bytes()
     zeros = "0" * 64
     for change, found in (
-        (lambda of: of["train"].update(lr=0.5), r"--lr to be config.json's 0\.01, found 0\.5"),
-        (lambda of: of["train"].update(carry_state=False), "--carry-state to be config.json's True, found False"),
+        (lambda of: of["train"].update(lr=0.5), r"lr to be config.json's 0\.01, found 0\.5"),
+        (lambda of: of["train"].update(carry_state=False), "carry_state to be config.json's True, found False"),
         (lambda of: of.update(sha256=zeros), f"the text's SHA-256 to be config.json's .*, found {zeros}"),
         (lambda of: of.update(val=["/x"], val_sha256=zeros), f"the validation text's SHA-256 .* None, found {zeros}"),
     ):
@@ -372,7 +373,7 @@ def test_a_damaged_best_model_does_not_stop_the_run(run, tmp_path):
         if damaged is not None:
             (copy / "best.safetensors").write_bytes(damaged)
         notes = Notes()
-        go_on(copy, listener=notes)
+        go_on(copy, callbacks=[notes])
         assert metrics(copy) == metrics(tmp_path / "sound")
         said = "best.safetensors cannot be read; the next validation writes another"
         assert any(said in note for note in notes.notes)
@@ -401,7 +402,7 @@ def test_a_missing_last_model_is_an_error_that_says_what_to_do(run, text, tmp_pa
     (run / "last.safetensors").unlink()
     before = files_of(run)
     with pytest.raises(
-        RunError, match=r"last\.safetensors: .* a copy of best\.safetensors under its name lets --resume"
+        RunError, match=r"last\.safetensors: .* a copy of best\.safetensors under its name lets the run go on"
     ):
         go_on(run)
     assert files_of(run) == before

@@ -13,6 +13,7 @@ from support.small_runs import DISCIPLINES, SMALL, TEXT
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows, split_validation
+from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
@@ -23,7 +24,7 @@ from cuchar.errors import DivergedError, OutputError, RunError, TextError
 from cuchar.model import Model
 from cuchar.parameters import Parameters, initialise
 from cuchar.runs import resume_run, start_run
-from cuchar.training import Listener, Trainer
+from cuchar.training import Trainer
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -236,7 +237,7 @@ def test_validation_text_of_its_own(text, tmp_path):
     measured = metrics(tmp_path / "run")[-1]["val_loss"]
     assert Model(tmp_path / "run").score("the lazy dog jumps").nats_per_char == pytest.approx(measured, rel=1e-6)
     (tmp_path / "val.txt").write_text("The")
-    with pytest.raises(TextError, match=r"--val .*val\.txt:1:1: character 'T'"):
+    with pytest.raises(TextError, match=r"val: .*val\.txt:1:1: character 'T'"):
         start_run([text], SMALL, val=tmp_path / "val.txt", out=tmp_path / "other")
     with pytest.raises(RunError, match="expected the run's validation text"):
         (tmp_path / "val.txt").write_text("the")
@@ -304,11 +305,11 @@ def test_learner_stops_at_the_first_step_that_is_not_finite(broken, engine_of, m
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(stopped, arrays, strict=True))
 
 
-def test_listener_hears_summaries_and_samples(text, tmp_path, monkeypatch):
+def test_callback_hears_summaries_and_samples(text, tmp_path, monkeypatch):
     monkeypatch.setattr("cuchar.training.SUMMARY_STEPS", 10)
     heard = {"notes": [], "samples": b"", "steps": 0}
 
-    class Recorder(Listener):
+    class Recorder(Callback):
         def note(self, text):
             heard["notes"].append(text)
 
@@ -319,7 +320,7 @@ def test_listener_hears_summaries_and_samples(text, tmp_path, monkeypatch):
             heard["steps"] += 1
             assert chars == 35
 
-    start_run([text], replace(SMALL, epochs=1, log_every=1), out=tmp_path / "run", listener=Recorder())
+    start_run([text], replace(SMALL, epochs=1, log_every=1), out=tmp_path / "run", callbacks=[Recorder()])
     losses = [line["loss"] for line in metrics(tmp_path / "run")]
     assert heard["steps"] == len(losses)
     assert any(f"step 20: mean loss {np.mean(losses[10:20]):.4f}" in note for note in heard["notes"])
@@ -353,9 +354,9 @@ def test_disk_full_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):
 def test_resume_refuses_what_is_not_the_runs(text, tmp_path):
     start_run([text], replace(SMALL, max_steps=20), out=tmp_path / "run")
     run = tmp_path / "run"
-    with pytest.raises(RunError, match=r"--hidden: expected the run's 9 to resume .*, found 10"):
+    with pytest.raises(RunError, match=r"hidden: expected the run's 9 to resume .*, found 10"):
         resume_run(run, options={"hidden": 10})
-    with pytest.raises(RunError, match="--max-steps: expected a total of at least the 20 done, found 19"):
+    with pytest.raises(RunError, match="max_steps: expected a total of at least the 20 done, found 19"):
         resume_run(run, options={"max_steps": 19})
     text.write_text(TEXT + "more")
     with pytest.raises(RunError, match="expected the run's text"):
@@ -386,10 +387,10 @@ def test_finished_run_says_so_and_stays_as_it_is(text, tmp_path):
     before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
     notes = []
 
-    class Recorder(Listener):
+    class Recorder(Callback):
         def note(self, text):
             notes.append(text)
 
-    resume_run(tmp_path / "run", listener=Recorder())
+    resume_run(tmp_path / "run", callbacks=[Recorder()])
     assert len(notes) == 1 and "is finished at step" in notes[0]
     assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before

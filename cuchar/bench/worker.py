@@ -21,6 +21,7 @@ from cuchar.bench.contender import OURS, Burst
 from cuchar.bench.machine import forget_peak, gpu_facts, peak_bytes, processor
 from cuchar.bench.processes import die_with_the_starter
 from cuchar.errors import CucharError, DeviceError
+from cuchar.wording import command_line_wording
 
 Make = Callable[[Configuration], Any]
 
@@ -147,6 +148,7 @@ def own_stdout() -> IO[str]:
 
 if __name__ == "__main__":
     try:
-        main()
+        with command_line_wording():
+            main()
     except BrokenPipeError:  # the process that asks has ended
         os._exit(1)

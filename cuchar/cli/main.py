@@ -7,6 +7,7 @@ import typer
 
 from cuchar.cli.app import app
 from cuchar.errors import CucharError
+from cuchar.wording import command_line_wording
 
 
 def main() -> None:
@@ -15,7 +16,8 @@ def main() -> None:
     from cuchar.interrupts import Interrupted
 
     try:
-        status = _run()
+        with command_line_wording():
+            status = _run()
         sys.stdout.flush()
         sys.exit(status)
     except CucharError as error:

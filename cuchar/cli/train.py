@@ -51,7 +51,7 @@ def train(
     from cuchar.files import say
     from cuchar.presets import with_preset
     from cuchar.runs import resume_run, start_run
-    from cuchar.terminal import terminal_listener
+    from cuchar.terminal import terminal_progress
 
     chosen = {**context.params, "bytes": bytes_}
     fields = [name for name in chosen if name in {*TrainConfig.__dataclass_fields__, *FORMER_NAMES}]
@@ -62,14 +62,15 @@ def train(
         if not texts:
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
         config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
-        start_run(texts, config, val=val, out=out, device=device, **reading, listener=terminal_listener())
+        start_run(texts, config, val=val, out=out, device=device, **reading, callbacks=[terminal_progress()])
         return
     for name, value in (("--out", out), ("--preset", preset)):
         if value is not None:
             raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
     TrainConfig(**_alone(given))
-    listener, texts = terminal_listener(), texts or []
-    resume_run(resume, texts=texts, val=val, options=given, device=device, **reading, listener=listener)
+    resume_run(
+        resume, texts=texts or [], val=val, options=given, device=device, **reading, callbacks=[terminal_progress()]
+    )
 
 
 def _alone(given: dict[str, Any]) -> dict[str, Any]:

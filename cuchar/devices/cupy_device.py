@@ -11,6 +11,7 @@ from cuchar.devices.device import Kernel, Limits, product_sizes
 from cuchar.devices.kernel_sources import join
 from cuchar.devices.signatures import Signature, signatures
 from cuchar.errors import DeviceError, ShapeError
+from cuchar.wording import option
 
 NOTICE_AFTER_S = 0.5  # seconds of compilation after which `notice` is called
 # For each precision the arguments of cublasGemmEx: cudaDataType of the operands, cudaDataType of the result,
@@ -41,13 +42,17 @@ class CudaDevice:
         try:
             import cupy
         except ImportError:
-            raise DeviceError("expected CuPy for --device cuda, found none; pip install cupy-cuda12x") from None
+            raise DeviceError(
+                f"expected CuPy for {option('device', 'cuda')}, found none; pip install cupy-cuda12x"
+            ) from None
         self._cupy, self._notice, self.number = cupy, notice, number
         self.name, self.option = f"GPU {number}", f"cuda:{number}"
-        with _cuda_errors("--device cuda"):
+        with _cuda_errors(option("device", "cuda")):
             count = cupy.cuda.runtime.getDeviceCount()
         if number >= count:
-            raise DeviceError(f"--device cuda:{number}: expected a GPU of that number, found {count}, counted from 0")
+            raise DeviceError(
+                f"{option('device', f'cuda:{number}')}: expected a GPU of that number, found {count}, counted from 0"
+            )
         with _cuda_errors(self.name):
             properties = cupy.cuda.runtime.getDeviceProperties(number)
         capability = properties["major"] * 10 + properties["minor"]

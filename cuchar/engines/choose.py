@@ -12,6 +12,7 @@ from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DeviceError, OptionError
 from cuchar.files import say
+from cuchar.wording import option
 
 DEVICES = "auto | cpu | cuda | cuda:N | emulate"
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
@@ -27,13 +28,13 @@ def choose_engine(
         DeviceError: this machine does not have the device, or the device does not have the precision.
     """
     if precision not in PRECISIONS:
-        raise OptionError(f"--precision: expected {' | '.join(PRECISIONS)}, found {precision}")
+        raise OptionError(f"{option('precision')}: expected {' | '.join(PRECISIONS)}, found {precision}")
 
     def on_processors(reason: str) -> tuple[Engine, str]:
         if precision != "fp32":
             raise DeviceError(
-                f"--precision {precision}: expected a GPU's tensor cores, found none ({reason}); "
-                "--precision fp32 runs here, --device emulate runs the tensor cores' kernels"
+                f"{option('precision', precision)}: expected a GPU's tensor cores, found none ({reason}); "
+                f"{option('precision', 'fp32')} runs here, {option('device', 'emulate')} runs the tensor cores' kernels"
             )
         try:
             return CpuEngine(model, dtype, _say_compiling), reason
@@ -41,14 +42,15 @@ def choose_engine(
             return NumpyEngine(model, dtype), f"{reason}; for C++ {error}"
 
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?|emulate", device):
-        raise OptionError(f"--device: expected {DEVICES}, found {device}")
+        raise OptionError(f"{option('device')}: expected {DEVICES}, found {device}")
     if device == "cpu":
         return on_processors("asked for")
     if device != "emulate" and not _has_driver():
         if device == "auto":
             return on_processors("no NVIDIA driver found")
         raise DeviceError(
-            f"--device {device}: expected an NVIDIA GPU and its driver, found none; --device cpu needs none"
+            f"{option('device', device)}: expected an NVIDIA GPU and its driver, found none; "
+            f"{option('device', 'cpu')} needs none"
         )
     from cuchar.devices.cupy_device import CudaDevice
     from cuchar.engines.cuda.engine import CudaEngine  # CuPy and the emulator are slow to import

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cuchar.config import option
 from cuchar.corpus import Vocabulary
 from cuchar.errors import OptionError
 from cuchar.export.json import json_file
@@ -14,6 +13,7 @@ from cuchar.export.pytorch import pytorch_file
 from cuchar.export.web import web_file
 from cuchar.files import STREAM, write_output
 from cuchar.parameters import Parameters
+from cuchar.wording import option
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def format_of(out: Path, asked: str | None) -> str:
     """
     if asked is not None:
         if asked not in FORMATS:
-            raise OptionError(f"--format: expected {' | '.join(FORMATS)}, found {asked}")
+            raise OptionError(f"{option('format')}: expected {' | '.join(FORMATS)}, found {asked}")
         return asked
     ending = out.suffix.lower()
     if out == STREAM or not ending:
@@ -56,7 +56,7 @@ def format_of(out: Path, asked: str | None) -> str:
         if format.ending == ending:
             return name
     endings = ", ".join(format.ending for format in FORMATS.values())
-    raise OptionError(f"OUT: expected a name that ends with one of {endings}, or --format, found {out}")
+    raise OptionError(f"{out}: expected a name that ends with one of {endings}, or {option('format')}, found another")
 
 
 def export_model(
@@ -77,5 +77,7 @@ def export_model(
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
         if key not in FORMATS[name].options:
-            raise OptionError(f"{option(key)}: expected --format web with it, found {name}")
+            raise OptionError(
+                f"{option(key)}: expected {option('format', 'web')} with it, found {option('format', name)}"
+            )
     write_output(out, FORMATS[name].make(parameters, vocabulary, **given))

@@ -14,6 +14,7 @@ import numpy as np
 from cuchar.corpus import Vocabulary
 from cuchar.errors import DeviceError, OutputError
 from cuchar.parameters import Parameters
+from cuchar.wording import option
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -43,10 +44,14 @@ def onnx_model(parameters: Parameters, vocabulary: Vocabulary) -> "ModelProto":
     try:
         from onnx import TensorProto, checker, helper, numpy_helper
     except ImportError:
-        raise DeviceError("--format onnx: expected the package onnx, found none; pip install 'cuchar[onnx]'") from None
+        raise DeviceError(
+            f"{option('format', 'onnx')}: expected the package onnx, found none; pip install 'cuchar[onnx]'"
+        ) from None
     model, size = parameters.model, 4 * parameters.flat.size
     if size > MOST_BYTES:
-        raise OutputError(f"--format onnx: expected at most {MOST_BYTES:,} bytes of weights, found {size:,}")
+        raise OutputError(
+            f"{option('format', 'onnx')}: expected at most {MOST_BYTES:,} bytes of weights, found {size:,}"
+        )
     V, H, L = model.vocabulary_size, model.hidden, model.layers
     nodes, weights = [], []
 

@@ -20,6 +20,7 @@ from cuchar.export.int8 import losses, quantised
 from cuchar.files import say
 from cuchar.kinds import PATH, Choice, Optional
 from cuchar.parameters import Parameters
+from cuchar.wording import option
 
 WEIGHTS = Choice(("float32", "int8"))
 FOLDER = Path(__file__).parent
@@ -46,7 +47,9 @@ def web_file(
     check_option("text", Optional(PATH), text)
     size = parameters.flat.size * (4 if weights == "float32" else 1)
     if size > MOST_BYTES:
-        raise OutputError(f"--format web: expected at most {MOST_BYTES:,} bytes of weights, found {size:,}")
+        raise OutputError(
+            f"{option('format', 'web')}: expected at most {MOST_BYTES:,} bytes of weights, found {size:,}"
+        )
     loss = _loss(parameters, vocabulary, text) if weights == "int8" or text is not None else ""
     if loss:
         say(loss)

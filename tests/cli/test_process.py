@@ -215,5 +215,5 @@ def test_api_trains_samples_and_scores(text, tmp_path, monkeypatch):
     assert len(model.sample(25, seed=1)) == 25
     (run,) = (tmp_path / "runs").iterdir()
     assert cuchar.load(run).sample(25, seed=1) == model.sample(25, seed=1)
-    with pytest.raises(cuchar.CucharError, match="--hidden"):
+    with pytest.raises(cuchar.CucharError, match="^hidden: expected from 1"):
         cuchar.train(text, hidden=0)

@@ -8,20 +8,22 @@ import pyte
 import pytest
 from support.process import environment
 
-from cuchar.terminal import terminal_listener
+from cuchar.callbacks import Run
+from cuchar.terminal import terminal_progress
 
 PACE = """
 import time
-from cuchar.terminal import terminal_listener
+from cuchar.callbacks import Run
+from cuchar.terminal import terminal_progress
 
-listener = terminal_listener()
-listener.start(1000, 123456)
+progress = terminal_progress()
+progress.start(Run(None, None, None, step=1000, total_steps=123456, gradients=None))
 time.sleep(0.15)  # the first step takes its time
 for step in range(1001, 1031):
-    listener.step(step, 1.25, 1024)
+    progress.step(step, 1.25, 1024)
     time.sleep(0.02)
-listener.line({"step": 1030, "epoch": 3, "loss": 2.5, "chars_per_s": 51200})
-listener.stop()
+progress.line({"step": 1030, "epoch": 3, "loss": 2.5, "chars_per_s": 51200})
+progress.stop()
 """
 
 
@@ -142,9 +144,9 @@ def test_without_colours_there_is_a_bar():
 def test_a_log_has_whole_lines(capfd, monkeypatch):
     """How narrow the terminal is from which training was started does not matter."""
     monkeypatch.setenv("COLUMNS", "20")
-    listener = terminal_listener()
-    listener.start(0, 10)
-    listener.line({"step": 5, "epoch": 0, "loss": 2.5, "chars_per_s": 51200})
-    listener.stop()
+    progress = terminal_progress()
+    progress.start(Run(None, None, None, step=0, total_steps=10, gradients=None))
+    progress.line({"step": 5, "epoch": 0, "loss": 2.5, "chars_per_s": 51200})
+    progress.stop()
     line = r"step 5/10  epoch 0  loss 2\.5000  [\d.]+ steps/s  51,200 chars/s  ETA 0:00:00\n"
     assert re.fullmatch(line, capfd.readouterr().err)

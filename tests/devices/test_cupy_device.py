@@ -270,11 +270,11 @@ def test_what_is_no_gpu_to_work_with(install, monkeypatch):
     install("cudaErrorNoDevice: no CUDA-capable\n device is detected")
     assert refusal().endswith("found: cudaErrorNoDevice: no CUDA-capable device is detected")
     install(2)
-    assert refusal(2) == "--device cuda:2: expected a GPU of that number, found 2, counted from 0"
+    assert refusal(2) == "device='cuda:2': expected a GPU of that number, found 2, counted from 0"
     install(major=6, minor=1)
     assert refusal() == "Stand-in H100: expected compute capability 7.0 or newer, found 6.1"
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert refusal().startswith("expected CuPy for --device cuda")
+    assert refusal().startswith("expected CuPy for device='cuda'")
 
 
 @pytest.mark.parametrize(
@@ -571,18 +571,18 @@ def test_a_precision_needs_its_tensor_cores(install, monkeypatch, precision, maj
         choose_engine("auto", ModelConfig(5, 3, 1), precision=precision)
     least = "7.5" if precision == "fp16" else "8.0"
     assert str(error.value) == (
-        f"--precision {precision}: expected compute capability {least} or newer, found {major}.{minor} "
-        "(Stand-in H100); --precision fp32 runs on it"
+        f"precision={precision!r}: expected compute capability {least} or newer, found {major}.{minor} "
+        "(Stand-in H100); precision='fp32' runs on it"
     )
 
 
 def test_reduced_precision_is_of_float32_and_of_a_gpu(install, monkeypatch):
     install()
     monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: True)
-    with pytest.raises(DeviceError, match="--precision bf16: expected float32 parameters, found float64"):
+    with pytest.raises(DeviceError, match="precision='bf16': expected float32 parameters, found float64"):
         choose_engine("cuda", ModelConfig(5, 3, 1), np.float64, "bf16")
     monkeypatch.setattr("cuchar.engines.choose._has_driver", lambda: False)
-    with pytest.raises(DeviceError, match=r"found none \(no NVIDIA driver found\); --precision fp32 runs here"):
+    with pytest.raises(DeviceError, match=r"found none \(no NVIDIA driver found\); precision='fp32' runs here"):
         choose_engine("auto", ModelConfig(5, 3, 1), precision="bf16")
 
 

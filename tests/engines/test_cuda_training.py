@@ -124,7 +124,7 @@ def test_too_little_memory_is_said_before_anything_is_allocated(text, tmp_path, 
     on(monkeypatch, memory_bytes=8 << 20)
     allocated = []
     monkeypatch.setattr(EmulatedDevice, "empty", lambda self, shape, dtype: allocated.append(shape))
-    with pytest.raises(DeviceError, match=r"--batch 200: expected .* MiB of device memory, found 8 free; --batch \d+"):
+    with pytest.raises(DeviceError, match=r"batch=200: expected .* MiB of device memory, found 8 free; batch=\d+"):
         start_run([text], replace(SMALL, hidden=64, batch=200), out=tmp_path / "run", device="emulate")
     assert not allocated and not (tmp_path / "run").exists()
 

@@ -30,14 +30,14 @@ def engine_of(request):
 @pytest.mark.parametrize(
     "sizes,message",
     [
-        ((5, 3, 0), "--layers: expected from 1 to 8, found 0"),
-        ((5, 3, 9), "--layers: expected from 1 to 8, found 9"),
-        ((5, 3, True), "--layers: expected an integer, found True"),
-        ((5, 0, 1), "--hidden: expected from 1 to 65536, found 0"),
-        ((5, 3.0, 1), "--hidden: expected an integer, found 3.0"),
-        ((5, "3", 1), "--hidden: expected an integer, found '3'"),
-        ((0, 3, 1), "--vocabulary-size: expected from 1 to 65536, found 0"),
-        ((65_537, 3, 1), "--vocabulary-size: expected from 1 to 65536, found 65537"),
+        ((5, 3, 0), "layers: expected from 1 to 8, found 0"),
+        ((5, 3, 9), "layers: expected from 1 to 8, found 9"),
+        ((5, 3, True), "layers: expected an integer, found True"),
+        ((5, 0, 1), "hidden: expected from 1 to 65536, found 0"),
+        ((5, 3.0, 1), "hidden: expected an integer, found 3.0"),
+        ((5, "3", 1), "hidden: expected an integer, found '3'"),
+        ((0, 3, 1), "vocabulary_size: expected from 1 to 65536, found 0"),
+        ((65_537, 3, 1), "vocabulary_size: expected from 1 to 65536, found 65537"),
     ],
 )
 def test_no_engine_has_such_sizes(engine_of, sizes, message):

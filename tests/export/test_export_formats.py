@@ -74,7 +74,10 @@ def test_standard_output_has_safetensors_or_what_is_asked_for(cli, trained, tmp_
 
 def test_mistakes(fails, trained, tmp_path):
     line = fails(2, "export", trained, tmp_path / "a.bin")
-    assert "OUT: expected a name that ends with one of .safetensors, .onnx, .html, .json, or --format, found " in line
+    assert (
+        "a.bin: expected a name that ends with one of .safetensors, .onnx, .html, .json, or --format, found another"
+        in line
+    )
     assert "--format: expected safetensors | onnx | web | json, found gguf" in fails(
         2, "export", trained, tmp_path / "a", "--format", "gguf"
     )
@@ -85,5 +88,5 @@ def test_mistakes(fails, trained, tmp_path):
     ):
         with pytest.raises(cuchar.CucharError, match=message.replace("|", "[|]")):
             model.export(*arguments)
-    with pytest.raises(cuchar.CucharError, match=r"expected the name of an option, found none; is it --weights\?"):
+    with pytest.raises(cuchar.CucharError, match=r"expected the name of an option, found none; is it weights\?"):
         model.export("a.html", weigths="int8")

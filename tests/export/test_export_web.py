@@ -256,7 +256,7 @@ def test_what_eight_bits_cost_is_said(cli, run, model, browser_page, tmp_path):
 def test_mistakes_of_the_command(fails, run, tmp_path, monkeypatch):
     out = tmp_path / "page.html"
     assert "--weights: expected float32 | int8, found int4" in fails(2, "export", run, out, "--weights", "int4")
-    assert "--weights: expected --format web with it, found json" in fails(
+    assert "--weights: expected --format web with it, found --format json" in fails(
         2, "export", run, tmp_path / "x.json", "--weights", "int8"
     )
     assert "expected a text file, found no such file" in fails(1, "export", run, out, "--text", tmp_path / "none")

@@ -186,8 +186,8 @@ def test_what_a_checkpoint_says_of_its_origin_is_checked(imported, fails, tmp_pa
     imported(tensors_of())
     tensors, body = tensors_and_metadata(tmp_path / "out.safetensors")
     for change, message in (
-        ({"imported": {"file": 3, "sha256": "0" * 64}}, "metadata.run.imported.file: expected text, found 3"),
-        ({"imported": {"file": "x"}}, "metadata.run.imported.sha256: expected a value, found none"),
+        ({"imported": {"path": 3, "sha256": "0" * 64}}, "metadata.run.imported.path: expected text, found 3"),
+        ({"imported": {"path": "x"}}, "metadata.run.imported.sha256: expected a value, found none"),
         ({}, "metadata.run.characters: expected at least 2, found 0"),
     ):
         run = {name: value for name, value in body["run"].items() if name != "imported"} | change
@@ -197,7 +197,7 @@ def test_what_a_checkpoint_says_of_its_origin_is_checked(imported, fails, tmp_pa
 
 def test_a_vocabulary_from_a_file(cli, tmp_path, refused):
     (tmp_path / "v.json").write_text(json.dumps(CHARACTERS))
-    message = "metadata.vocabulary: expected a JSON list of characters, there or in --vocabulary FILE.json, found none"
+    message = "metadata.vocabulary: expected a JSON list of characters, there or in --vocabulary, found none"
     assert refused(tensors_of(), {}) == message
     arguments = (
         "import",

@@ -113,6 +113,6 @@ def test_too_little_memory_is_said_before_anything_is_allocated(hidden, ids, dev
     config = TrainConfig(hidden=hidden, batch=1 << 30, window=64)
     nothing = np.broadcast_to(np.zeros((), np.float32), (2, config.batch, hidden))
     free = device.free_bytes()
-    with pytest.raises(DeviceError, match=r"--batch 1073741824: expected .* MiB of device memory.* would fit"):
+    with pytest.raises(DeviceError, match=r"batch=1073741824: expected .* MiB of device memory.* would fit"):
         learner_of(config, ids, Unallocating(device), state=State(nothing, nothing))
     assert dry_run() or abs(device.free_bytes() - free) < 256 << 20  # what loading kernels takes

@@ -5,6 +5,7 @@ from cuchar.engines.cuda.tape import NORM_BLOCKS, SCALING
 from cuchar.engines.cuda.target import Target, Window
 from cuchar.errors import DeviceError
 from cuchar.parameters import parameter_count
+from cuchar.wording import option
 
 
 def bytes_needed(target: Target, window: Window, launches: Launches, windows: int, corpus: int) -> int:
@@ -39,7 +40,7 @@ def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:
     if needed <= free:
         return
     fits = 1 + (batch - 1) * (free - smallest) // (needed - smallest) if batch > 1 and free >= smallest else 0
-    hint = f"--batch {fits} would fit" if fits else "not even --batch 1 fits"
+    hint = f"{option('batch', fits)} would fit" if fits else f"not even {option('batch', 1)} fits"
     raise DeviceError(
-        f"--batch {batch}: expected {needed / 2**20:,.0f} MiB of device memory, found {free / 2**20:,.0f} free; {hint}"
+        f"{option('batch', batch)}: expected {needed / 2**20:,.0f} MiB of device memory, found {free / 2**20:,.0f} free; {hint}"
     )

@@ -18,6 +18,7 @@ from cuchar.engines.cuda.stepwise import Stepwise
 from cuchar.engines.cuda.tape import Backward, Tape, Weights
 from cuchar.engines.cuda.target import Target, Window
 from cuchar.errors import DeviceError
+from cuchar.wording import option
 
 # The least compute capability (80 is 8.0) of a device that multiplies in a precision.
 LEAST_CAPABILITY = {"fp32": 70, "tf32": 80, "bf16": 80, "fp16": 75}
@@ -94,8 +95,8 @@ def expect_tensor_cores(target: Target) -> None:
     least, found = LEAST_CAPABILITY[precision], device.limits.capability
     if found < least:
         raise DeviceError(
-            f"--precision {precision}: expected compute capability {least / 10} or newer, "
-            f"found {found / 10} ({device.name}); --precision fp32 runs on it"
+            f"{option('precision', precision)}: expected compute capability {least / 10} or newer, "
+            f"found {found / 10} ({device.name}); {option('precision', 'fp32')} runs on it"
         )
     if precision != "fp32" and target.dtype.char != "f":
-        raise DeviceError(f"--precision {precision}: expected float32 parameters, found {target.dtype}")
+        raise DeviceError(f"{option('precision', precision)}: expected float32 parameters, found {target.dtype}")
