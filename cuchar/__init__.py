@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cuchar.api import load, resume, train
+    from cuchar.api import import_model, load, resume, train
     from cuchar.callbacks import Callback, StopTraining
     from cuchar.errors import CucharError
     from cuchar.evaluation import Score
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Callback", "CucharError", "Interrupted", "Model", "Score", "StopTraining", "TensorBoard", "load", "resume", "train",
+    "Callback", "CucharError", "Interrupted", "Model", "Score", "StopTraining", "TensorBoard", "import_model", "load",
+    "resume", "train",
 ]  # fmt: skip
 
 # A name's module is imported when the name is first asked for (PEP 562): the command line imports this package before
 # it can run a line of its own, and an interrupt would meet NumPy half imported.
 _MODULES = {
     "CucharError": "errors", "Interrupted": "interrupts", "Model": "model", "Score": "evaluation",
-    "load": "api", "resume": "api", "train": "api", "Callback": "callbacks", "StopTraining": "callbacks",
-    "TensorBoard": "tensorboard.callback",
+    "import_model": "api", "load": "api", "resume": "api", "train": "api", "Callback": "callbacks",
+    "StopTraining": "callbacks", "TensorBoard": "tensorboard.callback",
 }  # fmt: skip
 
 

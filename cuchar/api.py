@@ -10,6 +10,7 @@ from cuchar.config import TRAIN, TrainConfig, check_option, expect_options, with
 from cuchar.kinds import FLAG, PATH, Kind, ListOf, Optional, Value, text
 from cuchar.model import Model
 from cuchar.presets import with_preset
+from cuchar.pytorch_import import import_pytorch
 from cuchar.runs import resume_run, start_run
 from cuchar.terminal import terminal_progress
 
@@ -110,6 +111,27 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
         DeviceError: this machine does not have the device.
     """
     return Model(path, device)
+
+
+def import_model(
+    file: str | Path, out: str | Path, *, vocabulary: str | Path | None = None, device: str = "auto"
+) -> Model:
+    """Make a checkpoint of a PyTorch model, and load it.
+
+    Args:
+        file: a safetensors file with PyTorch's names, of one `nn.LSTM` and one `nn.Linear`.
+        out: the checkpoint to write.
+        vocabulary: a JSON file, a list of the characters in the order of their ids; needed where the file's metadata
+            have no `vocabulary`.
+    Raises:
+        CheckpointError: a file cannot be read, or is not of such a model.
+        OutputError: the checkpoint could not be written.
+        DeviceError: this machine does not have the device.
+    """
+    for name, value in (("file", file), ("out", out), ("vocabulary", vocabulary)):
+        check_option(name, Optional(PATH) if name == "vocabulary" else PATH, value)
+    import_pytorch(Path(file), Path(out), None if vocabulary is None else Path(vocabulary))
+    return load(out, device=device)
 
 
 def _listed(one_or_more: Any) -> list[Any]:

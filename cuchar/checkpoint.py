@@ -58,6 +58,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, folder: int | None = No
     Raises:
         OutputError: the file could not be written; the old file is still there.
     """
+    write_file(path, checkpoint_bytes(checkpoint), folder)
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """What a checkpoint's file contains."""
     tensors = _tensors(checkpoint)
     body = {
         "format": FORMAT,
@@ -66,7 +71,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, folder: int | None = No
         "run": checkpoint.run,
     }
     body["sha256"] = _digest(tensors, body)
-    write_file(path, save(tensors, {KEY: json.dumps(body)}), folder)
+    return save(tensors, {KEY: json.dumps(body)})
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -116,14 +121,15 @@ def _opened(file: Path) -> Iterator[tuple[Any, Any]]:
         CheckpointError: the file is not a checkpoint's, or what is done with it raised a Mismatch, an OSError or a
             SafetensorError.
     """
-    _expect_regular(file)
+    expect_regular(file)
     try:
         file.open("rb").close()  # if it may not be read, this says so; safe_open would say that it is not there
         with safe_open(file, "np") as opened:
             metadata = opened.metadata() or {}
             if KEY not in metadata:
                 raise CheckpointError(
-                    f"{file}: expected a checkpoint made by cuchar train, found another model's safetensors file"
+                    f"{file}: expected a checkpoint made by cuchar train, found another model's safetensors file; "
+                    "cuchar import makes a checkpoint of PyTorch's"
                 )
             yield opened, parse_json(metadata[KEY], "metadata")
     except Mismatch as mismatch:
@@ -153,22 +159,24 @@ def checkpoint_file(path: str | Path) -> Path:
     raise CheckpointError(f"{path}: expected a run folder with a checkpoint in it, found none")
 
 
-def _stat(path: Path) -> os.stat_result:
+def _stat(path: Path, what: str = "a checkpoint or a run folder") -> os.stat_result:
     try:
         return path.stat()
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: expected a checkpoint or a run folder, found nothing there") from None
+        raise CheckpointError(f"{path}: expected {what}, found nothing there") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: expected a checkpoint or a run folder, found: {error.strerror}") from None
+        raise CheckpointError(f"{path}: expected {what}, found: {error.strerror}") from None
 
 
-def _expect_regular(file: Path) -> None:
+def expect_regular(file: Path, what: str = "a checkpoint or a run folder") -> None:
     """Check that a file can be read: a pipe would be waited for, and a device or a huge file would fill the memory.
 
+    Args:
+        what: the words for what is expected if there is nothing.
     Raises:
         CheckpointError: it is not a regular file, or is larger than this machine's memory.
     """
-    found = _stat(file)
+    found = _stat(file, what)
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{file}: expected a file, found a folder, a pipe or a device")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -130,6 +130,10 @@ class Vocabulary:
         """A string for each id; for a byte it is the character of the same number (Latin-1)."""
         return [chr(code) for code in self.codes]
 
+    def entries(self) -> list[str] | list[int]:
+        """What exported files call the vocabulary: in the order of the ids each character, or each byte's number."""
+        return self.codes.tolist() if self.is_bytes else self.characters()
+
     def to_json(self) -> dict[str, Any]:
         return {"bytes": self.is_bytes, "characters": "".join(self.characters())}
 

@@ -125,6 +125,23 @@ class Model:
         expect_seed(key)
         return lambda streams: generate(self.engine, self._weights, config, key, streams, prime_ids, stop_ids)
 
+    def export(self, path: str | Path, format: str | None = None, **options: Any) -> None:
+        """Write the model for other programs.
+
+        Args:
+            path: the file; its ending says the format where `format` is None.
+            format: "safetensors" (PyTorch's names), "onnx", "web" (a page that samples) or "json".
+            options: for "web" weights="int8", a quarter of the size, and text=PATH, on which its loss is measured.
+        Raises:
+            OptionError: the format or an option is wrong.
+            OutputError: the file could not be written.
+            DeviceError: a package that the format needs is not installed.
+        """
+        from cuchar.export import export_model
+
+        expect_options(options, ["weights", "text"])
+        export_model(self.parameters, self.vocabulary, check_option("path", PATH, path), format, **options)
+
     def losses(self, ids: np.ndarray, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
         """Yield the losses, in nats, of characters 1, 2, ... of a text, in blocks in the text's order.
 

@@ -186,14 +186,21 @@ def print_checkpoint(path: Path) -> None:
     model, run = checkpoint.parameters.model, checkpoint.run
     position, config = run["position"], run["train"]
     facts = _plain_table()
+    options = ", ".join(f"{name}={value}" for name, value in config.items() if value not in (None, False))
+    if "imported" in run:
+        origin = [("imported", f"{run['imported']['path']} (SHA-256 {run['imported']['sha256'][:12]})")]
+    else:
+        origin = [
+            ("text", f"{_first(run['texts'])} ({run['characters']:,} characters)"),
+            ("trained", f"{position['step']:,} steps, {position['epoch']} epochs, {position['elapsed_s']:.0f} s"),
+            ("options", options),
+            ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
+        ]
     for name, value in (
         ("checkpoint", str(checkpoint_file(path))),
         ("model", f"{model.layers} layers of {model.hidden}, {checkpoint.parameters.flat.size:,} parameters"),
         ("vocabulary", _describe(checkpoint.vocabulary.characters())),
-        ("text", f"{_first(run['texts'])} ({run['characters']:,} characters)"),
-        ("trained", f"{position['step']:,} steps, {position['epoch']} epochs, {position['elapsed_s']:.0f} s"),
-        ("options", ", ".join(f"{name}={value}" for name, value in config.items() if value not in (None, False))),
-        ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
+        *origin,
     ):  # fmt: skip
         facts.add_row(name, Cell(escape(value)))  # the file may come from anyone and may contain anything
     console.print(facts)

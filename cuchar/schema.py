@@ -76,15 +76,17 @@ LOSS_SCALING = Record(
         "good_steps": integer(0, 1999),  # kernels/training/adam.cu begins again at 2000
     }
 )
+IMPORTED = Record({"path": FILE_NAME, "sha256": SHA256})  # where the parameters came from, if no run made them
 RUN = Record(
     {
         **FACTS,
+        "characters": integer(0),  # 0 only where no run has read a text, since the parameters are imported
         "position": POSITION,
         "generators": Record({"batches": GENERATOR}, optional={"sampler": GENERATOR}),  # older files have a sampler
         "lengths": Record({"metrics.jsonl": integer(), "samples.txt": integer()}),
         "best": Optional(number()),
     },
-    optional={"best_step": Optional(integer(1)), "loss_scaling": LOSS_SCALING},
+    optional={"best_step": Optional(integer(1)), "loss_scaling": LOSS_SCALING, "imported": IMPORTED},
 )
 
 VOCABULARY = Record(
@@ -137,6 +139,8 @@ def check_metadata(body: Any) -> tuple[ModelConfig, TrainConfig]:
         Mismatch: a value is missing, unknown, of another type, out of range, or contradicts another one.
     """
     run, model = METADATA.check(body, "metadata")["run"], ModelConfig(**body["model"])
+    if "imported" not in run:
+        FACTS["characters"].check(run["characters"], "metadata.run.characters")
     is_bytes, characters = body["vocabulary"]["bytes"], body["vocabulary"]["characters"]
     position, step = run["position"], run["position"]["step"]
     try:

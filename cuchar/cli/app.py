@@ -8,6 +8,7 @@ from cuchar import __version__
 from cuchar.cli.bench import bench
 from cuchar.cli.evaluate import evaluate
 from cuchar.cli.export import export
+from cuchar.cli.import_ import import_
 from cuchar.cli.info import info
 from cuchar.cli.look import look
 from cuchar.cli.plot import plot
@@ -39,9 +40,10 @@ def cuchar(
 app.command()(train)
 app.command()(sample)
 app.command("eval")(evaluate)
-app.command()(info)
 app.command()(look)
 app.command()(plot)
 app.command()(runs)
+app.command()(info)
 app.command()(export)
+app.command("import")(import_)
 app.command()(bench)
