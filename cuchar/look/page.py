@@ -1,7 +1,7 @@
 """Makes the page: what a model did on a text, as data, in one HTML file that needs nothing else.
 
 The text is a row of numbers in it, as the activations are, and so can never become markup. What the data has of words
-(names of files, of properties) stands in JSON without a `<`, and page.js fills it in as text. As a second wall the page's
+(names of files, of properties) stands in JSON without a `<`, and the script fills it in as text. As a second wall the page's
 content security policy lets the browser run this script and no other, and load nothing at all.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from cuchar.config import check_option
 from cuchar.corpus import Vocabulary
-from cuchar.errors import TextError
+from cuchar.errors import DivergedError, TextError
 from cuchar.kinds import integer
 from cuchar.look.activations import CELL_STEPS, GATE_STEPS, SURPRISE_STEPS, Shown, is_exact, read, rows_of
 from cuchar.look.features import features
@@ -28,7 +28,8 @@ CHARS = 20_000  # characters that are shown unless a command says otherwise
 MOST_CHARS = 100_000
 LARGEST = 4_900_000  # bytes of a page, about: cells and gates that would exceed it are left out
 FOR_CELLS = 0.7  # of the room for activations, the share that cells may take before gates get any
-TRACKED = 4  # of what a cell tracks, how much is told
+SCRIPTS = ("data", "view", "text", "panels", "passage", "events")  # in web/; they are joined to one
+TRACKED = 4  # how many of the properties that a cell tracks best are told
 
 
 def make_page(
@@ -49,6 +50,7 @@ def make_page(
     Raises:
         OptionError: `chars` is not a number from 2 to MOST_CHARS.
         TextError: there are fewer than two ids.
+        DivergedError: the model computes numbers that are not finite.
     """
     chars = check_option("chars", integer(2, MOST_CHARS), chars)
     if len(ids) < 2:
@@ -56,18 +58,18 @@ def make_page(
     cells = parameters.model.layers * parameters.model.hidden
     properties = Properties(ids, features(vocabulary.codes[ids]))
     correlations, shown = Correlations(ids, properties, cells), Shown(ids[:chars], cells, len(vocabulary))
-    for places, activations in read(parameters, ids):
-        shown.keep(places, activations)
-        correlations.add(places.reshape(-1), rows_of(activations.tanh_c))
-        progress(int((places < len(ids)).sum()))
+    with np.errstate(over="ignore", invalid="ignore"):  # a model that diverged is found out below
+        for places, activations in read(parameters, ids):
+            shown.keep(places, activations)
+            correlations.add(places.reshape(-1), rows_of(activations.tanh_c))
+            progress(int((places < len(ids)).sum()))
     ranking = correlations.ranking()
+    if not (np.isfinite(shown.bits).all() and np.isfinite(ranking.scores).all()):
+        raise DivergedError("the model: expected finite predictions and cells, found others: it has diverged")
     data = about_text(shown, vocabulary)
     data["title"], data["total"], data["exact"] = title, len(ids), is_exact(len(ids))
-    data["layers"], data["hidden"], data["parameters"] = (
-        parameters.model.layers,
-        parameters.model.hidden,
-        parameters.flat.size,
-    )
+    data["layers"], data["hidden"] = parameters.model.layers, parameters.model.hidden
+    data["parameters"] = parameters.flat.size
     data["properties"], data["margin"] = about_properties(properties, ranking, vocabulary), MARGIN
     room = LARGEST - len(fill_in(data))
     data["cells"], data["gates"] = about_cells(shown, ranking, len(properties.features), room)
@@ -107,12 +109,15 @@ def about_cells(shown: Shown, ranking: Ranking, features: int, room: int) -> tup
     told: list[dict[str, Any]] = []
     order, left = ranking.order(), room
     for cell in order:
+        tracked = ranking.tracked(cell)
+        # All features are told, since the page can list the cells that track any of them; of the sequences, the best.
+        tracked = [at for place, at in enumerate(tracked) if place < TRACKED or at < features]
         about: dict[str, Any] = {
             "cell": cell,
             "explained": round(float(ranking.explained[cell]), 3),
             "tracks": [
-                [at, round(float(ranking.scores[cell, at]), 3), round(float(ranking.plain[cell, at]), 3)]
-                for at in dict.fromkeys([*ranking.tracked(cell)[:TRACKED], *tracked_features(ranking, cell, features)])
+                [at, *np.round([table[cell, at] for table in (ranking.scores, ranking.plain)], 3).tolist()]
+                for at in tracked
             ],
             "values": packed(shown.cells[:, cell]),
         }
@@ -131,11 +136,6 @@ def about_cells(shown: Shown, ranking: Ranking, features: int, room: int) -> tup
     return told, len(told)
 
 
-def tracked_features(ranking: Ranking, cell: int, features: int) -> list[int]:
-    """The properties but for sequences that a cell tracks: the page can list the cells that track any of them."""
-    return [at for at in ranking.tracked(cell) if at < features]
-
-
 def packed(values: np.ndarray) -> str:
     """An array's bytes, column after column, compressed (RFC 1950, `deflate` in a browser), in base64.
 
@@ -149,16 +149,20 @@ def packed(values: np.ndarray) -> str:
 
 def fill_in(data: dict[str, Any]) -> bytes:
     """The page with these data in it."""
-    template, script, style = (
-        files("cuchar.look").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "js", "css")
-    )
-    policy = f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; base-uri 'none'; form-action 'none'"
-    text = json.dumps(data, separators=(",", ":")).replace(
-        "<", "\\u003c"
-    )  # all but ASCII is escaped by JSON's own rules
-    parts = {"{policy}": policy, "{style}": style, "{script}": script, "{data}": text}
-    for place, part in parts.items():
-        before, after = template.split(place)
+    folder = files("cuchar.look").joinpath("web")
+    template, style = (folder.joinpath(name).read_text("utf-8") for name in ("page.html", "page.css"))
+    script = "\n".join(folder.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    policy = [
+        "default-src 'none'",
+        f"script-src {digest(script)}",
+        f"style-src {digest(style)}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)  # which escapes all but ASCII
+    parts = {"policy": "; ".join(policy), "style": style, "script": script, "data": text.replace("<", "\\u003c")}
+    for name, part in parts.items():
+        before, after = template.split(f"{{{name}}}")
         template = before + part + after
     return template.encode()
 

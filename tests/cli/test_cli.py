@@ -251,7 +251,7 @@ def test_sample_says_its_seed(cli, trained):
 
 def test_sample_mistakes(fails, trained, tmp_path):
     for words, expected in (
-        ("--temperature 0", "--temperature: expected a number above 0 (--argmax is its limit), found 0"),
+        ("--temperature 0", "--temperature: expected a number above 0 (argmax is its limit), found 0"),
         ("--temperature nan", "--temperature: expected"),
         ("--length -1", "--length: expected at least 0"),
         ("--top-k -1", "--top-k: expected at least 0"),
@@ -532,7 +532,7 @@ def test_export_writes_the_file(cli, fails, trained, tmp_path):
         ("--weight-decay -1", "--weight-decay: expected at least 0"),
         ("--schedule linear", "--schedule: expected constant | step | cosine, found linear"),
         ("--warmup -1", "--warmup: expected at least 0, found -1"),
-        ("--decay 0.5", "--decay: expected --schedule step or cosine with it, found constant"),
+        ("--decay 0.5", "--decay: expected --schedule step or --schedule cosine with it, found --schedule constant"),
         ("--decay 2 --schedule step", "--decay: expected above 0 and at most 1, found 2.0"),
         ("--val-fraction 1", "--val-fraction: expected from 0 up to, not including, 1, found 1.0"),
         ("--val-split head --val-fraction 0.1", "--val-split: expected tail | streams, found head"),

@@ -143,7 +143,7 @@ def test_ctrl_c_is_never_another_error(tmp_path, body):
         "try:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    raise ImportError('half') from None\n"
     )
     code = (
-        "import signal, sys\nfrom cuchar import __main__ as entry, cli\n"
+        "import signal, sys\nfrom cuchar import __main__ as entry\nfrom cuchar.cli import main as cli\n"
         "class Deleted:\n    def __del__(self):\n        signal.raise_signal(signal.SIGINT)\n"
         f"def main():\n    {body}\n    print('went on')\n"
         "cli.main = main\nentry.main()\n"
@@ -154,7 +154,7 @@ def test_ctrl_c_is_never_another_error(tmp_path, body):
 
 
 def test_an_error_of_its_own_keeps_its_traceback():
-    code = "from cuchar import __main__ as entry, cli\ncli.main = lambda: 1 / 0\nentry.main()\n"
+    code = "from cuchar import __main__ as entry\nfrom cuchar.cli import main as cli\ncli.main = lambda: 1 / 0\nentry.main()\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment())
     assert done.returncode == 1 and b"ZeroDivisionError" in done.stderr
 

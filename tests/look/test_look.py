@@ -14,7 +14,7 @@ from support.small_runs import TEXT
 
 import cuchar
 from cuchar.checkpoint import write_checkpoint
-from cuchar.errors import OptionError, TextError
+from cuchar.errors import DivergedError, OptionError, TextError
 from cuchar.look import activations, page, ranking
 from cuchar.look.page import make_page
 
@@ -107,8 +107,8 @@ def test_the_policy_names_the_scripts_by_their_digests():
     written = make_page(parameters, vocabulary, np.array([0, 1] * 30, np.uint8), "t")
     policy = next(a["content"] for tag, a in Tags(written).tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
-    for tag in ("script", "style"):
-        (source,) = re.findall(rf"<{tag}>(.*?)</{tag}>", written.decode(), re.DOTALL)
+    for tag, start in (("script", '<script type="module">'), ("style", "<style>")):
+        (source,) = re.findall(rf"{start}(.*?)</{tag}>", written.decode(), re.DOTALL)
         assert f"{tag}-src {page.digest(source)};" in policy
     assert not [a for _, a in Tags(written).tags if {"src", "href", "style", "onclick"} & a.keys()]
 
@@ -162,3 +162,11 @@ def test_python_speaks_of_its_arguments(trained, tmp_path):
         model.look(TEXT, tmp_path / "p.html", chars="many")
     with pytest.raises(OptionError, match="page"):
         model.look(TEXT, None)
+
+
+def test_a_model_that_diverged_is_said_to_have(recwarn):
+    parameters, vocabulary = lively_model(TEXT, 4)
+    parameters.flat[...] = np.sign(parameters.flat) * 3e38
+    with pytest.raises(DivergedError, match="expected finite predictions"):
+        make_page(parameters, vocabulary, vocabulary.encode(vocabulary.codes_of(TEXT)), "fox")
+    assert not recwarn.list
