@@ -16,6 +16,7 @@ from support.logged_runs import line, log_run, write_lines
 from support.process import CUCHAR, environment, start
 from support.terminals import in_terminal
 
+from cuchar.plots import watch
 from cuchar.plots.figure import DASHES, draw, look
 from cuchar.plots.panels import panels
 from cuchar.run_folder import RunFolder
@@ -324,15 +325,32 @@ def test_a_file_is_written_again_while_a_run_goes_on(runs):
         raise AssertionError("no new picture within 60 s")
 
     first = wait_for_another(b"")
-    inode = (runs.parent / "a.svg").stat().st_ino
-    time.sleep(1.2)
-    assert (runs.parent / "a.svg").stat().st_ino == inode  # nothing new: not written again
     training.append(training.metrics, json.dumps(line(200, 1.25)).encode() + b"\n")
     wait_for_another(first)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130 and b"Traceback" not in process.stderr.read()
     assert sorted(path.name for path in runs.parent.iterdir()) == ["a.svg", "runs"]
     training.close()
+
+
+def test_runs_are_shown_only_when_something_is_new(runs, monkeypatch):
+    """Looks one to three find nothing new; then come a line, another terminal's size, another run, and the end."""
+    training = RunFolder.reopen(runs / "first")
+    shown, size = [], [80]
+    events = [None, None, None, lambda: training.append(training.metrics, json.dumps(line(99)).encode() + b"\n")]
+    events += [lambda: size.append(40), lambda: log_run(runs / "third", []), training.close]
+    happen = iter(events)
+
+    def pause(_):
+        event = next(happen)
+        shown.append("pause")
+        if event:
+            event()
+
+    monkeypatch.setattr(watch, "sleep", pause)
+    watch.follow([runs], lambda logs: shown.append([log.last("step") for log in logs]), look=lambda: size[-1])
+    first, grown, more = [30, 40], [99, 40], [99, 40, pytest.approx(float("nan"), nan_ok=True)]
+    assert shown == [first, *["pause"] * 4, grown, "pause", grown, "pause", more, "pause", more]
 
 
 def test_runs_that_have_ended_are_drawn_once(runs):

@@ -84,9 +84,10 @@ def test_a_resumed_run_goes_on(trained, cli, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     (before,) = json.loads(cli("runs", run, "--json").stdout)
-    assert start("train", "--resume", run, "--max-steps", 60).wait(60) == 0
+    assert start("train", "--resume", run, "--max-steps", 1000, "--epochs", 1).wait(60) == 0
     (after,) = json.loads(cli("runs", run, "--json").stdout)
-    assert (after["state"], after["step"], after["max_steps"]) == ("finished", 60, 60)
+    assert (after["state"], after["max_steps"], after["epoch"], after["epochs"]) == ("finished", 1000, 1, 1)
+    assert after["step"] > before["step"] == 30 and before["epoch"] == 0
     assert datetime.fromisoformat(after["last_written"]) >= datetime.fromisoformat(before["last_written"])
 
 
