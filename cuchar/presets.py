@@ -1,8 +1,9 @@
 """Presets: options that belong together, which `--preset` uses for all options that are not given."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from cuchar.config import check_option
+from cuchar.config import check_option, option
 from cuchar.kinds import Choice
 
 SHARED = {
@@ -22,21 +23,50 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+AUTO = "auto"
+# For texts of at least so many characters, the settings that predicted unseen text best within some ten minutes on two
+# cores: docs/benchmarks.md says how they were found.
+FITTED = {
+    "layers": 2, "window": 50, "clip": 1.0, "carry_state": True, "schedule": "cosine", "decay": 0.02,
+    "val_fraction": 0.1,
+}  # fmt: skip
+BY_SIZE: dict[int, dict[str, Any]] = {
+    0: {"hidden": 64, "batch": 1, "window": 20, "dropout": 0.3, "lr": 0.004, "epochs": 50, "patience": 15},
+}
 
-def with_preset(name: str | None, given: dict[str, Any], own_validation: bool = False) -> dict[str, Any]:
+
+def fitted(characters: int) -> dict[str, Any]:
+    """The settings of `--preset auto` for a text of so many characters."""
+    return FITTED | BY_SIZE[max(size for size in BY_SIZE if size <= characters)]
+
+
+def describe_auto(characters: int, given: Mapping[str, Any]) -> str:
+    """What `--preset auto` chose, as a line of text."""
+    chosen = with_preset(AUTO, dict(given), False, characters)
+    words = [option(name) if value is True else f"{option(name)} {value}" for name, value in chosen.items()]
+    return f"--preset auto, for {characters:,} characters: {' '.join(words)}"
+
+
+def with_preset(
+    name: str | None, given: dict[str, Any], own_validation: bool = False, characters: int = 1_000_000
+) -> dict[str, Any]:
     """Fields of `cuchar.config.TrainConfig`: those that are given, and the preset's for the others.
 
     Args:
         own_validation: whether there is another text to validate on, so that no part of this one is needed.
+        characters: the text's length, by which "auto" goes.
     Raises:
         OptionError: there is no preset of that name.
     """
     if name is None:
         return given
-    options = dict(PRESETS[check_option("preset", Choice(tuple(PRESETS)), name)])
+    check_option("preset", Choice((*PRESETS, AUTO)), name)
+    options = fitted(characters) if name == AUTO else dict(PRESETS[name])
     if "schedule" in given:
         options.pop("decay", None)
     if own_validation or given.get("val_fraction") == 0:
         options.pop("val_fraction", None)
         options.pop("val_split", None)
+    if given.get("val_fraction") == 0 and not own_validation:
+        options.pop("patience", None)
     return options | given

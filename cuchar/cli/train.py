@@ -13,7 +13,8 @@ from cuchar.errors import OptionError
 def train(
     context: typer.Context,
     texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT...", readable=False, help="Text files or folders; - is standard input.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn | best.", show_default="notebook")] = None,
+    preset: Annotated[str | None, typer.Option(help="Other defaults: notebook | char-rnn | torch-rnn | best | auto, by the text's size.", show_default="notebook")] = None,
+    init_from: Annotated[Path | None, typer.Option(metavar="CHECKPOINT", help="Begin with the weights of this file or run: fine-tuning.")] = None,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(help="LSTM layers, 1 to 8.")] = DEFAULT.layers,
     window: Window = DEFAULT.window,
@@ -22,6 +23,8 @@ def train(
     stride: Annotated[int | None, typer.Option(help="Characters from a window's start to the next one's.", show_default="--window")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the text, in total.")] = DEFAULT.epochs,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many training steps, in total.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop when so many validations in a row brought no lower loss.")] = None,
+    on_nan: Annotated[str, typer.Option(help="A number is not finite: stop | rollback to the last save, at half the rate.")] = DEFAULT.on_nan,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = DEFAULT.lr,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bits.")] = DEFAULT.seed,
     device: Device = "auto",
@@ -40,16 +43,20 @@ def train(
     sample_every: Annotated[int, typer.Option(help="Training steps between samples, besides those at an epoch's and the run's end; 0 is never.")] = DEFAULT.sample_every,
     sample_length: Annotated[int, typer.Option(help="Characters a sample.")] = DEFAULT.sample_length,
     temperature: Annotated[float, typer.Option(help="Of samples.")] = DEFAULT.temperature,
+    law: Annotated[str, typer.Option(help="Of samples: softmax | exp, the notebook's double exponential.")] = DEFAULT.law,
     log_every: Annotated[int, typer.Option(help="Training steps a line of metrics.jsonl.")] = DEFAULT.log_every,
     save_every: Annotated[int, typer.Option(help="Training steps between saves.")] = DEFAULT.save_every,
     bytes_: Annotated[bool, typer.Option("--bytes", help="Train on bytes: any file will do.")] = False,
     glob: Glob = None,
     skip_unreadable: SkipUnreadable = False,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a run would do, and how long it would take; train nothing.")] = False,
 ) -> None:  # fmt: skip
     """Train a model on TEXT; every run has a folder of its own."""
     from cuchar.files import say
-    from cuchar.presets import with_preset
+    from cuchar.init_from import read_source
+    from cuchar.plan import print_plan
+    from cuchar.presets import AUTO, with_preset
     from cuchar.runs import resume_run, start_run
     from cuchar.terminal import terminal_progress
 
@@ -61,10 +68,19 @@ def train(
     if resume is None:
         if not texts:
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
+        source = None if init_from is None else read_source(init_from)
+        if source is not None:
+            given = source.with_sizes(given)
         config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
-        start_run(texts, config, val=val, out=out, device=device, **reading, callbacks=[terminal_progress()])
+        auto = given if preset == AUTO else None
+        start = {"val": val, "out": out, "device": device, **reading, "auto": auto, "init_from": source}
+        if dry_run:
+            print_plan(texts, config, **start)
+        else:
+            start_run(texts, config, **start, callbacks=[terminal_progress()])
         return
-    for name, value in (("--out", out), ("--preset", preset)):
+    alone = {"--out": out, "--preset": preset, "--init-from": init_from, "--dry-run": dry_run or None}
+    for name, value in alone.items():
         if value is not None:
             raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")
     TrainConfig(**_alone(given))
