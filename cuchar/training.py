@@ -154,20 +154,23 @@ class Trainer:
         return None
 
     def _go_back(self, diverged: DivergedError) -> None:
-        """Go back to the last checkpoint that was due, halve the learning rate, and save that at once.
+        """Go back to the last checkpoint that was due, with half the learning rate.
 
-        Since it is saved, a run that is killed goes on with the same learning rate. Checkpoints that were not due are
-        passed over, since another interruption, or none, would have left others.
+        Checkpoints that were not due are passed over, since another interruption, or none, would have left others. The
+        halving is saved before anything else is changed: a run that is killed now is resumed from there.
         """
         checkpoint = self.folder.read_last() if self.saved_is_due else self.folder.read_previous_last()
+        if checkpoint is None:  # somebody has removed it
+            raise diverged
+        checkpoint.run["position"]["halvings"] = halvings = self.position.halvings + 1
+        self.folder.save_last(checkpoint)
+        self.callbacks.saved(checkpoint)
         del self.learner  # the next one needs its memory
         self._begin(checkpoint, None)
         self.best = self.folder.roll_back(checkpoint)
-        self.position.halvings += 1
-        self._save_last()
-        self.callbacks.note(
-            f"{diverged}; back to step {self.position.step}, with the learning rate times 1/{2**self.position.halvings}"
-        )
+        if self.saved_is_due:
+            self.folder.forget_previous_last()
+        self.callbacks.note(f"{diverged}; back to step {self.position.step}, with the learning rate times 1/{2**halvings}")
 
     def _run(self, signalled: Callable[[], int | None]) -> None:
         position, config = self.position, self.config
