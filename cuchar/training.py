@@ -170,7 +170,9 @@ class Trainer:
         self.best = self.folder.roll_back(checkpoint)
         if self.saved_is_due:
             self.folder.forget_previous_last()
-        self.callbacks.note(f"{diverged}; back to step {self.position.step}, with the learning rate times 1/{2**halvings}")
+        self.callbacks.note(
+            f"{diverged}; back to step {self.position.step}, with the learning rate times 1/{2**halvings}"
+        )
 
     def _run(self, signalled: Callable[[], int | None]) -> None:
         position, config = self.position, self.config

@@ -116,7 +116,9 @@ def test_interrupted_again_and_again_it_goes_back_to_the_same_step(text, tmp_pat
     run = tmp_path / "run"
     interrupted(monkeypatch, 11, lambda: start_run([text], CONFIG, out=run))
     interrupted(monkeypatch, 12, lambda: resume_run(run))
-    assert position(run / "last.safetensors")["step"] == 12 and position(run / "previous-last.safetensors")["step"] == 10
+    assert (
+        position(run / "last.safetensors")["step"] == 12 and position(run / "previous-last.safetensors")["step"] == 10
+    )
     interrupted(monkeypatch, 20, lambda: resume_run(run))
     assert "previous-last.safetensors" not in names(run)
     resume_run(run)
@@ -183,7 +185,6 @@ def test_a_checkpoint_that_is_no_longer_needed_is_removed_after_a_kill_too(text,
     run = tmp_path / "run"
     interrupted(monkeypatch, 12, lambda: start_run([text], config, out=run))
     with monkeypatch.context() as patch, pytest.raises(Killed):
-
         patch.setattr(RunFolder, "forget_previous_last", lambda self: (_ for _ in ()).throw(Killed))
         resume_run(run)
     assert {"previous-last.safetensors", "last.safetensors"} < names(run)

@@ -70,6 +70,7 @@ def test_run_folder_holds_what_the_manual_says(run):
         ("--schedule", "step", "schedule"), ("--warmup", 3, "warmup"), ("--val-fraction", 0.2, "val_fraction"),
         ("--sample-every", 2, "sample_every"), ("--sample-length", 5, "sample_length"),
         ("--temperature", 0.5, "temperature"), ("--log-every", 2, "log_every"), ("--save-every", 2, "save_every"),
+        ("--on-nan", "rollback", "on_nan"), ("--law", "exp", "law"),
     ],
 )  # fmt: skip
 def test_option_reaches_the_run(run, option, value, field):
