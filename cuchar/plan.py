@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import Adam
-from cuchar.batches import Windows
+from cuchar.batches import Windows, draw_offset, offset_generator
 from cuchar.config import TrainConfig
 from cuchar.corpus import Vocabulary
 from cuchar.engines.base import TrainingState
@@ -61,8 +61,10 @@ def _facts(run: Prepared, folder: Path) -> list[tuple[str, str]]:
 
 
 def _windows(run: Prepared) -> Windows:
+    """The first epoch's windows."""
     config = run.config
-    return Windows(run.material.training, config.batch, config.window, config.window_stride)
+    offset = draw_offset(config, offset_generator(config))
+    return Windows(run.material.training, config.batch, config.window, config.window_stride, offset)
 
 
 def _measure(run: Prepared, windows: Windows) -> tuple[int, float]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import Windows
+from cuchar.batches import Windows, draw_offset, offset_generator
 from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
@@ -83,12 +83,12 @@ class Trainer:
         """Make everything that a step depends on what it was when `checkpoint` was written, or at a run's beginning."""
         config, engine, folder = self.config, self.engine, self.folder
         self.loss, self.loss_since = math.nan, 0  # the last line's mean loss; the step after which that mean begins
-        self.batches = np.random.default_rng([config.seed, 1])
+        self.batches = offset_generator(config)
         if checkpoint is None:
             parameters = initialise(engine.model, config.seed) if initial is None else initial
             state = engine.zero_state(config.batch)
             self.changing = TrainingState(parameters, Adam(parameters.flat.size), state)
-            self.position = Position(offset=self._draw_offset())
+            self.position = Position(offset=draw_offset(config, self.batches))
             self.best, self.best_step = math.inf, None
         else:
             self.changing = TrainingState(checkpoint.parameters, checkpoint.adam, checkpoint.state)
@@ -298,13 +298,10 @@ class Trainer:
 
     def _begin_epoch(self) -> None:
         self.position.window = 0
-        self.position.offset = self._draw_offset()
+        self.position.offset = draw_offset(self.config, self.batches)
         self.changing.state = self.engine.zero_state(self.config.batch)
         self.windows = self._cut()
         self.learner.begin_epoch(self.windows)
-
-    def _draw_offset(self) -> int:
-        return 0 if self.config.carry_state else int(self.batches.integers(self.config.window))
 
     def _cut(self) -> Windows:
         config = self.config

@@ -9,6 +9,7 @@ from support.small_runs import TEXT
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.cpu.engine import CpuEngine
+from cuchar.engines.host import HostLearner
 from cuchar.parameters import parameter_count
 
 OPTIONS = "--hidden 9 --window 7 --batch 5 --epochs 3 --device cpu --dry-run".split()
@@ -46,16 +47,24 @@ def test_it_says_what_the_run_will_be(plan, text, cli, tmp_path):
     assert "1,584 characters, 28 distinct; " in result.stderr and f"{count:,} parameters; 135 steps" in result.stderr
 
 
-def test_it_shows_the_first_window_as_it_will_be_read(plan, text):
-    _, lines = plan(text, *OPTIONS)
-    shown = lines[lines.index("the first window, of 7 characters; 2 rows more:") + 1 :]
-    rows = Windows(np.array(list(TEXT)), 5, 7, 7).rows[:3]
-    expected = []
-    for row in rows:
-        for name, characters in (("reads", row[:7]), ("predicts", row[1:8])):
-            escaped = "".join(characters).replace("\n", "\\n")
-            expected.append(f'{name:<11} "{escaped}"')
-    assert shown == expected
+@pytest.mark.parametrize("carried", [[], ["--carry-state"]])
+def test_it_shows_the_window_that_the_run_reads_first(plan, text, cli, tmp_path, monkeypatch, carried):
+    read, step = [], HostLearner._step
+
+    def watched(self, inputs, targets, *rest):
+        read.append((inputs, targets))
+        return step(self, inputs, targets, *rest)
+
+    _, lines = plan(text, *OPTIONS, *carried)
+    with monkeypatch.context() as patch:
+        patch.setattr(HostLearner, "_step", watched)
+        cli("train", text, *OPTIONS[:-1], *carried, "--max-steps", 1, "--out", tmp_path / "run")
+    characters, expected = sorted(set(TEXT)), []
+    for row in range(3):
+        for name, ids in zip(("reads", "predicts"), read[0], strict=True):
+            shown = "".join(characters[id] for id in ids[:, row]).replace("\n", "\\n")
+            expected.append(f'{name:<11} "{shown}"')
+    assert lines[lines.index("the first window, of 7 characters; 2 rows more:") + 1 :] == expected
 
 
 def test_its_time_is_the_steps_times_what_was_measured(plan, text, monkeypatch):
@@ -71,7 +80,7 @@ def test_its_time_is_the_steps_times_what_was_measured(plan, text, monkeypatch):
 def test_hostile_text_and_names_are_escaped(plan, tmp_path):
     file = tmp_path / "\x1b[2J.txt"
     file.write_text("\x1b]0;owned\x07\x9b31m\u202e" * 50)
-    _, lines = plan(file, *OPTIONS)
+    _, lines = plan(file, *OPTIONS, "--carry-state")
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", "\n".join(lines))
     assert any("\\u001b]0;own" in line for line in lines)
     file.write_bytes(bytes(range(256)) * 9)

@@ -48,7 +48,7 @@ CONFIGURATIONS = {
     ),
     "short epochs, never saved between": replace(VALIDATED, batch=30, epochs=9, save_every=10_000, sample_every=1),
     "bytes, saved at every step": replace(VALIDATED, bytes=True, layers=1, epochs=1, save_every=1, log_every=1),
-    "gone back twice, out of patience": replace(VALIDATED, epochs=9, patience=1, lr=0.2, on_nan="rollback"),
+    "gone back twice, out of patience": replace(VALIDATED, epochs=9, patience=1, lr=0.8, on_nan="rollback"),
     "gone back twice, ends between two saves": replace(SMALL, max_steps=34, on_nan="rollback"),
 }  # fmt: skip
 
