@@ -140,7 +140,7 @@ class RunFolder:
                 )
         return None
 
-    def read_previous_last(self) -> Checkpoint | None:
+    def read_last_due(self) -> Checkpoint | None:
         """The checkpoint that was set aside as previous-last.safetensors, or the last one if there is none."""
         return read_checkpoint(self.previous_last) if self._status(self.previous_last) else self.read_last()
 

@@ -130,8 +130,8 @@ class Trainer:
         finally:
             self.callbacks.stop()
 
-    def _run_or_diverge(self, signalled: Callable[[], int | None]) -> DivergedError | None:
-        """Train to the end, and return None, or as far as what is not finite, and return the error that says so.
+    def _run_or_diverge(self, signalled: Callable[[], int | None]) -> str | None:
+        """Train to the end, and return None; or train until something is not finite, and return what and where it is.
 
         Raises:
             DivergedError: there is no going back.
@@ -141,7 +141,7 @@ class Trainer:
         except DivergedError as error:
             halvings = self.position.halvings
             if self.config.on_nan == "rollback" and halvings < MOST_HALVINGS:
-                return error
+                return str(error)  # not the error itself, which would keep arrays alive whose memory is needed
             kept = (
                 "no checkpoint was saved before it"
                 if self.saved_step is None
@@ -153,15 +153,15 @@ class Trainer:
             raise DivergedError(f"training stopped at {error}; {kept}; {hint}") from None
         return None
 
-    def _go_back(self, diverged: DivergedError) -> None:
+    def _go_back(self, diverged: str) -> None:
         """Go back to the last checkpoint that was due, with half the learning rate.
 
         Checkpoints that were not due are passed over, since another interruption, or none, would have left others. The
         halving is saved before anything else is changed: a run that is killed now is resumed from there.
         """
-        checkpoint = self.folder.read_last() if self.saved_is_due else self.folder.read_previous_last()
+        checkpoint = self.folder.read_last_due()
         if checkpoint is None:  # somebody has removed it
-            raise diverged
+            raise DivergedError(f"training stopped at {diverged}; {self.folder.last} is not there any more")
         checkpoint.run["position"]["halvings"] = halvings = self.position.halvings + 1
         self.folder.save_last(checkpoint)
         self.callbacks.saved(checkpoint)
