@@ -1,13 +1,16 @@
 """Presets: which options they stand for, and how `--preset auto` goes by the text's size."""
 
+import re
+
 import pytest
+from support.process import ROOT
 from support.small_runs import TEXT
 
 import cuchar
 from cuchar.batches import check_length
 from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint
-from cuchar.config import TrainConfig
+from cuchar.config import TrainConfig, option
 from cuchar.presets import BY_SIZE, FITTED, PRESETS, fitted, with_preset
 
 SIZES = sorted(BY_SIZE)
@@ -34,6 +37,17 @@ def test_every_text_is_long_enough_for_the_settings_it_gets(size):
     config = TrainConfig(**with_preset("auto", {}, characters=size))
     check_length(size - round(size * config.val_fraction), config)
     assert config.val_fraction and config.patience
+
+
+def test_the_manual_has_the_settings():
+    manual = (ROOT / "docs/manual.md").read_text()
+    rows = [line for line in manual.splitlines() if re.match(r"\| [\d,]+ \| \d+ \| \d+ \| \d+ \|", line)]
+    names = ("hidden", "window", "batch", "dropout", "lr", "weight_decay", "epochs")
+    expected = [(f"{size:,}", *(str(row.get(name, 0)) for name in names)) for size, row in BY_SIZE.items()]
+    assert [tuple(cell.strip() for cell in row.split("|")[1:9]) for row in rows] == expected
+    common = manual[manual.index("All its rows have") :].split(":")[0]
+    for name, value in FITTED.items():
+        assert name == "layers" or f"{option(name)} {value}".removesuffix(" True").replace(" 1.0", " 1") in common, name
 
 
 def test_longer_texts_get_wider_models_fewer_epochs_and_less_dropout():

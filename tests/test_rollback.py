@@ -125,6 +125,17 @@ def test_interrupted_again_and_again_it_goes_back_to_the_same_step(text, tmp_pat
     assert records_without_times(run) == records_without_times(tmp_path / "whole")
 
 
+def test_it_goes_back_to_an_epochs_end(text, tmp_path, monkeypatch, diverging):
+    config, notes = replace(CONFIG, batch=30, carry_state=True, epochs=4, save_every=10_000), Notes()
+    start_run([text], config, out=tmp_path / "whole", callbacks=[notes])
+    assert [note.split(";")[1].split(",")[0] for note in notes.notes if "back to" in note] == [
+        " back to step 8",
+        " back to step 24",
+    ]
+    expected = records_without_times(tmp_path / "whole")
+    expect_resumed_runs_to_end_as(expected, text, config, tmp_path, (8, 9, 12, 25), monkeypatch)
+
+
 class Killed(Exception):
     pass
 
