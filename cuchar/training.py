@@ -376,9 +376,9 @@ class Trainer:
         self._fetch()
         changing = self.changing
         for what, array in (
-            ("every parameter", changing.parameters.flat),
-            ("every first moment", changing.adam.m),
-            ("every second moment", changing.adam.v),
+            ("a parameter", changing.parameters.flat),
+            ("a first moment", changing.adam.m),
+            ("a second moment", changing.adam.v),
             ("the state h", changing.state.h),
             ("the state c", changing.state.c),
         ):

@@ -94,8 +94,6 @@ def test_it_raises_what_the_run_would_raise(plan, text, fails, trained, tmp_path
     assert "expected a new run folder, found a run in it" in fails(1, "train", text, *OPTIONS, "--out", trained)
     assert "--patience 2: expected --val" in fails(2, "train", text, *OPTIONS, "--patience", 2)
     assert "--dry-run: expected --resume" in fails(2, "train", "--resume", trained, "--dry-run")
-    facts, _ = plan(text, *OPTIONS, "--lr", 1e30)  # nothing is learned, so nothing can explode
-    assert "measured over" in facts["time"]
 
 
 def test_it_says_what_preset_and_checkpoint_do(plan, text, trained):
