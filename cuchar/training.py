@@ -149,7 +149,7 @@ class Trainer:
             )
             hint = "a lower --lr, --clip 5 or --on-nan rollback may help"
             if self.config.on_nan == "rollback":
-                hint = f"the learning rate was halved {halvings} times; --clip 5 may help"
+                hint = f"the learning rate was halved {halvings} times; a lower --lr or --clip 5 may help"
             raise DivergedError(f"training stopped at {error}; {kept}; {hint}") from None
         return None
 

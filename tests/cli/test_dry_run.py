@@ -68,11 +68,14 @@ def test_it_shows_the_window_that_the_run_reads_first(plan, text, cli, tmp_path,
 
 
 def test_its_time_is_the_steps_times_what_was_measured(plan, text, monkeypatch):
-    """A clock by which every call of the learner takes 3 seconds, and a learner with 4 steps a call."""
+    """A clock by which every call of the learner takes 3 seconds, and a learner with 4 steps a call.
+
+    Nothing is learned meanwhile, so a learning rate that would let the parameters explode does no harm.
+    """
     monkeypatch.setattr("cuchar.engines.host.HostLearner.chunk", 4)
     ticks = iter(range(0, 10**6, 3))
     monkeypatch.setattr("cuchar.plan.perf_counter", lambda: next(ticks))
-    facts, _ = plan(text, *OPTIONS, "--max-steps", 100)
+    facts, _ = plan(text, *OPTIONS, "--max-steps", 100, "--lr", 1e45)
     assert facts["steps"] == "100: 3 epochs of 50, at most 100"
     assert facts["time"].startswith("0:01:15, an estimate: 750.00 ms a step, measured over 4;")
 
