@@ -7,9 +7,10 @@ from typing import Any
 
 from cuchar.callbacks import Callback
 from cuchar.config import TRAIN, TrainConfig, check_option, expect_options, with_present_names
+from cuchar.init_from import read_source
 from cuchar.kinds import FLAG, PATH, Kind, ListOf, Optional, Value, text
 from cuchar.model import Model
-from cuchar.presets import with_preset
+from cuchar.presets import AUTO, with_preset
 from cuchar.pytorch_import import import_pytorch
 from cuchar.runs import resume_run, start_run
 from cuchar.terminal import terminal_progress
@@ -19,6 +20,7 @@ ARGUMENTS: dict[str, Kind] = {
     "run": PATH,
     "val": Optional(PATH),
     "out": Optional(PATH),
+    "init_from": Optional(PATH),
     "glob": Optional(text()),
     "skip_unreadable": FLAG,
     "progress": FLAG,
@@ -33,6 +35,7 @@ def train(
     out: str | Path | None = None,
     device: str = "auto",
     preset: str | None = None,
+    init_from: str | Path | None = None,
     glob: str | None = None,
     skip_unreadable: bool = False,
     progress: bool = False,
@@ -46,7 +49,9 @@ def train(
         val: a text to validate on after every epoch.
         out: the run folder, `runs/<text>-<time>` by default.
         device: auto | cpu | cuda | cuda:N | emulate.
-        preset: notebook | char-rnn | torch-rnn | best; its options replace the defaults of those that are not given.
+        preset: notebook | char-rnn | torch-rnn | best | auto; its options replace the defaults of those that are not
+            given. "auto" goes by the text's size.
+        init_from: a checkpoint file or run folder whose weights to begin with; hidden and layers are its own.
         glob: a pattern that the names of files in folders must match, such as "*.txt".
         skip_unreadable: leave out files that are not text or may not be read, instead of raising.
         progress: show a bar, messages and samples, as `cuchar train` does, in a terminal or a notebook. Without it
@@ -59,11 +64,17 @@ def train(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after a save; it is a KeyboardInterrupt.
     """
     reading: dict[str, Any] = {"val": val, "glob": glob, "skip_unreadable": skip_unreadable}
-    _check_arguments(texts=_listed(texts), out=out, **reading)
+    _check_arguments(texts=_listed(texts), out=out, init_from=init_from, **reading)
     everyone = _callbacks(progress, callbacks)
-    options = _present_options(options, [*reading, "out", "device", "preset", "progress", "callbacks"])
+    options = _present_options(options, [*reading, "out", "device", "preset", "init_from", "progress", "callbacks"])
+    source = None if init_from is None else read_source(init_from)
+    if source is not None:
+        options = source.with_sizes(options)
     config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
-    run = start_run(_listed(texts), config, out=out, device=device, **reading, callbacks=everyone)
+    run = start_run(
+        _listed(texts), config, out=out, device=device, **reading,
+        auto=options if preset == AUTO else None, init_from=source, callbacks=everyone,
+    )  # fmt: skip
     return load(run, device=device)
 
 

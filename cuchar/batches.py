@@ -44,6 +44,16 @@ class Windows:
         return characters[:-1], characters[1:]
 
 
+def offset_generator(config: TrainConfig) -> np.random.Generator:
+    """What a run draws the offsets of its epochs from."""
+    return np.random.default_rng([config.seed, 1])
+
+
+def draw_offset(config: TrainConfig, generator: np.random.Generator) -> int:
+    """How many characters the next epoch skips at the text's beginning."""
+    return 0 if config.carry_state else int(generator.integers(config.window))
+
+
 def check_length(characters: int, config: TrainConfig) -> None:
     """Check that every epoch has a window, whatever its offset.
 

@@ -13,6 +13,8 @@ from cuchar.wording import option
 SCHEDULES = ("constant", "step", "cosine")
 VALIDATION_SPLITS = ("tail", "streams")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+LAWS = ("softmax", "exp")  # by which characters are drawn: sampling.py
+ON_NAN = ("stop", "rollback")
 DEFAULT_DECAY = {"constant": 1.0, "step": 0.5, "cosine": 0.1}
 
 MODEL: dict[str, Kind] = {
@@ -45,11 +47,15 @@ TRAIN: dict[str, Kind] = {
     "save_every": integer(1),
     "bytes": FLAG,
     "precision": Choice(PRECISIONS),
+    "patience": Optional(integer(1)),
+    "on_nan": Choice(ON_NAN),
+    "law": Choice(LAWS),
 }
+LATER = ("precision", "patience", "on_nan", "law")  # options that older files do not have
 FORMER_NAMES = {"steps": "window"}  # names of options that older commands, programs and files have
 STORED = Record(
-    {name: kind for name, kind in TRAIN.items() if name != "precision"},
-    optional={"precision": TRAIN["precision"]},  # older files have none
+    {name: kind for name, kind in TRAIN.items() if name not in LATER},
+    optional={name: TRAIN[name] for name in LATER},
     former_names=FORMER_NAMES,
 )
 
@@ -77,7 +83,10 @@ class TrainConfig:
     `window` is T, the number of characters in a window, which is the sequence length of truncated back-propagation
     through time. `stride=None` means `window`. `decay=None` means the schedule's own decay: the factor 0.5 after every
     epoch for "step", down to the factor 0.1 for "cosine". `epochs` and `max_steps` are totals, and the run ends when it
-    has reached either; `max_steps=None` sets no limit.
+    has reached either; `max_steps=None` sets no limit. `patience` ends it once so many validations in a row have found no
+    lower loss than the best; None waits for ever. `on_nan` says what a loss, gradient or parameter that is not finite
+    does: "stop" ends the run, "rollback" goes back to the last checkpoint that was due and halves the learning rate.
+    `temperature` and `law` are those of the samples in training (`cuchar.sampling.SampleConfig`).
 
     Raises:
         OptionError: a value is out of range, or options contradict each other.
@@ -108,6 +117,9 @@ class TrainConfig:
     save_every: int = 1000
     bytes: bool = False
     precision: str = "fp32"
+    patience: int | None = None
+    on_nan: str = "stop"
+    law: str = "softmax"
 
     def __post_init__(self) -> None:
         check_options(self, TRAIN)

@@ -1,9 +1,11 @@
-"""How far a run has come: the counters and running means that every checkpoint stores."""
+"""How far a run has come, and what ends it: the counters and running means that every checkpoint stores."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from cuchar.config import TrainConfig
+
+MOST_HALVINGS = 10  # how often a run that goes back halves its learning rate, at most
 
 
 @dataclass
@@ -39,9 +41,24 @@ class Position:
     since_line: Mean = field(default_factory=Mean)  # since the last line of metrics.jsonl
     since_summary: Mean = field(default_factory=Mean)  # since the last entry of `history`
     since_epoch: Mean = field(default_factory=Mean)  # since the epoch began
+    worse: int = 0  # validations in a row, at the ends of epochs, that found no lower loss than the best
+    halvings: int = 0  # how often the learning rate was halved, since training had gone back
+
+    def reached(self, config: TrainConfig) -> str | None:
+        """The name of the option that ends the run here, or None if it goes on."""
+        reached = {"epochs": self.epoch, "max_steps": self.step, "patience": self.worse}
+        for name, count in reached.items():
+            most = getattr(config, name)
+            if most is not None and count >= most:
+                return name
+        return None
 
     def finished(self, config: TrainConfig) -> bool:
-        return self.epoch >= config.epochs or (config.max_steps is not None and self.step >= config.max_steps)
+        return self.reached(config) is not None
+
+    def is_due(self, config: TrainConfig) -> bool:
+        """Whether every run saves a checkpoint here; others are saved because a run is interrupted here or ends."""
+        return self.step % config.save_every == 0 or self.window == 0
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Position":

@@ -1,9 +1,11 @@
 """Presets: options that belong together, which `--preset` uses for all options that are not given."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from cuchar.config import check_option
 from cuchar.kinds import Choice
+from cuchar.wording import option
 
 SHARED = {
     "hidden": 128, "layers": 2, "window": 50, "batch": 50, "epochs": 50, "lr": 0.002, "clip": 5.0,
@@ -22,21 +24,57 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+AUTO = "auto"
+# For texts of at least so many characters, the settings that predicted unseen text best within some ten minutes on two
+# cores: docs/benchmarks.md says how they were found.
+FITTED = {
+    "layers": 2, "clip": 1.0, "carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1, "patience": 8,
+}  # fmt: skip
+BY_SIZE: dict[int, dict[str, Any]] = {
+    0: {"hidden": 64, "window": 20, "batch": 1, "dropout": 0.3, "lr": 0.004, "epochs": 50},
+    4_000: {"hidden": 64, "window": 50, "batch": 5, "dropout": 0.3, "lr": 0.004, "epochs": 50},
+    20_000: {"hidden": 128, "window": 50, "batch": 10, "dropout": 0.5, "lr": 0.004, "epochs": 50},
+    60_000: {"hidden": 128, "window": 50, "batch": 20, "dropout": 0.3, "lr": 0.004, "epochs": 30},
+    200_000: {"hidden": 128, "window": 50, "batch": 32, "dropout": 0.2, "lr": 0.004, "epochs": 20},
+    600_000: {
+        "hidden": 256, "window": 64, "batch": 32, "dropout": 0.4, "lr": 0.003, "epochs": 15, "weight_decay": 0.01,
+    },
+    2_000_000: {"hidden": 256, "window": 64, "batch": 32, "dropout": 0.2, "lr": 0.003, "epochs": 4},
+}  # fmt: skip
 
-def with_preset(name: str | None, given: dict[str, Any], own_validation: bool = False) -> dict[str, Any]:
+
+def fitted(characters: int) -> dict[str, Any]:
+    """The settings of `--preset auto` for a text of so many characters."""
+    return FITTED | BY_SIZE[max(size for size in BY_SIZE if size <= characters)]
+
+
+def describe_auto(characters: int, given: Mapping[str, Any]) -> str:
+    """What `--preset auto` chose, as a line of text."""
+    chosen = with_preset(AUTO, dict(given), False, characters)
+    words = [option(name, value) for name, value in chosen.items()]
+    return f"{option('preset', AUTO)}, for {characters:,} characters: {' '.join(words)}"
+
+
+def with_preset(
+    name: str | None, given: dict[str, Any], own_validation: bool = False, characters: int = 1_000_000
+) -> dict[str, Any]:
     """Fields of `cuchar.config.TrainConfig`: those that are given, and the preset's for the others.
 
     Args:
         own_validation: whether there is another text to validate on, so that no part of this one is needed.
+        characters: the text's length, by which "auto" goes.
     Raises:
         OptionError: there is no preset of that name.
     """
     if name is None:
         return given
-    options = dict(PRESETS[check_option("preset", Choice(tuple(PRESETS)), name)])
+    check_option("preset", Choice((*PRESETS, AUTO)), name)
+    options = fitted(characters) if name == AUTO else dict(PRESETS[name])
     if "schedule" in given:
         options.pop("decay", None)
     if own_validation or given.get("val_fraction") == 0:
         options.pop("val_fraction", None)
         options.pop("val_split", None)
+    if given.get("val_fraction") == 0 and not own_validation:
+        options.pop("patience", None)
     return options | given

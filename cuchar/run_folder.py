@@ -10,6 +10,9 @@ loss was. A resumed run does again what came after that, so `roll_back` undoes i
 the best model that last.safetensors knows of. best.safetensors is written after last.safetensors, as a copy of it.
 Only the report at a run's end may write a better one later. It keeps the one before in previous-best.safetensors,
 since a run that is given more steps goes on from before that report.
+
+A run by `--on-nan rollback` goes back to a checkpoint that every run would have written there, interrupted or not. If
+last.safetensors is another one, since the run was interrupted or had ended, previous-last.safetensors is that one.
 """
 
 import fcntl
@@ -29,7 +32,7 @@ from cuchar.schema import CONFIG, parse_json
 from cuchar.wording import command_to_resume
 
 LOGS = ("metrics.jsonl", "samples.txt")
-CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous-best.safetensors")
+CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous-best.safetensors", "previous-last.safetensors")
 FILES = ("config.json", *LOGS, *CHECKPOINTS)
 LOCK_TRIES = 5  # a look by `is_in_use` holds a lock too, but for microseconds only, and must not stop a training
 LOCK_PAUSE_S = 0.02
@@ -47,7 +50,7 @@ class RunFolder:
         self.path, self._descriptor, self._made = path, descriptor, made
         self.config_file = path / "config.json"
         self.metrics, self.samples = (path / name for name in LOGS)
-        self.last, self.best, self.previous_best = (path / name for name in CHECKPOINTS)
+        self.last, self.best, self.previous_best, self.previous_last = (path / name for name in CHECKPOINTS)
         self._remove_unfinished_files()
 
     @classmethod
@@ -69,11 +72,7 @@ class RunFolder:
             raise RunError(f"{path}: expected to make a run folder, found: {error.strerror}") from None
         folder = cls(path, _open_locked(path), missing)
         try:
-            held = folder._results()
-            if held:
-                raise RunError(
-                    f"{path}: expected a new run folder, found a run in it ({held[0]}); {command_to_resume(path)} goes on with it"
-                )
+            expect_no_run(path)
             if folder._status(folder.config_file):
                 folder.read_config()  # raises an error if it is not a run's
             folder.write_config(config)
@@ -133,17 +132,21 @@ class RunFolder:
 
         Raises:
             CheckpointError: it is damaged.
-            RunError: it is missing, although there is a best one.
+            RunError: it is missing, although there is another one.
         """
         if self._status(self.last):
             return read_checkpoint(self.last)
-        for best in (self.best, self.previous_best):
-            if self._status(best):
+        for other in (self.best, self.previous_best, self.previous_last):
+            if self._status(other):
                 raise RunError(
-                    f"{self.last}: expected the run's newest checkpoint, found none beside {best.name}; "
-                    f"a copy of {best.name} under its name lets the run go on from there"
+                    f"{self.last}: expected the run's newest checkpoint, found none beside {other.name}; "
+                    f"a copy of {other.name} under its name lets the run go on from there"
                 )
         return None
+
+    def read_last_due(self) -> Checkpoint | None:
+        """The checkpoint that was set aside as previous-last.safetensors, or the last one if there is none."""
+        return read_checkpoint(self.previous_last) if self._status(self.previous_last) else self.read_last()
 
     def complete_best(self, checkpoint: Checkpoint) -> None:
         """Write best.safetensors if `checkpoint`, the last one, is the best model too and was not copied to it yet."""
@@ -197,6 +200,14 @@ class RunFolder:
         """Rename best.safetensors to previous-best.safetensors, before a better model takes its name."""
         if self._status(self.best):
             self._rename(self.best, self.previous_best)
+
+    def set_last_aside(self) -> None:
+        """Copy last.safetensors to previous-last.safetensors, before another checkpoint takes its place."""
+        with self._open(self.last, os.O_RDONLY) as opened:
+            write_file(self.previous_last, opened.read(), self._descriptor)
+
+    def forget_previous_last(self) -> None:
+        self._remove(self.previous_last.name)
 
     def sync(self) -> None:
         """Wait until the logs are safely on disk."""
@@ -264,6 +275,19 @@ class RunFolder:
         with suppress(OSError):  # a folder that holds something else by now stays
             for folder in self._made:
                 folder.rmdir()
+
+
+def expect_no_run(path: Path) -> None:
+    """Check that a folder, if it is there at all, holds no run's results.
+
+    Raises:
+        RunError: it does.
+    """
+    for name in (*LOGS, *CHECKPOINTS):
+        if os.path.lexists(path / name):
+            raise RunError(
+                f"{path}: expected a new run folder, found a run in it ({name}); {command_to_resume(path)} goes on with it"
+            )
 
 
 def _expect_regular(file: Path, mode: int) -> None:

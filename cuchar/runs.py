@@ -1,7 +1,7 @@
 """Starts and resumes runs, for `cuchar train` and for Python."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.batches import check_length, split_validation
 from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
-from cuchar.corpus import Corpus, Text, absolute, expect_kept, left_out_notes, load_corpus, read_text
+from cuchar.corpus import expect_kept, load_corpus, read_text
 from cuchar.engines.choose import choose_engine
-from cuchar.errors import OptionError, RunError, TextError
+from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
+from cuchar.init_from import Source, read_source_again
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
+from cuchar.preparation import material_of, notes_left_out, prepare
 from cuchar.run_folder import RunFolder
 from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 
-TOTALS = ("epochs", "max_steps")
+CHANGEABLE = ("epochs", "max_steps", "patience", "on_nan")  # options that a resumed run may be given anew
 
 
 def start_run(
@@ -36,6 +37,8 @@ def start_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
+    auto: Mapping[str, Any] | None = None,
+    init_from: Source | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train a new model.
@@ -47,7 +50,10 @@ def start_run(
         device: auto | cpu | cuda | cuda:N | emulate.
         glob: which files of `texts` and `val` are read (`corpus.read_text`).
         skip_unreadable: as for `corpus.read_text`.
-        callbacks: are everyone how the run goes.
+        auto: with `--preset auto`, the options that were given. All others are chosen by the text's size, and of `config`
+            only `bytes` and the question of validation count.
+        init_from: a checkpoint that the parameters come from; its sizes must be those of `config`.
+        callbacks: are told how the run goes.
     Returns:
         the run folder.
     Raises:
@@ -55,19 +61,12 @@ def start_run(
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     everyone = Callbacks(callbacks)
-    if val is not None and config.val_fraction:
-        raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
-    corpus = load_corpus(texts, config.bytes, glob, skip_unreadable)
-    val_text = None if val is None else read_text([val], config.bytes, glob, skip_unreadable)
-    material = _material(corpus, config, val_text)
-    model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
-    engine, reason = choose_engine(device, model, precision=config.precision)
-    folder = RunFolder.create(_default_folder(texts) if out is None else Path(out), _config(material, config))
+    run = prepare(texts, config, val, device, glob, skip_unreadable, auto, init_from)
+    folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
     try:
-        trainer = Trainer(config, material, engine, folder, None, everyone)
-        everyone.note(f"engine: {engine.name} ({reason})")
-        everyone.note(f"run folder: {folder.path}")
-        _note_left_out(everyone, corpus, val_text)
+        trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial)
+        for line in (f"engine: {run.engine.name} ({run.reason})", f"run folder: {folder.path}", *run.notes):
+            everyone.note(line)
         _train(trainer, everyone)
     except BaseException:
         folder.discard_unused()
@@ -94,8 +93,8 @@ def resume_run(
         path: the run folder.
         texts: where the training texts are now; needed only if they have moved.
         val: where the validation text is now; needed only if it has moved.
-        options: `TrainConfig` fields that are given again. They must equal the run's; only the totals
-            `epochs` and `max_steps` may differ, and they must not be below what is done.
+        options: `TrainConfig` fields that are given again. They must equal the run's, but for `patience`, `on_nan` and
+            the totals `epochs` and `max_steps`, which must not be below what is done.
         glob: which files of the given `texts` and `val` are read; if none is given, the run reads its files again.
         skip_unreadable: as for `corpus.read_text`, for the given `texts` and `val`.
     Returns:
@@ -120,22 +119,28 @@ def resume_run(
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
         vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
         val_text = read_text(vals, config.bytes, glob, skip_unreadable) if vals else None
-        material = _material(corpus, config, val_text)
+        material = material_of(corpus, config, val_text)
+        origin = stored.get("init_from")
+        if origin:
+            material = replace(material, facts={**material.facts, "init_from": origin})
         _expect_same_text(path, "validation text", material.facts["val_sha256"], stored["val_sha256"])
         if checkpoint:
             folder.complete_best(checkpoint)
-        if checkpoint and _is_over(config, checkpoint, folder):
-            position = checkpoint.run["position"]
-            total = "epochs" if position["epoch"] >= config.epochs else "max_steps"
+        ending = _ending(config, checkpoint, folder) if checkpoint else None
+        if checkpoint and ending:
+            step = checkpoint.run["position"]["step"]
             everyone.note(
-                f"{path} is finished at step {position['step']}, as {option(total, getattr(config, total))} asks for; "
-                f"a larger {option(total)} goes on"
+                f"{path} is finished at step {step}, as {option(ending, getattr(config, ending))} asks for; "
+                f"a larger {option(ending)} goes on"
             )
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
         engine, reason = choose_engine(device, model, dtype, config.precision)
-        trainer = Trainer(config, material, engine, folder, checkpoint, everyone)
+        initial = (
+            read_source_again(origin).parameters_for(corpus.vocabulary, config) if origin and not checkpoint else None
+        )
+        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(material, config))
         everyone.note(f"engine: {engine.name} ({reason})")
@@ -144,7 +149,8 @@ def resume_run(
             if checkpoint
             else f"{path} has no checkpoint yet: starting again"
         )
-        _note_left_out(everyone, corpus, val_text)
+        for line in notes_left_out(corpus, val_text):
+            everyone.note(line)
         if checkpoint and checkpoint.run["best"] is not None and math.isinf(trainer.best):
             everyone.note(f"{folder.best} cannot be read; the next validation writes another")
         _train(trainer, everyone)
@@ -175,6 +181,11 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
             raise
     best = "" if math.isinf(trainer.best) else f", best validation loss {trainer.best:.4f}"
     position = trainer.position
+    if position.reached(config) == "patience":
+        everyone.note(
+            f"{option('patience', config.patience)}: the last {position.worse} validations found no lower loss than that of "
+            f"step {trainer.best_step}"
+        )
     loss = f"mean loss {trainer.loss:.4f} since step {trainer.loss_since}"
     everyone.note(f"{position.step} steps in {position.elapsed_s:.1f} s: {loss}{best}; {folder}")
     everyone.note(f"to write with it: {command_to_sample(trainer.folder.path)}")
@@ -182,40 +193,10 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
         everyone.raise_pending()
 
 
-def _material(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Material:
-    """The ids to train and validate on, and the facts that a run stores: every file that was read, and the digests.
-
-    Raises:
-        TextError: a text is too short, or the validation text has an unknown character.
-    """
-    training, validation = corpus.ids, None
-    if config.val_fraction:
-        training, validation = split_validation(corpus.ids, config)
-    elif val_text is not None:
-        hint = "; the vocabulary is the training text's"
-        validation = corpus.vocabulary.encode(
-            val_text.codes, place=lambda at: f"{option('val')}: {val_text.place(at)}", hint=hint
-        )[None]
-        if validation.shape[1] < 2:
-            raise TextError(
-                f"{option('val', str(val_text.files[0]))}: expected at least 2 characters, found {validation.shape[1]}"
-            )
-    check_length(len(training), config)
-
-    def names(files: Sequence[Path]) -> list[str]:
-        return [absolute(file) for file in files]
-
-    facts = {
-        "sha256": corpus.sha256,
-        "characters": len(corpus.ids),
-        "texts": names(corpus.files),
-        "val": None if val_text is None else names(val_text.files),
-        "val_sha256": None if val_text is None else val_text.sha256,
-    }
-    return Material(corpus.vocabulary, training, validation, facts)
-
-
-def _default_folder(texts: Sequence[str | Path]) -> Path:
+def run_folder(texts: Sequence[str | Path], out: str | Path | None) -> Path:
+    """The folder of a new run on these texts: `out`, or else runs/<text>-<time>."""
+    if out is not None:
+        return Path(out)
     name = "stdin" if Path(texts[0]) == STREAM else Path(texts[0]).resolve().stem
     path = Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S', localtime())}"
     count = 2
@@ -241,9 +222,9 @@ def _merge(path: Path, config: TrainConfig, options: dict[str, Any]) -> TrainCon
         kept = getattr(config, name)
         if name == "stride":
             value, kept = value or config.window, config.window_stride
-        if name not in TOTALS and value != kept:
+        if name not in CHANGEABLE and value != kept:
             raise RunError(f"{option(name)}: expected the run's {kept} to resume {path}, found {value}")
-    return replace(config, **{name: value for name, value in options.items() if name in TOTALS})
+    return replace(config, **{name: value for name, value in options.items() if name in CHANGEABLE})
 
 
 def _expect_same_text(path: Path, what: str, found: str | None, expected: str | None) -> None:
@@ -255,7 +236,7 @@ def _expect_same_text(path: Path, what: str, found: str | None, expected: str | 
 
 
 def _expect_same_run(folder: RunFolder, checkpoint: Checkpoint, stored: dict[str, Any]) -> None:
-    """Check that config.json and the checkpoint agree on texts and options, but for the totals, so are of one run.
+    """Check that config.json and the checkpoint agree on texts and options, but for those that may be given anew.
 
     Raises:
         RunError: they do not agree.
@@ -264,7 +245,7 @@ def _expect_same_run(folder: RunFolder, checkpoint: Checkpoint, stored: dict[str
     def decisive(facts: dict[str, Any]) -> dict[str, Any]:
         options = TrainConfig.from_json(facts["train"]).to_json()
         return {
-            **{option(name): value for name, value in options.items() if name not in TOTALS},
+            **{option(name): value for name, value in options.items() if name not in CHANGEABLE},
             "the text's SHA-256": facts["sha256"],
             "the validation text's SHA-256": facts["val_sha256"],
         }
@@ -286,16 +267,10 @@ def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
         )
 
 
-def _is_over(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> bool:
-    """Whether every step is done, and also the final report on the steps since the last line of metrics.jsonl.
+def _ending(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> str | None:
+    """The option that ended the run, or None if a step or the final report since the last line is still to come.
 
     The report comes after the last save, so the checkpoint alone does not say whether it was made.
     """
     position = Position.from_json(checkpoint.run["position"])
-    return position.finished(config) and (not position.since_line.count or folder.has_report(checkpoint))
-
-
-def _note_left_out(everyone: Callbacks, *texts: Corpus | Text | None) -> None:
-    for text in texts:
-        for line in left_out_notes(text) if text else ():
-            everyone.note(line)
+    return position.reached(config) if not position.since_line.count or folder.has_report(checkpoint) else None

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuchar.config import check_option, check_options
+from cuchar.config import LAWS, check_option, check_options
 from cuchar.kinds import FLAG, TEXT_OR_BYTES, Choice, Kind, integer, number
 
-LAWS = ("softmax", "exp")
 SAMPLE: dict[str, Kind] = {
     "length": integer(0, note=" (0 is endless)"),
     "temperature": number("a number above 0 (argmax is its limit)", lambda temperature: temperature > 0),

@@ -30,6 +30,7 @@ from cuchar.kinds import (
     number,
     text,
 )
+from cuchar.position import MOST_HALVINGS
 
 FORMAT = 1
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -44,7 +45,8 @@ FACTS: dict[str, Kind] = {
     "val_sha256": Optional(SHA256),
     "train": STORED,
 }
-CONFIG = Record(FACTS)  # what config.json contains
+ORIGIN: dict[str, Kind] = {"init_from": Record({"path": FILE_NAME, "sha256": SHA256})}  # runs by --init-from have it
+CONFIG = Record(FACTS, optional=ORIGIN)  # what config.json contains
 
 MEAN = Record({"total": number(), "count": integer(), "seconds": AT_LEAST_0})
 POSITION = Record(
@@ -60,7 +62,8 @@ POSITION = Record(
         "since_line": MEAN,
         "since_summary": MEAN,
         "since_epoch": MEAN,
-    }
+    },
+    optional={"worse": integer(), "halvings": integer(0, MOST_HALVINGS)},  # older files have neither
 )
 GENERATOR = Record(
     {
@@ -86,7 +89,7 @@ RUN = Record(
         "lengths": Record({"metrics.jsonl": integer(), "samples.txt": integer()}),
         "best": Optional(number()),
     },
-    optional={"best_step": Optional(integer(1)), "loss_scaling": LOSS_SCALING, "imported": IMPORTED},
+    optional={**ORIGIN, "best_step": Optional(integer(1)), "loss_scaling": LOSS_SCALING, "imported": IMPORTED},
 )
 
 VOCABULARY = Record(
@@ -163,6 +166,7 @@ def check_metadata(body: Any) -> tuple[ModelConfig, TrainConfig]:
         ("run.position.offset", position["offset"], train.window - 1),
         ("run.position.epoch", position["epoch"], step),
         ("run.position.window", position["window"], step),
+        ("run.position.worse", position.get("worse", 0), position["epoch"]),
         *((f"{name}.count", mean["count"], step) for name, mean in means.items()),
     ):
         if found > most:

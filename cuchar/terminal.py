@@ -84,7 +84,7 @@ class BarProgress(TerminalProgress):
         self.done, self.loss, self.chars = step, loss, chars
         now = perf_counter()
         if now - self.timed_at >= REFRESH_S:
-            self.rate = (step - self.timed) / (now - self.timed_at)
+            self.rate = max(0, step - self.timed) / (now - self.timed_at)  # a run that goes back has a lower step
             self.timed, self.timed_at = step, now
 
     def present_lines(self) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ checkpoint, so that an interrupted run and an uninterrupted one end with the sam
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import Windows
+from cuchar.batches import Windows, draw_offset, offset_generator
 from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
@@ -25,7 +26,7 @@ from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import Parameters, initialise
-from cuchar.position import Mean, Position
+from cuchar.position import MOST_HALVINGS, Mean, Position
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
 from cuchar.wording import option
@@ -55,6 +56,7 @@ class Trainer:
     Args:
         engine: must have been made for the vocabulary and for the configuration's sizes.
         checkpoint: what to go on from; None starts a new run. The folder must have been rolled back to it before `run`.
+        initial: the parameters of a new run; None draws them.
     Raises:
         RunError: the checkpoint is at a window that an epoch of this text does not have.
         DeviceError: the device has too little memory.
@@ -68,19 +70,26 @@ class Trainer:
         folder: RunFolder,
         checkpoint: Checkpoint | None,
         callbacks: Callbacks,
+        initial: Parameters | None = None,
     ):
         self.config, self.material, self.engine = config, material, engine
         self.folder, self.callbacks = folder, callbacks
         self.best: float
         self.best_step: int | None
-        self.loss, self.loss_since = math.nan, 0  # the last line's mean loss; the step after which that mean begins
         self.total_steps = total_steps(len(material.training), config)
-        self.batches = np.random.default_rng([config.seed, 1])
+        self.is_kept_at_once = config.on_nan == "rollback" or initial is not None  # whether step 0 is saved
+        self._begin(checkpoint, initial)
+
+    def _begin(self, checkpoint: Checkpoint | None, initial: Parameters | None) -> None:
+        """Make everything that a step depends on what it was when `checkpoint` was written, or at a run's beginning."""
+        config, engine, folder = self.config, self.engine, self.folder
+        self.loss, self.loss_since = math.nan, 0  # the last line's mean loss; the step after which that mean begins
+        self.batches = offset_generator(config)
         if checkpoint is None:
-            parameters = initialise(engine.model, config.seed)
+            parameters = initialise(engine.model, config.seed) if initial is None else initial
             state = engine.zero_state(config.batch)
             self.changing = TrainingState(parameters, Adam(parameters.flat.size), state)
-            self.position = Position(offset=self._draw_offset())
+            self.position = Position(offset=draw_offset(config, self.batches))
             self.best, self.best_step = math.inf, None
         else:
             self.changing = TrainingState(checkpoint.parameters, checkpoint.adam, checkpoint.state)
@@ -95,6 +104,7 @@ class Trainer:
         self.learner = engine.learner(config, self.changing, self.windows)
         self.stale = False  # whether `changing` is behind the learner; `_fetch` brings it up to date
         self.saved_step = None if checkpoint is None else self.position.step
+        self.saved_is_due = checkpoint is not None and self.position.is_due(config)
         self.started = perf_counter() - self.position.elapsed_s
 
     def run(self, signalled: Callable[[], int | None] = lambda: None) -> None:
@@ -112,9 +122,58 @@ class Trainer:
         )
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                self._run(signalled)
+                if self.saved_is_due:
+                    self.folder.forget_previous_last()  # a kill may have come before that
+                if self.saved_step is None and self.is_kept_at_once:
+                    self._save_last()
+                while (diverged := self._run_or_diverge(signalled)) is not None:
+                    self._go_back(diverged)
         finally:
             self.callbacks.stop()
+
+    def _run_or_diverge(self, signalled: Callable[[], int | None]) -> str | None:
+        """Train to the end, and return None; or train until something is not finite, and return what and where it is.
+
+        Raises:
+            DivergedError: there is no going back.
+        """
+        try:
+            self._run(signalled)
+        except DivergedError as error:
+            halvings = self.position.halvings
+            if self.config.on_nan == "rollback" and halvings < MOST_HALVINGS:
+                return str(error)  # not the error itself, which would keep arrays alive whose memory is needed
+            kept = (
+                "no checkpoint was saved before it"
+                if self.saved_step is None
+                else f"{self.folder.last} keeps step {self.saved_step}"
+            )
+            hint = f"a lower {option('lr')}, {option('clip', 5)} or {option('on_nan', 'rollback')} may help"
+            if self.config.on_nan == "rollback":
+                hint = f"the learning rate was halved {halvings} times; a lower {option('lr')} or {option('clip', 5)} may help"
+            raise DivergedError(f"training stopped at {error}; {kept}; {hint}") from None
+        return None
+
+    def _go_back(self, diverged: str) -> None:
+        """Go back to the last checkpoint that was due, with half the learning rate.
+
+        Checkpoints that were not due are passed over, since another interruption, or none, would have left others. The
+        halving is saved before anything else is changed: a run that is killed now is resumed from there.
+        """
+        checkpoint = self.folder.read_last_due()
+        if checkpoint is None:  # somebody has removed it
+            raise DivergedError(f"training stopped at {diverged}; {self.folder.last} is not there any more")
+        checkpoint.run["position"]["halvings"] = halvings = self.position.halvings + 1
+        self.folder.save_last(checkpoint)
+        self.callbacks.saved(checkpoint)
+        del self.learner  # the next one needs its memory
+        self._begin(checkpoint, None)
+        self.best = self.folder.roll_back(checkpoint)
+        if self.saved_is_due:
+            self.folder.forget_previous_last()
+        self.callbacks.note(
+            f"{diverged}; back to step {self.position.step}, with the learning rate times 1/{2**halvings}"
+        )
 
     def _run(self, signalled: Callable[[], int | None]) -> None:
         position, config = self.position, self.config
@@ -129,7 +188,8 @@ class Trainer:
                 break
             except Exception:
                 if position.step > (self.saved_step or 0):
-                    self._save_last()
+                    with suppress(DivergedError):
+                        self._save_last()
                 raise
             self._advance(self._steps_ahead())
             self._after_step(epoch_ended=position.window == len(self.windows))
@@ -154,7 +214,8 @@ class Trainer:
         """Train on the epoch's next `steps` windows in one call, and count and report every step."""
         position, config, began = self.position, self.config, perf_counter()
         first = position.step + 1
-        rates = [learning_rate(config, first + i, position.epoch, self.total_steps) for i in range(steps)]
+        share = 0.5**position.halvings
+        rates = [share * learning_rate(config, first + i, position.epoch, self.total_steps) for i in range(steps)]
         losses, norms = self.learner.train(position.window, first, rates)
         self.stale = True
         seconds = (perf_counter() - began) / len(losses)
@@ -207,6 +268,8 @@ class Trainer:
             position.since_epoch = Mean()
             self._begin_epoch()
         is_best = self._is_best(validation_loss)
+        if validation_loss is not None:
+            position.worse = 0 if is_best else position.worse + 1
         if epoch_ended or step % config.save_every == 0:
             checkpoint = self._save_last()
             if is_best:
@@ -236,13 +299,10 @@ class Trainer:
 
     def _begin_epoch(self) -> None:
         self.position.window = 0
-        self.position.offset = self._draw_offset()
+        self.position.offset = draw_offset(self.config, self.batches)
         self.changing.state = self.engine.zero_state(self.config.batch)
         self.windows = self._cut()
         self.learner.begin_epoch(self.windows)
-
-    def _draw_offset(self) -> int:
-        return 0 if self.config.carry_state else int(self.batches.integers(self.config.window))
 
     def _cut(self) -> Windows:
         config = self.config
@@ -283,32 +343,48 @@ class Trainer:
         else:
             losses = np.concatenate(list(stream_losses(self.engine, weights, rows)), axis=1)
         loss = float(losses.mean(dtype=np.float64))
+        self._expect_finite(loss, "the validation loss", self.position.step)
         self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")
         return loss
 
     def _sample(self) -> None:
         """Draw a sample, write it to samples.txt and show it. It is the stream whose number is the step's."""
         config, step, nothing = self.config, self.position.step, np.empty(0, int)
-        law = SampleConfig(length=config.sample_length, temperature=config.temperature)
+        law = SampleConfig(length=config.sample_length, temperature=config.temperature, law=config.law)
         self._fetch()
         weights = self.engine.fold(self.changing.parameters)
         blocks = generate(self.engine, weights, law, config.seed, range(step, step + 1), nothing, nothing)
-        text = self.material.vocabulary.decode(np.concatenate([ids[:, 0] for ids, _ in blocks]))
+        try:
+            text = self.material.vocabulary.decode(np.concatenate([ids[:, 0] for ids, _ in blocks]))
+        except DivergedError as error:
+            raise DivergedError(f"step {step}: {error}") from None
         block = f"--- step {step} ---\n".encode() + text + b"\n\n"
         self.folder.append(self.folder.samples, block)
         self.callbacks.sample(block)
 
     def _save_last(self) -> Checkpoint:
-        checkpoint = self._checkpoint()
+        checkpoint, is_due = self._checkpoint(), self.position.is_due(self.config)
+        if self.config.on_nan == "rollback" and self.saved_is_due and not is_due:
+            self.folder.set_last_aside()
         self.folder.save_last(checkpoint)
-        self.saved_step = self.position.step
+        if is_due:
+            self.folder.forget_previous_last()
+        self.saved_step, self.saved_is_due = self.position.step, is_due
         self.callbacks.saved(checkpoint)
         return checkpoint
 
     def _checkpoint(self) -> Checkpoint:
         self._fetch()
-        if not np.isfinite(self.changing.parameters.flat).all():
-            self._expect_finite(math.nan, "a parameter", self.position.step)
+        changing = self.changing
+        for what, array in (
+            ("a parameter", changing.parameters.flat),
+            ("a first moment", changing.adam.m),
+            ("a second moment", changing.adam.v),
+            ("the state h", changing.state.h),
+            ("the state c", changing.state.c),
+        ):
+            worst = array.flat[np.argmax(~np.isfinite(array))]  # the first that is not finite, if there is one
+            self._expect_finite(float(worst), what, self.position.step)
         self.position.elapsed_s = perf_counter() - self.started
         run = {
             **self.material.facts,
@@ -320,21 +396,11 @@ class Trainer:
             "best": None if math.isinf(self.best) else self.best,
             "best_step": self.best_step,
         }
-        changing = self.changing
         return Checkpoint(changing.parameters, self.material.vocabulary, changing.adam, changing.state, run)
 
     def _expect_finite(self, value: float, what: str, step: int) -> None:
-        if math.isfinite(value):
-            return
-        kept = (
-            "no checkpoint was saved before it"
-            if self.saved_step is None
-            else f"{self.folder.last} keeps step {self.saved_step}"
-        )
-        raise DivergedError(
-            f"training stopped at step {step}: expected {what} to be finite, found {value}; {kept}; "
-            f"a lower {option('lr')} or {option('clip', 5)} may help"
-        )
+        if not math.isfinite(value):
+            raise DivergedError(f"step {step}: expected {what} to be finite, found {value}")
 
 
 def total_steps(characters: int, config: TrainConfig) -> int:

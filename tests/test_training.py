@@ -24,6 +24,7 @@ from cuchar.errors import DivergedError, OutputError, RunError, TextError
 from cuchar.model import Model
 from cuchar.parameters import Parameters, initialise
 from cuchar.runs import resume_run, start_run
+from cuchar.sampling import SampleConfig
 from cuchar.training import Trainer
 
 
@@ -329,6 +330,17 @@ def test_callback_hears_summaries_and_samples(text, tmp_path, monkeypatch):
     blocks = heard["samples"].decode().split("--- step ")[1:]
     assert [block.split(" ---\n")[0] for block in blocks] == [*map(str, range(8, len(losses), 8)), str(len(losses))]
     assert all(len(block.split(" ---\n", 1)[1]) == 22 for block in blocks)
+
+
+@pytest.mark.parametrize("law", ["softmax", "exp"])
+def test_samples_are_drawn_by_the_law(law, text, tmp_path):
+    config = replace(SMALL, max_steps=8, lr=0.1, law=law, temperature=0.5)
+    start_run([text], config, out=tmp_path / "run")
+    drawing = SampleConfig(length=config.sample_length, temperature=0.5, law=law)
+    *_, (stream, expected) = Model(tmp_path / "run").samples(drawing, 9, seed=config.seed)
+    assert stream == 8 and (tmp_path / "run/samples.txt").read_bytes() == b"--- step 8 ---\n" + expected + b"\n\n"
+    other = replace(drawing, law={"softmax": "exp", "exp": "softmax"}[law])
+    assert [*Model(tmp_path / "run").samples(other, 9, seed=config.seed)][-1][1] != expected
 
 
 def test_disk_full_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):

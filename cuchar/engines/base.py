@@ -229,5 +229,8 @@ class Engine(Protocol):
         Of `config` it uses batch, window, carry_state, dropout, seed, clip and weight_decay.
         """
 
+    def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
+        """About how many bytes of its device's memory a learner with these `windows` takes."""
+
     def sampler(self, weights: Any, config: SampleConfig, streams: Streams) -> Sampler:
         """A sampler that draws the streams as `config` says; it ignores the configuration's `length` and `stop`."""

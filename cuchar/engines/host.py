@@ -7,11 +7,22 @@ from typing import Any
 import numpy as np
 
 from cuchar.batches import Windows
-from cuchar.config import TrainConfig
+from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import Dropout, Engine, Example, Streams, TrainingState, expect_moments
-from cuchar.parameters import Parameters
+from cuchar.parameters import Parameters, parameter_count
 from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, draw
+
+
+def training_bytes(model: ModelConfig, itemsize: int, config: TrainConfig) -> int:
+    """Bytes that training takes on the host: weights, gradients, moments, folded weights, and a window's tape.
+
+    The tape is the C++ engine's, without padding. NumPy's is about as large.
+    """
+    V, H, L, B, N = model.vocabulary_size, model.hidden, model.layers, config.batch, config.window * config.batch
+    numbers = 5 * parameter_count(model) + N * (6 * L * H + V + 1) + 2 * L * B * H + B * H + 4 * H * min(V, N)
+    numbers += 2 * L * N * H if config.dropout else 0  # masks, and what they have been applied to
+    return itemsize * numbers + 8 * N
 
 
 class HostLearner:

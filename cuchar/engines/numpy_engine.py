@@ -23,7 +23,7 @@ from cuchar.engines.base import (
     expect_streams,
     expect_window,
 )
-from cuchar.engines.host import HostLearner, HostSampler
+from cuchar.engines.host import HostLearner, HostSampler, training_bytes
 from cuchar.errors import DeviceError, ShapeError
 from cuchar.parameters import Parameters
 from cuchar.philox import dropout_mask
@@ -151,6 +151,9 @@ class NumpyEngine:
 
     def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> HostLearner:
         return HostLearner(self, config, training, windows)
+
+    def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
+        return training_bytes(self.model, self.dtype.itemsize, config)
 
     def sampler(self, weights: FoldedWeights, config: SampleConfig, streams: Streams) -> HostSampler:
         expect_streams(self.model, self.dtype, streams)

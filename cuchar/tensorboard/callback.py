@@ -38,7 +38,7 @@ BEST = "loss/best_validation"
 ONE_CHART = [SCALARS["loss"], SCALARS["val_loss"]]
 SAMPLES = "samples"
 # Options that decide when a run reports and saves, but nothing of what is learned.
-REPORTING = ("log_every", "sample_every", "sample_length", "temperature", "save_every")
+REPORTING = ("log_every", "sample_every", "sample_length", "temperature", "law", "save_every")
 
 
 class TensorBoard(Callback):

@@ -70,6 +70,7 @@ def test_run_folder_holds_what_the_manual_says(run):
         ("--schedule", "step", "schedule"), ("--warmup", 3, "warmup"), ("--val-fraction", 0.2, "val_fraction"),
         ("--sample-every", 2, "sample_every"), ("--sample-length", 5, "sample_length"),
         ("--temperature", 0.5, "temperature"), ("--log-every", 2, "log_every"), ("--save-every", 2, "save_every"),
+        ("--on-nan", "rollback", "on_nan"), ("--law", "exp", "law"),
     ],
 )  # fmt: skip
 def test_option_reaches_the_run(run, option, value, field):
@@ -680,6 +681,6 @@ def test_a_preset_gives_what_is_not_given(cli, text, tmp_path):
 
 def test_unknown_presets_and_presets_for_a_resumed_run_are_refused(fails, trained, text, tmp_path):
     line = fails(2, "train", text, "--preset", "gpt", "--out", tmp_path / "run")
-    assert "--preset: expected notebook | char-rnn | torch-rnn | best, found gpt" in line
+    assert "--preset: expected notebook | char-rnn | torch-rnn | best | auto, found gpt" in line
     line = fails(2, "train", "--resume", trained, "--preset", "char-rnn")
     assert f"--preset: expected --resume {trained} alone, which has its own, found both" in line

@@ -40,7 +40,7 @@ from cuchar.sampling import SAMPLE, SampleConfig
         ({"val": "a\0b"}, "val: expected a path that a file can have, found 'a\\x00b'"),
         ({"glob": 3}, "glob: expected text, found 3"),
         ({"skip_unreadable": 1}, "skip_unreadable: expected true or false, found 1"),
-        ({"preset": ["best"]}, "preset: expected notebook | char-rnn | torch-rnn | best, found a list"),
+        ({"preset": ["best"]}, "preset: expected notebook | char-rnn | torch-rnn | best | auto, found a list"),
         ({"device": 3}, "device: expected auto | cpu | cuda | cuda:N | emulate, found 3"),
         ({"devise": "cpu"}, "devise: expected the name of an option, found none; is it device?"),
     ],

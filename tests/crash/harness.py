@@ -24,10 +24,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from support.divergence import diverging_step
 from support.run_records import records_without_times
 from support.small_runs import SMALL
 
 from cuchar.config import TrainConfig
+from cuchar.engines.host import HostLearner
 from cuchar.runs import resume_run, start_run
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 30
@@ -46,6 +48,8 @@ CONFIGURATIONS = {
     ),
     "short epochs, never saved between": replace(VALIDATED, batch=30, epochs=9, save_every=10_000, sample_every=1),
     "bytes, saved at every step": replace(VALIDATED, bytes=True, layers=1, epochs=1, save_every=1, log_every=1),
+    "gone back twice, out of patience": replace(VALIDATED, epochs=9, patience=1, lr=0.8, on_nan="rollback"),
+    "gone back twice, ends between two saves": replace(SMALL, max_steps=34, on_nan="rollback"),
 }  # fmt: skip
 
 
@@ -123,6 +127,8 @@ def run_process(text: Path, config: TrainConfig, run: Path, call: int = 0, secon
     if child == 0:
         status = 1
         try:
+            if config.on_nan == "rollback":
+                HostLearner._step = diverging_step({13: 0.6 * config.lr, 27: 0.3 * config.lr})
             killer = Killer(call)
             killer.watch()
             if (run / "config.json").exists():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.process import environment
 
-CONFIGURATIONS = 8
+CONFIGURATIONS = 10
 
 
 def test_killed_runs_end_as_untouched_ones(tmp_path):

@@ -9,6 +9,7 @@ from support.run_records import expect_resumed_runs_to_end_as, metrics, records_
 from support.small_runs import DISCIPLINES, SMALL
 from support.tensor_library import TensorLibrary
 
+from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.devices.device import Limits
@@ -148,8 +149,10 @@ def watched(monkeypatch):
 def test_memory_needed_is_what_is_allocated(options, text, watched):
     device, allocated, needed = watched(EmulatedDevice())
     config, ids = replace(SMALL, **options), load_corpus([text]).ids
-    learner_of(CudaEngine(ModelConfig(29, config.hidden, config.layers), device), config, ids)
+    engine = CudaEngine(ModelConfig(29, config.hidden, config.layers), device)
+    learner_of(engine, config, ids)
     assert needed == [sum(array.nbytes for array in allocated)]
+    assert engine.training_bytes(config, Windows(ids, config.batch, config.window, config.window)) == needed[0]
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])

@@ -24,7 +24,7 @@ from cuchar.engines.base import (
     expect_window,
 )
 from cuchar.engines.cpu.library import Law, Task, Update, load, thread_count
-from cuchar.engines.host import HostLearner
+from cuchar.engines.host import HostLearner, training_bytes
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters, parameter_count
 from cuchar.sampling import SampleConfig
@@ -162,6 +162,9 @@ class CpuEngine:
 
     def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> "CpuLearner":
         return CpuLearner(self, config, training, windows)
+
+    def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
+        return training_bytes(self.model, self.dtype.itemsize, config)
 
     def sampler(self, weights: np.ndarray, config: SampleConfig, streams: Streams) -> "CpuSampler":
         self._expect_weights(weights)

@@ -20,7 +20,7 @@ from cuchar.engines.base import (
     expect_window,
 )
 from cuchar.engines.cuda.dropout import mask_of
-from cuchar.engines.cuda.learner import DeviceLearner
+from cuchar.engines.cuda.learner import DeviceLearner, training_bytes
 from cuchar.engines.cuda.regimes import Drawing, Launches, Plan, expect_tensor_cores, plan_sampling, plan_window
 from cuchar.engines.cuda.sampler import DeviceSampler
 from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights
@@ -117,8 +117,13 @@ class CudaEngine:
         return self._launches[key]
 
     def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> DeviceLearner:
-        launches = self.launches_for(Window(config.window, config.batch, config.dropout > 0))
-        return DeviceLearner(self._target, launches, config, training, windows)
+        return DeviceLearner(self._target, self._training(config), config, training, windows)
+
+    def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
+        return training_bytes(self._target, self._training(config), config, windows, config.batch)
+
+    def _training(self, config: TrainConfig) -> Launches:
+        return self.launches_for(Window(config.window, config.batch, config.dropout > 0))
 
     def sampler(self, weights: Weights, config: SampleConfig, streams: Streams) -> DeviceSampler:
         expect_streams(self.model, self.dtype, streams)

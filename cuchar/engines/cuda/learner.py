@@ -24,6 +24,17 @@ WINDOW_BYTES = 64 << 20  # bytes that the ids of a chunk's windows take at most
 CHUNK_SECONDS = 0.1  # how long a chunk should take
 
 
+def most_windows(config: TrainConfig) -> int:
+    """Windows that a chunk has at most."""
+    return max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * config.window * config.batch)))
+
+
+def training_bytes(target: Target, launches: Launches, config: TrainConfig, windows: Windows, batch: int) -> int:
+    """Bytes of device memory that a learner takes with `batch` rows."""
+    window = Window(config.window, batch, config.dropout > 0)
+    return bytes_needed(target, window, launches, most_windows(config), windows.ids.nbytes)
+
+
 class DeviceLearner:
     """`cuchar.engines.base.Learner` for the CUDA engine.
 
@@ -39,8 +50,8 @@ class DeviceLearner:
         self._target, self._device, self._launches = target, target.device, launches
         self._config, self._training = config, training
         window = Window(config.window, config.batch, config.dropout > 0)
-        most = max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * window.N)))
-        self._expect_memory(windows, most)
+        most = most_windows(config)
+        self._expect_memory(windows)
         host = training.parameters.flat, training.adam.m, training.adam.v
         self._weights, self._m, self._v = (Weights.of(target, flat) for flat in host)
         self._tape = Tape(target, window, launches.flags, most)
@@ -55,14 +66,12 @@ class DeviceLearner:
         self._tape.put_state(training.state)
         self._tape.put_scaling(training.adam.scaling)
 
-    def _expect_memory(self, windows: Windows, most: int) -> None:
+    def _expect_memory(self, windows: Windows) -> None:
         config = self._config
-
-        def needed(batch: int) -> int:
-            window = Window(config.window, batch, config.dropout > 0)
-            return bytes_needed(self._target, window, self._launches, most, windows.ids.nbytes)
-
-        expect_memory(needed(config.batch), self._device.free_bytes(), needed(1), config.batch)
+        needed, smallest = (
+            training_bytes(self._target, self._launches, config, windows, batch) for batch in (config.batch, 1)
+        )
+        expect_memory(needed, self._device.free_bytes(), smallest, config.batch)
 
     def _bring(self, ids: np.ndarray) -> Any:
         expect_ids("text", ids, self._target.model)

@@ -1,0 +1,105 @@
+"""What `cuchar train --dry-run` prints: everything that a run would do, with estimates, and nothing is written."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cuchar.adam import Adam
+from cuchar.batches import Windows, draw_offset, offset_generator
+from cuchar.config import TrainConfig
+from cuchar.corpus import Vocabulary
+from cuchar.engines.base import TrainingState
+from cuchar.files import escape
+from cuchar.parameters import initialise, parameter_count
+from cuchar.preparation import Prepared, prepare
+from cuchar.run_folder import expect_no_run
+from cuchar.runs import run_folder
+from cuchar.terminal import clock
+from cuchar.training import total_steps
+
+MEASURED_S = 2.0  # seconds of training by which a run's time is estimated
+ROWS = 3  # rows of the first batch that are shown
+SHOWN = 50  # characters of a row that are shown, at most
+
+
+def print_plan(texts: Sequence[str | Path], config: TrainConfig, *, out: Path | None, **start: Any) -> None:
+    """Print what `cuchar.runs.start_run` would do with these arguments, whose errors this raises too."""
+    run, folder = prepare(texts, config, **start), run_folder(texts, out)
+    expect_no_run(folder)
+    for line in run.notes:
+        print(escape(line))
+    for name, value in _facts(run, folder):
+        print(escape(f"{name:<11} {value}"))
+    for line in _first_batch(run):
+        print(escape(line))
+
+
+def _facts(run: Prepared, folder: Path) -> list[tuple[str, str]]:
+    config, material, model = run.config, run.material, run.engine.model
+    windows, vocabulary = _windows(run), material.vocabulary
+    steps, needed = total_steps(len(material.training), config), run.engine.training_bytes(config, windows)
+    measured, seconds = _measure(run, windows)
+    limit = "" if config.max_steps is None else f", at most {config.max_steps:,}"
+    validation = 0 if material.validation is None else material.validation.size
+    return [
+        ("engine", f"{run.engine.name} ({run.reason})"),
+        ("model", f"{model.layers} layers of {model.hidden}, {parameter_count(model):,} parameters"),
+        ("text", f"{material.facts['characters']:,} characters, of which {len(material.training):,} are trained on"),
+        ("validation", f"{validation:,} characters after every epoch" if validation else "none"),
+        ("vocabulary", f"{len(vocabulary)} characters: {_shown(vocabulary, np.arange(min(len(vocabulary), 200)))}"),
+        ("steps", f"{steps:,}: {config.epochs} epochs of {len(windows):,}{limit}"),
+        ("memory", f"{needed / 2**20:,.1f} MiB for training, an estimate; text and program come on top"),
+        ("time", f"{clock(steps * seconds)}, an estimate: {1000 * seconds:.2f} ms a step, measured over {measured:,}; "
+                 "validation, samples and saves come on top"),
+        ("run folder", f"{folder}; this run was dry, so nothing was written"),
+    ]  # fmt: skip
+
+
+def _windows(run: Prepared) -> Windows:
+    """The first epoch's windows."""
+    config = run.config
+    offset = draw_offset(config, offset_generator(config))
+    return Windows(run.material.training, config.batch, config.window, config.window_stride, offset)
+
+
+def _measure(run: Prepared, windows: Windows) -> tuple[int, float]:
+    """Train for some seconds, with a learning rate of 0, on what is thrown away afterwards.
+
+    Returns:
+        how many steps were timed, and the seconds that each took.
+    """
+    config, engine = run.config, run.engine
+    parameters = initialise(engine.model, config.seed) if run.initial is None else run.initial
+    training = TrainingState(parameters, Adam(parameters.flat.size), engine.zero_state(config.batch))
+    learner, done, seconds = engine.learner(config, training, windows), 0, 0.0
+    learner.train(0, 1, [0.0])  # untimed: kernels may be compiled now
+    while seconds < MEASURED_S:
+        window = done % len(windows)
+        count = min(learner.chunk, len(windows) - window)
+        began = perf_counter()
+        losses, _ = learner.train(window, done + 2, [0.0] * count)
+        seconds += perf_counter() - began
+        done += len(losses)
+        if not math.isfinite(losses[-1]):
+            break
+    return done, seconds / done
+
+
+def _first_batch(run: Prepared) -> list[str]:
+    """The first rows of the first window: what is read, and below it what is to be predicted."""
+    config, lines = run.config, []
+    inputs, targets = _windows(run)[0]
+    for row in range(min(ROWS, config.batch)):
+        for name, ids in (("reads", inputs), ("predicts", targets)):
+            lines.append(f"{name:<11} {_shown(run.material.vocabulary, ids[:SHOWN, row])}")
+    more = f"; {config.batch - ROWS} rows more" if config.batch > ROWS else ""
+    return [f"the first window, of {config.window} characters{more}:", *lines]
+
+
+def _shown(vocabulary: Vocabulary, ids: np.ndarray) -> str:
+    return json.dumps("".join(chr(code) for code in vocabulary.codes[ids]), ensure_ascii=False)

@@ -1,0 +1,111 @@
+"""What a new run needs before its folder is made: the texts, the options, an engine, and perhaps a checkpoint's weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cuchar.batches import check_length, split_validation
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.corpus import Corpus, Text, absolute, left_out_notes, load_corpus, read_text
+from cuchar.engines.base import Engine
+from cuchar.engines.choose import choose_engine
+from cuchar.errors import OptionError, TextError
+from cuchar.init_from import Source
+from cuchar.parameters import Parameters
+from cuchar.presets import describe_auto, with_preset
+from cuchar.training import Material
+from cuchar.wording import option
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A new run that could begin.
+
+    Args:
+        reason: why it is this engine.
+        initial: the parameters to begin with; None draws them.
+        notes: lines of text for the user.
+    """
+
+    config: TrainConfig
+    material: Material
+    engine: Engine
+    reason: str
+    initial: Parameters | None
+    notes: list[str]
+
+
+def prepare(
+    texts: Sequence[str | Path],
+    config: TrainConfig,
+    val: str | Path | None,
+    device: str,
+    glob: str | None,
+    skip_unreadable: bool,
+    auto: Mapping[str, Any] | None,
+    init_from: Source | None,
+) -> Prepared:
+    """Read and check everything that a run needs; nothing is written.
+
+    The arguments and errors are those of `cuchar.runs.start_run`.
+    """
+    if val is not None and config.val_fraction:
+        raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
+    corpus, notes = load_corpus(texts, config.bytes, glob, skip_unreadable), []
+    if auto is not None:
+        config = TrainConfig(**with_preset("auto", dict(auto), val is not None, len(corpus.ids)))
+        notes.append(describe_auto(len(corpus.ids), auto))
+    val_text = None if val is None else read_text([val], config.bytes, glob, skip_unreadable)
+    material = material_of(corpus, config, val_text)
+    initial = None
+    if init_from is not None:
+        initial = init_from.parameters_for(corpus.vocabulary, config)
+        notes.append(init_from.note(corpus.vocabulary))
+        material = replace(material, facts={**material.facts, "init_from": init_from.facts()})
+    engine, reason = choose_engine(
+        device, ModelConfig(len(corpus.vocabulary), config.hidden, config.layers), precision=config.precision
+    )
+    return Prepared(config, material, engine, reason, initial, notes + notes_left_out(corpus, val_text))
+
+
+def material_of(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Material:
+    """The ids to train and validate on, and the facts that a run stores: every file that was read, and the digests.
+
+    Raises:
+        OptionError: there is patience, but nothing to validate on.
+        TextError: a text is too short, or the validation text has an unknown character.
+    """
+    training, validation = corpus.ids, None
+    if config.val_fraction:
+        training, validation = split_validation(corpus.ids, config)
+    elif val_text is not None:
+        hint = "; the vocabulary is the training text's"
+        validation = corpus.vocabulary.encode(
+            val_text.codes, place=lambda at: f"{option('val')}: {val_text.place(at)}", hint=hint
+        )[None]
+        if validation.shape[1] < 2:
+            raise TextError(
+                f"{option('val', str(val_text.files[0]))}: expected at least 2 characters, found {validation.shape[1]}"
+            )
+    elif config.patience is not None:
+        raise OptionError(
+            f"{option('patience', config.patience)}: expected {option('val')} or {option('val_fraction')} with it, found neither"
+        )
+    check_length(len(training), config)
+
+    def names(files: Sequence[Path]) -> list[str]:
+        return [absolute(file) for file in files]
+
+    facts = {
+        "sha256": corpus.sha256,
+        "characters": len(corpus.ids),
+        "texts": names(corpus.files),
+        "val": None if val_text is None else names(val_text.files),
+        "val_sha256": None if val_text is None else val_text.sha256,
+    }
+    return Material(corpus.vocabulary, training, validation, facts)
+
+
+def notes_left_out(*texts: Corpus | Text | None) -> list[str]:
+    return [line for text in texts if text for line in left_out_notes(text)]
