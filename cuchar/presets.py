@@ -25,19 +25,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 AUTO = "auto"
-# For texts of at least so many characters, the settings that predicted unseen text best within some ten minutes on two
-# cores: docs/benchmarks.md says how they were found.
+# For texts of at least so many characters, the settings that predicted unseen text best within minutes on two cores:
+# docs/benchmarks.md says how they were found.
 FITTED = {
     "layers": 2, "clip": 1.0, "carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1, "patience": 8,
 }  # fmt: skip
 BY_SIZE: dict[int, dict[str, Any]] = {
     0: {"hidden": 64, "window": 20, "batch": 1, "dropout": 0.3, "lr": 0.004, "epochs": 50},
-    4_000: {"hidden": 64, "window": 50, "batch": 5, "dropout": 0.3, "lr": 0.004, "epochs": 50},
-    20_000: {"hidden": 128, "window": 50, "batch": 10, "dropout": 0.5, "lr": 0.004, "epochs": 50},
-    60_000: {"hidden": 128, "window": 50, "batch": 20, "dropout": 0.3, "lr": 0.004, "epochs": 30},
-    200_000: {"hidden": 128, "window": 50, "batch": 32, "dropout": 0.2, "lr": 0.004, "epochs": 20},
+    4_000: {"hidden": 64, "window": 50, "batch": 2, "dropout": 0.3, "lr": 0.004, "epochs": 30},
+    20_000: {
+        "hidden": 128, "window": 50, "batch": 5, "dropout": 0.5, "lr": 0.004, "weight_decay": 0.1, "epochs": 30,
+    },
+    60_000: {
+        "hidden": 256, "window": 50, "batch": 10, "dropout": 0.5, "lr": 0.003, "weight_decay": 0.1, "epochs": 20,
+    },
+    200_000: {
+        "hidden": 256, "window": 50, "batch": 20, "dropout": 0.4, "lr": 0.003, "weight_decay": 0.01, "epochs": 15,
+    },
     600_000: {
-        "hidden": 256, "window": 64, "batch": 32, "dropout": 0.4, "lr": 0.003, "epochs": 15, "weight_decay": 0.01,
+        "hidden": 256, "window": 64, "batch": 32, "dropout": 0.4, "lr": 0.003, "weight_decay": 0.01, "epochs": 15,
     },
     2_000_000: {"hidden": 256, "window": 64, "batch": 32, "dropout": 0.2, "lr": 0.003, "epochs": 4},
 }  # fmt: skip
