@@ -52,7 +52,7 @@ def test_the_manual_has_the_settings():
             assert name == "layers" or option(name, value).replace(" 1.0", " 1") in common, name
 
 
-def test_longer_texts_get_wider_models_fewer_epochs_and_less_dropout():
+def test_longer_texts_get_wider_models_more_rows_and_fewer_epochs():
     rows = [BY_SIZE[size] for size in SIZES]
     for name, rises in (("hidden", True), ("batch", True), ("epochs", False)):
         values = [row[name] for row in rows]
