@@ -16,14 +16,15 @@ class StopTraining(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What callbacks learn of a run that begins or goes on.
+    """What callbacks learn of a run that begins, goes on, or has gone back.
 
     Args:
         folder: the run folder.
         step: training steps done before; 0 in a new run.
         total_steps: the step that training goes to.
-        gradients: computes the gradients of the loss on the next window, as parameters and state are when it is called.
-            It may be called from within a callback's methods.
+        best: the lowest validation loss so far, in nats per character; infinity if there is none yet.
+        gradients: computes the gradients of the loss on the next window, as parameters and state are when it is called:
+            from within `Callback.start` or `Callback.saved`, since elsewhere a window may be half done (RunError).
     """
 
     folder: Path
@@ -31,18 +32,20 @@ class Run:
     model: ModelConfig
     step: int
     total_steps: int
+    best: float
     gradients: Callable[[], Parameters]
 
 
 class Callback:
     """Is told by a run how it goes. A callback overrides the methods that it needs; this one does nothing.
 
-    Every method is called in the thread that trains, between two training steps. An exception that one of them raises
-    ends the run after that step, and the run is saved first; `StopTraining` ends it without an error.
+    Every method is called in the thread that trains. Some training steps are done in one go, on a GPU up to a hundred,
+    and `step` is called for each of them after the last. An exception that a method raises ends the run after the steps
+    that were done together, and the run is saved first; `StopTraining` ends it without an error.
     """
 
     def start(self, run: Run) -> None:
-        """Training begins, or goes on."""
+        """Training begins or goes on; or it has gone back to `run.step`, since a number was not finite (`on_nan`)."""
 
     def step(self, step: int, loss: float, chars: int) -> None:
         """Training step `step` is done; its mean loss, in nats, is that of a window with `chars` characters."""
@@ -51,7 +54,7 @@ class Callback:
         """These values were written to metrics.jsonl."""
 
     def note(self, text: str) -> None:
-        """A line of text for the user."""
+        """A line of text for the user; some come before `start` and after `stop`."""
 
     def sample(self, text: bytes) -> None:
         """A sample was drawn; `text` is what was added to samples.txt."""
@@ -59,8 +62,8 @@ class Callback:
     def saved(self, checkpoint: Checkpoint) -> None:
         """This was written to last.safetensors. Its arrays are the run's own: they change with the next step."""
 
-    def stop(self) -> None:
-        """Training has ended, for whatever reason."""
+    def stop(self, finished: bool) -> None:
+        """Training has ended: `finished`, or else by an error or a signal."""
 
 
 class Callbacks(Callback):
@@ -98,8 +101,8 @@ class Callbacks(Callback):
     def saved(self, checkpoint: Checkpoint) -> None:
         self._tell("saved", checkpoint)
 
-    def stop(self) -> None:
-        self._tell("stop")
+    def stop(self, finished: bool) -> None:
+        self._tell("stop", finished)
 
     def _tell(self, name: str, *values: Any) -> None:
         for callback in self._callbacks:

@@ -42,7 +42,7 @@ class Position:
     since_summary: Mean = field(default_factory=Mean)  # since the last entry of `history`
     since_epoch: Mean = field(default_factory=Mean)  # since the epoch began
     worse: int = 0  # validations in a row, at the ends of epochs, that found no lower loss than the best
-    halvings: int = 0  # how often the learning rate was halved, since training had gone back
+    halvings: int = 0  # how often training went back and halved the learning rate
 
     def reached(self, config: TrainConfig) -> str | None:
         """The name of the option that ends the run here, or None if it goes on."""

@@ -186,8 +186,8 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
             f"{option('patience', config.patience)}: the last {position.worse} validations found no lower loss than that of "
             f"step {trainer.best_step}"
         )
-    loss = f"mean loss {trainer.loss:.4f} since step {trainer.loss_since}"
-    everyone.note(f"{position.step} steps in {position.elapsed_s:.1f} s: {loss}{best}; {folder}")
+    loss = "" if math.isnan(trainer.loss) else f": mean loss {trainer.loss:.4f} since step {trainer.loss_since}"
+    everyone.note(f"{position.step} steps in {position.elapsed_s:.1f} s{loss}{best}; {folder}")
     everyone.note(f"to write with it: {command_to_sample(trainer.folder.path)}")
     with suppress(StopTraining):
         everyone.raise_pending()

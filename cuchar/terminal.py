@@ -84,7 +84,7 @@ class BarProgress(TerminalProgress):
         self.done, self.loss, self.chars = step, loss, chars
         now = perf_counter()
         if now - self.timed_at >= REFRESH_S:
-            self.rate = max(0, step - self.timed) / (now - self.timed_at)  # a run that goes back has a lower step
+            self.rate = (step - self.timed) / (now - self.timed_at)
             self.timed, self.timed_at = step, now
 
     def present_lines(self) -> list[tuple[str, str]]:
@@ -134,7 +134,7 @@ class LiveProgress(BarProgress):
         super().sample(text)
         self.bar.start()
 
-    def stop(self) -> None:
+    def stop(self, finished: bool) -> None:
         """Remove the bar, and print in its place how far training has come."""
         self.bar.stop()
         if lines := self.last_lines():
@@ -147,11 +147,16 @@ class NotebookProgress(BarProgress):
     It is one display that is replaced in its place. (rich would draw its bars by the package ipywidgets.)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar: Any = None
+
     def start(self, run: Run) -> None:
         from IPython.display import display
 
         super().start(run)
-        self.bar = display(self._drawn(self.present_lines()), raw=True, display_id=True)
+        if self.bar is None:
+            self.bar = display(self._drawn(self.present_lines()), raw=True, display_id=True)
 
     def step(self, step: int, loss: float, chars: int) -> None:
         super().step(step, loss, chars)
@@ -161,7 +166,7 @@ class NotebookProgress(BarProgress):
     def note(self, text: str) -> None:
         print(escape(text), flush=True)
 
-    def stop(self) -> None:
+    def stop(self, finished: bool) -> None:
         if lines := self.last_lines():
             self.bar.update(self._drawn(lines), raw=True)
 

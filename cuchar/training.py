@@ -77,6 +77,7 @@ class Trainer:
         self.best: float
         self.best_step: int | None
         self.total_steps = total_steps(len(material.training), config)
+        self.is_told_to_stop = False  # whether a callback has raised StopTraining
         self.is_kept_at_once = config.on_nan == "rollback" or initial is not None  # whether step 0 is saved
         self._begin(checkpoint, initial)
 
@@ -102,6 +103,7 @@ class Trainer:
         if self.position.window >= len(self.windows):
             raise RunError(f"{folder.last}: expected one of {len(self.windows)} windows, found {self.position.window}")
         self.learner = engine.learner(config, self.changing, self.windows)
+        self.is_between_windows = True  # whether position, state and parameters belong together, for `_gradients`
         self.stale = False  # whether `changing` is behind the learner; `_fetch` brings it up to date
         self.saved_step = None if checkpoint is None else self.position.step
         self.saved_is_due = checkpoint is not None and self.position.is_due(config)
@@ -117,19 +119,38 @@ class Trainer:
             DivergedError: a loss, gradient or parameter is not finite.
             OutputError, RunError: the folder cannot be written to.
         """
-        self.callbacks.start(
-            Run(self.folder.path, self.config, self.engine.model, self.position.step, self.total_steps, self._gradients)
-        )
+        finished = False
+        self._tell_start()
         try:
             with np.errstate(over="ignore", invalid="ignore"):
+                self._heed_callbacks()
                 if self.saved_is_due:
                     self.folder.forget_previous_last()  # a kill may have come before that
                 if self.saved_step is None and self.is_kept_at_once:
                     self._save_last()
                 while (diverged := self._run_or_diverge(signalled)) is not None:
                     self._go_back(diverged)
+            finished = True
         finally:
-            self.callbacks.stop()
+            self.callbacks.stop(finished)
+
+    def _tell_start(self) -> None:
+        position, model = self.position, self.engine.model
+        self.callbacks.start(
+            Run(self.folder.path, self.config, model, position.step, self.total_steps, self.best, self._gradients)
+        )
+
+    def _heed_callbacks(self) -> None:
+        """Do what an exception says that a callback has raised: end training by `is_told_to_stop`, or save and raise it."""
+        try:
+            self.callbacks.raise_pending()
+        except StopTraining:
+            self.is_told_to_stop = True
+        except Exception:
+            if self.position.step > (self.saved_step or 0):
+                with suppress(DivergedError):
+                    self._save_last()
+            raise
 
     def _run_or_diverge(self, signalled: Callable[[], int | None]) -> str | None:
         """Train to the end, and return None; or train until something is not finite, and return what and where it is.
@@ -165,7 +186,6 @@ class Trainer:
             raise DivergedError(f"training stopped at {diverged}; {self.folder.last} is not there any more")
         checkpoint.run["position"]["halvings"] = halvings = self.position.halvings + 1
         self.folder.save_last(checkpoint)
-        self.callbacks.saved(checkpoint)
         del self.learner  # the next one needs its memory
         self._begin(checkpoint, None)
         self.best = self.folder.roll_back(checkpoint)
@@ -174,6 +194,7 @@ class Trainer:
         self.callbacks.note(
             f"{diverged}; back to step {self.position.step}, with the learning rate times 1/{2**halvings}"
         )
+        self._tell_start()
 
     def _run(self, signalled: Callable[[], int | None]) -> None:
         position, config = self.position, self.config
@@ -181,22 +202,15 @@ class Trainer:
             # The run had ended here before it was given more steps. Its last line was cut by `roll_back`, since it came
             # with a validation loss, which a line in the middle of an epoch does not have.
             self._line(None)
-        while not position.finished(config):
-            try:
-                self.callbacks.raise_pending()
-            except StopTraining:
-                break
-            except Exception:
-                if position.step > (self.saved_step or 0):
-                    with suppress(DivergedError):
-                        self._save_last()
-                raise
+        self._heed_callbacks()
+        while not (position.finished(config) or self.is_told_to_stop):
             self._advance(self._steps_ahead())
             self._after_step(epoch_ended=position.window == len(self.windows))
             signum = signalled()
             if signum is not None and not position.finished(config):
                 self._save_last()
                 raise Interrupted(signum)
+            self._heed_callbacks()
         self._finish()
 
     def _steps_ahead(self) -> int:
@@ -213,6 +227,7 @@ class Trainer:
     def _advance(self, steps: int) -> None:
         """Train on the epoch's next `steps` windows in one call, and count and report every step."""
         position, config, began = self.position, self.config, perf_counter()
+        self.is_between_windows = False
         first = position.step + 1
         share = 0.5**position.halvings
         rates = [share * learning_rate(config, first + i, position.epoch, self.total_steps) for i in range(steps)]
@@ -237,7 +252,13 @@ class Trainer:
             self.stale = False
 
     def _gradients(self) -> Parameters:
-        """The gradients of the mean loss on the next window; nothing is changed by it."""
+        """The gradients of the mean loss on the next window; nothing is changed by it.
+
+        Raises:
+            RunError: a callback asks for them elsewhere than in `start` and `saved`.
+        """
+        if not self.is_between_windows:
+            raise RunError("gradients: expected to be asked for in start or saved, found another moment")
         self._fetch()
         parameters = self.changing.parameters
         gradients = Parameters(parameters.model, parameters.flat.dtype)
@@ -370,6 +391,7 @@ class Trainer:
         if is_due:
             self.folder.forget_previous_last()
         self.saved_step, self.saved_is_due = self.position.step, is_due
+        self.is_between_windows = True
         self.callbacks.saved(checkpoint)
         return checkpoint
 

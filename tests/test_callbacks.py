@@ -10,6 +10,7 @@ import cuchar
 from cuchar.callbacks import Callback, StopTraining
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
+from cuchar.errors import RunError
 from cuchar.runs import resume_run, start_run
 
 CONFIG = TrainConfig(
@@ -77,19 +78,48 @@ def test_an_error_in_a_callback_loses_nothing(text, tmp_path, method, kind):
     assert records_without_times(tmp_path / "run") == records_without_times(tmp_path / "whole")
 
 
-def test_an_error_before_the_first_step_leaves_no_folder(text, tmp_path):
+@pytest.mark.parametrize("on_nan", ["stop", "rollback"])
+def test_an_error_before_the_first_step_leaves_no_folder(text, tmp_path, on_nan):
     class Refuse(Callback):
         def start(self, run):
             raise RuntimeError("not today")
 
     with pytest.raises(RuntimeError, match="not today"):
-        start_run([text], CONFIG, out=tmp_path / "run", callbacks=[Refuse()])
+        start_run([text], replace(CONFIG, on_nan=on_nan), out=tmp_path / "run", callbacks=[Refuse()])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "rollback"])
+def test_an_end_that_is_asked_for_at_the_start_is_one(text, tmp_path, on_nan):
+    notes = []
+
+    class Enough(Callback):
+        def start(self, run):
+            raise StopTraining
+
+        def note(self, text):
+            notes.append(text)
+
+    start_run([text], replace(CONFIG, on_nan=on_nan), out=tmp_path / "run", callbacks=[Enough()])
+    assert read_checkpoint(tmp_path / "run").run["position"]["step"] == 0 and not any("nan" in note for note in notes)
+
+
+def test_gradients_are_refused_where_a_window_may_be_half_done(text, tmp_path):
+    class Anywhere(Callback):
+        def start(self, run):
+            self.run = run
+
+        def line(self, metrics):
+            self.run.gradients()
+
+    with pytest.raises(RunError, match="gradients: expected to be asked for in start or saved"):
+        start_run([text], CONFIG, out=tmp_path / "run", callbacks=[Anywhere()])
+    assert read_checkpoint(tmp_path / "run").run["position"]["step"] == 6
 
 
 def test_an_error_at_the_very_end_is_raised_after_the_last_save(text, tmp_path):
     class Ending(Callback):
-        def stop(self):
+        def stop(self, finished):
             raise RuntimeError("too late")
 
     with pytest.raises(RuntimeError, match="too late"):

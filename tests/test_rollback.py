@@ -16,7 +16,7 @@ from support.run_records import (
 )
 from support.small_runs import DISCIPLINES, SMALL
 
-from cuchar.callbacks import Callback
+from cuchar.callbacks import Callback, StopTraining
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.engines.host import HostLearner
 from cuchar.errors import DivergedError
@@ -65,6 +65,28 @@ def test_it_goes_back_halves_the_rate_says_so_and_goes_on(text, tmp_path, monkey
     assert [line["lr"] for line in lines] == [0.01] * 10 + [0.005] * 10 + [0.0025] * 17
     assert position(run / "last.safetensors")["halvings"] == 2
     assert (run / "samples.txt").read_bytes().count(b"--- step 16 ---") == 1
+
+
+def test_an_end_that_a_callback_asked_for_stays_one(text, tmp_path, monkeypatch):
+    """If the report at that end finds what is not finite, the run goes back, and ends there."""
+    validate, starts = Trainer._validate, []
+
+    class Enough(Callback):
+        def start(self, run):
+            starts.append((run.step, run.best))
+
+        def step(self, step, loss, chars):
+            if step == 13:
+                raise StopTraining
+
+    def nan_at_13(self):
+        if self.position.step == 13:
+            self._expect_finite(math.nan, "the validation loss", 13)
+        return validate(self)
+
+    monkeypatch.setattr(Trainer, "_validate", nan_at_13)
+    start_run([text], replace(CONFIG, val_fraction=0.2), out=tmp_path / "run", callbacks=[Enough()])
+    assert position(tmp_path / "run/last.safetensors")["step"] == 10 and starts == [(0, math.inf), (10, math.inf)]
 
 
 def test_it_goes_on_as_a_run_that_was_stopped_there(text, tmp_path, monkeypatch, diverging):

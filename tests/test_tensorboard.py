@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import os
 import re
 import resource
@@ -17,6 +18,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from support.divergence import diverging_step
 from support.process import start
 from support.run_records import interrupt_after, metrics, records_without_times
 from support.small_runs import TEXT
@@ -28,13 +30,15 @@ from cuchar import TensorBoard
 from cuchar.callbacks import Callback, Run
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.errors import OutputError, RunError
+from cuchar.engines.host import HostLearner
+from cuchar.errors import OutputError
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import parameter_shapes
 from cuchar.runs import resume_run, start_run
 from cuchar.tensorboard.callback import BEST, SCALARS, as_it_is
 from cuchar.tensorboard.event_log import kept_length
 from cuchar.tensorboard.graph import training_step
+from cuchar.training import Trainer
 
 CONFIG = TrainConfig(
     hidden=8, layers=2, window=7, batch=5, epochs=2, lr=0.01, log_every=6, sample_every=8, sample_length=40, save_every=10,
@@ -398,35 +402,47 @@ def test_an_interrupted_run_has_its_events_and_is_not_shown_as_finished(texts, t
     }
 
 
-def test_the_best_validation_loss_is_the_lowest_of_all_sessions(tmp_path):
-    def session(step, losses):
+def test_the_best_validation_loss_goes_on_from_the_runs(tmp_path):
+    def session(step, best, losses):
         callback = TensorBoard()
-        callback.start(Run(tmp_path, CONFIG, ModelConfig(28, 8, 2), step, 100, lambda: None))
+        callback.start(Run(tmp_path, CONFIG, ModelConfig(28, 8, 2), step, 100, best, lambda: None))
         for at, loss in enumerate(losses, step + 1):
-            line = {
-                "step": at,
-                "epoch": 0,
-                "loss": 3.0,
-                "lr": 0.01,
-                "grad_norm": 1.0,
-                "chars_per_s": 1,
-                "val_loss": loss,
-            }
-            with (tmp_path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            callback.line(line)
-        callback.stop()
+            callback.line(
+                {"step": at, "epoch": 0, "loss": 3.0, "lr": 0.01, "grad_norm": 1.0, "chars_per_s": 1, "val_loss": loss}
+            )
+        callback.stop(finished=True)
 
-    session(0, [2.5, 1.5, 2.0])
-    session(3, [1.75, 1.25])
+    session(0, np.inf, [2.5, 1.5, 2.0])
+    session(3, 1.5, [1.75, 1.25])
     assert scalars_of(accumulated(tmp_path))[BEST] == [(1, 2.5), (2, 1.5), (3, 1.5), (4, 1.5), (5, 1.25)]
 
 
-@pytest.mark.parametrize("line", ["not JSON", "[]", '{"val_loss": "x"}'])
-def test_metrics_that_no_run_writes_are_an_error_of_one_line(tmp_path, line):
-    (tmp_path / "metrics.jsonl").write_text(line + "\n")
-    with pytest.raises(RunError, match=r"metrics\.jsonl: expected the lines that a run writes, found: "):
-        TensorBoard().start(Run(tmp_path, CONFIG, ModelConfig(28, 8, 2), 1, 100, lambda: None))
+@pytest.mark.parametrize("not_finite", ["loss", "validation"])
+def test_a_run_that_goes_back_shows_nothing_that_it_has_undone(texts, tmp_path, monkeypatch, not_finite):
+    """Where the run goes back, what came after is cut from the event files, also if it is resumed later."""
+    if not_finite == "loss":
+        monkeypatch.setattr(HostLearner, "_step", diverging_step({27: 0.006}))
+    else:
+        validate, calls = Trainer._validate, []
+
+        def once_nan(self):
+            calls.append(self.position.step)
+            return (
+                validate(self) if len(calls) != 2 else self._expect_finite(math.nan, "the validation loss", calls[-1])
+            )
+
+        monkeypatch.setattr(Trainer, "_validate", once_nan)
+    run, config = tmp_path / "run", replace(CONFIG, on_nan="rollback", max_steps=60, epochs=9)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_after(patch, 52, Interrupted(signal.SIGINT))
+        start_run([texts / "fox.txt"], config, out=run, callbacks=[TensorBoard()])
+    assert scalars_of(accumulated(run)) == expected_scalars(run)
+    resume_run(run, callbacks=[TensorBoard()])
+    assert read_checkpoint(run / "last.safetensors").run["position"]["halvings"] == 1
+    events = accumulated(run)
+    assert scalars_of(events) == expected_scalars(run)
+    steps = [histogram.step for histogram in events.Histograms("weights/head.bias")]
+    assert steps == sorted(set(steps)) and {0, 10, 20, 30, 40, 50, 60} <= set(steps)
 
 
 def test_without_tensorboardx_nothing_begins(text, tmp_path, fails, monkeypatch):

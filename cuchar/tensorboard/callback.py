@@ -14,20 +14,19 @@ and without it.
 """
 
 import html
-import json
-import math
 import re
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cuchar.callbacks import Callback, Run
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import DEFAULT_DECAY
-from cuchar.errors import DeviceError, RunError
+from cuchar.errors import DeviceError
 from cuchar.files import escape
+
+if TYPE_CHECKING:
+    from cuchar.tensorboard.event_log import EventLog
 
 FOLDER = "tensorboard"
 SCALARS = {
@@ -59,13 +58,18 @@ class TensorBoard(Callback):
                 "TensorBoard: expected tensorboardX, found none; pip install 'cuchar[tensorboard]'"
             ) from None
         self._open, self._graph_of = event_log.EventLog, graph.training_step
+        self._log: EventLog
+        self._is_open, self._now = False, 0
 
     def start(self, run: Run) -> None:
+        if self._is_open:  # the run has gone back: another session begins, which cuts what this one told
+            self._log.close(self._now, finished=False)
         self._run, self._now, self._saved = run, run.step, -1
-        self._best = _best_validation_loss(run.folder / "metrics.jsonl")
+        self._best = run.best
         self._log = self._open(
             run.folder / FOLDER, run.step, _hyperparameters(run), self._graph_of(run.model, run.config), ONE_CHART
         )
+        self._is_open = True
 
     def step(self, step: int, loss: float, chars: int) -> None:
         self._now = step
@@ -91,10 +95,10 @@ class TensorBoard(Callback):
                 tensors[f"gradients/{name}"] = gradients
         self._log.histograms(self._now, tensors)
 
-    def stop(self) -> None:
+    def stop(self, finished: bool) -> None:
         """Close the files. HPARAMS shows a run as finished if it has ended without an error and without a signal."""
-        if hasattr(self, "_log"):
-            self._log.close(self._now, finished=sys.exception() is None)
+        if self._is_open:
+            self._log.close(self._now, finished)
 
 
 def as_it_is(sample: bytes) -> str:
@@ -116,16 +120,3 @@ def _hyperparameters(run: Run) -> dict[str, Any]:
     options = {**config.to_json(), "stride": config.window_stride, "decay": decay}
     options["vocabulary_size"] = run.model.vocabulary_size
     return {name: value for name, value in options.items() if value is not None and name not in REPORTING}
-
-
-def _best_validation_loss(metrics: Path) -> float:
-    """The lowest in a run's metrics.jsonl, or infinity if there is none yet.
-
-    Raises:
-        RunError: the file is not what a run writes.
-    """
-    try:
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
-        return min((float(json.loads(line).get("val_loss", math.inf)) for line in lines), default=math.inf)
-    except (ValueError, AttributeError, TypeError, OSError) as error:
-        raise RunError(f"{metrics}: expected the lines that a run writes, found: {escape(str(error))}") from None

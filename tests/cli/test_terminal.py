@@ -17,13 +17,13 @@ from cuchar.callbacks import Run
 from cuchar.terminal import terminal_progress
 
 progress = terminal_progress()
-progress.start(Run(None, None, None, step=1000, total_steps=123456, gradients=None))
+progress.start(Run(None, None, None, step=1000, total_steps=123456, best=None, gradients=None))
 time.sleep(0.15)  # the first step takes its time
 for step in range(1001, 1031):
     progress.step(step, 1.25, 1024)
     time.sleep(0.02)
 progress.line({"step": 1030, "epoch": 3, "loss": 2.5, "chars_per_s": 51200})
-progress.stop()
+progress.stop(True)
 """
 
 
@@ -145,8 +145,19 @@ def test_a_log_has_whole_lines(capfd, monkeypatch):
     """How narrow the terminal is from which training was started does not matter."""
     monkeypatch.setenv("COLUMNS", "20")
     progress = terminal_progress()
-    progress.start(Run(None, None, None, step=0, total_steps=10, gradients=None))
+    progress.start(Run(None, None, None, step=0, total_steps=10, best=None, gradients=None))
     progress.line({"step": 5, "epoch": 0, "loss": 2.5, "chars_per_s": 51200})
-    progress.stop()
+    progress.stop(True)
     line = r"step 5/10  epoch 0  loss 2\.5000  [\d.]+ steps/s  51,200 chars/s  ETA 0:00:00\n"
     assert re.fullmatch(line, capfd.readouterr().err)
+
+
+def test_a_run_that_went_back_has_a_pace(capfd):
+    """It is told of a start again, from which steps and time are counted."""
+    progress = terminal_progress()
+    for step in (20, 10):
+        progress.start(Run(None, None, None, step=step, total_steps=30, best=None, gradients=None))
+    progress.line({"step": 11, "epoch": 0, "loss": 2.5, "chars_per_s": 51200})
+    progress.stop(True)
+    pace = re.search(r"  ([\d.-]+) steps/s  .*  ETA (.*)\n", capfd.readouterr().err)
+    assert float(pace[1]) > 0 and re.fullmatch(r"\d:\d\d:\d\d", pace[2])
