@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cuchar.callbacks import Callback
-from cuchar.config import TRAIN, TrainConfig, check_option, expect_options, with_present_names
-from cuchar.init_from import read_source
+from cuchar.config import TRAIN, check_option, expect_options, with_present_names
 from cuchar.kinds import FLAG, PATH, Kind, ListOf, Optional, Value, text
 from cuchar.model import Model
-from cuchar.presets import AUTO, with_preset
 from cuchar.pytorch_import import import_pytorch
 from cuchar.runs import resume_run, start_run
 from cuchar.terminal import terminal_progress
@@ -67,13 +65,9 @@ def train(
     _check_arguments(texts=_listed(texts), out=out, init_from=init_from, **reading)
     everyone = _callbacks(progress, callbacks)
     options = _present_options(options, [*reading, "out", "device", "preset", "init_from", "progress", "callbacks"])
-    source = None if init_from is None else read_source(init_from)
-    if source is not None:
-        options = source.with_sizes(options)
-    config = TrainConfig(**with_preset(preset, options, own_validation=val is not None))
     run = start_run(
-        _listed(texts), config, out=out, device=device, **reading,
-        auto=options if preset == AUTO else None, init_from=source, callbacks=everyone,
+        _listed(texts), options, preset=preset, init_from=init_from,
+        out=out, device=device, **reading, callbacks=everyone,
     )  # fmt: skip
     return load(run, device=device)
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,7 +11,6 @@ import numpy as np
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows, draw_offset, offset_generator
-from cuchar.config import TrainConfig
 from cuchar.corpus import Vocabulary
 from cuchar.engines.base import TrainingState
 from cuchar.files import escape
@@ -27,9 +26,9 @@ ROWS = 3  # rows of the first batch that are shown
 SHOWN = 50  # characters of a row that are shown, at most
 
 
-def print_plan(texts: Sequence[str | Path], config: TrainConfig, *, out: Path | None, **start: Any) -> None:
+def print_plan(texts: Sequence[str | Path], options: Mapping[str, Any], *, out: Path | None, **start: Any) -> None:
     """Print what `cuchar.runs.start_run` would do with these arguments, whose errors this raises too."""
-    run, folder = prepare(texts, config, **start), run_folder(texts, out)
+    run, folder = prepare(texts, options, **start), run_folder(texts, out)
     expect_no_run(folder)
     for line in run.notes:
         print(escape(line))

@@ -11,9 +11,9 @@ from cuchar.corpus import Corpus, Text, absolute, left_out_notes, load_corpus, r
 from cuchar.engines.base import Engine
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, TextError
-from cuchar.init_from import Source
+from cuchar.init_from import read_source
 from cuchar.parameters import Parameters
-from cuchar.presets import describe_auto, with_preset
+from cuchar.presets import AUTO, before_reading, describe_auto, with_preset
 from cuchar.training import Material
 from cuchar.wording import option
 
@@ -38,31 +38,38 @@ class Prepared:
 
 def prepare(
     texts: Sequence[str | Path],
-    config: TrainConfig,
+    options: TrainConfig | Mapping[str, Any],
+    *,
+    preset: str | None,
+    init_from: str | Path | None,
     val: str | Path | None,
     device: str,
     glob: str | None,
     skip_unreadable: bool,
-    auto: Mapping[str, Any] | None,
-    init_from: Source | None,
 ) -> Prepared:
     """Read and check everything that a run needs; nothing is written.
 
     The arguments and errors are those of `cuchar.runs.start_run`.
     """
-    if val is not None and config.val_fraction:
+    given = options.to_json() if isinstance(options, TrainConfig) else options
+    source = None if init_from is None else read_source(init_from)
+    if source is not None:
+        given = source.with_sizes(given)
+    known = before_reading(preset, given, val is not None)
+    if val is not None and known.val_fraction:
         raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
-    corpus, notes = load_corpus(texts, config.bytes, glob, skip_unreadable), []
-    if auto is not None:
-        config = TrainConfig(**with_preset("auto", dict(auto), val is not None, len(corpus.ids)))
-        notes.append(describe_auto(len(corpus.ids), auto))
+    corpus, notes = load_corpus(texts, known.bytes, glob, skip_unreadable), []
+    complete = with_preset(preset, given, val is not None, len(corpus.ids))
+    config = TrainConfig(**complete)
+    if preset == AUTO:
+        notes.append(describe_auto(complete, given, len(corpus.ids)))
     val_text = None if val is None else read_text([val], config.bytes, glob, skip_unreadable)
     material = material_of(corpus, config, val_text)
     initial = None
-    if init_from is not None:
-        initial = init_from.parameters_for(corpus.vocabulary, config)
-        notes.append(init_from.note(corpus.vocabulary))
-        material = replace(material, facts={**material.facts, "init_from": init_from.facts()})
+    if source is not None:
+        initial = source.parameters_for(corpus.vocabulary, config)
+        notes.append(source.note(corpus.vocabulary))
+        material = replace(material, facts={**material.facts, "init_from": source.facts()})
     engine, reason = choose_engine(
         device, ModelConfig(len(corpus.vocabulary), config.hidden, config.layers), precision=config.precision
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cuchar.config import check_option
+from cuchar.config import TRAIN, TrainConfig, check_option
 from cuchar.kinds import Choice
 from cuchar.wording import option
 
@@ -49,31 +49,46 @@ BY_SIZE: dict[int, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def fitted(characters: int) -> dict[str, Any]:
-    """The settings of `--preset auto` for a text of so many characters."""
-    return FITTED | BY_SIZE[max(size for size in BY_SIZE if size <= characters)]
+def fitted(characters: int | None) -> dict[str, Any]:
+    """The settings of `--preset auto` for a text of so many characters; of None, those that every text gets."""
+    return dict(FITTED) if characters is None else FITTED | BY_SIZE[max(size for size in BY_SIZE if size <= characters)]
 
 
-def describe_auto(characters: int, given: Mapping[str, Any]) -> str:
-    """What `--preset auto` chose, as a line of text."""
-    chosen = with_preset(AUTO, dict(given), False, characters)
-    words = [option(name, value) for name, value in chosen.items()]
+def describe_auto(options: Mapping[str, Any], given: Mapping[str, Any], characters: int) -> str:
+    """What `--preset auto` chose, as a line of text.
+
+    Args:
+        options: what `with_preset` returned for `given` and a text of so many characters.
+    """
+    words = [option(name, value) for name, value in options.items() if name not in given]
     return f"{option('preset', AUTO)}, for {characters:,} characters: {' '.join(words)}"
 
 
+def before_reading(name: str | None, given: Mapping[str, Any], own_validation: bool) -> TrainConfig:
+    """The configuration as far as it is known before the text's length is.
+
+    Raises:
+        OptionError: the options are wrong, whatever the text's length.
+    """
+    options = with_preset(name, given, own_validation)
+    if name == AUTO and "stride" in given and "window" not in given:  # whether they go together, the length will tell
+        check_option("stride", TRAIN["stride"], options.pop("stride"))
+    return TrainConfig(**options)
+
+
 def with_preset(
-    name: str | None, given: dict[str, Any], own_validation: bool = False, characters: int = 1_000_000
+    name: str | None, given: Mapping[str, Any], own_validation: bool = False, characters: int | None = None
 ) -> dict[str, Any]:
     """Fields of `cuchar.config.TrainConfig`: those that are given, and the preset's for the others.
 
     Args:
         own_validation: whether there is another text to validate on, so that no part of this one is needed.
-        characters: the text's length, by which "auto" goes.
+        characters: the text's length, by which "auto" goes; None leaves out what goes by it.
     Raises:
         OptionError: there is no preset of that name.
     """
     if name is None:
-        return given
+        return dict(given)
     check_option("preset", Choice((*PRESETS, AUTO)), name)
     options = fitted(characters) if name == AUTO else dict(PRESETS[name])
     if "schedule" in given:
@@ -83,4 +98,4 @@ def with_preset(
         options.pop("val_split", None)
     if given.get("val_fraction") == 0 and not own_validation:
         options.pop("patience", None)
-    return options | given
+    return {**options, **given}

@@ -17,7 +17,7 @@ from cuchar.corpus import expect_kept, load_corpus, read_text
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
-from cuchar.init_from import Source, read_source_again
+from cuchar.init_from import read_source_again
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.preparation import material_of, notes_left_out, prepare
@@ -30,29 +30,29 @@ CHANGEABLE = ("epochs", "max_steps", "patience", "on_nan")  # options that a res
 
 def start_run(
     texts: Sequence[str | Path],
-    config: TrainConfig,
+    options: TrainConfig | Mapping[str, Any],
     *,
+    preset: str | None = None,
+    init_from: str | Path | None = None,
     val: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
-    auto: Mapping[str, Any] | None = None,
-    init_from: Source | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train a new model.
 
     Args:
         texts: files or folders to train on; `-` is standard input.
+        options: the `TrainConfig` fields that are given; a TrainConfig gives them all.
+        preset: gives the other options (`cuchar.presets`); None leaves them at TrainConfig's defaults.
+        init_from: a checkpoint file or run folder that the parameters come from, and with them `hidden` and `layers`.
         val: a text to validate on, or None.
         out: the run folder; None means runs/<text>-<time>.
         device: auto | cpu | cuda | cuda:N | emulate.
         glob: which files of `texts` and `val` are read (`corpus.read_text`).
         skip_unreadable: as for `corpus.read_text`.
-        auto: with `--preset auto`, the options that were given. All others are chosen by the text's size, and of `config`
-            only `bytes` and the question of validation count.
-        init_from: a checkpoint that the parameters come from; its sizes must be those of `config`.
         callbacks: are told how the run goes.
     Returns:
         the run folder.
@@ -61,7 +61,10 @@ def start_run(
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     everyone = Callbacks(callbacks)
-    run = prepare(texts, config, val, device, glob, skip_unreadable, auto, init_from)
+    run = prepare(
+        texts, options, preset=preset, init_from=init_from,
+        val=val, device=device, glob=glob, skip_unreadable=skip_unreadable,
+    )  # fmt: skip
     folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
     try:
         trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial)

@@ -17,7 +17,6 @@ from cuchar.config import ModelConfig
 from cuchar.corpus import load_corpus
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import CheckpointError, OptionError
-from cuchar.init_from import read_source
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import initialise
 from cuchar.run_folder import RunFolder
@@ -56,7 +55,7 @@ def other(tmp_path):
 
 def test_known_characters_keep_their_weights_and_new_ones_get_initial_ones(source, other, tmp_path):
     heard, kept = Recorder(), read_checkpoint(source)
-    start_run([other], CONFIG, out=tmp_path / "run", init_from=read_source(source), callbacks=[heard])
+    start_run([other], CONFIG, out=tmp_path / "run", init_from=source, callbacks=[heard])
     there, here = ("".join(sorted(set(text))) for text in (TEXT, OTHER))
     drawn = initialise(ModelConfig(len(here), SMALL.hidden, SMALL.layers), CONFIG.seed)
     step, flat = heard.first
@@ -104,7 +103,7 @@ def test_sizes_are_the_checkpoints(source, other, tmp_path, cli, fails):
     train = read_checkpoint(out).run["train"]
     assert (train["hidden"], train["layers"], train["dropout"]) == (9, 2, 0.5)
     with pytest.raises(OptionError, match="hidden: expected the 9 of"):
-        start_run([other], replace(CONFIG, hidden=8), out=tmp_path / "no", init_from=read_source(source))
+        start_run([other], replace(CONFIG, hidden=8), out=tmp_path / "no", init_from=source)
     assert not (tmp_path / "no").exists()
     assert "expected a checkpoint or a run folder, found nothing there" in fails(
         1, "train", other, "--init-from", tmp_path / "gone"
@@ -127,7 +126,7 @@ def test_bytes_and_characters_do_not_mix(source, other, tmp_path, fails):
 @pytest.mark.parametrize("how", ENDS)
 def test_a_resumed_run_needs_the_checkpoint_no_more(source, other, tmp_path, monkeypatch, how):
     def begin(out):
-        start_run([other], CONFIG, out=out, init_from=read_source(source))
+        start_run([other], CONFIG, out=out, init_from=source)
 
     begin(tmp_path / "whole")
     for step in (1, 4, 12):
@@ -142,11 +141,11 @@ def test_a_resumed_run_needs_the_checkpoint_no_more(source, other, tmp_path, mon
 
 def test_killed_before_its_beginning_was_saved_it_reads_the_checkpoint_again(source, other, tmp_path, monkeypatch):
     file = source / "last.safetensors"
-    start_run([other], CONFIG, out=tmp_path / "whole", init_from=read_source(file))
+    start_run([other], CONFIG, out=tmp_path / "whole", init_from=file)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(Trainer, "_save_last", lambda self: (_ for _ in ()).throw(RuntimeError))
         patch.setattr(RunFolder, "discard_unused", lambda self: None)
-        start_run([other], CONFIG, out=tmp_path / "run", init_from=read_source(file))
+        start_run([other], CONFIG, out=tmp_path / "run", init_from=file)
     contents = file.read_bytes()
     file.unlink()
     with pytest.raises(CheckpointError, match="found nothing there"):

@@ -25,6 +25,11 @@ class Notes(Callback):
         self.notes.append(text)
 
 
+def said(note: str) -> dict[str, str]:
+    """The options in the note of what "auto" chose, and their values as they are spelled."""
+    return dict(word.split("=") for word in note.split(" characters: ")[1].split())
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_size_has_its_settings_from_its_first_character_on(size):
     assert fitted(size) == FITTED | BY_SIZE[size]
@@ -36,6 +41,7 @@ def test_a_size_has_its_settings_from_its_first_character_on(size):
 @pytest.mark.parametrize("size", [*(size for size in SIZES if size), 50, 10**9])
 def test_every_text_is_long_enough_for_the_settings_it_gets(size):
     config = TrainConfig(**with_preset("auto", {}, characters=size))
+    assert config.to_json().items() >= fitted(size).items()
     check_length(size - round(size * config.val_fraction), config)
     assert config.val_fraction and config.patience
 
@@ -66,7 +72,55 @@ def test_options_that_are_given_win_and_what_is_chosen_is_said(text, tmp_path):
     chosen, stored = fitted(len(TEXT)), read_checkpoint(run).run["train"]
     assert {name: stored[name] for name in chosen} == {**chosen, "hidden": 9} and stored["max_steps"] == 4
     assert note.startswith(f"preset='auto', for {len(TEXT):,} characters: layers=2 ")
-    assert " hidden=9 " in note and " carry_state=True " in note and f"patience={chosen['patience']}" in note
+    assert said(note) == {name: repr(value) for name, value in chosen.items() if name != "hidden"}
+
+
+@pytest.mark.parametrize("given", [{"lr": 0.1}, {"val": True}, {"val_fraction": 0}, {"schedule": "constant"}])
+def test_what_is_said_is_what_the_run_has_and_was_not_given(text, tmp_path, given):
+    notes, run = Notes(), tmp_path / "run"
+    options = {name: text if name == "val" else value for name, value in given.items()}
+    cuchar.train(text, preset="auto", max_steps=1, out=run, callbacks=[notes], **options)
+    (note,) = [note for note in notes.notes if "auto" in note]
+    stored = read_checkpoint(run).run["train"]
+    assert not said(note).keys() & given.keys()
+    assert said(note) == {name: repr(stored[name]) for name in said(note)}
+    unlike_defaults = {name for name, value in stored.items() if value != getattr(TrainConfig(), name)}
+    assert unlike_defaults <= said(note).keys() | given.keys() | {"max_steps"}
+
+
+def test_sizes_of_a_checkpoint_are_not_its_choice(trained, text, tmp_path):
+    notes = Notes()
+    cuchar.train(text, preset="auto", init_from=trained, max_steps=1, out=tmp_path / "run", callbacks=[notes])
+    (note,) = [note for note in notes.notes if "preset=" in note]
+    assert not said(note).keys() & {"hidden", "layers"} and "window" in said(note)
+
+
+def test_a_stride_has_to_be_the_window_that_fits_the_text(fails, cli, tmp_path):
+    """30,000 characters get windows of 50, and a million windows of 64."""
+    file, out = tmp_path / "text.txt", tmp_path / "run"
+    file.write_text((TEXT * 18)[:30_000])
+    command = ("train", file, "--preset", "auto", "--max-steps", 1, "--out", out, "--carry-state", "--stride")
+    assert "--stride: expected --window (50) with --carry-state" in fails(2, *command, 64)
+    assert not out.exists()
+    assert cli(*command, 50).status == 0
+    stored = read_checkpoint(out).run["train"]
+    assert (stored["window"], stored["stride"], stored["carry_state"]) == (50, 50, True)
+
+
+@pytest.mark.parametrize(
+    "options,expected",
+    [
+        ("--stride 0", "--stride: expected at least 1, found 0"),
+        ("--stride 49 --window 50", "--stride: expected --window (50) with --carry-state"),
+        ("--lr 0", "--lr: expected a number above 0, found 0.0"),
+        ("--hidden 0", "--hidden: expected from 1 to 65536, found 0"),
+        ("--decay 0.5 --schedule constant", "--decay: expected --schedule step or"),
+        ("--val-split streams --val-fraction 0", "--val-split streams: expected --val-fraction"),
+        ("--val x --val-fraction 0.1", "--val: expected it or --val-fraction, found both"),
+    ],
+)
+def test_what_is_wrong_for_any_text_is_said_before_one_is_read(fails, tmp_path, options, expected):
+    assert expected in fails(2, "train", tmp_path / "no text", "--preset", "auto", *options.split())
 
 
 def test_it_goes_by_the_length_of_the_text(tmp_path, cli):

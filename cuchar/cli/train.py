@@ -28,7 +28,7 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the text, in total.")] = DEFAULT.epochs,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many training steps, in total.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop when so many validations in a row brought no lower loss.")] = None,
-    on_nan: Annotated[str, typer.Option(help="A number is not finite: stop | rollback to the last save, at half the rate.")] = DEFAULT.on_nan,
+    on_nan: Annotated[str, typer.Option(help="A number is not finite: stop | rollback to the last checkpoint that was due, at half the rate.")] = DEFAULT.on_nan,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = DEFAULT.lr,
     schedule: Annotated[str, typer.Option(help="Learning rate: constant | step | cosine.")] = DEFAULT.schedule,
     decay: Annotated[float | None, typer.Option(help="step: factor an epoch; cosine: factor at the end.", show_default="step 0.5, cosine 0.1")] = None,
@@ -56,9 +56,7 @@ def train(
     """Train a model on TEXT; every run has a folder of its own."""
     from cuchar.callbacks import Callback
     from cuchar.files import say
-    from cuchar.init_from import read_source
     from cuchar.plan import print_plan
-    from cuchar.presets import AUTO, with_preset
     from cuchar.runs import resume_run, start_run
     from cuchar.terminal import terminal_progress
 
@@ -75,18 +73,15 @@ def train(
     if resume is None:
         if not texts:
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
-        source = None if init_from is None else read_source(init_from)
-        if source is not None:
-            given = source.with_sizes(given)
-        config = TrainConfig(**with_preset(preset, given, own_validation=val is not None))
-        auto = given if preset == AUTO else None
-        start = {"val": val, "out": out, "device": device, **reading, "auto": auto, "init_from": source}
+        start = {"preset": preset, "init_from": init_from, "val": val, "out": out, "device": device, **reading}
         if dry_run:
-            print_plan(texts, config, **start)
+            print_plan(texts, given, **start)
         else:
-            start_run(texts, config, **start, callbacks=callbacks)
+            start_run(texts, given, **start, callbacks=callbacks)
         return
-    alone = {"--out": out, "--preset": preset, "--init-from": init_from, "--dry-run": dry_run or None}
+    if dry_run:
+        raise OptionError(f"--dry-run: expected a new run on TEXT, found --resume {resume}")
+    alone = {"--out": out, "--preset": preset, "--init-from": init_from}
     for name, value in alone.items():
         if value is not None:
             raise OptionError(f"{name}: expected --resume {resume} alone, which has its own, found both")

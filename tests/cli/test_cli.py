@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.process import ROOT
 from support.small_runs import TEXT
 
 import cuchar
@@ -677,6 +678,12 @@ def test_a_preset_gives_what_is_not_given(cli, text, tmp_path):
     expected = {"layers": 2, "lr": 0.002, "clip": 1.0, "dropout": 0.25, "weight_decay": 0.1, "epochs": 25}
     expected |= {"carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1, "val_split": "tail"}
     assert expected.items() <= best.items()
+
+
+def test_the_help_and_the_manual_say_where_a_rollback_leads(cli):
+    (row,) = [line for line in (ROOT / "docs/manual.md").read_text().splitlines() if line.startswith("| `--on-nan ")]
+    for said in (row, " ".join(re.sub("[│|]", " ", cli("train", "--help").stdout.decode()).split())):
+        assert "to the last checkpoint that was due" in said
 
 
 def test_unknown_presets_and_presets_for_a_resumed_run_are_refused(fails, trained, text, tmp_path):

@@ -96,7 +96,8 @@ def test_it_raises_what_the_run_would_raise(plan, text, fails, trained, tmp_path
     assert "the text is too short" in fails(1, "train", text, "--dry-run", "--batch", 10_000)
     assert "expected a new run folder, found a run in it" in fails(1, "train", text, *OPTIONS, "--out", trained)
     assert "--patience 2: expected --val" in fails(2, "train", text, *OPTIONS, "--patience", 2)
-    assert "--dry-run: expected --resume" in fails(2, "train", "--resume", trained, "--dry-run")
+    line = fails(2, "train", "--resume", trained, "--dry-run")
+    assert line == f"cuchar: --dry-run: expected a new run on TEXT, found --resume {trained}\n"
 
 
 def test_it_says_what_preset_and_checkpoint_do(plan, text, trained):
