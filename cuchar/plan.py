@@ -96,8 +96,8 @@ def _first_batch(run: Prepared) -> list[str]:
     for row in range(min(ROWS, config.batch)):
         for name, ids in (("reads", inputs), ("predicts", targets)):
             lines.append(f"{name:<11} {_shown(run.material.vocabulary, ids[:SHOWN, row])}")
-    more = f"; {config.batch - ROWS} rows more" if config.batch > ROWS else ""
-    return [f"the first window, of {config.window} characters{more}:", *lines]
+    which = f"{ROWS} of its {config.batch} rows" if config.batch > ROWS else "its rows"
+    return [f"the first window, of {config.window} characters, {which}:", *lines]
 
 
 def _shown(vocabulary: Vocabulary, ids: np.ndarray) -> str:

@@ -104,8 +104,8 @@ def _read_file(file: Path) -> bytes:
                 raise Mismatch("contents", f"{KIND} ({SAVE_HINT})", "what torch.save writes")
             header = int.from_bytes(start, "little")
             if header > MOST_HEADER:
-                expected = f"{KIND}, whose header has at most {MOST_HEADER:,} bytes ({SAVE_HINT})"
-                raise Mismatch("contents", expected, f"{header:,} bytes")
+                found = f"one whose header has {header:,} bytes" if header < 1 << 40 else "another kind of file"
+                raise Mismatch("contents", f"{KIND} ({SAVE_HINT})", found)
             return start + opened.read()
     except OSError as error:
         raise Mismatch("contents", "a readable file", str(error.strerror or error)) from None

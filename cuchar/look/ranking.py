@@ -171,7 +171,7 @@ class Correlations:
         products = self.products[:, :own] - np.outer(cell_total, total[:own]) / count
         plain = correlation(products, cell_variance, variance)
         scores = correlation(self.products - means.T @ self.sums, within_cells, within)
-        controls = np.abs(scores[:, own:]).reshape(-1, DRAWS, own).max(axis=(0, 1), initial=0)
+        controls = np.abs(scores[:, own:]).reshape(len(scores), DRAWS, own).max(axis=(0, 1), initial=0)
         sequences = slice(len(self.properties.features), None)
         controls[sequences] = controls[sequences].max(initial=0)
         varies = cell_variance > 0

@@ -64,7 +64,7 @@ def test_it_shows_the_window_that_the_run_reads_first(plan, text, cli, tmp_path,
         for name, ids in zip(("reads", "predicts"), read[0], strict=True):
             shown = "".join(characters[id] for id in ids[:, row]).replace("\n", "\\n")
             expected.append(f'{name:<11} "{shown}"')
-    assert lines[lines.index("the first window, of 7 characters; 2 rows more:") + 1 :] == expected
+    assert lines[lines.index("the first window, of 7 characters, 3 of its 5 rows:") + 1 :] == expected
 
 
 def test_its_time_is_the_steps_times_what_was_measured(plan, text, monkeypatch):

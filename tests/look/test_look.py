@@ -170,3 +170,12 @@ def test_a_model_that_diverged_is_said_to_have(recwarn):
     with pytest.raises(DivergedError, match="expected finite predictions"):
         make_page(parameters, vocabulary, vocabulary.encode(vocabulary.codes_of(TEXT)), "fox")
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("count", [2, 3, 19, 20, 21])
+def test_a_text_too_short_for_any_property_has_a_page(trained, count):
+    """In so few characters no property varies and no sequence is frequent: there is nothing to rank by."""
+    model = cuchar.load(trained)
+    ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))[:count]
+    data = data_of(make_page(model.parameters, model.vocabulary, ids, "A text", 100))
+    assert data["total"] == count and not any(cell["tracks"] for cell in data["cells"])

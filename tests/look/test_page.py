@@ -269,6 +269,7 @@ def test_a_phone_of_360_pixels(opened, prose_page):
     page = opened(prose_page, 360, 740, has_touch=True, is_mobile=True, device_scale_factor=2)
     page.keyboard.press("p")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.evaluate("window.scrollY") == 0  # the list of cells shows the chosen one without moving the page
     right = max(box["x"] + box["width"] for box in (span.bounding_box() for span in page.locator(".row span").all()))
     assert right <= page.locator("#text").bounding_box()["x"] + page.locator("#text").bounding_box()["width"]
     character(page, 30).tap()

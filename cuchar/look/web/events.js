@@ -211,7 +211,8 @@ function fill() {
   document.title = "cuchar look: " + data.title;
   element("title").textContent = data.title;
   const number = (count) => count.toLocaleString("en");
-  const all = data.layers * data.hidden, part = N < data.total ? `The first ${number(N)} of ${number(data.total)} characters` : `${number(N)} characters`;
+  const all = data.layers * data.hidden, unit = data.bytes ? "bytes" : "characters";
+  const part = N < data.total ? `The first ${number(N)} of ${number(data.total)} ${unit}` : `${number(N)} ${unit}`;
   const missing = [cells.length < all ? `${number(all - cells.length)} of ${number(all)} cells` : "", data.gates < cells.length ? `the gates of ${number(cells.length - data.gates)} cells` : ""].filter(Boolean);
   element("about").textContent = `${data.layers} layer${data.layers > 1 ? "s" : ""} of ${data.hidden} units, ${number(data.parameters)} parameters. ${part}, ${data.bits.toFixed(2)} bits each.`
     + (data.exact ? "" : " Cells were ranked by the whole text, which was read in chunks.")

@@ -64,7 +64,7 @@ function drawCells() {
     : "No cell does so beyond chance: nothing found.";
   element("cells").replaceChildren(...list.map(({ at, tracks }) => {
     const cell = cells[at], button = make("button", null), item = make("li", null), head = make("div", null);
-    head.append(make("b", cellName(cell)), make("small", ` · ${percent(cell.explained)} is the current character${cell.gates ? "" : " · no gates here"}`));
+    head.append(make("b", cellName(cell)), make("small", ` · ${percent(cell.explained)} explained by the current character${cell.gates ? "" : " · no gates here"}`));
     button.type = "button";
     button.dataset.cell = at;
     button.append(head, ...(tracks.length ? tracks.map(scoreLine) : [make("small", "nothing found")]));
@@ -75,11 +75,18 @@ function drawCells() {
   markCell();
 }
 
+// Scroll the list, and not the page around it, until a cell's button is in sight.
+function showInList(button) {
+  const list = element("cells"), { top, bottom } = button.getBoundingClientRect(), sight = list.getBoundingClientRect();
+  if (top < sight.top) list.scrollTop -= sight.top - top;
+  else if (bottom > sight.bottom) list.scrollTop += bottom - sight.bottom;
+}
+
 function markCell(scroll = false) {
   for (const button of element("cells").querySelectorAll("button")) {
     const chosen = Number(button.dataset.cell) === view.cell;
     button.setAttribute("aria-pressed", chosen);
-    if (chosen && scroll) button.scrollIntoView({ block: "nearest" });
+    if (chosen && scroll) showInList(button);
   }
 }
 

@@ -38,7 +38,7 @@ function drawSelection() {
   if (view.from === null) return;
   element("level").textContent = level().toFixed(2);
   const found = firing(), length = view.to - view.from;
-  element("range").textContent = `${length} character${length === 1 ? "" : "s"}: ` + (found.length ? `${found.length === 12 ? "the best 12" : found.length} cell${found.length === 1 ? "" : "s"} fire${found.length === 1 ? "s" : ""} here and little elsewhere.` : "no cell fires here and not elsewhere. Try another threshold.");
+  element("range").textContent = `${length} character${length === 1 ? "" : "s"}: ` + (found.length ? `${found.length === 12 ? "the best 12" : found.length} cell${found.length === 1 ? "" : "s"} fire${found.length === 1 ? "s" : ""} here, and in at most half of the other places.` : "no cell fires here and not elsewhere. Try another threshold.");
   element("firing").replaceChildren(...found.map(({ at, sign, within, elsewhere }) => {
     const item = make("li", null), button = make("button", null), track = cells[at].tracks[0];
     button.type = "button";
