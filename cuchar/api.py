@@ -7,11 +7,15 @@ from typing import Any
 
 from cuchar.callbacks import Callback
 from cuchar.config import TRAIN, check_option, expect_options, with_present_names
+from cuchar.errors import OutputError
+from cuchar.files import STREAM
 from cuchar.kinds import FLAG, PATH, Kind, ListOf, Optional, Value, text
 from cuchar.model import Model
+from cuchar.outputs import expect_new_output
 from cuchar.pytorch_import import import_pytorch
 from cuchar.runs import resume_run, start_run
 from cuchar.terminal import terminal_progress
+from cuchar.wording import option
 
 ARGUMENTS: dict[str, Kind] = {
     "texts": ListOf(PATH),
@@ -125,17 +129,21 @@ def import_model(
 
     Args:
         file: a safetensors file with PyTorch's names, of one `nn.LSTM` and one `nn.Linear`.
-        out: the checkpoint to write.
+        out: the checkpoint to write, a file.
         vocabulary: a JSON file, a list of the characters in the order of their ids; needed where the file's metadata
             have no `vocabulary`.
     Raises:
         CheckpointError: a file cannot be read, or is not of such a model.
-        OutputError: the checkpoint could not be written.
+        OutputError: the checkpoint could not be written, or would replace one of the files or one that a run keeps.
         DeviceError: this machine does not have the device.
     """
     for name, value in (("file", file), ("out", out), ("vocabulary", vocabulary)):
         check_option(name, Optional(PATH) if name == "vocabulary" else PATH, value)
-    import_pytorch(Path(file), Path(out), None if vocabulary is None else Path(vocabulary))
+    file, out, vocabulary = Path(file), Path(out), None if vocabulary is None else Path(vocabulary)
+    if out == STREAM:
+        raise OutputError(f"{option('out')}: expected a file, from which the model is then loaded, found {STREAM}")
+    expect_new_output(option("out"), out, None, [file] if vocabulary is None else [file, vocabulary])
+    import_pytorch(file, out, vocabulary)
     return load(out, device=device)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.checkpoint import checkpoint_file, read_checkpoint
-from cuchar.config import ModelConfig, TrainConfig, option
+from cuchar.checkpoint import checkpoint_file, expect_regular, read_checkpoint
+from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import Vocabulary, absolute
 from cuchar.errors import CheckpointError, OptionError
 from cuchar.parameters import Parameters, initialise
+from cuchar.wording import option
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Source:
         what `initialise` draws, and everything else is the checkpoint's.
 
         Raises:
-            CheckpointError: one is of characters and the other of bytes, or the sizes differ.
+            CheckpointError: one is of characters and the other of bytes, or a float32 cannot hold one of the weights.
+            OptionError: the sizes differ.
         """
         kinds = {False: "characters", True: "bytes"}
         if self.vocabulary.is_bytes != vocabulary.is_bytes:
@@ -67,14 +69,19 @@ class Source:
         self.with_sizes({"hidden": config.hidden, "layers": config.layers})
         parameters = initialise(ModelConfig(len(vocabulary), config.hidden, config.layers), config.seed)
         _, here, there = np.intersect1d(vocabulary.codes, self.vocabulary.codes, return_indices=True)
-        for name, view in parameters.items():
-            kept = self.parameters[name]
-            if name == "lstm.weight_ih_l0":
-                view[:, here] = kept[:, there]
-            elif name in ("head.weight", "head.bias"):
-                view[here] = kept[there]
-            else:
-                view[...] = kept
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is found out below
+            for name, view in parameters.items():
+                kept = self.parameters[name]
+                if name == "lstm.weight_ih_l0":
+                    view[:, here] = kept[:, there]
+                elif name in ("head.weight", "head.bias"):
+                    view[here] = kept[there]
+                else:
+                    view[...] = kept
+        if not np.isfinite(parameters.flat).all():
+            raise CheckpointError(
+                f"{option('init_from', str(self.file))}: expected weights that a float32 can hold, found larger ones"
+            )
         return parameters
 
     def note(self, vocabulary: Vocabulary) -> str:
@@ -90,11 +97,26 @@ def read_source(path: str | Path) -> Source:
     """Read a checkpoint to begin with: a file, or a run folder, of which the best is taken or else the last.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is missing or damaged, or another file took its place meanwhile.
     """
     file = checkpoint_file(path)
+    expect_regular(file)
+    sha256 = _sha256(file)
     checkpoint = read_checkpoint(file)
-    return Source(file, hashlib.sha256(file.read_bytes()).hexdigest(), checkpoint.parameters, checkpoint.vocabulary)
+    if _sha256(file) != sha256:
+        raise CheckpointError(
+            f"{file}: expected one checkpoint while it is read, found another in its place: is a run training there? "
+            "A copy of the file stays as it is"
+        )
+    return Source(file, sha256, checkpoint.parameters, checkpoint.vocabulary)
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{file}: expected a readable file, found: {error.strerror or error}") from None
 
 
 def read_source_again(facts: Mapping[str, str]) -> Source:

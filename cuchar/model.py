@@ -2,7 +2,7 @@
 
 import codecs
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from cuchar.engines.choose import choose_engine
 from cuchar.evaluation import TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
 from cuchar.files import escape, write_output
 from cuchar.generation import generate
-from cuchar.kinds import PATH, TEXT_OR_BYTES, integer
+from cuchar.kinds import PATH, TEXT_OR_BYTES, Optional, integer
+from cuchar.outputs import expect_new_output
 from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
+from cuchar.wording import option
 
 MOST_STREAMS = 4096  # samples that are drawn side by side, at most
 
@@ -134,13 +136,15 @@ class Model:
             options: for "web" weights="int8", a quarter of the size, and text=PATH, on which its loss is measured.
         Raises:
             OptionError: the format or an option is wrong.
-            OutputError: the file could not be written.
+            OutputError: the file could not be written, or is the model's own, the text's or one that a run keeps.
             DeviceError: a package that the format needs is not installed.
         """
         from cuchar.export import export_model
 
         expect_options(options, ["weights", "text"])
-        export_model(self.parameters, self.vocabulary, check_option("path", PATH, path), format, **options)
+        path, text = check_option("path", PATH, path), check_option("text", Optional(PATH), options.get("text"))
+        self._expect_new("path", path, [] if text is None else [Path(text)])
+        export_model(self.parameters, self.vocabulary, Path(path), format, **options)
 
     def losses(self, ids: np.ndarray, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
         """Yield the losses, in nats, of characters 1, 2, ... of a text, in blocks in the text's order.
@@ -190,11 +194,16 @@ class Model:
         Raises:
             TextError: there is an unknown character, or there are fewer than two known ones.
             OptionError: an argument is of another type, or out of range.
-            OutputError: the page could not be written.
+            OutputError: the page could not be written, or its place is the model's own or one that a run keeps.
         """
         from cuchar.look.page import make_page
 
         check_option("text", TEXT_OR_BYTES, text)
         check_option("page", PATH, page)
+        self._expect_new("page", page)
         ids = self.vocabulary.encode(self.vocabulary.codes_of(text), unknown)
         write_output(Path(page), make_page(self.parameters, self.vocabulary, ids, title, chars))
+
+    def _expect_new(self, name: str, output: str | Path, inputs: Sequence[Path] = ()) -> None:
+        """Check that the argument of this name may be written to; the model's file may be gone by now."""
+        expect_new_output(option(name), Path(output), None, [self.file, *inputs], binary=True)

@@ -192,9 +192,11 @@ def _vocabulary(data: bytes, file: Path | None, V: int) -> tuple[Vocabulary, np.
             raise Mismatch(option("vocabulary"), "a readable file in UTF-8", describe(str(file))) from None
     else:
         header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode(), "header")
-        where, written = "metadata.vocabulary", header.get("__metadata__", {}).get("vocabulary")
-        if written is None:
+        metadata = header.get("__metadata__") or {}  # an object of texts, or null: safetensors refuses all else
+        where = "metadata.vocabulary"
+        if "vocabulary" not in metadata:
             raise Mismatch(where, f"a JSON list of characters, there or in {option('vocabulary')}", "none")
+        written = metadata["vocabulary"]
     entries = parse_json(written, where)
     if type(entries) is not list or len(entries) != V:
         found = f"a list of {len(entries):,}" if type(entries) is list else describe(entries)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ from cuchar.schema import CONFIG, MOST_JSON, parse_json
 
 COUNTS = ("step", "epoch")
 MEASURES = ("loss", "val_loss", "lr", "grad_norm", "chars_per_s", "elapsed_s")
-LARGEST = 1e30  # of a measure; what lies beyond is no training's, and would leave axes without room for anything else
+LARGEST = 1e30  # of a measure; one that lies beyond, as a gradient's norm can, would leave axes no room for the others
+LARGEST_FLOAT = sys.float_info.max
 LONGEST_LINE = 1 << 16  # bytes; a run's lines have some two hundred
 
 
@@ -33,7 +35,8 @@ class RunLog:
 
     name: the end of the path that tells this run from the others which were read with it.
     facts, config: what config.json says, and the options in it; None if it cannot be read.
-    metrics: float64 [lines] for each name in COUNTS and MEASURES, NaN where a line lacks it. Steps ascend.
+    metrics: float64 [lines] for each name in COUNTS and MEASURES, NaN where a line lacks it or has one
+        beyond LARGEST. Steps ascend.
     training: whether a training is at work in the folder.
     written: when metrics.jsonl was last written, or before the first line config.json: seconds since 1970.
     complaints: a line of text for each file that could not be read whole.
@@ -191,7 +194,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _values(line: bytes, step_before: float) -> list[float]:
-    """A line's counts and measures, NaN for one that it lacks.
+    """A line's counts and measures, NaN for one that it lacks or that lies beyond LARGEST.
 
     Raises:
         Mismatch: the line is not a run's.
@@ -210,9 +213,9 @@ def _values(line: bytes, step_before: float) -> list[float]:
         values.append(float(count))
     for name in MEASURES:
         measure = parsed.get(name, math.nan)
-        if name in parsed and not (type(measure) in (int, float) and -LARGEST <= measure <= LARGEST):
-            raise Mismatch(name, f"a number of at most {LARGEST:g}", describe(measure))
-        values.append(float(measure))
+        if name in parsed and not (type(measure) in (int, float) and -LARGEST_FLOAT <= measure <= LARGEST_FLOAT):
+            raise Mismatch(name, "a finite number", describe(measure))
+        values.append(float(measure) if abs(measure) <= LARGEST else math.nan)
     if values[0] <= step_before:
         raise Mismatch("step", f"more than the {step_before:.0f} before", str(parsed["step"]))
     return values

@@ -16,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from cuchar.checkpoint import read_position
-from cuchar.config import TrainConfig, option
+from cuchar.config import TrainConfig
 from cuchar.errors import CheckpointError
 from cuchar.files import escape, say
 from cuchar.position import Position
 from cuchar.run_folder import CHECKPOINTS
 from cuchar.run_logs import RunLog
 from cuchar.terminal import clock
+from cuchar.wording import option
 
 IN_OTHER_COLUMNS = ("hidden", "layers", "epochs", "max_steps")
 ORDER = "best validation loss first, then runs without validation by their last training loss; nats per character"
@@ -151,9 +152,7 @@ def _given(name: str, value: Any) -> str:
     """An option as it is given on the command line, or how it is said that it is not given."""
     if value is None or value is False:
         return f"no {option(name)}"
-    if value is True:
-        return option(name)
-    return f"{option(name)} {value:g}" if isinstance(value, float) else f"{option(name)} {value}"
+    return f"{option(name)} {value:g}" if isinstance(value, float) else option(name, value)
 
 
 def _cells(run: dict[str, Any], differing: Sequence[str]) -> dict[str, str]:

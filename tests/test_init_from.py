@@ -1,20 +1,24 @@
 """`--init-from`: a new run begins with a checkpoint's weights, matched character by character."""
 
+import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.checkpoints import made
 from support.run_records import ENDS, interrupt_after, metrics, records_without_times
 from support.small_runs import SMALL, TEXT
 
 import cuchar
+from cuchar import init_from
 from cuchar.batches import Windows
 from cuchar.callbacks import Callback
-from cuchar.checkpoint import read_checkpoint
+from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig
-from cuchar.corpus import load_corpus
+from cuchar.corpus import Vocabulary, load_corpus
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import CheckpointError, OptionError
 from cuchar.interrupts import Interrupted
@@ -156,3 +160,32 @@ def test_killed_before_its_beginning_was_saved_it_reads_the_checkpoint_again(sou
     file.write_bytes(contents)
     resume_run(tmp_path / "run")
     assert records_without_times(tmp_path / "run") == records_without_times(tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_that_no_float32_holds(tmp_path):
+    checkpoint, file = made("abc", dtype="f8"), tmp_path / "big.safetensors"
+    checkpoint.parameters["head.weight"][2] = -1e300
+    write_checkpoint(file, checkpoint)
+    source, config = read_source(file), replace(SMALL, hidden=2, layers=2)
+    with pytest.raises(CheckpointError) as raised:
+        source.parameters_for(checkpoint.vocabulary, config)
+    assert str(raised.value) == (f"init_from='{file}': expected weights that a float32 can hold, found larger ones")
+    without = Vocabulary(np.array([ord(character) for character in "abz"], np.uint32), False)
+    assert np.isfinite(source.parameters_for(without, config).flat).all()  # the large ones are dropped with their c
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read(source, tmp_path, monkeypatch):
+    file = tmp_path / "model.safetensors"
+    shutil.copy(source / "last.safetensors", file)
+
+    def read_before_it_is_replaced(path):
+        checkpoint = read_checkpoint(path)
+        shutil.copy(source / "best.safetensors", tmp_path / "other")
+        os.replace(tmp_path / "other", path)
+        return checkpoint
+
+    monkeypatch.setattr(init_from, "read_checkpoint", read_before_it_is_replaced)
+    with pytest.raises(CheckpointError, match=f"^{file}: expected one checkpoint while it is read, found another"):
+        read_source(file)
+    assert read_source(file).sha256 == hashlib.sha256(file.read_bytes()).hexdigest()

@@ -14,7 +14,6 @@ from cuchar.cli.options import (
     Precision,
     SkipUnreadable,
     Unknown,
-    expect_new_output,
 )
 from cuchar.errors import OptionError
 
@@ -38,6 +37,7 @@ def evaluate(
     from cuchar.corpus import read_text, text_files
     from cuchar.files import STREAM
     from cuchar.model import Model
+    from cuchar.outputs import expect_new_output
     from cuchar.reports import print_score, score_files
 
     if window is not None and window < 1:

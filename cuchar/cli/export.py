@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cuchar.cli.options import CheckpointArgument, expect_new_output
+from cuchar.cli.options import CheckpointArgument
 
 
 def export(
@@ -19,6 +19,7 @@ def export(
     from cuchar.checkpoint import read_checkpoint
     from cuchar.export import export_model, format_of
     from cuchar.files import say
+    from cuchar.outputs import expect_new_output
 
     expect_new_output("OUT", out, checkpoint, [] if text is None else [text], binary=True)
     format = format_of(out, format)  # before the checkpoint is read, which takes a while

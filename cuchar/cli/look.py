@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cuchar.cli.options import CheckpointArgument, Unknown, expect_new_output
+from cuchar.cli.options import CheckpointArgument, Unknown
 
 
 def look(
@@ -23,6 +23,7 @@ def look(
     from cuchar.corpus import read_text, text_files
     from cuchar.files import STREAM, say, write_output
     from cuchar.look.page import make_page
+    from cuchar.outputs import expect_new_output
 
     expect_new_output("--out", out, checkpoint, text_files(texts), binary=True)
     read = read_checkpoint(checkpoint)

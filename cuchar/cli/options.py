@@ -1,7 +1,5 @@
-"""Options and checks that several commands have in common."""
+"""Options that several commands have in common."""
 
-import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -35,25 +33,3 @@ Unknown = Annotated[str, typer.Option(help="A character outside the vocabulary: 
 def was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def expect_new_output(
-    option: str, output: Path, checkpoint: Path | None, inputs: Iterable[Path] = (), binary: bool = False
-) -> None:
-    """Check that `output` is a place for a result.
-
-    Args:
-        checkpoint: what the command reads, if it reads one.
-        inputs: other files that it reads.
-        binary: whether the result is bytes, which are not for a terminal.
-    Raises:
-        OutputError: it would replace an input, the checkpoint, or a file of the checkpoint's run or of another run.
-    """
-    from cuchar.checkpoint import checkpoint_file
-    from cuchar.files import expect_output
-    from cuchar.run_folder import FILES
-
-    read = [] if checkpoint is None else [checkpoint_file(checkpoint)]
-    parents = {file.parent for file in read} | {Path(os.path.realpath(output)).parent}
-    kept = [folder / name for folder in parents if (folder / "config.json").is_file() for name in FILES]
-    expect_output(option, output, [*inputs, *read, *kept], binary)

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from cuchar.cli.options import expect_new_output
 from cuchar.errors import OptionError
 
 
@@ -17,6 +16,7 @@ def plot(
 ) -> None:  # fmt: skip
     """Draw the losses, learning rate, gradient norm and speed of runs."""
     from cuchar.files import STREAM
+    from cuchar.outputs import expect_new_output
     from cuchar.plots.command import plot_to_file, plot_to_terminal
     from cuchar.plots.files import expect_drawable
     from cuchar.plots.panels import AXES

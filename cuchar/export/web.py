@@ -3,10 +3,8 @@
 `sampler.html` is the page, `sampler.js` the model, `page.js` what connects the two.
 """
 
-import json
 from base64 import b64encode
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from cuchar.errors import OutputError
 from cuchar.evaluation import expect_scorable
 from cuchar.export.int8 import losses, quantised
 from cuchar.files import say
+from cuchar.html_page import html_page
 from cuchar.kinds import PATH, Choice, Optional
 from cuchar.parameters import Parameters
 from cuchar.wording import option
@@ -64,13 +63,8 @@ def web_file(
     }
     script = "".join((FOLDER / name).read_text("utf-8") for name in ("sampler.js", "page.js"))
     style = (FOLDER / "sampler.css").read_text("utf-8")
-    page = (FOLDER / "sampler.html").read_text("utf-8")
-    for name, content in (
-        ("STYLE_HASH", _hash(style)), ("SCRIPT_HASH", _hash(script)), ("STYLE", style), ("SCRIPT", script),
-        ("MODEL", json.dumps(value)),
-    ):  # fmt: skip
-        page = page.replace(f"{{{{{name}}}}}", content, 1)
-    return page.encode()
+    template = (FOLDER / "sampler.html").read_text("utf-8")
+    return html_page(template, style, script, value)
 
 
 def _tensor(view: np.ndarray, weights: str) -> dict[str, Any]:
@@ -83,11 +77,6 @@ def _tensor(view: np.ndarray, weights: str) -> dict[str, Any]:
 
 def _base64(array: np.ndarray) -> str:
     return b64encode(np.ascontiguousarray(array).tobytes()).decode()
-
-
-def _hash(content: str) -> str:
-    """How a content security policy names an inline script or style: nothing else that came into the page would run."""
-    return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
 
 
 def _loss(parameters: Parameters, vocabulary: Vocabulary, text: str | Path | None) -> str:

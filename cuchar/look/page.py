@@ -6,7 +6,6 @@ content security policy lets the browser run this script and no other, and load 
 """
 
 import base64
-import hashlib
 import json
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import numpy as np
 from cuchar.config import check_option
 from cuchar.corpus import Vocabulary
 from cuchar.errors import DivergedError, TextError
+from cuchar.html_page import html_page
 from cuchar.kinds import integer
 from cuchar.look.activations import CELL_STEPS, GATE_STEPS, SURPRISE_STEPS, Shown, is_exact, read, rows_of
 from cuchar.look.features import features
@@ -152,21 +152,4 @@ def fill_in(data: dict[str, Any]) -> bytes:
     folder = files("cuchar.look").joinpath("web")
     template, style = (folder.joinpath(name).read_text("utf-8") for name in ("page.html", "page.css"))
     script = "\n".join(folder.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
-    policy = [
-        "default-src 'none'",
-        f"script-src {digest(script)}",
-        f"style-src {digest(style)}",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)  # which escapes all but ASCII
-    parts = {"policy": "; ".join(policy), "style": style, "script": script, "data": text.replace("<", "\\u003c")}
-    for name, part in parts.items():
-        before, after = template.split(f"{{{name}}}")
-        template = before + part + after
-    return template.encode()
-
-
-def digest(source: str) -> str:
-    """A source's digest, as a content security policy names it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+    return html_page(template, style, script, data)

@@ -14,6 +14,7 @@ from safetensors.numpy import load, load_file
 from support.process import start
 from support.small_runs import TEXT
 
+import cuchar
 from cuchar import files
 from cuchar.bench.results import write_results
 from cuchar.checkpoint import read_checkpoint
@@ -309,3 +310,26 @@ def test_a_plot_is_not_drawn_over_the_results_it_compares_with(room, fails):
     shutil.copy("texts/fox.txt", "old.png")
     assert OTHER_USE in fails(1, "bench", "--compare", "old.png", "--plot", "old.png")
     assert (room / "old.png").read_text() == TEXT[:200]
+
+
+# --- from Python
+
+
+def test_a_model_writes_over_nothing_that_it_or_a_run_keeps(room):
+    model = cuchar.load("run")
+    shutil.copy("run/last.safetensors", "alone.safetensors")
+    alone, before = cuchar.load("alone.safetensors"), contents(room)
+    for write, name in (
+        (lambda: model.export(model.file), "path run/last.safetensors"),
+        (lambda: model.export("run/metrics.jsonl", "json"), "path run/metrics.jsonl"),
+        (lambda: model.export("link", "web", text="texts/fox.txt"), "path link"),
+        (lambda: alone.export(room / "alone.safetensors"), f"path {room}/alone.safetensors"),
+        (lambda: model.look(TEXT, model.file), "page run/last.safetensors"),
+        (lambda: alone.look(TEXT, "run/config.json"), "page run/config.json"),
+    ):
+        with pytest.raises(cuchar.CucharError, match=f"^{name}: {OTHER_USE}"):
+            write()
+    assert contents(room) == before
+    (room / "alone.safetensors").unlink()
+    alone.export("again.safetensors")  # what was loaded is still there
+    assert len(load_file("again.safetensors")) == 10

@@ -84,6 +84,7 @@ def test_mistakes(fails, trained, tmp_path):
     model = cuchar.load(trained)
     for arguments, message in (
         (("a.json", "gguf"), "expected safetensors | onnx | web | json, found gguf"),
+        (("a.json", []), "format: expected safetensors | onnx | web | json, found a list"),
         ((3,), "expected a path, found 3"),
     ):
         with pytest.raises(cuchar.CucharError, match=message.replace("|", "[|]")):

@@ -13,9 +13,7 @@ from cuchar.export.int8 import quantised, rounded
 from cuchar.parameters import Parameters
 from cuchar.philox import philox4x32, uniforms
 
-HOSTILE = (
-    "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {{MODEL}} \\ \" ' & \u2028 \u2029 \u202e\n"
-)
+HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {data} {script} \\ \" ' & \u2028 \u2029 \u202e\n"
 CORPUS = ("the quick brown fox jumps over the lazy dog, the dog sleeps and the fox is gone\n" * 12 + HOSTILE * 3) * 3
 WORDS = 2**32 - 1
 

@@ -267,6 +267,24 @@ def test_what_is_not_such_a_model(refused, change, message):
     assert message in refused(changed(change))
 
 
+def with_metadata(metadata):
+    """The bytes of a model's file whose header says this of metadata."""
+    data = save(tensors_of())
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": metadata, **json.loads(data[8 : 8 + size])}).encode()
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
+OTHER_METADATA = (
+    [],
+    [["vocabulary", "[]"]],
+    0,
+    False,
+    "",
+    "vocabulary",
+    {"vocabulary": CHARACTERS},
+    {"vocabulary": None},
+)
 HEADER = json.dumps(
     {"lstm.weight_ih_l0": {"dtype": "F32", "shape": [1 << 40, 4], "data_offsets": [0, 1 << 44]}}
 ).encode()
@@ -284,8 +302,10 @@ HEADER = json.dumps(
         ((100_000).to_bytes(8, "little") + b"[" * 100_000, "contents: expected a safetensors file that is whole"),
         (save(tensors_of(), {"vocabulary": "[" * 100_000}), "metadata.vocabulary: expected JSON of a few levels, found a deeper one"),
         (save(tensors_of(), {"vocabulary": "[NaN]"}), "metadata.vocabulary: expected JSON, found NaN in it"),
+        (with_metadata(None), "metadata.vocabulary: expected a JSON list of characters, there or in --vocabulary, found none"),
+        *((with_metadata(other), "contents: expected a safetensors file that is whole") for other in OTHER_METADATA),
     ],
-    ids=range(9),
+    ids=range(10 + len(OTHER_METADATA)),
 )  # fmt: skip
 def test_hostile_files_take_no_memory(refused, data, message):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -312,3 +332,19 @@ def test_mistakes_with_files(fails, tmp_path, cli):
     (tmp_path / "from stdout").write_bytes(done.stdout)
     assert read_checkpoint(tmp_path / "from stdout").vocabulary.characters() == sorted(CHARACTERS)
     assert "cuchar import makes a checkpoint of PyTorch's" in fails(1, "info", file)
+
+
+def test_from_python_nothing_that_is_read_or_kept_is_replaced(tmp_path, trained, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_file(tensors_of(), "in.safetensors")
+    (tmp_path / "characters.json").write_text(json.dumps(CHARACTERS))
+    before = [(tmp_path / name).read_bytes() for name in ("in.safetensors", "characters.json")]
+    for out in ("in.safetensors", "characters.json", trained / "best.safetensors"):
+        with pytest.raises(cuchar.CucharError, match=f"^out {out}: expected a file of its own, found one"):
+            cuchar.import_model("in.safetensors", out, vocabulary="characters.json")
+    assert [(tmp_path / name).read_bytes() for name in ("in.safetensors", "characters.json")] == before
+    with pytest.raises(
+        cuchar.CucharError, match=r"^out: expected a file, from which the model is then loaded, found -$"
+    ):
+        cuchar.import_model("in.safetensors", "-", vocabulary="characters.json")
+    assert cuchar.import_model("in.safetensors", "out", vocabulary="characters.json").vocabulary.codes.size == V

@@ -15,6 +15,7 @@ from support.small_runs import TEXT
 import cuchar
 from cuchar.checkpoint import write_checkpoint
 from cuchar.errors import DivergedError, OptionError, TextError
+from cuchar.html_page import digest
 from cuchar.look import activations, page, ranking
 from cuchar.look.page import make_page
 
@@ -109,7 +110,7 @@ def test_the_policy_names_the_scripts_by_their_digests():
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
     for tag, start in (("script", '<script type="module">'), ("style", "<style>")):
         (source,) = re.findall(rf"{start}(.*?)</{tag}>", written.decode(), re.DOTALL)
-        assert f"{tag}-src {page.digest(source)};" in policy
+        assert f"{tag}-src {digest(source)};" in policy
     assert not [a for _, a in Tags(written).tags if {"src", "href", "style", "onclick"} & a.keys()]
 
 
