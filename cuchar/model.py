@@ -122,7 +122,9 @@ class Model:
         check_option("prime", TEXT_OR_BYTES, prime)
         vocabulary = self.vocabulary
         prime_ids = vocabulary.encode(vocabulary.codes_of(prime), unknown)
-        stop_ids = vocabulary.encode(vocabulary.codes_of(config.stop))
+        stop_ids = vocabulary.encode(
+            vocabulary.codes_of(config.stop), place=f"{option('stop')}: position {{}}".format, hint=""
+        )
         key = secrets.randbits(63) if seed is None else seed
         expect_seed(key)
         return lambda streams: generate(self.engine, self._weights, config, key, streams, prime_ids, stop_ids)

@@ -332,3 +332,11 @@ def test_representations_are_one_line(trained, of_bytes, tmp_path):
         "<cuchar.Score 2.0000 nats (2.8854 bits) per character, perplexity 7.3891; 2 characters scored, 1,234 skipped>"
     )
     assert re.fullmatch(r"<cuchar\.Score \d\.\d{4} nats .*; 89 characters scored>", repr(model.score(TEXT[:90])))
+
+
+def test_an_unknown_character_of_a_stop_text_cannot_be_skipped(trained):
+    """So the message does not advise it."""
+    for unknown in ("error", "skip"):
+        with pytest.raises(cuchar.CucharError) as raised:
+            cuchar.load(trained).sample(30, stop="foé", unknown=unknown)
+        assert str(raised.value).startswith("stop: position 2: ") and "unknown" not in str(raised.value)

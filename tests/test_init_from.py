@@ -21,6 +21,7 @@ from cuchar.config import ModelConfig
 from cuchar.corpus import Vocabulary, load_corpus
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import CheckpointError, OptionError
+from cuchar.init_from import read_source
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import initialise
 from cuchar.run_folder import RunFolder

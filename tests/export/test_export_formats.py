@@ -91,3 +91,5 @@ def test_mistakes(fails, trained, tmp_path):
             model.export(*arguments)
     with pytest.raises(cuchar.CucharError, match=r"expected the name of an option, found none; is it weights\?"):
         model.export("a.html", weigths="int8")
+    model.export(str(tmp_path / "named by a text.json"))
+    assert json.loads((tmp_path / "named by a text.json").read_text())["vocabulary"] == model.vocabulary.entries()
