@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.checkpoints import made
+from support.notes import Notes
 from support.run_records import ENDS, interrupt_after, metrics, records_without_times
 from support.small_runs import SMALL, TEXT
 
 import cuchar
 from cuchar import init_from
 from cuchar.batches import Windows
-from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig
 from cuchar.corpus import Vocabulary, load_corpus
@@ -32,14 +32,12 @@ OTHER = TEXT.replace("quick", "Quîck").replace("z", "!").replace("\n", "\t")  #
 CONFIG = replace(SMALL, max_steps=23, seed=5)
 
 
-class Recorder(Callback):
+class Recorder(Notes):
     """Keeps the notes, and the parameters of the first checkpoint."""
 
     def __init__(self):
-        self.notes, self.first = [], None
-
-    def note(self, text):
-        self.notes.append(text)
+        super().__init__()
+        self.first = None
 
     def saved(self, checkpoint):
         if self.first is None:

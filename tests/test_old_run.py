@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.checkpoints import by_former_names, signed, tensors_and_metadata
+from support.notes import Notes
 from support.small_runs import DISCIPLINES
 
 import cuchar
-from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.engines.choose import choose_engine
@@ -23,14 +23,6 @@ from cuchar.runs import resume_run, start_run
 
 OLD_RUN = Path(__file__).parent / "support/old_run"
 TEXT = "banana bandana " * 60
-
-
-class Notes(Callback):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from support.checkpoints import signed, tensors_and_metadata
+from support.notes import Notes
 from support.run_records import ENDS, expect_resumed_runs_to_end_as, metrics, records_without_times
 from support.small_runs import SMALL
 
 import cuchar
-from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint
 from cuchar.errors import OptionError
 from cuchar.runs import resume_run, start_run
@@ -17,14 +17,6 @@ from cuchar.training import Trainer
 EPOCH = 8  # steps
 CONFIG = replace(SMALL, batch=30, carry_state=True, epochs=9, val_fraction=0.01, save_every=3, log_every=5)
 LOSSES = [3.0, 2.0, 2.5, 2.1, 2.0, 1.9, 2.0, 1.95, 1.8]  # after each epoch; the fifth equals the best, so is no better
-
-
-class Notes(Callback):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture

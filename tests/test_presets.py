@@ -3,26 +3,18 @@
 import re
 
 import pytest
+from support.notes import Notes
 from support.process import ROOT
 from support.small_runs import TEXT
 
 import cuchar
 from cuchar.batches import check_length
-from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.presets import BY_SIZE, FITTED, PRESETS, fitted, with_preset
 from cuchar.wording import command_line_wording, option
 
 SIZES = sorted(BY_SIZE)
-
-
-class Notes(Callback):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def said(note: str) -> dict[str, str]:

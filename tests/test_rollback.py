@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.divergence import diverging_step
+from support.notes import Notes
 from support.run_records import (
     ENDS,
     expect_resumed_runs_to_end_as,
@@ -27,14 +28,6 @@ from cuchar.training import Trainer
 
 CONFIG = replace(SMALL, on_nan="rollback", max_steps=37)
 LIMITS = {13: 0.006, 27: 0.003}  # with a learning rate of 0.01, step 13 needs one halving and step 27 another
-
-
-class Notes(Callback):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from support.notes import Notes
 from support.run_records import metrics, records_without_times
 
-from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.corpus import Vocabulary
@@ -23,14 +23,6 @@ CONFIG = TrainConfig(
     carry_state=True, val_fraction=0.01,
 )  # fmt: skip
 EPOCH = 49  # steps
-
-
-class Notes(Callback):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def validation_losses(monkeypatch, losses):
