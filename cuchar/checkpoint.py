@@ -123,7 +123,12 @@ def _opened(file: Path) -> Iterator[tuple[Any, Any]]:
     """
     expect_regular(file)
     try:
-        file.open("rb").close()  # if it may not be read, this says so; safe_open would say that it is not there
+        with file.open("rb") as begun:  # if it may not be read, this says so; safe_open would say that it is not there
+            header = int.from_bytes(begun.read(8), "little")
+        if header > file.stat().st_size:
+            raise CheckpointError(
+                f"{file}: expected a whole safetensors file, found another kind of file, or the beginning of one"
+            )
         with safe_open(file, "np") as opened:
             metadata = opened.metadata() or {}
             if KEY not in metadata:

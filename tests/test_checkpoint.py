@@ -95,6 +95,14 @@ def test_what_safetensors_repeats_of_a_damaged_file_is_shown_in_short(checkpoint
     assert str(refused.value).isprintable() and len(str(refused.value)) < len(str(tmp_path)) + 250
 
 
+def test_a_text_in_place_of_a_checkpoint_is_called_another_kind_of_file(tmp_path):
+    (tmp_path / "poem.txt").write_text("The moon is up, and yet it is not night")
+    with pytest.raises(
+        CheckpointError, match=r"poem\.txt: expected a whole safetensors file, found another kind of file"
+    ):
+        read_checkpoint(tmp_path / "poem.txt")
+
+
 def test_no_truncation_passes(checkpoint, tmp_path):
     write_checkpoint(tmp_path / "c", checkpoint)
     data = (tmp_path / "c").read_bytes()

@@ -130,7 +130,9 @@ def test_damaged_and_hostile_runs_are_lines_too(runs, cli):
     assert any(row.startswith("a\\x1b[31m\\nb stopped 2x64 fox.txt 1 0/4 9.0000") for row in rows)
     config, checkpoint = done.stderr.splitlines()
     assert config.startswith("runs/better/config.json: expected a run's configuration, found a wrong one: ")
-    assert checkpoint.startswith("runs/validated/last.safetensors: expected a whole safetensors file, found damage")
+    assert checkpoint.startswith(
+        "runs/validated/last.safetensors: expected a whole safetensors file, found another kind"
+    )
     assert len(json.loads(cli("runs", "--json").stdout)) == 5
 
 
