@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.process import ROOT
 
-from cuchar.corpus import left_out_notes, load_corpus, read_text
+from cuchar.corpus import load_corpus
 from cuchar.errors import OptionError, TextError
+from cuchar.text import left_out_notes, read_text
 from cuchar.text_files import text_files
 from cuchar.vocabulary import Vocabulary
 
