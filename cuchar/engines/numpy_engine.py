@@ -16,6 +16,7 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import (
     Dropout,
     Example,
+    Share,
     State,
     Streams,
     TrainingState,
@@ -149,8 +150,10 @@ class NumpyEngine:
         self._backward(parameters, inputs, masks, tape, gradients)
         return loss, self._state_after(tape)
 
-    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> HostLearner:
-        return HostLearner(self, config, training, windows)
+    def learner(
+        self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
+    ) -> HostLearner:
+        return HostLearner(self, config, training, windows, share)
 
     def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
         return training_bytes(self.model, self.dtype.itemsize, config)

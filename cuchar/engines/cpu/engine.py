@@ -16,6 +16,7 @@ from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import (
     Example,
+    Share,
     State,
     Streams,
     TrainingState,
@@ -160,8 +161,10 @@ class CpuEngine:
         self.library.run_window(byref(task))
         return float(np.mean(tape.losses, dtype=np.float64)), tape.state()
 
-    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> "CpuLearner":
-        return CpuLearner(self, config, training, windows)
+    def learner(
+        self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
+    ) -> "CpuLearner":
+        return CpuLearner(self, config, training, windows, share)
 
     def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
         return training_bytes(self.model, self.dtype.itemsize, config)
