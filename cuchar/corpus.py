@@ -121,7 +121,7 @@ class Vocabulary:
 
     def decode(self, ids: np.ndarray) -> bytes:
         """The text of `ids` as it would be in a file: UTF-8, or in a vocabulary of bytes the bytes themselves."""
-        codes = self.codes[ids]
+        codes: np.ndarray = self.codes[ids]
         if self.is_bytes:
             return codes.astype(np.uint8).tobytes()
         return codes.astype("<u4").tobytes().decode("utf-32-le").encode()

@@ -57,7 +57,7 @@ class Worker:
 
     def prepare(self, sizes: Configuration) -> str:
         """Make the contender ready for a configuration, and return notes about it for the reader, or ""."""
-        return self._ask(what="prepare", sizes=sizes.to_json())["notes"]
+        return str(self._ask(what="prepare", sizes=sizes.to_json())["notes"])
 
     def train(self, steps: int) -> Burst:
         return Burst(**self._ask(what="train", steps=steps))
@@ -110,7 +110,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             raise self._ended()
-        answer = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise getattr(errors, answer["kind"])(answer["error"])
         return answer

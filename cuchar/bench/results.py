@@ -49,7 +49,7 @@ def read_results(file: Path) -> dict[str, Any]:
         ResultError: the file is not one that this version can compare with.
     """
     try:
-        results = json.loads(file.read_text("utf-8"))
+        results: dict[str, Any] = json.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no JSON"
         raise ResultError(f"{file}: expected a result of cuchar bench, found: {reason}") from None

@@ -69,7 +69,8 @@ class Work:
         return facts
 
     def do(self, what: str, **arguments: Any) -> dict[str, Any]:
-        return getattr(self, what)(**arguments)
+        answer: dict[str, Any] = getattr(self, what)(**arguments)
+        return answer
 
     def prepare(self, sizes: dict[str, Any]) -> dict[str, Any]:
         self._contender = None  # first, since memory may not hold two at once
@@ -93,7 +94,8 @@ class Work:
         return {"host_bytes": peak_bytes() - self._basis, "device_bytes": self._contender.device_bytes()}
 
     def profile(self) -> dict[str, Any]:
-        return self._contender.profile()
+        kernels: dict[str, Any] = self._contender.profile()
+        return kernels
 
     def ceilings(self) -> dict[str, Any]:
         from cuchar.bench.ceilings import ceilings

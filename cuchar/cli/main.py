@@ -53,7 +53,8 @@ def _run() -> int | None:
     command = typer.main.get_command(app)
     try:
         with command.make_context("cuchar", sys.argv[1:]) as context:
-            return command.invoke(context)
+            status: int | None = command.invoke(context)
+            return status
     except typer.Exit as ended:  # --help, --version
         return ended.exit_code
 

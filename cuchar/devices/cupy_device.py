@@ -110,7 +110,7 @@ class CudaDevice:
     def read(self, array: Any) -> np.ndarray:
         self._expect_not_capturing("read")
         with self.current():
-            host = array.get(stream=self._stream)
+            host: np.ndarray = array.get(stream=self._stream)
             self._stream.synchronize()
             return host
 
@@ -219,11 +219,11 @@ class CudaDevice:
     def free_bytes(self) -> int:
         with self.current():
             free, _ = self._cupy.cuda.runtime.memGetInfo()
-            return free + self._cupy.get_default_memory_pool().free_bytes()
+            return int(free + self._cupy.get_default_memory_pool().free_bytes())
 
     def held_bytes(self) -> int:
         with self.current():  # CuPy's pool gives no memory back, so what it holds now is the most that it ever held
-            return self._cupy.get_default_memory_pool().total_bytes()
+            return int(self._cupy.get_default_memory_pool().total_bytes())
 
     def elapsed_ms(self, work: Callable[[], Any]) -> float:
         with self.current():
@@ -232,7 +232,7 @@ class CudaDevice:
             work()
             ended.record(self._stream)
             ended.synchronize()
-            return self._cupy.cuda.get_elapsed_time(began, ended)
+            return float(self._cupy.cuda.get_elapsed_time(began, ended))
 
 
 def first_error(message: object) -> str:

@@ -308,7 +308,8 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     total = logits.sum(axis=1, keepdims=True)
     logits /= total * logits.dtype.type(T * B)
     logits[place] -= logits.dtype.type(1 / (T * B))
-    return np.log(total[:, 0]) - chosen
+    losses: np.ndarray = np.log(total[:, 0]) - chosen
+    return losses
 
 
 def sum_columns_by_id(columns: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:

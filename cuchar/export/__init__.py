@@ -48,7 +48,7 @@ def format_of(out: Path, asked: str | None) -> str:
         OptionError: there is no format of that name, or the ending is of none.
     """
     if asked is not None:
-        return check_option("format", Choice(tuple(FORMATS)), asked)
+        return str(check_option("format", Choice(tuple(FORMATS)), asked))
     ending = out.suffix.lower()
     if out == STREAM or not ending:
         return "safetensors"

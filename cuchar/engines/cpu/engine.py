@@ -214,7 +214,8 @@ class CpuLearner(HostLearner):
             decay=1 - rate * config.weight_decay, clip=config.clip,
         )  # fmt: skip
         update.point(parameters=self.training.parameters.flat, gradients=self.gradients.flat, m=adam.m, v=adam.v)
-        return self.engine.library.update(byref(update))
+        norm: float = self.engine.library.update(byref(update))
+        return norm
 
 
 class CpuSampler:
