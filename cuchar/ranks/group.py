@@ -46,7 +46,8 @@ class Group(ABC):
     def exchange(self, value: Any) -> list[Any]:
         """The values of all ranks, in their order, at every rank."""
         found = self.gather(value)
-        return self.scatter(None if found is None else [found] * self.size)
+        values: list[Any] = self.scatter(None if found is None else [found] * self.size)
+        return values
 
     def sum_on(self, device: Device) -> Callable[[Any], None]:
         """As `cuchar.engines.base.Reducer.sum_on`: through NCCL, or else through the host's memory."""

@@ -72,7 +72,8 @@ class MpiGroup(Group):
         return self._communicator.recv(source=0)
 
     def gather(self, answer: Any) -> list[Any] | None:
-        return self._communicator.gather(answer, root=0)
+        answers: list[Any] | None = self._communicator.gather(answer, root=0)
+        return answers
 
     def sum(self, array: np.ndarray) -> None:
         flat = array.reshape(-1)
