@@ -56,7 +56,7 @@ class DeviceLearner:
         self._weights, self._m, self._v = (Weights.of(target, flat) for flat in host)
         self._tape = Tape(target, window, launches.flags, most)
         self._backward = Backward(target, window, launches.splits)
-        self._mask = Mask.of(config.dropout, config.seed) if config.dropout else None
+        self._mask = Mask.of(config.dropout, config.seed, config.batch) if config.dropout else None
         self._adam = target.kernels("training/adam.cu", scaled(target))["adam"]
         identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
         self._cut = self._device.kernels("training/windows.cu", {"ID": identifier})["cut_windows"]
