@@ -54,27 +54,29 @@ def engine(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["numpy", "cpp", *REGIMES])
 def test_shards_of_a_batch_give_its_state_its_loss_and_its_gradients(name, engine):
-    """The state has the batch's bits, but where products of a library add in an order that depends on how many rows."""
-    model = engine.model
-    _, parameters, inputs, targets, state = problem(model.vocabulary_size, model.hidden, model.layers, B, T)
-    eps = np.finfo(float).eps
+    """The state has the bits of the whole batch's, but where a library adds in an order that depends on how many rows.
 
-    def trained(rows, dropout):
+    Loss and gradients, of which the whole batch's are weighted sums, are held against NumPy's for the whole batch.
+    """
+    model, dropout, eps = engine.model, Dropout(0.4, 3, 9), np.finfo(float).eps
+    _, parameters, inputs, targets, state = problem(model.vocabulary_size, model.hidden, model.layers, B, T)
+
+    def trained(engine, rows, dropout):
         gradients = Parameters(model, np.float64)
         before = State(np.ascontiguousarray(state.h[:, rows]), np.ascontiguousarray(state.c[:, rows]))
         example = Example(inputs[:, rows], targets[:, rows], before, dropout)
         loss, after = engine.loss_and_gradients(parameters, example, gradients)
-        return loss, after, gradients
+        return loss, after, gradients.flat
 
-    dropout = Dropout(0.4, 3, 9)
-    loss, after, gradients = trained(slice(0, B), dropout)
-    losses, sums = 0.0, np.zeros(gradients.flat.size)
+    expected_loss, _, expected_gradients = trained(NumpyEngine(model, np.float64), slice(0, B), dropout)
+    _, whole, _ = trained(engine, slice(0, B), dropout)
+    total, sums = 0.0, np.zeros(expected_gradients.size)
     for rows in SHARDS:
-        own_loss, own_after, own_gradients = trained(rows, replace(dropout, first_row=rows.start, batch=B))
-        for own, whole in ((own_after.h, after.h[:, rows]), (own_after.c, after.c[:, rows])):
-            np.testing.assert_allclose(own, whole, rtol=0, atol=20 * eps if name in LIBRARY else 0)
+        loss, after, gradients = trained(engine, rows, replace(dropout, first_row=rows.start, batch=B))
+        for found, expected in ((after.h, whole.h[:, rows]), (after.c, whole.c[:, rows])):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=20 * eps if name in LIBRARY else 0)
         share = (rows.stop - rows.start) / B
-        losses += share * own_loss
-        sums += share * own_gradients.flat
-    assert losses == pytest.approx(loss, rel=20 * eps)
-    assert np.linalg.norm(sums - gradients.flat) <= 20 * eps * np.linalg.norm(gradients.flat)
+        total += share * loss
+        sums += share * gradients
+    assert total == pytest.approx(expected_loss, rel=20 * eps)
+    assert np.linalg.norm(sums - expected_gradients) <= 20 * eps * np.linalg.norm(expected_gradients)
