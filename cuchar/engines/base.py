@@ -103,11 +103,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Dropout:
-    """What a dropout mask is a function of, besides layer and element (philox.dropout_mask); `step` counts from 1."""
+    """What a dropout mask is a function of, besides layer and element (philox.dropout_mask); `step` counts from 1.
+
+    The window's rows are rows `first_row`, `first_row` + 1, ... of a batch of `batch` rows, and their mask is what the
+    whole batch's mask has for them. `batch` is None where the window is the whole batch.
+    """
 
     probability: float
     seed: int
     step: int
+    first_row: int = 0
+    batch: int | None = None
 
 
 @dataclass(frozen=True)

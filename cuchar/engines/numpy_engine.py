@@ -164,10 +164,10 @@ class NumpyEngine:
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
         """Every layer's dropout mask, [T, H, B]."""
-        p, seed, step = dropout.probability, dropout.seed, dropout.step
+        p, seed, step, rows = dropout.probability, dropout.seed, dropout.step, (dropout.first_row, dropout.batch)
         shape = (T, B, self.model.hidden)
         return [
-            np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype).transpose(0, 2, 1))
+            np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype, *rows).transpose(0, 2, 1))
             for layer in range(self.model.layers)
         ]
 

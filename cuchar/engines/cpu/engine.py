@@ -158,6 +158,7 @@ class CpuEngine:
         task.point(parameters=parameters.flat, weights=self._own, gradients=gradients.flat)
         if dropout:
             task.dropout, task.seed, task.step = dropout.probability, dropout.seed, dropout.step
+            task.first_row, task.batch = dropout.first_row, dropout.batch or task.B
         self.library.run_window(byref(task))
         return float(np.mean(tape.losses, dtype=np.float64)), tape.state()
 

@@ -105,7 +105,7 @@ class CudaEngine:
         window = Window(tape.T, tape.B, dropout is not None)
         launches = self.launches_for(window)
         backward = Backward(self._target, window, launches.splits)
-        launches.gradients(self.fold(parameters), tape, backward, carry=True, mask=mask_of(dropout))
+        launches.gradients(self.fold(parameters), tape, backward, carry=True, mask=mask_of(dropout, tape.B))
         tape.expect_no_wait()
         backward.gradients.get(gradients.flat)
         return float(self.device.read(tape.results)[0, 0]), tape.get_state()

@@ -78,7 +78,8 @@ class DeviceLearner:
         self._weights, self._m, self._v = (Weights.of(target, flat) for flat in host)
         self._tape = Tape(target, window, launches.flags, most)
         self._backward = Backward(target, window, launches.splits)
-        self._mask = Mask.of(config.dropout, config.seed) if config.dropout else None
+        first_row = share.first if share else 0
+        self._mask = Mask.of(config.dropout, config.seed, config.batch, first_row) if config.dropout else None
         self._sharing = Sharing(target, share) if share else None
         self._adam = target.kernels("training/adam.cu", scaled(target))["adam"]
         identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
