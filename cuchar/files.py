@@ -11,10 +11,10 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from cuchar.errors import OutputError, TextError
 from cuchar.launch import launched
@@ -92,17 +92,17 @@ def say_from_any_rank(text: str) -> None:
     print(escape(text), file=sys.stderr, flush=True)
 
 
-def read_stdin() -> bytes:
-    """Read all of standard input, and close it.
+@contextmanager
+def opened_stdin() -> Iterator[BinaryIO]:
+    """A context with standard input, to be read; after it, standard input is closed.
 
     Raises:
         TextError: it was read before, because `-` was given twice.
-        OSError: it cannot be read.
     """
     if sys.stdin.closed:
         raise TextError(f"{STREAM}: expected standard input to be named once, found it twice")
     with sys.stdin as stdin:
-        return stdin.buffer.read()
+        yield stdin.buffer
 
 
 def write_stdout(data: bytes) -> None:

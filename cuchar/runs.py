@@ -13,7 +13,7 @@ import numpy as np
 from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
-from cuchar.corpus import expect_kept, load_corpus, read_text
+from cuchar.corpus import load_corpus, read_text
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
@@ -23,6 +23,7 @@ from cuchar.position import Position
 from cuchar.preparation import material_of, notes_left_out, prepare
 from cuchar.ranks.team import Team, together
 from cuchar.run_folder import RunFolder
+from cuchar.text_files import expect_kept
 from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 

@@ -19,7 +19,6 @@ from cuchar.batches import Windows, draw_offset, offset_generator
 from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
-from cuchar.corpus import Vocabulary
 from cuchar.engines.base import Engine, Example, Learner, TrainingState
 from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
@@ -30,6 +29,7 @@ from cuchar.position import MOST_HALVINGS, Mean, Position
 from cuchar.ranks.team import Team
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 SUMMARY_STEPS = 1000  # steps whose mean loss is noted and stored in the checkpoint's history

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from cuchar.config import check_option
-from cuchar.corpus import Vocabulary
 from cuchar.errors import OptionError
 from cuchar.export.json import json_file
 from cuchar.export.onnx import onnx_file
@@ -15,6 +14,7 @@ from cuchar.export.web import web_file
 from cuchar.files import STREAM, write_output
 from cuchar.kinds import Choice
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cuchar.corpus import Vocabulary
 from cuchar.errors import DeviceError, OutputError
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 if TYPE_CHECKING:
