@@ -24,6 +24,7 @@ from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
 from cuchar.files import escape, say, write_output
 from cuchar.model import Model
+from cuchar.ranks.join import describe_launch
 from cuchar.wording import option
 
 
@@ -136,6 +137,7 @@ def print_machine() -> None:
         table.add_row(name, value)
     table.add_row("--device cpu", _processors())
     table.add_row("--device auto", f"{engine.name}: {reason}")
+    table.add_row("processes", describe_launch())
     Console().print(table)
 
 
@@ -168,8 +170,10 @@ def _cuda() -> dict[str, str]:
     except Exception as error:  # an absent or broken CUDA installation fails in many ways; each is an answer here
         found = " ".join(str(error).split()) or type(error).__name__
         return {"CuPy": version, "CUDA driver": f"none ({found[:100]})", "GPU": "none"}
+    nccl = cupy.cuda.nccl
+    sums = f"{nccl.get_version()}" if nccl.available else "none: sums over several GPUs go through the host's memory"
     drivers = f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
-    return {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none"}
+    return {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none", "NCCL": sums}
 
 
 def _installed(distribution: str) -> bool:
