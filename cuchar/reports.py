@@ -25,6 +25,7 @@ from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
 from cuchar.files import escape, say, write_output
 from cuchar.model import Model
 from cuchar.ranks.join import describe_launch
+from cuchar.ranks.nccl import find_nccl
 from cuchar.wording import option
 
 
@@ -167,13 +168,15 @@ def _cuda() -> dict[str, str]:
         driver = runtime.driverGetVersion()
         count = runtime.getDeviceCount() if driver else 0
         names = [runtime.getDeviceProperties(number)["name"].decode() for number in range(count)]
+        nccl = find_nccl() if count > 1 else None
     except Exception as error:  # an absent or broken CUDA installation fails in many ways; each is an answer here
         found = " ".join(str(error).split()) or type(error).__name__
         return {"CuPy": version, "CUDA driver": f"none ({found[:100]})", "GPU": "none"}
-    nccl = cupy.cuda.nccl
-    sums = f"{nccl.get_version()}" if nccl.available else "none: sums over several GPUs go through the host's memory"
     drivers = f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
-    return {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none", "NCCL": sums}
+    facts = {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none"}
+    if count > 1:
+        facts["NCCL"] = str(nccl.get_version()) if nccl else "none; the GPUs' gradients are added up on the host"
+    return facts
 
 
 def _installed(distribution: str) -> bool:
