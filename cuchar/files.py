@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from cuchar.errors import OutputError, TextError
+from cuchar.launch import launched
 
 STREAM = Path("-")  # in place of a file's name: standard input for a text, standard output for a result
 # Control characters (C0 and C1), characters that change the direction of text, and surrogates, which stand for
@@ -78,7 +79,16 @@ def escape(text: str, keep: str = "") -> str:
 
 
 def say(text: str) -> None:
-    """Print one line on standard error; control characters in it, as names of files may have, are escaped."""
+    """Print one line on standard error; control characters in it, as names of files may have, are escaped.
+
+    Of several processes that train together, rank 0 speaks for all.
+    """
+    if launched().rank == 0:
+        say_from_any_rank(text)
+
+
+def say_from_any_rank(text: str) -> None:
+    """Do what `say` does, whichever rank this process has."""
     print(escape(text), file=sys.stderr, flush=True)
 
 

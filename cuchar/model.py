@@ -148,7 +148,7 @@ class Model:
         expect_options(options, ["weights", "text"])
         path, text = check_option("path", PATH, path), check_option("text", Optional(PATH), options.get("text"))
         self._expect_new("path", path, [] if text is None else [Path(text)])
-        export_model(self.parameters, self.vocabulary, Path(path), format, **options)
+        export_model(self.parameters, self.vocabulary, self.reading, Path(path), format, **options)
 
     def losses(self, ids: np.ndarray, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
         """Yield the losses, in nats, of characters 1, 2, ... of a text, in blocks in the text's order.

@@ -20,6 +20,7 @@ from cuchar.init_from import read_source_again
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.preparation import load_training, load_validation, material_of, notes_of, prepare
+from cuchar.ranks.team import Team, together
 from cuchar.run_folder import RunFolder
 from cuchar.text_cache import Messages
 from cuchar.text_files import expect_kept
@@ -44,7 +45,7 @@ def start_run(
     cache: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
-    """Train a new model.
+    """Train a new model. Processes that a launcher has started together (`cuchar.launch`) train it together.
 
     Args:
         texts: files or folders to train on; `-` is standard input.
@@ -65,23 +66,27 @@ def start_run(
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     everyone = Callbacks(callbacks)
-    run = prepare(
-        texts, options, preset=preset, init_from=init_from,
-        val=val, device=device, glob=glob, skip_unreadable=skip_unreadable,
-        cache=cache_folder(run_folder(texts, out), cache), messages=Messages(everyone.note, everyone.reading),
-    )  # fmt: skip
-    folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
-    try:
-        trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial)
-        for line in (f"engine: {run.engine.name} ({run.reason})", f"run folder: {folder.path}", *run.notes):
-            everyone.note(line)
-        _train(trainer, everyone)
-    except BaseException:
-        folder.discard_unused()
-        raise
-    finally:
-        folder.close()
-    return folder.path
+
+    def lead(team: Team | None) -> Path:
+        run = prepare(
+            texts, options, preset=preset, init_from=init_from,
+            val=val, device=_device(device, team), glob=glob, skip_unreadable=skip_unreadable,
+            cache=cache_folder(run_folder(texts, out), cache), messages=Messages(everyone.note, everyone.reading),
+        )  # fmt: skip
+        folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
+        try:
+            trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial, team)
+            for line in (f"engine: {run.engine.name} ({run.reason})", f"run folder: {folder.path}", *run.notes):
+                everyone.note(line)
+            _train(trainer, everyone)
+        except BaseException:
+            folder.discard_unused()
+            raise
+        finally:
+            folder.close()
+        return folder.path
+
+    return together(lead)
 
 
 def resume_run(
@@ -113,20 +118,34 @@ def resume_run(
         CucharError: as for `start_run`; also if options or texts are not the run's.
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
-    everyone, path = Callbacks(callbacks), Path(path)
     expect_options(options or {}, TRAIN)
+    everyone, path = Callbacks(callbacks), Path(path)
+    reading = {
+        "glob": glob, "skip_unreadable": skip_unreadable,
+        "cache": cache_folder(path, cache), "messages": Messages(everyone.note, everyone.reading),
+    }  # fmt: skip
+    return together(lambda team: _resume(path, texts, val, options or {}, device, reading, everyone, team))
+
+
+def _resume(
+    path: Path,
+    texts: Sequence[str | Path],
+    val: str | Path | None,
+    options: dict[str, Any],
+    device: str,
+    reading: dict[str, Any],
+    everyone: Callbacks,
+    team: Team | None,
+) -> Path:
+    """Do what `resume_run` says, in rank 0."""
     folder = RunFolder.reopen(path)
     try:
         stored = folder.read_config()
-        config = _merge(path, _stored_config(folder, stored), options or {})
+        config = _merge(path, _stored_config(folder, stored), options)
         checkpoint = folder.read_last()
         if checkpoint:
             _expect_same_run(folder, checkpoint, stored)
             _expect_totals_ahead(config, checkpoint.run["position"])
-        reading: dict[str, Any] = {
-            "glob": glob, "skip_unreadable": skip_unreadable,
-            "cache": cache_folder(path, cache), "messages": Messages(everyone.note, everyone.reading),
-        }  # fmt: skip
         corpus = load_training(texts or expect_kept(stored["texts"], "TEXT"), config, reading)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
@@ -150,11 +169,11 @@ def resume_run(
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
-        engine, reason = choose_engine(device, model, dtype, config.precision)
+        engine, reason = choose_engine(_device(device, team), model, dtype, config.precision)
         initial = (
             read_source_again(origin).parameters_for(corpus.vocabulary, config) if origin and not checkpoint else None
         )
-        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial)
+        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial, team)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(material, config))
         everyone.note(f"engine: {engine.name} ({reason})")
@@ -180,6 +199,8 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
         f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
         f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
+    if trainer.team is not None:
+        everyone.note(trainer.team.describe(config.batch))
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
         everyone.note(
             f"{option('max_steps', config.max_steps)}: {option('epochs', config.epochs)} ends the run before, "
@@ -205,6 +226,10 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
     everyone.note(f"to write with it: {command_to_sample(trainer.folder.path)}")
     with suppress(StopTraining):
         everyone.raise_pending()
+
+
+def _device(device: str, team: Team | None) -> str:
+    return device if team is None else team.device(device)
 
 
 def run_folder(texts: Sequence[str | Path], out: str | Path | None) -> Path:

@@ -103,7 +103,7 @@ class Writer:
     @property
     def sha256(self) -> str:
         """The hash of all ids."""
-        return self._digest.hexdigest()
+        return str(self._digest.hexdigest())
 
     def status(self) -> os.stat_result:
         self._ids.flush()

@@ -124,7 +124,7 @@ class Vocabulary:
         return f"byte 0x{code:02x}" if self.is_bytes else f"character {chr(code)!r} (U+{code:04X})"
 
     def codes_of(self, text: str | bytes) -> np.ndarray:
-        """Code points of `text`; in a vocabulary of bytes, its bytes (those of its UTF-8 for a str).
+        """Code points of `text`, or its bytes in a vocabulary of bytes, as a model reads it whose texts are UTF-8.
 
         Raises:
             TextError: `text` is bytes that are not UTF-8, and this is not a vocabulary of bytes.
@@ -133,7 +133,7 @@ class Vocabulary:
 
     def decode(self, ids: np.ndarray) -> bytes:
         """The text of `ids` as it would be in a file: UTF-8, or in a vocabulary of bytes the bytes themselves."""
-        codes = self.codes[ids]
+        codes: np.ndarray = self.codes[ids]
         if self.is_bytes:
             return codes.astype(np.uint8).tobytes()
         return codes.astype("<u4").tobytes().decode("utf-32-le").encode()
@@ -145,6 +145,10 @@ class Vocabulary:
     def entries(self) -> list[str] | list[int]:
         """What exported files call the vocabulary: in the order of the ids each character, or each byte's number."""
         return self.codes.tolist() if self.is_bytes else self.characters()
+
+    def unknown_entry(self) -> dict[str, str]:
+        """What exported files say of the unknown symbol beside the vocabulary: its character, if there is one."""
+        return {"unknown": chr(UNKNOWN_CODE)} if self.has_unknown else {}
 
     def to_json(self) -> dict[str, Any]:
         unknown = {"unknown": True} if self.has_unknown else {}  # without one, the JSON is that of older versions
