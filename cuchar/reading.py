@@ -18,7 +18,7 @@ from cuchar.errors import TextError
 from cuchar.text_files import TextFile
 from cuchar.wording import option
 
-BLOCK = 1 << 22  # bytes that are read at once: Ctrl-C is obeyed between blocks
+BLOCK = 1 << 20  # bytes that are read at once: Ctrl-C is obeyed between blocks
 LINE_END = ord("\n")
 OTHER_MARKS = {  # byte order marks of encodings that are not read; those of UTF-32 come first, since one begins as UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",

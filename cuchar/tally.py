@@ -15,6 +15,7 @@ import numpy as np
 from cuchar.errors import TextError
 from cuchar.kinds import FLAG, SHA256, ListOf, Record, integer, text
 from cuchar.reading import BLOCK, Block, Reading, blocks
+from cuchar.second_thread import SecondThread
 from cuchar.text_files import TextFile
 from cuchar.wording import option
 
@@ -63,12 +64,13 @@ class Tally:
         self.files: list[FileTally] = []
         self.left_out: list[str] = []
         self.finished = 0
-        self._digest = hashlib.sha256()
+        self._thread, self._digest = SecondThread(), hashlib.sha256()
         self._digest_before = self._digest.copy()  # without the last file
 
     @property
     def sha256(self) -> str:
         """The hash of the bytes of all files, in order."""
+        self._thread.wait()
         return self._digest.hexdigest()
 
     @property
@@ -79,13 +81,14 @@ class Tally:
         """Begin with a file, or go on with it."""
         if not self.files or self.files[-1].number != number:
             self.files.append(FileTally(number))
+            self._thread.wait()
             self._digest_before = self._digest.copy()
         return self.files[-1]
 
     def add(self, block: Block) -> None:
         """Count the next block of the last file."""
         file = self.files[-1]
-        self._digest.update(block.raw)
+        self._thread.begin(self._digest.update, block.raw)
         _count(self.counts, block.codes, 1)
         file.size, file.characters, file.has_bom = (
             block.end, file.characters + len(block.codes), file.has_bom or block.has_bom,
@@ -95,6 +98,7 @@ class Tally:
         """Take back what was counted of the last file, which cannot be read to its end."""
         for block in counted:
             _count(self.counts, block.codes, -1)
+        self._thread.wait()
         self._digest = self._digest_before
         self.files.pop()
         self.left_out.append(why)

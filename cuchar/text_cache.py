@@ -30,7 +30,7 @@ from cuchar.schema import VOCABULARY, parse_json
 from cuchar.wording import option
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # another text each time the machine is started; Linux alone has it
-HASHED_AT_ONCE = 1 << 22  # bytes
+HASHED_AT_ONCE = 1 << 20  # bytes
 WAIT_S = 0.1  # seconds between two looks whether another process has ended
 TAG = "CACHEDIR.TAG"  # tells backups to pass over the folder; see https://bford.info/cachedir
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# cuchar keeps encoded texts here; they can be made again.\n"

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cuchar.kinds import SHA256, Record, integer
+from cuchar.second_thread import SecondThread
 from cuchar.tally import TALLY, Tally
 from cuchar.text_cache import Messages, pieces, read_signed, write_signed
 
@@ -45,9 +46,11 @@ class Unfinished:
         return self._stored.get("tally")
 
     def save_tally(self, tally: Tally, at_once: bool = False) -> None:
-        """Save the tally, unless it was saved within the last second."""
+        """Save the tally, unless it was saved within the last second; with another tally, ids do not count any more."""
         if at_once or self._is_due():
-            self._save({"source": self._stored["source"], "tally": tally.to_json()})
+            found = tally.to_json()
+            if found != self.tally:
+                self._save({"source": self._stored["source"], "tally": found})
 
     @contextmanager
     def writing(self) -> Iterator["Writer"]:
@@ -91,24 +94,31 @@ class Writer:
 
     def __init__(self, ids: BinaryIO, digest: Any, encoded: dict[str, Any], save: Callable[..., None]):
         self.file, self.offset, self.size = encoded["file"], encoded["offset"], encoded["size"]
-        self._ids, self._digest, self._save = ids, digest, save
+        self._ids, self._digest, self._save, self._thread = ids, digest, save, SecondThread()
 
     def write(self, ids: np.ndarray, file: int, offset: int) -> None:
         """Write the next ids, which go up to this place in the text."""
-        self._ids.write(ids.data)
-        self._digest.update(ids.data)
+        self._thread.begin(self._write, ids.data)
         self.file, self.offset, self.size = file, offset, self.size + ids.nbytes
         self._save(self._encoded)
+
+    def _write(self, data: memoryview) -> None:
+        self._ids.write(data)
+        self._digest.update(data)
 
     @property
     def sha256(self) -> str:
         """The hash of all ids."""
+        self._thread.wait()
         return str(self._digest.hexdigest())
 
     def status(self) -> os.stat_result:
+        """How the file looks once all ids are in it."""
+        self._thread.wait()
         self._ids.flush()
         return os.fstat(self._ids.fileno())
 
     def _encoded(self) -> dict[str, Any]:
+        self._thread.wait()
         self._ids.flush()
         return {"file": self.file, "offset": self.offset, "size": self.size, "sha256": self.sha256}
