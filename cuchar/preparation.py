@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cuchar.batches import check_length, split_validation
+import numpy as np
+
+from cuchar.batches import RowBeginnings, check_length, split_validation
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import Corpus, load_corpus
 from cuchar.engines.base import Engine
@@ -114,7 +116,8 @@ def material_of(corpus: Corpus, config: TrainConfig, validation: Corpus | None) 
         OptionError: there is patience, but nothing to validate on.
         TextError: the text is too short.
     """
-    training, held_out = corpus.ids, None
+    training: np.ndarray | RowBeginnings = corpus.ids
+    held_out = None
     if config.val_fraction:
         training, held_out = split_validation(corpus.ids, config)
     elif validation is not None:

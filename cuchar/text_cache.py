@@ -27,12 +27,12 @@ import numpy as np
 from cuchar.errors import OutputError
 from cuchar.kinds import FILE_NAME, SHA256, ListOf, Mismatch, Record, integer, text
 from cuchar.schema import VOCABULARY, parse_json
+from cuchar.text_files import CACHE_TAG
 from cuchar.wording import option
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # another text each time the machine is started; Linux alone has it
 HASHED_AT_ONCE = 1 << 20  # bytes
 WAIT_S = 0.1  # seconds between two looks whether another process has ended
-TAG = "CACHEDIR.TAG"  # tells backups to pass over the folder; see https://bford.info/cachedir
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# cuchar keeps encoded texts here; they can be made again.\n"
 
 FACTS = Record(
@@ -161,7 +161,7 @@ class TextCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.folder, os.O_RDONLY)
             self._lock(descriptor)
-            (self.folder / TAG).write_bytes(SIGNATURE)
+            (self.folder / CACHE_TAG).write_bytes(SIGNATURE)
             yield
         except OSError as error:
             raise OutputError(
@@ -234,13 +234,14 @@ def read_signed(path: Path, kind: Record) -> Any:
     return None
 
 
-def drop_pages(ids: np.ndarray) -> None:
+def drop_pages(ids: Any) -> None:
     """Let the system take back the memory that a mapped file's ids have come into; they come again when they are read.
 
-    Of other arrays nothing is dropped.
+    Args:
+        ids: an array, or what has one as its `base`. Unless it is mapped from a file, nothing is dropped.
     """
-    base: Any = ids
-    while isinstance(base, np.ndarray | memoryview):
-        base = base.base if isinstance(base, np.ndarray) else base.obj
-    if isinstance(base, mmap.mmap):
+    base = ids
+    while not (base is None or isinstance(base, mmap.mmap)):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    if base is not None:
         base.madvise(mmap.MADV_DONTNEED)

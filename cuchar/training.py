@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import Windows, draw_offset, offset_generator
+from cuchar.batches import RowBeginnings, Windows, draw_offset, offset_generator
 from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
@@ -47,7 +47,7 @@ class Material:
     """
 
     vocabulary: Vocabulary
-    training: np.ndarray
+    training: np.ndarray | RowBeginnings
     validation: np.ndarray | None
     facts: dict[str, Any]
 
