@@ -136,7 +136,7 @@ class Source:
         lines = left_out_notes(tally.left_out, len(tally.files))
         marked = [self.files[file.number].path for file in tally.files if file.has_bom]
         if marked:
-            others = f" and of {len(marked) - 1:,} other files" if len(marked) > 1 else ""
+            others = f" and of {len(marked) - 1:,} more" if len(marked) > 1 else ""
             lines.append(f"left out the byte order mark of {marked[0]}{others}")
         found = np.flatnonzero(tally.counts)
         replaced = found[~np.isin(found, vocabulary.codes)]
