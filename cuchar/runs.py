@@ -148,6 +148,11 @@ def _resume(
             _expect_totals_ahead(config, checkpoint.run["position"])
         corpus = load_training(texts or expect_kept(stored["texts"], "TEXT"), config, reading)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
+        if len(corpus.ids) != stored["characters"]:  # the bytes are the same
+            raise RunError(
+                f"{path}: expected the {stored['characters']:,} characters that the run began with, found "
+                f"{len(corpus.ids):,} in the same files; older versions took byte order marks for characters"
+            )
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
         vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
