@@ -5,12 +5,14 @@
 For each size, in megabytes, there is a text in ASCII (data/shakespeare.txt over and over) and one of mixed UTF-8. A process
 each starts a training on it, does one step, and ends: once when the text has not been seen before, and once again, when it
 lies encoded in the cache. The script prints seconds from the process's start to its end, seconds of processor time, the
-most memory that was resident, and by how much longer the first start took than the second, as megabytes a second. The
+most memory that was resident, and how many megabytes of text a second the first start got through. The
 peer, up to 100 MB, is the usual way: `open().read()`, then `numpy.unique` for vocabulary and ids, in a process of its own.
 It grows to 15 to 40 bytes of memory a character, and beyond that size has no room here.
 
 FOLDER needs room for twice the largest text; everything is removed again. The text has just been written, so much of it is
-read from memory rather than from the disk.
+read from memory rather than from the disk. The results are added to the file's, each with the machine's load in the last
+minute and whether the processes had a real-time priority: `chrt -r 1 python benchmarks/reading.py ...`, as root, measures
+as if other work on the machine were not there.
 """
 
 import argparse
@@ -54,9 +56,9 @@ def main() -> None:
             print(describe(row), flush=True)
             rows.append(row)
     if options.out:
+        earlier = json.loads(options.out.read_text())["starts"] if options.out.exists() else []
         result = {
-            "date": str(date.today()), "device": processor(), "versions": versions(),
-            "load": os.getloadavg()[2], "starts": rows,
+            "date": str(date.today()), "device": processor(), "versions": versions(), "starts": earlier + rows,
         }  # fmt: skip
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -75,7 +77,8 @@ def measure(folder: Path, piece: bytes, size: int) -> dict[str, Any]:
         text,
         *"--max-steps 1 --sample-every 0 --device cpu --out".split(),
     ]
-    row: dict[str, Any] = {"bytes": text.stat().st_size}
+    is_first = os.sched_getscheduler(0) != os.SCHED_OTHER
+    row: dict[str, Any] = {"bytes": text.stat().st_size, "load": os.getloadavg()[0], "real_time": is_first}
     row["first"] = run([*train, folder / "runs/first"])
     row["again"] = run([*train, folder / "runs/again"])
     if size <= MOST_OF_PEER * 10**6:
@@ -104,9 +107,7 @@ def describe(row: dict[str, Any]) -> str:
                 f"{name} {found['seconds']:.1f} s ({found['processor_seconds']:.1f} s of processor time), "
                 f"{found['peak_bytes'] / 1e6:,.0f} MB;"
             )
-    for name in ("seconds", "processor_seconds"):
-        rate = row["bytes"] / 1e6 / max(1e-3, row["first"][name] - row["again"][name])
-        parts.append(f"{rate:,.0f} MB a {'second' if name == 'seconds' else 'second of processor time'}")
+    parts.append(f"{row['bytes'] / 1e6 / row['first']['seconds']:,.0f} MB a second")
     return " ".join(parts)
 
 

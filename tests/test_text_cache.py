@@ -291,7 +291,9 @@ def test_a_text_that_changes_while_it_is_read_is_an_error(texts, tmp_path):
     expect_same(load(texts, tmp_path / "cache"), load(texts, None))
 
 
-@pytest.mark.parametrize("where", ["unfinished.Writer._write", "unfinished.write_signed", "text_cache.write_signed"])
+@pytest.mark.parametrize(
+    "where", ["unfinished.SecondThread.begin", "unfinished.write_signed", "text_cache.write_signed"]
+)
 def test_a_full_disk_is_one_line_and_gets_back_what_was_taken(texts, tmp_path, monkeypatch, where):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

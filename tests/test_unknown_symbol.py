@@ -58,7 +58,9 @@ def test_a_run_and_its_model_use_the_unknown_symbol(tmp_path, cli):
     (tmp_path / "other").write_text("wholly ÄÖÜ others\n" * 30)
     again = cuchar.resume(out, max_steps=6, device="cpu")
     assert again.vocabulary == model.vocabulary
-    tuned = cuchar.train(tmp_path / "other", max_vocab=9, init_from=out, out=tmp_path / "tuned", **SIZES | {"layers": 2})
+    tuned = cuchar.train(
+        tmp_path / "other", max_vocab=9, init_from=out, out=tmp_path / "tuned", **SIZES | {"layers": 2}
+    )
     assert tuned.vocabulary.has_unknown
 
 
