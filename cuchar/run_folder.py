@@ -152,10 +152,11 @@ class RunFolder:
 
         If it is the best model too, it becomes best.safetensors. What was kept until it was written is removed.
         """
-        run = checkpoint.run
-        if run.get("best_step") == run["position"]["step"] and _loss_of(self.best) != run["best"]:
+        run, found = checkpoint.run, _loss_of(self.best)
+        if run.get("best_step") == run["position"]["step"] and found != run["best"]:
             self.save_best(checkpoint)
-        if run["best"] is None or _loss_of(self.best) == run["best"]:  # else the report has written a better one
+            found = run["best"]
+        if found == run["best"]:  # else the report has written a better one
             self._remove(self.previous_best.name)
         if is_due:
             self.forget_previous_last()
@@ -355,9 +356,10 @@ def _expect_regular(file: Path, mode: int) -> None:
 def _loss_of(file: Path) -> float | None:
     """The best validation loss that a checkpoint states; None if the file cannot be read."""
     try:
-        return read_checkpoint(file).run["best"]
+        best: float | None = read_checkpoint(file).run["best"]
     except CheckpointError:
         return None
+    return best
 
 
 def _sync_folder(path: Path) -> None:
