@@ -88,7 +88,7 @@ class RunFolder:
             RunError: the folder holds no run, or is in use.
         """
         if not (path / "config.json").is_file():
-            hint = "; a run that had only just begun there is begun again" if path.is_dir() else ""
+            hint = "; if a run had only just begun there, begin it again" if path.is_dir() else ""
             raise RunError(f"{path}: expected a run folder with a config.json, found none{hint}")
         return cls(path, *lock_folder(path), [])
 

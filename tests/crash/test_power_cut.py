@@ -24,7 +24,7 @@ from cuchar.callbacks import Callback
 from cuchar.checkpoint import read_position
 from cuchar.config import TrainConfig
 from cuchar.engines.host import HostLearner
-from cuchar.errors import CucharError
+from cuchar.errors import CucharError, RunError
 from cuchar.files import write_output
 from cuchar.interrupts import Interrupted
 from cuchar.run_folder import RunFolder
@@ -202,6 +202,20 @@ def test_every_disk_leads_to_the_same_end(name, course):
     assert {operation.place for operation in found.recorder.operations if isinstance(operation, Sync)} <= SYNCS.keys()
 
 
+def test_where_nothing_was_saved_yet_one_line_says_what_to_do(course):
+    found = course("ends between two lines")
+    begun = [
+        tree
+        for tree, _ in disks(found.recorder)
+        if "config.json" not in tree.get("runs", {}).get("run", {"config.json"})
+    ]
+    assert begun
+    for tree in begun:
+        write_tree(found.disk, tree)
+        with pytest.raises(RunError, match="found none; if a run had only just begun there, begin it again"):
+            resume_run(found.run)
+
+
 KILLS = {"the report finds the best": [5, 8, 34, 44], "goes back after it was stopped": [5, 21, 34, 44]}
 
 
@@ -279,12 +293,18 @@ def ends_of_lines_counted(patch):
     patch.setattr(RunFolder, "has_report", has_report)
 
 
+def left_where_it_is(patch):
+    patch.setattr(RunFolder, "complete_save", lambda self, last, is_due: None)
+
+
 MISTAKES = {
     "checkpoints are written in place": (written_in_place, "ends between two lines"),
     "the best model is renamed aside": (renamed_instead_of_copied, "the report finds the best"),
     "the best model is renamed back": (renamed_instead_of_copied, "more steps"),
     "what is still needed is removed": (removed_when_read, "goes back after it was stopped"),
     "rolled back too early": (rolled_back_before_saving, "goes back after it was stopped"),
+    "what is no longer needed stays, best": (left_where_it_is, "more steps"),
+    "what is no longer needed stays, last": (left_where_it_is, "was stopped, ends with a save"),
     "the end of a line counts as a report": (ends_of_lines_counted, "the report finds the best"),
 }
 
