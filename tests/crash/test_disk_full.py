@@ -3,13 +3,12 @@
 import errno
 import itertools
 import os
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support.divergence import diverging_step
 from support.file_recorder import Recorder, read_tree, write_tree
+from support.memory import folder_in_memory
 from support.run_records import ENDS, interrupt_after, records_without_times
 from support.small_runs import TINY, TINY_EPOCH, TINY_TEXT
 
@@ -41,13 +40,12 @@ class Failing:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    memory = Path("/dev/shm")
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr("cuchar.training.perf_counter", itertools.count().__next__)
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
-        (Path(folder) / "fox.txt").write_text(TINY_TEXT)
-        (Path(folder) / "disk").mkdir()
-        yield Path(folder)
+    with folder_in_memory(tmp_path) as folder:
+        (folder / "fox.txt").write_text(TINY_TEXT)
+        (folder / "disk").mkdir()
+        yield folder
 
 
 @pytest.mark.parametrize("stays", [False, True])

@@ -5,7 +5,6 @@ tests/support/power_cut.py says what a power cut can leave. The runs are the sma
 
 import itertools
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from support.divergence import diverging_step
 from support.file_recorder import Killed, Recorder, Sync, Tree, read_tree, write_tree
+from support.memory import folder_in_memory
 from support.power_cut import disks
 from support.run_records import ENDS, interrupt_after, records_without_times
 from support.small_runs import TINY, TINY_EPOCH, TINY_TEXT
@@ -189,10 +189,9 @@ def kill_if(now: bool) -> None:
 
 @pytest.fixture
 def course(tmp_path, monkeypatch):
-    """Make a Course of a scenario, in memory where the machine has a folder for that."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
-        yield lambda name, **options: Course(SCENARIOS[name], Path(folder), monkeypatch, **options)
+    """Make a Course of a scenario."""
+    with folder_in_memory(tmp_path) as folder:
+        yield lambda name, **options: Course(SCENARIOS[name], folder, monkeypatch, **options)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

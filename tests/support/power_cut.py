@@ -13,9 +13,9 @@ disk or not, in any combination, whatever came first:
   new one was not there before, as on ext2, which has no journal and changes the two entries one after the other.
 
 So the model is weaker than any one file system in use, most of which keep more of the order. It is the abstract
-persistence model of Pillai et al., "All File Systems Are Not Created Equal" (OSDI 2014), section 3, with its weakest
-choices: directory operations are not atomic either, which their table 1 found in ext2 alone. What it leaves out: damage to what was on disk
-before, disks that answer an fsync too early, and permissions, which cuchar sets before a file gets its name.
+persistence model of Pillai et al., "All File Systems Are Not Created Equal" (OSDI 2014), with its weakest choices: nothing
+but fsync makes an order, and not even a rename is atomic. What it leaves out: damage to what was on disk before, disks
+that answer an fsync too early, and permissions, which cuchar sets before a file gets its name.
 """
 
 import hashlib
@@ -25,10 +25,13 @@ from typing import Any
 
 from support.file_recorder import Entry, File, Folder, Mark, Operation, Recorder, Sync, Tree, Write
 
-MOST_DISKS = (
-    64  # of one moment; if more are possible, the extremes, what differs from one of them in one thing, and a sample
-)
+# The most disks of one moment that are all tried. If more are possible, a selection is: what is wholly on disk or wholly
+# missing, everything that differs from either in one thing, and a sample.
+MOST_DISKS = 64
 WAYS = 5  # in which a write may be on disk
+
+Choose = Callable[[int], int]  # picks one of so many possibilities
+Pick = Callable[[int, int], int]  # the same, and is told first how many choices were made before
 
 
 class Pending:
@@ -46,15 +49,17 @@ class Pending:
             node = operation.folder if isinstance(operation, Entry) else operation.file
             self._later.setdefault(node, []).append(operation)
 
-    def disk(self, root: Folder, choose: Callable[[int], int]) -> Tree:
-        """One of the disks that are possible: `choose` picks one of so many possibilities; the last is always what the
-        program has done."""
+    def disk(self, root: Folder, choose: Choose) -> Tree:
+        """One of the possible disks.
+
+        `choose` picks one of so many possibilities. The last one is always that all of it is on disk.
+        """
         return {
             name: self.disk(node, choose) if isinstance(node, Folder) else self._content(node, choose)
             for name, node in sorted(self._content(root, choose).items())
         }
 
-    def _content(self, node: File | Folder, choose: Callable[[int], int]) -> Any:
+    def _content(self, node: File | Folder, choose: Choose) -> Any:
         """The bytes of a file, or the entries of a folder."""
         later = self._later.get(node, [])
         if isinstance(node, Folder):
@@ -73,14 +78,8 @@ class Pending:
 
 
 def _write(data: bytearray, write: Write, way: int) -> None:
-    half = len(write.data) // 2
-    written = (
-        b"",
-        write.data[:half],
-        bytes(len(write.data)),
-        bytes(half) + write.data[half:],
-        write.data,
-    )[way]
+    whole, half = write.data, len(write.data) // 2
+    written = (b"", whole[:half], bytes(len(whole)), bytes(half) + whole[half:], whole)[way]
     if written:
         data.extend(bytes(max(0, write.at - len(data))))
         data[write.at : write.at + len(written)] = written
@@ -107,10 +106,6 @@ def disks(recorder: Recorder, seed: int = 0, begin: int = 0, without: str = "") 
             if digest not in seen:
                 seen.add(digest)
                 yield tree, mark
-
-
-Choose = Callable[[int], int]  # picks one of so many possibilities
-Pick = Callable[[int, int], int]  # the same, and is told first how many choices were made before
 
 
 def _some(build: Callable[[Choose], Tree], chance: Random) -> list[Tree]:
