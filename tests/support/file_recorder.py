@@ -64,7 +64,10 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Sync:
-    """The program waits until a file or folder is on disk; `place` is the function and the line of it that does."""
+    """The program waits until a file or folder is on disk.
+
+    place: the function that called the one that waits, that one itself, and its line.
+    """
 
     node: File | Folder
     place: str
@@ -196,9 +199,10 @@ class Recorder:
         node = self._open.get(descriptor)
         if node is not None:
             self._look("fsync")
-            code = sys._getframe(1).f_code
-            line = linecache.getline(code.co_filename, sys._getframe(1).f_lineno)
-            self.operations.append(Sync(node, f"{code.co_name}: {line.split('#')[0].strip()}"))
+            frame = sys._getframe(1)
+            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).split("#")[0].strip()
+            caller = frame.f_back.f_code.co_name if frame.f_back else ""
+            self.operations.append(Sync(node, f"{caller} > {frame.f_code.co_name}: {line}"))
 
     def _mkdir(self, path: Any, mode: int = 0o777) -> None:
         folder, name = self._find(path, None)
