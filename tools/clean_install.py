@@ -34,9 +34,11 @@ TESTS = [
     "tests/test_adam.py", "tests/test_corpus.py", "tests/test_sampling.py", "tests/test_old_run.py",
     "tests/test_checkpoint.py", "tests/cli/test_cli.py::test_eval_mistakes", "tests/cli/test_options.py",
     "tests/cli/test_entry.py::test_bare_command_is_help", "tests/cli/test_entry.py::test_short_help_and_version",
+    "tests/test_training.py", "tests/cli/test_terminal.py",
     "tests/devices/test_signatures.py", "tests/export/test_pytorch_import.py",
 ]  # fmt: skip
-TEST_PACKAGES = ["pytest", "hypothesis"]
+NEED_MORE = "BF16 or every_command"  # the one writes its file by a newer safetensors, the other a model by onnx
+TEST_PACKAGES = ["pytest", "hypothesis", "pexpect", "pyte"]
 
 
 def lower_bounds(requirements: list[str]) -> list[str]:
@@ -75,7 +77,7 @@ def main(which: str, folder: Path) -> None:
         run(bin / "cuchar", *words.split(), cwd=folder)
     if which == "oldest":
         run(*install, *(pin for pin in newest if pin.partition("==")[0] in TEST_PACKAGES), cwd=folder)
-        run(bin / "pytest", "-q", "-W", "ignore", *TESTS, cwd=ROOT)
+        run(bin / "pytest", "-q", "-W", "ignore", "-k", f"not ({NEED_MORE})", *TESTS, cwd=ROOT)
 
 
 if __name__ == "__main__":
