@@ -53,7 +53,9 @@ def test_a_rank_that_dies_ends_all(through, rank, moment):
     assert all(found.statuses) and "goes on" not in found.stdout
     if through == "torchrun":
         noticed = {0: [0], 1: [1, 0]}[rank]  # rank 0 hears of rank 1, and the others of rank 0
-        assert all(f"DeviceError: rank {other}: expected it to go on, found it ended" in found.stderr for other in noticed)
+        assert all(
+            f"DeviceError: rank {other}: expected it to go on, found it ended" in found.stderr for other in noticed
+        )
 
 
 @pytest.mark.parametrize("missing", ["MASTER_ADDR", "MASTER_PORT"])
