@@ -1,6 +1,7 @@
 """Ranks that mpirun, mpiexec or srun has started: mpi4py carries their messages."""
 
 import atexit
+import warnings
 from collections.abc import Sequence
 from time import sleep
 from typing import Any
@@ -22,7 +23,8 @@ def join_mpi(launch: Launch) -> "MpiGroup":
         DeviceError: mpi4py is not installed, or its MPI is not the launcher's.
     """
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings(action="ignore"):  # which the errors below say in one line
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # a RuntimeError says that it finds no MPI library
         found = "none" if isinstance(error, ModuleNotFoundError) else f"one without MPI: {' '.join(str(error).split())}"
         raise DeviceError(

@@ -63,7 +63,7 @@ def test_torchruns_address_must_be_there(missing, monkeypatch):
     for name, value in as_torchrun_says(0, 2, 29500).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv(missing)
-    with pytest.raises(DeviceError, match="2 processes: expected torchrun's MASTER_ADDR and MASTER_PORT .* found "):
+    with pytest.raises(DeviceError, match=r"2 processes: expected torchrun's MASTER_ADDR and MASTER_PORT .* found "):
         sockets.join_by_sockets(Launch(0, 2, "torchrun"))
 
 
