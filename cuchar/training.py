@@ -19,14 +19,14 @@ from cuchar.batches import Windows, draw_offset, offset_generator
 from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
-from cuchar.engines.base import Engine, Example, Learner, TrainingState
+from cuchar.engines.base import Engine, Example, TrainingState
 from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import Parameters, initialise
 from cuchar.position import MOST_HALVINGS, Mean, Position
-from cuchar.ranks.team import Team
+from cuchar.ranks.team import Team, make_learner
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
 from cuchar.vocabulary import Vocabulary
@@ -105,11 +105,7 @@ class Trainer:
         self.windows = self._cut()
         if self.position.window >= len(self.windows):
             raise RunError(f"{folder.last}: expected one of {len(self.windows)} windows, found {self.position.window}")
-        self.learner: Learner
-        if self.team is None:
-            self.learner = engine.learner(config, self.changing, self.windows)
-        else:
-            self.learner = self.team.learner(engine, config, self.changing, self.windows)
+        self.learner = make_learner(self.team, engine, config, self.changing, self.windows)
         self.is_between_windows = True  # whether position, state and parameters belong together, for `_gradients`
         self.stale = False  # whether `changing` is behind the learner; `_fetch` brings it up to date
         self.saved_step = None if checkpoint is None else self.position.step
