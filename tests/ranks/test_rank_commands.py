@@ -190,8 +190,9 @@ def test_every_command_acts_once_and_every_mistake_is_one_line(trained, text, tm
         assert zeroth[2] == "0" and first == ["", "", "0"]
         if "max-steps" in line:
             assert "2 processes, through MPI" in zeroth[1] and len(zeroth[0].splitlines()) == len(alone[0].splitlines())
-        elif "dry-run" in line:  # it says how long a step takes
-            assert zeroth[0].count("\n") == alone[0].count("\n") > 3
+        elif line == "info" or "dry-run" in line:  # which say how many processes there are, and how long a step takes
+            assert zeroth[0].count("\n") == alone[0].count("\n") > 3 and zeroth[1] == alone[1]
+            assert line != "info" or "2, started by mpirun" in zeroth[0]
         else:
             assert zeroth == [said.replace("of 1", "of 2") for said in alone]
             assert zeroth[0] or "export" in line
