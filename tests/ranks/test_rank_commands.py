@@ -254,6 +254,27 @@ def test_a_program_gets_the_model_and_the_errors_in_every_rank(text, tmp_path):
     assert [said.split(":")[0] for said in zeroth[2:]] == ["OptionError", "RunError", "DivergedError"]
 
 
+BROKEN_PROGRAM = """
+import sys
+import cuchar
+
+text, folder = sys.argv[1:]
+sizes = dict(hidden=12, window=8, batch=5, max_steps=2)
+cuchar.train(text, out=f"{folder}/first", **sizes)
+if cuchar.launch.launched().rank == 0:
+    raise KeyError("a mistake of the program")
+cuchar.train(text, out=f"{folder}/second", **sizes)
+"""
+
+
+@pytest.mark.parametrize("through", ["MPI", "torchrun"])
+def test_a_program_that_fails_on_one_rank_ends_on_all(through, text, tmp_path):
+    began = monotonic()
+    found = run(through, 2, [sys.executable, "-c", BROKEN_PROGRAM, text, tmp_path])
+    assert all(found.statuses) and "KeyError: 'a mistake of the program'" in found.stderr
+    assert monotonic() - began < 60
+
+
 PLANTED = [sys.executable, ROOT / "tests/support/planted_command.py"]
 TWENTY_FIVE = [*SIZES, *"--lr 0.01 --max-steps 25 --save-every 10 --log-every 1 --sample-every 0".split()]
 

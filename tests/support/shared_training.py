@@ -145,10 +145,7 @@ def trained(trial: Trial, together_with: team.Team | None = None) -> dict[str, n
         ids[row * of_row + window * config.window_stride + config.window - 1] = model.vocabulary_size - 1
     epochs = [Windows(ids, config.batch, config.window, config.window_stride, offset) for offset in OFFSETS]
     engine, _ = choose_engine(trial.device, model, dtype, config.precision)
-    if together_with is None:
-        learner = engine.learner(config, training, epochs[0])
-    else:
-        learner = together_with.learner(engine, config, training, epochs[0])
+    learner = team.make_learner(together_with, engine, config, training, epochs[0])
     found, step = {}, FIRST_STEP
     losses, norms = [], []
     for epoch, windows in enumerate(epochs):
