@@ -9,6 +9,8 @@ a zero state. With carried state the offset is 0, the windows of a row follow ea
 each begins with the state after the one before.
 """
 
+from typing import Any
+
 import numpy as np
 
 from cuchar.config import TrainConfig
@@ -31,7 +33,7 @@ class Windows:
         self.ids, self.offset = ids, offset
         row_length = (len(ids) - offset) // batch
         self.rows = ids[offset : offset + batch * row_length].reshape(batch, row_length)
-        self.window = window
+        self.window, self.stride = window, stride
         self.starts = range(0, max(0, row_length - window), stride)
 
     def __len__(self) -> int:
@@ -42,6 +44,20 @@ class Windows:
         start = self.starts[index]
         characters = self.rows[:, start : start + self.window + 1].T
         return characters[:-1], characters[1:]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How windows are sent to another process: without `rows`, which are a view of `ids`."""
+        return Windows, (self.ids, len(self.rows), self.window, self.stride, self.offset)
+
+    def part(self, first: int, count: int, rows: slice = slice(None)) -> "Windows":
+        """`count` windows from window `first` on, of these rows of the batch, over a copy of the characters they have.
+
+        It is how windows reach another process, or a device on which the text has no room.
+        """
+        begin = self.starts[first]
+        end = self.starts[first + count - 1] + self.window + 1
+        characters = np.ascontiguousarray(self.rows[rows, begin:end])
+        return Windows(characters.reshape(-1), len(characters), self.window, self.stride)
 
 
 def offset_generator(config: TrainConfig) -> np.random.Generator:

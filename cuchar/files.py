@@ -11,12 +11,13 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from cuchar.errors import OutputError, TextError
+from cuchar.launch import launched
 
 STREAM = Path("-")  # in place of a file's name: standard input for a text, standard output for a result
 # Control characters (C0 and C1), characters that change the direction of text, and surrogates, which stand for
@@ -78,21 +79,30 @@ def escape(text: str, keep: str = "") -> str:
 
 
 def say(text: str) -> None:
-    """Print one line on standard error; control characters in it, as names of files may have, are escaped."""
+    """Print one line on standard error; control characters in it, as names of files may have, are escaped.
+
+    Of several processes that train together, rank 0 speaks for all.
+    """
+    if launched().rank == 0:
+        say_from_any_rank(text)
+
+
+def say_from_any_rank(text: str) -> None:
+    """Do what `say` does, whichever rank this process has."""
     print(escape(text), file=sys.stderr, flush=True)
 
 
-def read_stdin() -> bytes:
-    """Read all of standard input, and close it.
+@contextmanager
+def opened_stdin() -> Iterator[BinaryIO]:
+    """A context with standard input, to be read; after it, standard input is closed.
 
     Raises:
         TextError: it was read before, because `-` was given twice.
-        OSError: it cannot be read.
     """
     if sys.stdin.closed:
         raise TextError(f"{STREAM}: expected standard input to be named once, found it twice")
     with sys.stdin as stdin:
-        return stdin.buffer.read()
+        yield stdin.buffer
 
 
 def write_stdout(data: bytes) -> None:

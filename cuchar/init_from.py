@@ -10,9 +10,10 @@ import numpy as np
 
 from cuchar.checkpoint import checkpoint_file, expect_regular, read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.corpus import Vocabulary, absolute
 from cuchar.errors import CheckpointError, OptionError
 from cuchar.parameters import Parameters, initialise
+from cuchar.text_files import absolute
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows, draw_offset, offset_generator
-from cuchar.corpus import Vocabulary
 from cuchar.engines.base import TrainingState
 from cuchar.files import escape
 from cuchar.parameters import initialise, parameter_count
@@ -20,6 +19,7 @@ from cuchar.run_folder import expect_no_run
 from cuchar.runs import run_folder
 from cuchar.terminal import clock
 from cuchar.training import total_steps
+from cuchar.vocabulary import Vocabulary
 
 MEASURED_S = 2.0  # seconds of training by which a run's time is estimated
 ROWS = 3  # rows of the first batch that are shown

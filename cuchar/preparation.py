@@ -7,13 +7,14 @@ from typing import Any
 
 from cuchar.batches import check_length, split_validation
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.corpus import Corpus, Text, absolute, left_out_notes, load_corpus, read_text
+from cuchar.corpus import Corpus, Text, left_out_notes, load_corpus, read_text
 from cuchar.engines.base import Engine
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, TextError
 from cuchar.init_from import read_source
 from cuchar.parameters import Parameters
 from cuchar.presets import AUTO, before_reading, describe_auto, with_preset
+from cuchar.text_files import absolute
 from cuchar.training import Material
 from cuchar.wording import option
 

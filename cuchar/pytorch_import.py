@@ -16,7 +16,6 @@ from safetensors import SafetensorError, deserialize
 from cuchar.adam import Adam
 from cuchar.checkpoint import Checkpoint, checkpoint_bytes, expect_regular
 from cuchar.config import MODEL, ModelConfig, TrainConfig
-from cuchar.corpus import Vocabulary, absolute
 from cuchar.engines.base import State
 from cuchar.errors import CheckpointError
 from cuchar.files import write_output
@@ -24,6 +23,8 @@ from cuchar.kinds import Mismatch, describe
 from cuchar.parameters import Parameters
 from cuchar.position import Position
 from cuchar.schema import parse_json
+from cuchar.text_files import absolute
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 MOST_HEADER = 1 << 22  # bytes of a file's header: a vocabulary of 65,536 characters takes some 2 MB

@@ -298,9 +298,10 @@ def _expect_regular(file: Path, mode: int) -> None:
 def _loss_of(file: Path) -> float | None:
     """The best validation loss that a checkpoint states; None if the file cannot be read."""
     try:
-        return read_checkpoint(file).run["best"]
+        best: float | None = read_checkpoint(file).run["best"]
     except CheckpointError:
         return None
+    return best
 
 
 def _open_locked(path: Path) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
-from cuchar.corpus import expect_kept, load_corpus, read_text
+from cuchar.corpus import load_corpus, read_text
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
@@ -21,7 +21,9 @@ from cuchar.init_from import read_source_again
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.preparation import material_of, notes_left_out, prepare
+from cuchar.ranks.team import Team, together
 from cuchar.run_folder import RunFolder
+from cuchar.text_files import expect_kept
 from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 
@@ -41,7 +43,7 @@ def start_run(
     skip_unreadable: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
-    """Train a new model.
+    """Train a new model. Processes that a launcher has started together (`cuchar.launch`) train it together.
 
     Args:
         texts: files or folders to train on; `-` is standard input.
@@ -61,22 +63,26 @@ def start_run(
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     everyone = Callbacks(callbacks)
-    run = prepare(
-        texts, options, preset=preset, init_from=init_from,
-        val=val, device=device, glob=glob, skip_unreadable=skip_unreadable,
-    )  # fmt: skip
-    folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
-    try:
-        trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial)
-        for line in (f"engine: {run.engine.name} ({run.reason})", f"run folder: {folder.path}", *run.notes):
-            everyone.note(line)
-        _train(trainer, everyone)
-    except BaseException:
-        folder.discard_unused()
-        raise
-    finally:
-        folder.close()
-    return folder.path
+
+    def lead(team: Team | None) -> Path:
+        run = prepare(
+            texts, options, preset=preset, init_from=init_from,
+            val=val, device=_device(device, team), glob=glob, skip_unreadable=skip_unreadable,
+        )  # fmt: skip
+        folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
+        try:
+            trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial, team)
+            for line in (f"engine: {run.engine.name} ({run.reason})", f"run folder: {folder.path}", *run.notes):
+                everyone.note(line)
+            _train(trainer, everyone)
+        except BaseException:
+            folder.discard_unused()
+            raise
+        finally:
+            folder.close()
+        return folder.path
+
+    return together(lead)
 
 
 def resume_run(
@@ -106,22 +112,37 @@ def resume_run(
         CucharError: as for `start_run`; also if options or texts are not the run's.
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
-    everyone, path = Callbacks(callbacks), Path(path)
     expect_options(options or {}, TRAIN)
+    reading = {"glob": glob, "skip_unreadable": skip_unreadable}
+    return together(lambda team: _resume(Path(path), texts, val, options or {}, device, reading, callbacks, team))
+
+
+def _resume(
+    path: Path,
+    texts: Sequence[str | Path],
+    val: str | Path | None,
+    options: dict[str, Any],
+    device: str,
+    reading: dict[str, Any],
+    callbacks: Sequence[Callback],
+    team: Team | None,
+) -> Path:
+    """Do what `resume_run` says, in rank 0."""
+    everyone = Callbacks(callbacks)
     folder = RunFolder.reopen(path)
     try:
         stored = folder.read_config()
-        config = _merge(path, _stored_config(folder, stored), options or {})
+        config = _merge(path, _stored_config(folder, stored), options)
         checkpoint = folder.read_last()
         if checkpoint:
             _expect_same_run(folder, checkpoint, stored)
             _expect_totals_ahead(config, checkpoint.run["position"])
-        corpus = load_corpus(texts or expect_kept(stored["texts"], "TEXT"), config.bytes, glob, skip_unreadable)
+        corpus = load_corpus(texts or expect_kept(stored["texts"], "TEXT"), config.bytes, **reading)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
         vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
-        val_text = read_text(vals, config.bytes, glob, skip_unreadable) if vals else None
+        val_text = read_text(vals, config.bytes, **reading) if vals else None
         material = material_of(corpus, config, val_text)
         origin = stored.get("init_from")
         if origin:
@@ -139,11 +160,11 @@ def resume_run(
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
-        engine, reason = choose_engine(device, model, dtype, config.precision)
+        engine, reason = choose_engine(_device(device, team), model, dtype, config.precision)
         initial = (
             read_source_again(origin).parameters_for(corpus.vocabulary, config) if origin and not checkpoint else None
         )
-        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial)
+        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial, team)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(material, config))
         everyone.note(f"engine: {engine.name} ({reason})")
@@ -169,6 +190,8 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
         f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
         f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
+    if trainer.team is not None:
+        everyone.note(trainer.team.describe(config.batch))
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
         everyone.note(
             f"{option('max_steps', config.max_steps)}: {option('epochs', config.epochs)} ends the run before, "
@@ -194,6 +217,10 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
     everyone.note(f"to write with it: {command_to_sample(trainer.folder.path)}")
     with suppress(StopTraining):
         everyone.raise_pending()
+
+
+def _device(device: str, team: Team | None) -> str:
+    return device if team is None else team.device(device)
 
 
 def run_folder(texts: Sequence[str | Path], out: str | Path | None) -> Path:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from cuchar.config import MODEL, STORED, ModelConfig, TrainConfig
-from cuchar.corpus import MAX_VOCABULARY
 from cuchar.errors import OptionError
 from cuchar.kinds import (
     FILE_NAME,
@@ -31,6 +30,7 @@ from cuchar.kinds import (
     text,
 )
 from cuchar.position import MOST_HALVINGS
+from cuchar.vocabulary import MAX_VOCABULARY
 
 FORMAT = 1
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)

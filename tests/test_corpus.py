@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.process import ROOT
 
-from cuchar.corpus import Vocabulary, left_out_notes, load_corpus, read_text, text_files
+from cuchar.corpus import left_out_notes, load_corpus, read_text
 from cuchar.errors import OptionError, TextError
+from cuchar.text_files import text_files
+from cuchar.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("name", ["shakespeare.txt", "shakespeare_10K.txt"])
@@ -193,19 +195,19 @@ def test_what_cannot_be_read_is_an_error_or_left_out(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "broken").symlink_to("nowhere")
     (tmp_path / "locked").mkdir()
-    read_bytes, scandir = Path.read_bytes, os.scandir
+    opened, scandir = os.open, os.scandir
 
-    def read_some(path):  # root may read anything, so modes would prove nothing
-        if path.name in ("c.txt", "locked"):
+    def open_some(path, *rest, **folder):  # root may read anything, so modes would prove nothing
+        if Path(path).name in ("c.txt", "locked"):
             raise PermissionError(13, "Permission denied")
-        return read_bytes(path)
+        return opened(path, *rest, **folder)
 
     def list_some(path):
         if Path(path).name == "locked":
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr(Path, "read_bytes", read_some)
+    monkeypatch.setattr(os, "open", open_some)
     monkeypatch.setattr(os, "scandir", list_some)
     with pytest.raises(TextError, match=r"b\.png:1:1: expected UTF-8.*; skip_unreadable=True leaves such files out$"):
         load_corpus([tmp_path])

@@ -34,11 +34,12 @@ def evaluate(
     """Score TEXT: nats and bits per character, perplexity."""
     from contextlib import redirect_stdout
 
-    from cuchar.corpus import read_text, text_files
+    from cuchar.corpus import read_text
     from cuchar.files import STREAM
     from cuchar.model import Model
     from cuchar.outputs import expect_new_output
     from cuchar.reports import print_score, score_files
+    from cuchar.text_files import text_files
 
     if window is not None and window < 1:
         raise OptionError(f"--window: expected at least 1, found {window}")

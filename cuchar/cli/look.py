@@ -20,10 +20,11 @@ def look(
     from rich.progress import Progress
 
     from cuchar.checkpoint import read_checkpoint
-    from cuchar.corpus import read_text, text_files
+    from cuchar.corpus import read_text
     from cuchar.files import STREAM, say, write_output
     from cuchar.look.page import make_page
     from cuchar.outputs import expect_new_output
+    from cuchar.text_files import text_files
 
     expect_new_output("--out", out, checkpoint, text_files(texts), binary=True)
     read = read_checkpoint(checkpoint)

@@ -16,6 +16,7 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import (
     Dropout,
     Example,
+    Share,
     State,
     Streams,
     TrainingState,
@@ -149,8 +150,10 @@ class NumpyEngine:
         self._backward(parameters, inputs, masks, tape, gradients)
         return loss, self._state_after(tape)
 
-    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> HostLearner:
-        return HostLearner(self, config, training, windows)
+    def learner(
+        self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
+    ) -> HostLearner:
+        return HostLearner(self, config, training, windows, share)
 
     def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
         return training_bytes(self.model, self.dtype.itemsize, config)
@@ -161,10 +164,10 @@ class NumpyEngine:
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
         """Every layer's dropout mask, [T, H, B]."""
-        p, seed, step = dropout.probability, dropout.seed, dropout.step
+        p, seed, step, rows = dropout.probability, dropout.seed, dropout.step, (dropout.first_row, dropout.batch)
         shape = (T, B, self.model.hidden)
         return [
-            np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype).transpose(0, 2, 1))
+            np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype, *rows).transpose(0, 2, 1))
             for layer in range(self.model.layers)
         ]
 
@@ -305,7 +308,8 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     total = logits.sum(axis=1, keepdims=True)
     logits /= total * logits.dtype.type(T * B)
     logits[place] -= logits.dtype.type(1 / (T * B))
-    return np.log(total[:, 0]) - chosen
+    losses: np.ndarray = np.log(total[:, 0]) - chosen
+    return losses
 
 
 def sum_columns_by_id(columns: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:

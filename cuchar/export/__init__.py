@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from cuchar.config import check_option
-from cuchar.corpus import Vocabulary
 from cuchar.errors import OptionError
 from cuchar.export.json import json_file
 from cuchar.export.onnx import onnx_file
@@ -15,6 +14,7 @@ from cuchar.export.web import web_file
 from cuchar.files import STREAM, write_output
 from cuchar.kinds import Choice
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 
@@ -48,7 +48,7 @@ def format_of(out: Path, asked: str | None) -> str:
         OptionError: there is no format of that name, or the ending is of none.
     """
     if asked is not None:
-        return check_option("format", Choice(tuple(FORMATS)), asked)
+        return str(check_option("format", Choice(tuple(FORMATS)), asked))
     ending = out.suffix.lower()
     if out == STREAM or not ending:
         return "safetensors"

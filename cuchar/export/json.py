@@ -3,8 +3,8 @@
 import json
 from dataclasses import asdict
 
-from cuchar.corpus import Vocabulary
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 
 GATES = ["input", "forget", "cell", "output"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cuchar.corpus import Vocabulary
 from cuchar.errors import DeviceError, OutputError
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ GATES = (0, 3, 1, 2)  # ONNX has the gates in the order i, o, f, g
 
 def onnx_file(parameters: Parameters, vocabulary: Vocabulary) -> bytes:
     """The bytes of an ONNX file; see `onnx_model`, whose errors it has."""
-    return onnx_model(parameters, vocabulary).SerializeToString(deterministic=True)
+    data: bytes = onnx_model(parameters, vocabulary).SerializeToString(deterministic=True)
+    return data
 
 
 def onnx_model(parameters: Parameters, vocabulary: Vocabulary) -> "ModelProto":

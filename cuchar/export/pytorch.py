@@ -5,8 +5,8 @@ import json
 import numpy as np
 from safetensors.numpy import save
 
-from cuchar.corpus import Vocabulary
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 
 
 def pytorch_file(parameters: Parameters, vocabulary: Vocabulary) -> bytes:

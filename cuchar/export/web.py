@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.config import check_option
-from cuchar.corpus import Vocabulary, read_text
+from cuchar.corpus import read_text
 from cuchar.errors import OutputError
 from cuchar.evaluation import expect_scorable
 from cuchar.export.int8 import losses, quantised
@@ -19,6 +19,7 @@ from cuchar.files import say
 from cuchar.html_page import html_page
 from cuchar.kinds import PATH, Choice, Optional
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 WEIGHTS = Choice(("float32", "int8"))

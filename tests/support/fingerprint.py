@@ -19,10 +19,10 @@ from cuchar.config import PRECISIONS, ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import State, Streams, TrainingState
+from cuchar.engines.base import Dropout, Example, State, Streams, TrainingState
 from cuchar.engines.cuda import head, resident, stepwise
 from cuchar.engines.cuda.engine import CudaEngine
-from cuchar.parameters import initialise
+from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
 
 H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # few multiprocessors, so that N has few splits
@@ -64,7 +64,10 @@ WORKLOADS = {
 
 
 def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize=None, schedule="forward") -> str:
-    """Digest of the loss scaling, losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
+    """Digest of the loss scaling, losses, norms, parameters, moments, state, gradients, scores, logits and draws.
+
+    They are those after two steps of training. With dropout, the gradients are those of rows of a larger batch.
+    """
     if sys.argv[2] == "small large vocabulary" or "persistent" in sys.argv[2]:
         head.ONE_PASS_VOCABULARY = resident.ONE_PASS_VOCABULARY = stepwise.WARP_VOCABULARY = V - 1
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
@@ -86,6 +89,9 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     learner.fetch()
     state = training.state
     inputs, targets = windows[1]
+    gradients = Parameters(model)
+    shard = Dropout(dropout, 7, 3, first_row=2, batch=B + 3) if dropout else None
+    engine.loss_and_gradients(parameters, Example(inputs, targets, state, shard), gradients)
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)
     logits, _ = engine.forward(weights, inputs, state)
@@ -98,7 +104,8 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
         left = sampler._tape.get_state()
         draws += [left.h, left.c]
     digest = hashlib.sha256(repr(adam.scaling).encode())
-    for array in (*results, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits, *draws):
+    trained = (*results, parameters.flat, adam.m, adam.v, state.h, state.c, gradients.flat)
+    for array in (*trained, losses, end.h, end.c, logits, *draws):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

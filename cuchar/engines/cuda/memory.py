@@ -20,7 +20,7 @@ def bytes_needed(target: Target, window: Window, launches: Launches, windows: in
     """
     model, splits, T, B, N = target.model, launches.splits, window.T, window.B, window.N
     H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
-    numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
+    numbers = 4 * P + 1 + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
     numbers += L * N * H * window.dropout + (splits * P if splits > 1 else 0)
     copied = 10 * N * H + N * V + V * H + 8 * H * H + 5 * B * H if launches.copies else 0
     held = 2 * copied + numbers * target.itemsize + windows * (8 * N + 56)
