@@ -82,7 +82,7 @@ def prepare(case: Case, device: EmulatedDevice) -> tuple[dict[str, Any], Callabl
     """
     model, generator = ModelConfig(VOCABULARY, case.H, case.L), np.random.default_rng(0)
     target, window = Target(device, model, np.dtype(np.float32), case.precision), Window(case.T, case.B, case.dropout)
-    mask = Mask.of(0.4, 3) if case.dropout else None
+    mask = Mask.of(0.4, 3, case.B) if case.dropout else None
     plan = (resident if case.is_resident else persistent).plan_window(target, window)
     if plan is None:
         raise SystemExit("expected a case that fits its device, found none")
