@@ -1,5 +1,7 @@
 """Windows are cut as the notebook cuts them, texts that are too short are refused, validation text is split off."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,6 +26,38 @@ def test_windows_are_the_notebooks(batch, window, stride, offset, spare):
     windows = Windows(ids, batch, window, stride, offset)
     found = [list(zip(x.tolist(), y.tolist(), strict=True)) for x, y in map(windows.__getitem__, range(len(windows)))]
     assert found == expected and expected
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(0, 5), st.integers(0, 120),
+    st.sampled_from(["u1", "u2"]), st.data(),
+)  # fmt: skip
+def test_a_part_of_the_windows_has_what_they_have(batch, window, stride, offset, spare, dtype, data):
+    ids = (np.arange(batch * (window + 1) + offset + spare) % 251).astype(dtype)
+    windows = Windows(ids, batch, window, stride, offset)
+    first = data.draw(st.integers(0, len(windows) - 1))
+    count = data.draw(st.integers(1, len(windows) - first))
+    low = data.draw(st.integers(0, batch - 1))
+    rows = slice(low, data.draw(st.integers(low + 1, batch)))
+    part = windows.part(first, count, rows)
+    assert len(part) == count and part.ids.dtype == dtype
+    assert part.ids.size == (rows.stop - low) * ((count - 1) * stride + window + 1)  # and nothing else
+    sent = pickle.loads(pickle.dumps(part))
+    for index in range(count):
+        for found in (part[index], sent[index]):
+            for ours, whole in zip(found, windows[first + index], strict=True):
+                assert np.array_equal(ours, whole[:, rows])
+    everything = windows.part(0, len(windows))
+    assert all(np.array_equal(everything[i][1], windows[i][1]) for i in range(len(windows)))
+
+
+def test_windows_are_sent_with_their_ids_once():
+    windows = Windows(np.zeros(10_000, np.uint8), 3, 7, 5, offset=4)
+    sent = pickle.dumps(windows)
+    assert len(sent) < 10_500
+    received = pickle.loads(sent)
+    assert (received.window, received.stride, received.offset) == (7, 5, 4) and received.starts == windows.starts
+    assert np.array_equal(received.rows, windows.rows)
 
 
 @pytest.mark.parametrize("carry_state", [False, True])
