@@ -9,15 +9,19 @@ a zero state. With carried state the offset is 0, the windows of a row follow ea
 each begins with the state after the one before.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cuchar.config import TrainConfig
 from cuchar.errors import TextError
+from cuchar.mapped import drop_pages
 from cuchar.wording import option
 
-LARGE = 1 << 26  # characters from which on a text is not copied
+LARGE = 1 << 26  # characters from which on a text is not copied, and not read from where it lies window by window
+READ_AHEAD = 1 << 22  # characters of a large text that are copied at once
+ROWS_AT_ONCE = 16  # rows of which parts are copied before the pages that they have come in are dropped
 
 
 class RowBeginnings:
@@ -36,33 +40,48 @@ class RowBeginnings:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.base.reshape(-1), dtype)
 
-    def piece(self, begin: int, end: int) -> np.ndarray:
-        """A copy of ids `begin` to `end`."""
+    def __getitem__(self, piece: slice) -> np.ndarray:
+        begin, end, _ = piece.indices(len(self))
         length = self.base.shape[1]
-        first, last = begin // length, -(-end // length)
         parts = [
-            self.base[row, max(0, begin - row * length) : min(length, end - row * length)] for row in range(first, last)
+            self.base[row, max(0, begin - row * length) : min(length, end - row * length)]
+            for row in range(begin // length, -(-end // length))
         ]
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-    def rows(self, offset: int, shape: tuple[int, int]) -> "JoinedRows":
-        return JoinedRows(self, offset, shape)
+        return np.concatenate(parts)
 
 
-class JoinedRows:
-    """Such a text from `offset` on, cut into rows [B, R], of which `rows[:, begin:end]` are copied when asked for."""
+class LargeRows:
+    """Rows [B, R] of a large text, of which `rows[some, begin:end]` are copied, with what comes after them.
 
-    def __init__(self, text: RowBeginnings, offset: int, shape: tuple[int, int]):
-        self._text, self._offset, self.shape = text, offset, shape
+    Windows follow each other, so most of them are found in the copy. A text that is mapped from a file comes into memory in
+    pages of up to 2 MiB, one for each row that is touched: these are dropped again at once.
+
+    Args:
+        starts: where each row begins in the text.
+    """
+
+    def __init__(self, text: np.ndarray | RowBeginnings, starts: Sequence[int], length: int):
+        self.shape, self.size = (len(starts), length), len(starts) * length
+        self._text, self._starts = text, starts
+        self._copy, self._begin = np.empty((len(starts), 0), text.dtype), 0
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, asked: tuple[slice, slice]) -> np.ndarray:
-        (B, R), (rows, columns) = self.shape, asked
-        begin, end, _ = columns.indices(R)
-        starts = [self._offset + row * R for row in range(B)[rows]]
-        return np.stack([self._text.piece(start + begin, start + end) for start in starts])
+        some, columns = asked
+        begin, end, _ = columns.indices(self.shape[1])
+        if not self._begin <= begin <= end <= self._begin + self._copy.shape[1]:
+            self._copy_from(begin, min(self.shape[1], max(end, begin + READ_AHEAD // len(self))))
+        return self._copy[some, begin - self._begin : end - self._begin]
+
+    def _copy_from(self, begin: int, end: int) -> None:
+        self._copy, self._begin = np.empty((len(self), end - begin), self._text.dtype), begin
+        for row, start in enumerate(self._starts):
+            self._copy[row] = self._text[start + begin : start + end]
+            if row % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+                drop_pages(self._text)
+        drop_pages(self._text)
 
 
 class Windows:
@@ -76,13 +95,13 @@ class Windows:
         offset: characters skipped at the beginning of the text.
     """
 
-    rows: np.ndarray | JoinedRows
+    rows: np.ndarray | LargeRows
 
     def __init__(self, ids: np.ndarray | RowBeginnings, batch: int, window: int, stride: int, offset: int = 0):
         self.ids, self.offset = ids, offset
         row_length = (len(ids) - offset) // batch
-        if isinstance(ids, RowBeginnings):
-            self.rows = ids.rows(offset, (batch, row_length))
+        if isinstance(ids, RowBeginnings) or len(ids) >= LARGE:
+            self.rows = LargeRows(ids, [offset + row * row_length for row in range(batch)], row_length)
         else:
             self.rows = ids[offset : offset + batch * row_length].reshape(batch, row_length)
         self.window, self.stride = window, stride
@@ -149,7 +168,7 @@ def check_length(characters: int, config: TrainConfig) -> None:
     )
 
 
-def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray | RowBeginnings, np.ndarray]:
+def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray | RowBeginnings, np.ndarray | LargeRows]:
     """Split a text into training ids [n] and validation ids [streams, m].
 
     With `val_split` "tail", the last `val_fraction` of the text is validated on, as one stream. With "streams", the
@@ -160,6 +179,7 @@ def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray |
         TextError: the validation text is too short to be scored.
     """
     training: np.ndarray | RowBeginnings
+    validation: np.ndarray | LargeRows
     if config.val_split == "tail":
         cut = len(ids) - round(len(ids) * config.val_fraction)
         training, validation = ids[:cut], ids[None, cut:]
@@ -167,8 +187,11 @@ def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray |
         row_length = len(ids) // config.batch
         rows = ids[: config.batch * row_length].reshape(config.batch, row_length)
         cut = row_length - round(row_length * config.val_fraction)
-        beginnings, validation = rows[:, :cut], rows[:, cut:]
-        training = RowBeginnings(beginnings) if len(ids) >= LARGE else beginnings.reshape(-1)
+        if len(ids) >= LARGE:
+            training = RowBeginnings(rows[:, :cut])
+            validation = LargeRows(ids, range(cut, rows.size, row_length), row_length - cut)
+        else:
+            training, validation = rows[:, :cut].reshape(-1), rows[:, cut:]
     if validation.shape[1] < 2:
         raise TextError(
             f"{option('val_fraction', config.val_fraction)}: expected at least 2 characters of validation text "

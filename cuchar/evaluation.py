@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cuchar.batches import LargeRows
 from cuchar.config import check_option
 from cuchar.engines.base import Engine, State
 from cuchar.errors import TextError
@@ -82,7 +83,7 @@ class TextScore(Score):
         return list(zip(self.text, (self.per_char / math.log(2)).tolist(), strict=True))
 
 
-def stream_losses(engine: Engine, weights: Any, rows: np.ndarray) -> Iterator[np.ndarray]:
+def stream_losses(engine: Engine, weights: Any, rows: np.ndarray | LargeRows) -> Iterator[np.ndarray]:
     """Score B streams of text, each from a zero state, which is carried from its first character to its last.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.batches import RowBeginnings, check_length, split_validation
+from cuchar.batches import LargeRows, RowBeginnings, check_length, split_validation
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.corpus import Corpus, load_corpus
 from cuchar.engines.base import Engine
@@ -117,7 +117,7 @@ def material_of(corpus: Corpus, config: TrainConfig, validation: Corpus | None) 
         TextError: the text is too short.
     """
     training: np.ndarray | RowBeginnings = corpus.ids
-    held_out = None
+    held_out: np.ndarray | LargeRows | None = None
     if config.val_fraction:
         training, held_out = split_validation(corpus.ids, config)
     elif validation is not None:

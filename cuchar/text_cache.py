@@ -13,7 +13,6 @@ size of their vocabulary, once.
 import fcntl
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ import numpy as np
 
 from cuchar.errors import OutputError
 from cuchar.kinds import FILE_NAME, SHA256, ListOf, Mismatch, Record, integer, text
+from cuchar.mapped import map_file
 from cuchar.schema import VOCABULARY, parse_json
 from cuchar.text_files import CACHE_TAG
 from cuchar.wording import option
@@ -104,7 +104,7 @@ class TextCache:
                 if is_sound and not _is_trusted(facts["ids"], status):
                     is_sound = self._is_undamaged(file.fileno(), facts, dtype)
                 if is_sound:
-                    return facts, np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype)
+                    return facts, map_file(file.fileno(), dtype)
         except OSError:
             return None
         self._messages.note(
@@ -232,16 +232,3 @@ def read_signed(path: Path, kind: Record) -> Any:
     except (OSError, ValueError, Mismatch):
         pass
     return None
-
-
-def drop_pages(ids: Any) -> None:
-    """Let the system take back the memory that a mapped file's ids have come into; they come again when they are read.
-
-    Args:
-        ids: an array, or what has one as its `base`. Unless it is mapped from a file, nothing is dropped.
-    """
-    base = ids
-    while not (base is None or isinstance(base, mmap.mmap)):
-        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
-    if base is not None:
-        base.madvise(mmap.MADV_DONTNEED)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import RowBeginnings, Windows, draw_offset, offset_generator
+from cuchar.batches import LargeRows, RowBeginnings, Windows, draw_offset, offset_generator
 from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
@@ -24,12 +24,12 @@ from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
+from cuchar.mapped import drop_pages
 from cuchar.parameters import Parameters, initialise
 from cuchar.position import MOST_HALVINGS, Mean, Position
 from cuchar.ranks.team import Team, make_learner
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
-from cuchar.text_cache import drop_pages
 from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
@@ -48,7 +48,7 @@ class Material:
 
     vocabulary: Vocabulary
     training: np.ndarray | RowBeginnings
-    validation: np.ndarray | None
+    validation: np.ndarray | LargeRows | None
     facts: dict[str, Any]
 
 
@@ -346,7 +346,6 @@ class Trainer:
         }
         self.loss, self.loss_since, position.since_line = mean.loss, position.step - mean.count, Mean()
         self.folder.append(self.folder.metrics, json.dumps(metrics).encode() + b"\n")
-        drop_pages(self.material.training)
         self.callbacks.line(metrics)
 
     def _is_best(self, validation_loss: float | None) -> bool:
@@ -362,8 +361,10 @@ class Trainer:
             return None
         self._fetch()
         weights = self.engine.fold(self.changing.parameters)
-        in_chunks = len(rows) == 1 and rows.size > LONG_TEXT
-        blocks = chunk_losses(self.engine, weights, rows[0]) if in_chunks else stream_losses(self.engine, weights, rows)
+        if isinstance(rows, np.ndarray) and len(rows) == 1 and rows.size > LONG_TEXT:
+            blocks = chunk_losses(self.engine, weights, rows[0])
+        else:
+            blocks = stream_losses(self.engine, weights, rows)
         total, count = 0.0, 0
         for losses in blocks:
             total, count = total + float(losses.sum(dtype=np.float64)), count + losses.size

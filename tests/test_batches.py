@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuchar.batches import RowBeginnings, Windows, check_length, split_validation
+from cuchar.batches import LargeRows, RowBeginnings, Windows, check_length, split_validation
 from cuchar.config import TrainConfig
 from cuchar.errors import TextError
 
@@ -104,18 +104,35 @@ def test_streams_split_takes_the_tail_of_each_row():
     assert validation.tolist() == [[6, 7], [14, 15], [22, 23]]
 
 
-@given(st.integers(60, 400), st.integers(1, 5), st.integers(1, 8), st.integers(0, 7))
-def test_beginnings_of_rows_that_are_not_copied_give_the_same_windows(characters, batch, window, offset):
-    rows = np.arange(characters // batch * batch).reshape(batch, -1)[:, :-7]
-    joined, copied = RowBeginnings(rows), rows.reshape(-1)
-    assert len(joined) == len(copied) and np.array_equal(np.asarray(joined), copied)
-    ours, plain = (Windows(ids, batch, window, 3, offset) for ids in (joined, copied))
-    assert len(ours) == len(plain) and ours.rows.shape == plain.rows.shape
-    for index in range(len(plain)):
-        for found, expected in zip(ours[index], plain[index], strict=True):
-            assert np.array_equal(found, expected)
-    if len(plain):
-        assert np.array_equal(ours.part(0, len(plain), slice(0, 2)).ids, plain.part(0, len(plain), slice(0, 2)).ids)
+@given(
+    st.integers(60, 400), st.integers(1, 20), st.integers(1, 8), st.integers(0, 7), st.integers(1, 200), st.booleans()
+)
+def test_a_large_text_that_is_not_copied_gives_the_same_windows(characters, batch, window, offset, ahead, has_ends):
+    rows = np.arange(characters // batch * batch).reshape(batch, -1)[:, : -1 if has_ends else None]
+    copied, large = rows.reshape(-1), RowBeginnings(rows) if has_ends else rows.reshape(-1)
+    plain = Windows(copied, batch, window, 3, offset)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cuchar.batches.LARGE", 0)
+        patched.setattr("cuchar.batches.READ_AHEAD", ahead)
+        ours = Windows(large, batch, window, 3, offset)
+        assert isinstance(ours.rows, LargeRows) and ours.rows.shape == plain.rows.shape and len(ours) == len(plain)
+        for index in range(len(plain)):
+            for found, expected in zip(ours[index], plain[index], strict=True):
+                assert np.array_equal(found, expected)
+        if len(plain):
+            parts = [windows.part(0, len(plain), slice(0, 2)).ids for windows in (ours, plain)]
+            assert np.array_equal(*parts)
+    assert len(large) == len(copied) and np.array_equal(np.asarray(large), copied)
+
+
+def test_streams_of_a_large_text_are_split_as_those_of_a_small_one(monkeypatch):
+    config = TrainConfig(val_fraction=0.25, val_split="streams", batch=3)
+    plain = split_validation(np.arange(26), config)
+    monkeypatch.setattr("cuchar.batches.LARGE", 0)
+    training, validation = split_validation(np.arange(26), config)
+    assert isinstance(training, RowBeginnings) and np.array_equal(np.asarray(training), plain[0])
+    assert validation.shape == (3, 2) and np.array_equal(validation[:, 0:2], plain[1])
+    assert validation[1:, 1:2].tolist() == [[15], [23]]
 
 
 def test_validation_too_short_to_score_is_refused():

@@ -20,8 +20,9 @@ from cuchar import corpus as corpus_module
 from cuchar.config import TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.errors import OutputError, TextError
+from cuchar.mapped import drop_pages
 from cuchar.reading import Reading
-from cuchar.text_cache import Messages, drop_pages, write_signed
+from cuchar.text_cache import Messages, write_signed
 from cuchar.training import total_steps
 from cuchar.vocabulary import Vocabulary
 

@@ -13,6 +13,7 @@ from figures.ladder import rung_1, rung_2, rung_3, rung_4, rung_5, rung_6
 from figures.lanes import fragment_lanes, slices
 from figures.learning import learning_curve, terminal
 from figures.persistent_grid import persistent_grid
+from figures.reading import reading
 from figures.training_step import training_step
 from figures.wavefront import wavefront
 
@@ -27,6 +28,7 @@ FIGURES = {
     "gradient-tile": gradient_tile,
     "learning-curve": learning_curve,
     "terminal": terminal,
+    "reading": reading,
     "rung-1": rung_1,
     "rung-2": rung_2,
     "rung-3": rung_3,
