@@ -141,9 +141,10 @@ class Source:
         found = np.flatnonzero(tally.counts)
         replaced = found[~np.isin(found, vocabulary.codes)]
         if len(replaced):
+            name = "text" if self.vocabulary is None else "validation text"
             lines.append(
-                f"{tally.counts[replaced].sum():,} of {tally.characters:,} characters, {len(replaced):,} distinct ones, "
-                f"became U+FFFD, the unknown symbol"
+                f"{tally.counts[replaced].sum():,} of the {name}'s {tally.characters:,} characters, "
+                f"{len(replaced):,} distinct ones, became U+FFFD, the unknown symbol"
             )
         return lines
 

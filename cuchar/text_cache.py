@@ -93,7 +93,7 @@ class TextCache:
 
     def open(self, key: str) -> tuple[dict[str, Any], np.ndarray] | None:
         """Facts and ids of a text by its key, or None if there are none or they are damaged."""
-        facts = read_signed(self.folder / f"{key}.json", FACTS)
+        facts = read_signed(self._facts(key), FACTS)
         if facts is None or facts["key"] != key:
             return None
         dtype = np.min_scalar_type(len(facts["vocabulary"]["characters"]) - 1)
@@ -110,6 +110,8 @@ class TextCache:
         self._messages.note(
             f"{self.folder / f'{key}.ids'}: expected the ids of a text, found damage; it is encoded again"
         )
+        with suppress(OSError):  # so that nobody looks at them again
+            self._facts(key).unlink()
         return None
 
     def _is_undamaged(self, descriptor: int, facts: dict[str, Any], dtype: np.dtype) -> bool:
@@ -143,11 +145,14 @@ class TextCache:
         """
         write_signed(self._known(source), known)
 
+    def _facts(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
+
     def _known(self, source: str) -> Path:
         return self.folder / f"{source}.known"
 
     def _write_facts(self, facts: dict[str, Any]) -> None:
-        write_signed(self.folder / f"{facts['key']}.json", facts)
+        write_signed(self._facts(facts["key"]), facts)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ import cuchar
 from cuchar import corpus as corpus_module
 from cuchar.config import TrainConfig
 from cuchar.corpus import load_corpus
-from cuchar.errors import OutputError, TextError
+from cuchar.errors import OutputError, RunError, TextError
 from cuchar.mapped import drop_pages
 from cuchar.reading import Reading
 from cuchar.text_cache import Messages, write_signed
@@ -127,7 +127,7 @@ def test_the_user_hears_of_marks_and_of_what_was_replaced(texts):
     replaced = [counts[character] for character in counts if character not in kept]
     assert found.notes == (
         f"left out the byte order mark of {texts / '1'} and of 1 more",
-        f"{sum(replaced)} of {sum(counts.values()):,} characters, {len(replaced)} distinct ones, became U+FFFD, "
+        f"{sum(replaced)} of the text's {sum(counts.values()):,} characters, {len(replaced)} distinct ones, became U+FFFD, "
         "the unknown symbol",
     )
     assert load(texts, None, max_vocab=len(counts)).vocabulary.has_unknown is False
@@ -263,7 +263,7 @@ def test_damage_is_noticed_and_the_text_is_encoded_again(texts, tmp_path, damage
     damage(cache)
     heard = Heard()
     expect_same(load(texts, cache, heard), load(texts, None))
-    assert "counting" in heard.kinds()
+    assert "counting" in heard.kinds() and sum("found damage" in note for note in heard.notes) <= 1
 
 
 def test_ids_outside_the_vocabulary_are_never_used(texts, tmp_path):
@@ -373,3 +373,8 @@ def test_a_run_on_a_cached_text_is_the_run_on_it_in_memory(tmp_path, monkeypatch
     stored = json.loads(Path("cached/run/config.json").read_text())
     assert stored["texts"] == [str(tmp_path / "text")] and stored["characters"] == 47 * 60
     assert cuchar.resume("cached/run", epochs=2, device="cpu") is not None
+    Path("cached/run/config.json").write_text(json.dumps({**stored, "characters": 2821}))
+    with pytest.raises(
+        RunError, match="expected the 2,821 characters that the run began with, found 2,820 in the same"
+    ):
+        cuchar.resume("cached/run", epochs=3, device="cpu")
