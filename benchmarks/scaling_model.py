@@ -63,7 +63,9 @@ class Step:
 def step_of(name: str, speed: dict) -> Step:
     """The step of a named configuration, from what `make gpu` measured of its kernels and of the whole step."""
     sizes = NAMED[name]
-    title = f"V{sizes.V} H{sizes.H} L{sizes.L} B{sizes.B} T{sizes.T}" + f" {sizes.precision}" * (sizes.precision != "fp32")
+    title = f"V{sizes.V} H{sizes.H} L{sizes.L} B{sizes.B} T{sizes.T}" + f" {sizes.precision}" * (
+        sizes.precision != "fp32"
+    )
     found = {result["name"]: result for result in speed["results"]}
     kernels, whole = found[f"kernels: {title}"], found[f"step: {title}"]["times"]["cuchar"]["ms"] / 1e3
     times = {kernel: kernels["launches"][kernel] * us / 1e6 for kernel, us in kernels["times"]["us a launch"].items()}
@@ -96,7 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--speed", type=Path, default=SPEED)
     speed = json.loads(parser.parse_args().speed.read_text("utf-8"))
-    print("| configuration | fixed + a row, µs | GPUs, through | sum, µs | speed-up at its batch | faster from | half of R times from |")
+    print(
+        "| configuration | fixed + a row, µs | GPUs, through | sum, µs | speed-up at its batch | faster from | half of R times from |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in "abcd":
         sizes, step = NAMED[name], step_of(name, speed)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import BETA1, BETA2
-from cuchar.batches import Windows
+from cuchar.batches import RowBeginnings, Windows
 from cuchar.config import TrainConfig
 from cuchar.devices.device import Device
 from cuchar.engines.base import Share, State, TrainingState, expect_ids, expect_moments
@@ -100,7 +100,8 @@ class DeviceLearner:
 
         expect_memory(needed, self._device.free_bytes(), rows)
 
-    def _bring(self, ids: np.ndarray) -> Any:
+    def _bring(self, text: np.ndarray | RowBeginnings) -> Any:
+        ids = np.asarray(text)
         expect_ids("text", ids, self._target.model)
         corpus = self._device.empty(ids.shape, ids.dtype)
         self._device.write(corpus, ids)
