@@ -18,9 +18,7 @@ from cuchar.errors import TextError
 from cuchar.text_files import TextFile
 from cuchar.wording import option
 
-ENCODINGS = ("utf-8", "latin-1")
-FORMS = ("nfc",)
-BLOCK = 1 << 22  # bytes that are read at once: Ctrl-C is obeyed between blocks
+BLOCK = 1 << 20  # bytes that are read at once: Ctrl-C is obeyed between blocks
 LINE_END = ord("\n")
 OTHER_MARKS = {  # byte order marks of encodings that are not read; those of UTF-32 come first, since one begins as UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
@@ -66,6 +64,9 @@ class Reading:
         return code_points(text if self.normalize is None else unicodedata.normalize("NFC", text))
 
 
+AS_UTF8 = Reading()
+
+
 @dataclass(frozen=True)
 class Block:
     """A piece of a file: some whole characters, and the bytes that they were made of.
@@ -83,24 +84,25 @@ class Block:
     has_bom: bool = False
 
 
-def blocks(file: TextFile, reading: Reading, start: int = 0, size: int = BLOCK) -> Iterator[Block]:
+def blocks(file: TextFile, reading: Reading, start: int = 0, size: int | None = None) -> Iterator[Block]:
     """Read a file from its beginning, or from `start`, the `end` of one of its blocks.
 
     Args:
-        size: bytes that are read at once; a block has as many, or a few more or fewer.
+        size: bytes that are read at once, BLOCK if it is None; a block has as many or a few fewer, which only depends on where it begins.
     Raises:
         TextError: the file cannot be read or is not UTF-8; the message names the line, column and byte of the first
             error. What comes before it may have been yielded.
     """
     with file.opened() as descriptor:
-        held, at = b"", start
-        while data := os.pread(descriptor, size, at + len(held)):
-            block = _decoded(file, descriptor, reading, at, held + data, False)
-            held, at = (held + data)[len(block.raw) :], block.end
-            if block.raw:
-                yield block
-        if held:
-            yield _decoded(file, descriptor, reading, at, held, True)
+        size = BLOCK if size is None else size
+        at, wanted = start, size
+        while data := os.pread(descriptor, wanted, at):
+            block = _decoded(file, descriptor, reading, at, data, len(data) < wanted)
+            if not block.raw:  # not a single character is decided
+                wanted *= 2
+                continue
+            at, wanted = block.end, size
+            yield block
 
 
 def _decoded(file: TextFile, descriptor: int, reading: Reading, at: int, data: bytes, is_last: bool) -> Block:
@@ -125,7 +127,7 @@ def _decoded(file: TextFile, descriptor: int, reading: Reading, at: int, data: b
     try:
         text, used = codecs.utf_8_decode(data[skipped:] if has_bom else data, "strict", is_last)
     except UnicodeDecodeError as error:
-        before = _pieces(descriptor, skipped, at + skipped + error.start)
+        before = _pieces(descriptor, at + skipped + error.start)
         raise _not_utf8(str(file.path), error, at + skipped, before) from None
     if reading.normalize is not None:
         if not is_last:
@@ -205,8 +207,9 @@ def _not_utf8(name: str, error: UnicodeDecodeError, at: int, before: Iterable[by
     )
 
 
-def _pieces(descriptor: int, start: int, end: int) -> Iterator[bytes]:
-    """The bytes of a file from `start` to `end`, BLOCK at once."""
+def _pieces(descriptor: int, end: int) -> Iterator[bytes]:
+    """The bytes of a file up to `end` without its byte order mark, BLOCK at once."""
+    start = len(codecs.BOM_UTF8) if os.pread(descriptor, len(codecs.BOM_UTF8), 0) == codecs.BOM_UTF8 else 0
     while start < end and (piece := os.pread(descriptor, min(BLOCK, end - start), start)):
         yield piece
         start += len(piece)

@@ -17,7 +17,6 @@ from rich.text import Text as Cell
 import cuchar
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import ModelConfig
-from cuchar.corpus import Text, left_out_notes
 from cuchar.engines.choose import choose_engine
 from cuchar.engines.cpu.library import load, thread_count
 from cuchar.errors import DeviceError
@@ -26,6 +25,7 @@ from cuchar.files import escape, say, write_output
 from cuchar.model import Model
 from cuchar.ranks.join import describe_launch
 from cuchar.ranks.nccl import find_nccl
+from cuchar.text import Text, left_out_notes
 from cuchar.wording import option
 
 
@@ -52,7 +52,7 @@ def score_files(
         exact: whether even a long text is scored as one stream, not in chunks.
         per_char: a file that receives a row for every character, or None.
     """
-    for line in left_out_notes(text):
+    for line in left_out_notes(text.left_out, len(text.files)):
         say(line)
     ids = model.vocabulary.encode(text.codes, unknown, text.place)
     chunked = window is None and not exact and len(ids) > LONG_TEXT

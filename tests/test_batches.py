@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuchar.batches import Windows, check_length, split_validation
+from cuchar.batches import RowBeginnings, Windows, check_length, split_validation
 from cuchar.config import TrainConfig
 from cuchar.errors import TextError
 
@@ -102,6 +102,20 @@ def test_streams_split_takes_the_tail_of_each_row():
     training, validation = split_validation(np.arange(26), config)
     assert training.tolist() == [*range(0, 6), *range(8, 14), *range(16, 22)]
     assert validation.tolist() == [[6, 7], [14, 15], [22, 23]]
+
+
+@given(st.integers(60, 400), st.integers(1, 5), st.integers(1, 8), st.integers(0, 7))
+def test_beginnings_of_rows_that_are_not_copied_give_the_same_windows(characters, batch, window, offset):
+    rows = np.arange(characters // batch * batch).reshape(batch, -1)[:, :-7]
+    joined, copied = RowBeginnings(rows), rows.reshape(-1)
+    assert len(joined) == len(copied) and np.array_equal(np.asarray(joined), copied)
+    ours, plain = (Windows(ids, batch, window, 3, offset) for ids in (joined, copied))
+    assert len(ours) == len(plain) and ours.rows.shape == plain.rows.shape
+    for index in range(len(plain)):
+        for found, expected in zip(ours[index], plain[index], strict=True):
+            assert np.array_equal(found, expected)
+    if len(plain):
+        assert np.array_equal(ours.part(0, len(plain), slice(0, 2)).ids, plain.part(0, len(plain), slice(0, 2)).ids)
 
 
 def test_validation_too_short_to_score_is_refused():

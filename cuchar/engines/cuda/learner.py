@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from cuchar.adam import BETA1, BETA2
-from cuchar.batches import Windows
+from cuchar.batches import RowBeginnings, Windows
 from cuchar.config import TrainConfig
 from cuchar.devices.device import Device
 from cuchar.engines.base import Share, State, TrainingState, expect_ids, expect_moments
@@ -92,10 +93,15 @@ class DeviceLearner:
 
     def _expect_memory(self, windows: Windows) -> None:
         config, rows = self._config, len(windows.rows)
-        needed, smallest = (training_bytes(self._target, self._launches, config, windows, batch) for batch in (rows, 1))
-        expect_memory(needed, self._device.free_bytes(), smallest, rows)
 
-    def _bring(self, ids: np.ndarray) -> Any:
+        def needed(some: int) -> int:  # with as many rows, and of the other processes' as large a share
+            fewer = replace(config, batch=config.batch * some // rows)
+            return training_bytes(self._target, self._launches, fewer, windows, some)
+
+        expect_memory(needed, self._device.free_bytes(), rows)
+
+    def _bring(self, text: np.ndarray | RowBeginnings) -> Any:
+        ids = np.asarray(text)
         expect_ids("text", ids, self._target.model)
         corpus = self._device.empty(ids.shape, ids.dtype)
         self._device.write(corpus, ids)
