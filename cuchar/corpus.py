@@ -112,12 +112,16 @@ def read_text(
     return Text(codes, as_bytes, tuple(files), tuple(ends), digest.hexdigest(), tuple(left_out))
 
 
-def left_out_notes(text: Text | Corpus) -> list[str]:
-    """Lines of text that say which files were left out, and how many; no line if none was."""
-    if not text.left_out:
+def left_out_notes(left_out: Sequence[str], files: int) -> list[str]:
+    """Lines of text that say which files were left out, and how many; no line if none was.
+
+    Args:
+        left_out: a line for each file that was left out, saying why.
+        files: how many were read.
+    """
+    if not left_out:
         return []
-    count = len(text.left_out)
-    return [f"left out {line}" for line in text.left_out] + [f"left out {count} of {count + len(text.files)} files"]
+    return [f"left out {line}" for line in left_out] + [f"left out {len(left_out)} of {len(left_out) + files} files"]
 
 
 def _line_and_column(before: np.ndarray) -> str:

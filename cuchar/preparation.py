@@ -116,4 +116,4 @@ def material_of(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> M
 
 
 def notes_left_out(*texts: Corpus | Text | None) -> list[str]:
-    return [line for text in texts if text for line in left_out_notes(text)]
+    return [line for text in texts if text for line in left_out_notes(text.left_out, len(text.files))]

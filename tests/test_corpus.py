@@ -221,7 +221,7 @@ def test_what_cannot_be_read_is_an_error_or_left_out(tmp_path, monkeypatch):
         f"{tmp_path}/c.txt: expected a readable file, found: Permission denied",
         f"{tmp_path}/locked: expected a readable file, found: Permission denied",
     ]
-    assert left_out_notes(corpus)[-1] == "left out 4 of 6 files"
+    assert left_out_notes(corpus.left_out, len(corpus.files))[-1] == "left out 4 of 6 files"
     assert load_corpus([tmp_path], as_bytes=True, skip_unreadable=True).ids.size == 12
     with pytest.raises(TextError, match=r"^expected a readable text file, found none: .*b\.png:1:1: expected UTF-8"):
         load_corpus([tmp_path / "b.png"], skip_unreadable=True)

@@ -124,7 +124,7 @@ def test_a_shorter_warm_up_is_worse(trained, monkeypatch):
 
 
 def test_eval_scores_a_long_text_in_chunks_and_says_so(cli, fails, trained, text, tmp_path, monkeypatch):
-    monkeypatch.setattr("cuchar.reports.LONG_TEXT", len(TEXT) - 1)
+    monkeypatch.setattr("cuchar.file_scores.LONG_TEXT", len(TEXT) - 1)
     model, tables = cuchar.load(trained), {}
     ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))
     for options in ((), ("--exact",)):
@@ -138,7 +138,7 @@ def test_eval_scores_a_long_text_in_chunks_and_says_so(cli, fails, trained, text
         losses = np.concatenate(list(model.losses(ids, chunked=not options)))
         rows = tables[options].splitlines()[1:]
         assert [row.split("\t")[2] for row in rows] == [f"{nats:.6f}" for nats in losses]
-    monkeypatch.setattr("cuchar.reports.LONG_TEXT", len(TEXT))
+    monkeypatch.setattr("cuchar.file_scores.LONG_TEXT", len(TEXT))
     result = cli("eval", trained, text, "--per-char", tmp_path / "out.tsv")
     assert result.stderr == "" and (tmp_path / "out.tsv").read_text() == tables["--exact",]
     assert "--window: expected it or --exact, found both" in fails(2, "eval", trained, text, "--exact", "--window", 8)
