@@ -1,131 +1,262 @@
-"""Reads text files, and turns their characters into ids.
+"""Makes a text's ids, to train or to validate on.
 
-A text is read whole, as UTF-8 or as plain bytes, and never altered: line ends stay
-what they are. Its distinct characters, sorted, are the vocabulary. Several files are
-joined, and the text remembers where each of them ends, so that a message can name any
-place in it by file, line and column.
+A text is read twice, in blocks. The first pass counts its characters, which gives the vocabulary; the second one makes
+the ids. Those of a small text are kept in memory. Those of a large one go to a cache, and are mapped from there.
 """
 
 import hashlib
-from bisect import bisect_right
+import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cuchar.errors import TextError
-from cuchar.reading import LINE_END, Reading, blocks
-from cuchar.text_files import TextFile, text_files
+from cuchar.errors import OutputError, TextError
+from cuchar.reading import AS_UTF8, Block, Reading, blocks, place
+from cuchar.tally import Tally, count
+from cuchar.text import left_out_notes
+from cuchar.text_cache import Messages, TextCache, seen
+from cuchar.text_files import TextFile, absolute, text_files
+from cuchar.unfinished import Unfinished
 from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
-
-@dataclass(frozen=True, eq=False)
-class Text:
-    """What was read from some files, joined in their order.
-
-    codes: [n] code points, or byte values if `is_bytes`.
-    files: the files that were read.
-    ends: for each file the index in `codes` where it ends.
-    sha256: the hash of the bytes of all files, in order.
-    left_out: a line for each file that could not be read, saying why.
-    """
-
-    codes: np.ndarray
-    is_bytes: bool
-    files: tuple[Path, ...]
-    ends: tuple[int, ...]
-    sha256: str
-    left_out: tuple[str, ...]
-
-    def parts(self) -> Iterator[tuple[Path, int, int]]:
-        """Every file, with the indices in `codes` where it begins and where it ends."""
-        return zip(self.files, (0, *self.ends), self.ends, strict=False)
-
-    def place(self, at: int) -> str:
-        """Where `codes[at]` stands: "FILE:LINE:COLUMN", counted from 1, or for a byte "FILE: offset N"."""
-        number = bisect_right(self.ends, at)
-        start = self.ends[number - 1] if number else 0
-        if self.is_bytes:
-            return f"{self.files[number]}: offset {at - start}"
-        return f"{self.files[number]}:{_line_and_column(self.codes[start:at])}"
+IN_MEMORY = 1 << 26  # bytes of text, at most, whose ids are made anew each time and kept in memory
+VERSION = 1  # of how texts become ids: what another version has encoded is not used
+SILENT = Messages()
+Look = tuple[str, int, int]  # how a file looks from outside: its path, size and time of change
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text as ids. `sha256`, `files` and `left_out` are those of the `Text` that was read."""
+    """A text as ids.
+
+    ids: [n], in the smallest unsigned type; those of a large text are mapped from a file, and cannot be written to.
+    sha256: the hash of the bytes of all files, in order.
+    files: the files that were read.
+    left_out: a line for each file that could not be read, saying why.
+    notes: lines for the user: what was left out, and what was replaced.
+    """
 
     ids: np.ndarray
     vocabulary: Vocabulary
     sha256: str
-    files: tuple[Path, ...] = ()
-    left_out: tuple[str, ...] = ()
+    files: tuple[Path, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text that is to be encoded: its files, and all that decides which ids they give.
+
+    Args:
+        skip_unreadable: leave out files that are not UTF-8 or that may not be read, instead of raising.
+        max_vocab: how large the vocabulary may be (`Vocabulary.of_counts`), or None.
+        vocabulary: the vocabulary to use; None makes the text's own.
+    """
+
+    files: Sequence[TextFile]
+    reading: Reading
+    skip_unreadable: bool
+    max_vocab: int | None
+    vocabulary: Vocabulary | None
+
+    def looks(self) -> list[Look]:
+        """How each file looks; size and time are -1 if they cannot be found out."""
+        found = []
+        for file in self.files:
+            try:
+                with file.opened() as descriptor:
+                    status = os.fstat(descriptor)
+                found.append((absolute(file.path), status.st_size, status.st_mtime_ns))
+            except TextError:
+                found.append((absolute(file.path), -1, -1))
+        return found
+
+    def options(self) -> dict[str, Any]:
+        """All that decides about the ids besides the files, as JSON."""
+        vocabulary = None if self.vocabulary is None else self.vocabulary.to_json()
+        return {"reading": asdict(self.reading), "max_vocab": self.max_vocab, "vocabulary": vocabulary}
+
+    def vocabulary_for(self, tally: Tally) -> Vocabulary:
+        """The vocabulary that the text is encoded with.
+
+        Raises:
+            TextError: there are too few or too many distinct characters, or one is not in the vocabulary to use.
+        """
+        if self.vocabulary is None:
+            return Vocabulary.of_counts(tally.counts, self.reading.as_bytes, self.max_vocab)
+        found = np.flatnonzero(tally.counts)
+        if not self.vocabulary.has(found).all():
+            self._raise_first_unknown(tally, self.vocabulary)
+        return self.vocabulary
+
+    def _raise_first_unknown(self, tally: Tally, vocabulary: Vocabulary) -> None:
+        for counted in tally.files:
+            file, before = self.files[counted.number], 0
+            for block in blocks(file, self.reading):
+
+                def place_of(at: int, file: TextFile = file, before: int = before) -> str:
+                    return f"{option('val')}: {place(file, self.reading, before + at)}"
+
+                vocabulary.encode(block.codes, place=place_of, hint="; the vocabulary is the training text's")
+                before += len(block.codes)
+
+    def blocks(self, tally: Tally, first: int = 0, offset: int = 0, done: int = 0) -> Iterator[tuple[int, Block]]:
+        """Read the text again after it was counted, from a place on.
+
+        Args:
+            first, offset: the place: which of the files that were read, and the bytes in it.
+            done: how many characters come before it.
+        Yields:
+            blocks, each with the number of its file among those that were read.
+        Raises:
+            TextError: the text has not as many characters any more as were counted.
+        """
+        for number in range(first, len(tally.files)):
+            file = self.files[tally.files[number].number]
+            for block in blocks(file, self.reading, offset if number == first else 0):
+                done += len(block.codes)
+                if done > tally.characters:
+                    raise self.changed()
+                yield number, block
+        if done != tally.characters:
+            raise self.changed()
+
+    def changed(self) -> TextError:
+        names = ", ".join(str(file.path) for file in self.files[:3])
+        return TextError(f"{names}: expected a text that stays as it is while it is read, found it changed")
+
+    def notes(self, tally: Tally, vocabulary: Vocabulary) -> list[str]:
+        """Lines for the user: what was left out, and what was replaced."""
+        lines = left_out_notes(tally.left_out, len(tally.files))
+        marked = [self.files[file.number].path for file in tally.files if file.has_bom]
+        if marked:
+            others = f" and of {len(marked) - 1:,} other files" if len(marked) > 1 else ""
+            lines.append(f"left out the byte order mark of {marked[0]}{others}")
+        found = np.flatnonzero(tally.counts)
+        replaced = found[~np.isin(found, vocabulary.codes)]
+        if len(replaced):
+            lines.append(
+                f"{tally.counts[replaced].sum():,} of {tally.characters:,} characters, {len(replaced):,} distinct ones, "
+                f"became U+FFFD, the unknown symbol"
+            )
+        return lines
 
 
 def load_corpus(
-    paths: Sequence[str | Path], as_bytes: bool = False, glob: str | None = None, skip_unreadable: bool = False
+    paths: Sequence[str | Path],
+    reading: Reading = AS_UTF8,
+    *,
+    glob: str | None = None,
+    skip_unreadable: bool = False,
+    max_vocab: int | None = None,
+    vocabulary: Vocabulary | None = None,
+    cache: Path | None = None,
+    messages: Messages = SILENT,
 ) -> Corpus:
-    """Read a text, and make its vocabulary and ids. The arguments are those of `read_text`.
-
-    Raises:
-        TextError: the text cannot be read (see `read_text`), is empty, or has too few or too many distinct characters.
-    """
-    text = read_text(paths, as_bytes, glob, skip_unreadable)
-    if not len(text.codes):
-        raise TextError(f"{', '.join(map(str, paths))}: expected text, found an empty file")
-    vocabulary = Vocabulary.of(text.codes, as_bytes)
-    return Corpus(vocabulary.encode(text.codes), vocabulary, text.sha256, text.files, text.left_out)
-
-
-def read_text(
-    paths: Sequence[str | Path], as_bytes: bool = False, glob: str | None = None, skip_unreadable: bool = False
-) -> Text:
-    """Read files and folders, and join them to one text.
+    """Read files and folders, join them to one text, and make its ids.
 
     Args:
-        as_bytes: do not decode the files; then any file can be read.
         glob: a pattern that the names of files in folders must match; None takes all.
-        skip_unreadable: leave out files that are not UTF-8 or that may not be read, instead of raising.
+        skip_unreadable, max_vocab, vocabulary: as for `Source`.
+        cache: the folder in which the ids of a large text are kept; None keeps those of any text in memory.
     Raises:
-        TextError: there is no file, a file cannot be read or is not UTF-8, or a folder is that of a run.
+        TextError: there is no file, a file cannot be read or is not UTF-8, or a folder is that of a run; the text is
+            empty, has too few or too many distinct characters, or one that is not in `vocabulary`.
+        OutputError: the cache cannot be written to.
     """
-    digest, files, parts, left_out = hashlib.sha256(), [], [], []
-    candidates, reading = text_files(paths, glob), Reading(as_bytes)
-    for path in candidates:
-        try:
-            read = list(blocks(TextFile(path), reading))
-        except TextError as error:
-            if skip_unreadable:
-                left_out.append(str(error))
-                continue
-            hint = f"; {option('skip_unreadable', True)} leaves such files out" if len(candidates) > 1 else ""
-            raise TextError(f"{error}{hint}") from None
-        for block in read:
-            digest.update(block.raw)
-        files.append(path)
-        parts.append(np.concatenate([np.empty(0, np.uint8), *(block.codes for block in read)]))
-    if not files:
-        raise TextError(f"expected a readable text file, found none: {left_out[0]}")
-    ends = np.cumsum([len(part) for part in parts]).tolist()
-    codes = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Text(codes, as_bytes, tuple(files), tuple(ends), digest.hexdigest(), tuple(left_out))
+    files = [TextFile(path) for path in text_files(paths, glob)]
+    source = Source(files, reading, skip_unreadable, max_vocab, vocabulary)
+    looks = source.looks()
+    size = sum(max(0, size) for _, size, _ in looks)
+    if cache is None or size <= IN_MEMORY:
+        return _in_memory(source)
+    return _cached(source, looks, size, TextCache(cache, messages), messages)
 
 
-def left_out_notes(left_out: Sequence[str], files: int) -> list[str]:
-    """Lines of text that say which files were left out, and how many; no line if none was.
+def _in_memory(source: Source) -> Corpus:
+    tally = Tally()
+    count(tally, source.files, source.reading, source.skip_unreadable)
+    vocabulary = _vocabulary(source, tally)
+    ids, done = np.empty(tally.characters, vocabulary.dtype), 0
+    for _, block in source.blocks(tally):
+        end = done + len(block.codes)
+        ids[done:end], done = vocabulary.ids_of_known(block.codes), end
+    files = tuple(source.files[file.number].path for file in tally.files)
+    notes = tuple(source.notes(tally, vocabulary))
+    return Corpus(ids, vocabulary, tally.sha256, files, tuple(tally.left_out), notes)
 
-    Args:
-        left_out: a line for each file that was left out, saying why.
-        files: how many were read.
-    """
-    if not left_out:
-        return []
-    return [f"left out {line}" for line in left_out] + [f"left out {len(left_out)} of {len(left_out) + files} files"]
+
+def _vocabulary(source: Source, tally: Tally) -> Vocabulary:
+    if not tally.characters and source.vocabulary is None:
+        raise TextError(f"{', '.join(str(file.path) for file in source.files)}: expected text, found an empty file")
+    return source.vocabulary_for(tally)
 
 
-def _line_and_column(before: np.ndarray) -> str:
-    """LINE:COLUMN, counted from 1, of the character that comes after the code points `before` in a file."""
-    line_ends = np.flatnonzero(before == LINE_END)
-    last = int(line_ends[-1]) if len(line_ends) else -1
-    return f"{len(line_ends) + 1}:{len(before) - last}"
+def _cached(source: Source, looks: list[Look], size: int, cache: TextCache, messages: Messages) -> Corpus:
+    """The text's ids from the cache, into which they are written first if they are not there."""
+    known = _digest([VERSION, looks, source.options(), source.skip_unreadable])
+    found = cache.find(known)
+    if found is None:
+        with cache.locked():
+            found = cache.find(known)  # another process may have encoded it while this one waited
+            if found is None:
+                _encode(source, looks, size, known, cache, messages)
+                found = cache.find(known)
+    if found is None:
+        raise OutputError(f"{cache.folder}: expected the ids that were just written, found none")
+    record, facts, ids = found
+    return Corpus(
+        ids, Vocabulary.from_json(facts["vocabulary"]), facts["sha256"], tuple(map(Path, record["files"])),
+        tuple(record["left_out"]), tuple(record["notes"]),
+    )  # fmt: skip
+
+
+def _encode(source: Source, looks: list[Look], size: int, known: str, cache: TextCache, messages: Messages) -> None:
+    """Encode a text into the cache, which is locked; what a killed process has done of it is gone on with."""
+    unfinished = Unfinished(cache.folder, known, messages)
+    try:
+        tally = _count(source, size, unfinished, messages)
+        vocabulary = _vocabulary(source, tally)
+        sizes = [(file.size, file.has_bom) for file in tally.files]
+        key = _digest([VERSION, tally.sha256, sizes, source.options()])
+        if cache.open(key) is None:
+            with unfinished.writing() as writer, messages.counted("encoding", size) as advance:
+                advance(sum(file.size for file in tally.files[: writer.file]) + writer.offset)
+                done = writer.size // vocabulary.dtype.itemsize
+                for file, block in source.blocks(tally, writer.file, writer.offset, done):
+                    writer.write(vocabulary.ids_of_known(block.codes), file, block.end)
+                    advance(len(block.raw))
+                written = seen(writer.sha256, writer.status())
+            if source.looks() != looks:
+                raise source.changed()
+            facts = {"vocabulary": vocabulary.to_json(), "sha256": tally.sha256, "characters": tally.characters}
+            cache.keep(unfinished.ids, {"key": key, **facts, "ids": written})
+            messages.note(f"encoded {size:,} bytes of text into {cache.folder}, where the next run finds them")
+        files = [str(source.files[file.number].path) for file in tally.files]
+        notes = source.notes(tally, vocabulary)
+        cache.remember(known, {"key": key, "files": files, "left_out": tally.left_out, "notes": notes})
+        unfinished.remove()
+    except OSError:
+        unfinished.remove()  # a full disk gets back what was taken
+        raise
+
+
+def _count(source: Source, size: int, unfinished: Unfinished, messages: Messages) -> Tally:
+    with messages.counted("counting", size) as advance:
+        tally = Tally() if unfinished.tally is None else Tally.from_json(unfinished.tally, source.files, advance)
+        count(
+            tally, source.files, source.reading, source.skip_unreadable,
+            advance, lambda: unfinished.save_tally(tally),
+        )  # fmt: skip
+    unfinished.save_tally(tally, at_once=True)
+    return tally
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

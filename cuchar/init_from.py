@@ -87,7 +87,7 @@ class Source:
 
     def note(self, vocabulary: Vocabulary) -> str:
         """What became of the characters, as a line of text."""
-        kept = int(self.vocabulary.has(vocabulary.codes).sum())
+        kept = int(np.isin(vocabulary.codes, self.vocabulary.codes).sum())
         return (
             f"{option('init_from', str(self.file))} ({self.sha256[:12]}): {kept} of {len(vocabulary)} characters keep their weights, "
             f"{len(vocabulary) - kept} are new, {len(self.vocabulary) - kept} of the checkpoint's are dropped"

@@ -18,9 +18,7 @@ from cuchar.errors import TextError
 from cuchar.text_files import TextFile
 from cuchar.wording import option
 
-ENCODINGS = ("utf-8", "latin-1")
-FORMS = ("nfc",)
-BLOCK = 1 << 22  # bytes that are read at once: Ctrl-C is obeyed between blocks
+BLOCK = 1 << 20  # bytes that are read at once: Ctrl-C is obeyed between blocks
 LINE_END = ord("\n")
 OTHER_MARKS = {  # byte order marks of encodings that are not read; those of UTF-32 come first, since one begins as UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
@@ -66,6 +64,9 @@ class Reading:
         return code_points(text if self.normalize is None else unicodedata.normalize("NFC", text))
 
 
+AS_UTF8 = Reading()
+
+
 @dataclass(frozen=True)
 class Block:
     """A piece of a file: some whole characters, and the bytes that they were made of.
@@ -87,20 +88,20 @@ def blocks(file: TextFile, reading: Reading, start: int = 0, size: int = BLOCK) 
     """Read a file from its beginning, or from `start`, the `end` of one of its blocks.
 
     Args:
-        size: bytes that are read at once; a block has as many, or a few more or fewer.
+        size: bytes that are read at once; a block has as many or a few fewer, which only depends on where it begins.
     Raises:
         TextError: the file cannot be read or is not UTF-8; the message names the line, column and byte of the first
             error. What comes before it may have been yielded.
     """
     with file.opened() as descriptor:
-        held, at = b"", start
-        while data := os.pread(descriptor, size, at + len(held)):
-            block = _decoded(file, descriptor, reading, at, held + data, False)
-            held, at = (held + data)[len(block.raw) :], block.end
-            if block.raw:
-                yield block
-        if held:
-            yield _decoded(file, descriptor, reading, at, held, True)
+        at, wanted = start, size
+        while data := os.pread(descriptor, wanted, at):
+            block = _decoded(file, descriptor, reading, at, data, len(data) < wanted)
+            if not block.raw:  # not a single character is decided
+                wanted *= 2
+                continue
+            at, wanted = block.end, size
+            yield block
 
 
 def _decoded(file: TextFile, descriptor: int, reading: Reading, at: int, data: bytes, is_last: bool) -> Block:

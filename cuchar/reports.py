@@ -21,6 +21,8 @@ from cuchar.errors import DeviceError
 from cuchar.evaluation import Score
 from cuchar.file_scores import FilesScore
 from cuchar.files import escape
+from cuchar.ranks.join import describe_launch
+from cuchar.ranks.nccl import find_nccl
 
 
 def print_score(score: FilesScore, as_json: bool) -> None:
@@ -59,6 +61,7 @@ def print_machine() -> None:
         table.add_row(name, value)
     table.add_row("--device cpu", _processors())
     table.add_row("--device auto", f"{engine.name}: {reason}")
+    table.add_row("processes", describe_launch())
     Console().print(table)
 
 
@@ -88,11 +91,15 @@ def _cuda() -> dict[str, str]:
         driver = runtime.driverGetVersion()
         count = runtime.getDeviceCount() if driver else 0
         names = [runtime.getDeviceProperties(number)["name"].decode() for number in range(count)]
+        nccl = find_nccl() if count > 1 else None
     except Exception as error:  # an absent or broken CUDA installation fails in many ways; each is an answer here
         found = " ".join(str(error).split()) or type(error).__name__
         return {"CuPy": version, "CUDA driver": f"none ({found[:100]})", "GPU": "none"}
     drivers = f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
-    return {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none"}
+    facts = {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none"}
+    if count > 1:
+        facts["NCCL"] = str(nccl.get_version()) if nccl else "none; the GPUs' gradients are added up on the host"
+    return facts
 
 
 def _installed(distribution: str) -> bool:

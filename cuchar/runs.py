@@ -13,20 +13,21 @@ import numpy as np
 from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
-from cuchar.corpus import load_corpus, read_text
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
 from cuchar.init_from import read_source_again
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
-from cuchar.preparation import material_of, notes_left_out, prepare
+from cuchar.preparation import load_training, load_validation, material_of, notes_of, prepare
 from cuchar.ranks.team import Team, together
 from cuchar.run_folder import RunFolder
+from cuchar.text_cache import Messages
 from cuchar.text_files import expect_kept
 from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 
+TEXTS = ".texts"  # hidden, so that it is no text of a folder in which there are runs
 CHANGEABLE = ("epochs", "max_steps", "patience", "on_nan")  # options that a resumed run may be given anew
 
 
@@ -41,6 +42,7 @@ def start_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
+    cache: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train a new model. Processes that a launcher has started together (`cuchar.launch`) train it together.
@@ -53,8 +55,9 @@ def start_run(
         val: a text to validate on, or None.
         out: the run folder; None means runs/<text>-<time>.
         device: auto | cpu | cuda | cuda:N | emulate.
-        glob: which files of `texts` and `val` are read (`corpus.read_text`).
-        skip_unreadable: as for `corpus.read_text`.
+        glob: which files of `texts` and `val` are read (`corpus.load_corpus`).
+        skip_unreadable: as for `corpus.load_corpus`.
+        cache: where large texts are kept once they are encoded; None means .texts beside the run folder.
         callbacks: are told how the run goes.
     Returns:
         the run folder.
@@ -68,6 +71,7 @@ def start_run(
         run = prepare(
             texts, options, preset=preset, init_from=init_from,
             val=val, device=_device(device, team), glob=glob, skip_unreadable=skip_unreadable,
+            cache=cache_folder(run_folder(texts, out), cache), messages=Messages(everyone.note, everyone.reading),
         )  # fmt: skip
         folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
         try:
@@ -94,6 +98,7 @@ def resume_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
+    cache: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Go on with a run from its last checkpoint; a run without a checkpoint starts again.
@@ -105,7 +110,8 @@ def resume_run(
         options: `TrainConfig` fields that are given again. They must equal the run's, but for `patience`, `on_nan` and
             the totals `epochs` and `max_steps`, which must not be below what is done.
         glob: which files of the given `texts` and `val` are read; if none is given, the run reads its files again.
-        skip_unreadable: as for `corpus.read_text`, for the given `texts` and `val`.
+        skip_unreadable: as for `corpus.load_corpus`, for the given `texts` and `val`.
+        cache: as for `start_run`.
     Returns:
         `path`.
     Raises:
@@ -113,8 +119,12 @@ def resume_run(
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     expect_options(options or {}, TRAIN)
-    reading = {"glob": glob, "skip_unreadable": skip_unreadable}
-    return together(lambda team: _resume(Path(path), texts, val, options or {}, device, reading, callbacks, team))
+    everyone, path = Callbacks(callbacks), Path(path)
+    reading = {
+        "glob": glob, "skip_unreadable": skip_unreadable,
+        "cache": cache_folder(path, cache), "messages": Messages(everyone.note, everyone.reading),
+    }  # fmt: skip
+    return together(lambda team: _resume(path, texts, val, options or {}, device, reading, everyone, team))
 
 
 def _resume(
@@ -124,11 +134,10 @@ def _resume(
     options: dict[str, Any],
     device: str,
     reading: dict[str, Any],
-    callbacks: Sequence[Callback],
+    everyone: Callbacks,
     team: Team | None,
 ) -> Path:
     """Do what `resume_run` says, in rank 0."""
-    everyone = Callbacks(callbacks)
     folder = RunFolder.reopen(path)
     try:
         stored = folder.read_config()
@@ -137,13 +146,13 @@ def _resume(
         if checkpoint:
             _expect_same_run(folder, checkpoint, stored)
             _expect_totals_ahead(config, checkpoint.run["position"])
-        corpus = load_corpus(texts or expect_kept(stored["texts"], "TEXT"), config.bytes, **reading)
+        corpus = load_training(texts or expect_kept(stored["texts"], "TEXT"), config, reading)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
         vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
-        val_text = read_text(vals, config.bytes, **reading) if vals else None
-        material = material_of(corpus, config, val_text)
+        validation = load_validation(vals, config, corpus, reading) if vals else None
+        material = material_of(corpus, config, validation)
         origin = stored.get("init_from")
         if origin:
             material = replace(material, facts={**material.facts, "init_from": origin})
@@ -173,7 +182,7 @@ def _resume(
             if checkpoint
             else f"{path} has no checkpoint yet: starting again"
         )
-        for line in notes_left_out(corpus, val_text):
+        for line in notes_of(corpus, validation):
             everyone.note(line)
         if checkpoint and checkpoint.run["best"] is not None and math.isinf(trainer.best):
             everyone.note(f"{folder.best} cannot be read; the next validation writes another")
@@ -234,6 +243,11 @@ def run_folder(texts: Sequence[str | Path], out: str | Path | None) -> Path:
         path = path.with_name(f"{path.name.removesuffix(f'.{count - 1}')}.{count}")
         count += 1
     return path
+
+
+def cache_folder(run: Path, cache: str | Path | None) -> Path:
+    """Where a run keeps large texts: `cache`, or else a folder beside the run's own, where other runs find them too."""
+    return run.parent / TEXTS if cache is None else Path(cache)
 
 
 def _config(material: Material, config: TrainConfig) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from cuchar.errors import TextError
 from cuchar.files import STREAM, opened_stdin
 from cuchar.wording import command_to_resume, option
 
+CACHE_TAG = (
+    "CACHEDIR.TAG"  # stands in folders of what can be made again, as text_cache.py's; see https://bford.info/cachedir
+)
 COPIED_AT_ONCE = 1 << 20  # bytes
 
 
@@ -135,11 +138,14 @@ def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Pat
 def _files_in(folder: Path, glob: str | None) -> list[Path]:
     """The regular files in a folder, sorted, at any depth, whose names match `glob`.
 
-    Hidden files and folders, links to folders (which may form loops) and the folders of runs are left out. Files and
-    folders that may not be looked at are included: to read them gives the error that says why.
+    Hidden files and folders, links to folders (which may form loops), caches and the folders of runs are left out.
+    Files and folders that may not be looked at are included: to read them gives the error that says why.
     """
     found: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
+        if CACHE_TAG in names:
+            folders.clear()
+            continue
         if _is_run(names):
             if Path(parent) == folder:
                 hint = f"{command_to_resume(folder)} goes on with it"

@@ -15,20 +15,21 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import Windows, draw_offset, offset_generator
+from cuchar.batches import RowBeginnings, Windows, draw_offset, offset_generator
 from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
-from cuchar.engines.base import Engine, Example, Learner, TrainingState
+from cuchar.engines.base import Engine, Example, TrainingState
 from cuchar.errors import DivergedError, RunError
-from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
+from cuchar.evaluation import LONG_TEXT, LossSum, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import Parameters, initialise
 from cuchar.position import MOST_HALVINGS, Mean, Position
-from cuchar.ranks.team import Team
+from cuchar.ranks.team import Team, make_learner
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
+from cuchar.text_cache import drop_pages
 from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
@@ -46,7 +47,7 @@ class Material:
     """
 
     vocabulary: Vocabulary
-    training: np.ndarray
+    training: np.ndarray | RowBeginnings
     validation: np.ndarray | None
     facts: dict[str, Any]
 
@@ -105,11 +106,7 @@ class Trainer:
         self.windows = self._cut()
         if self.position.window >= len(self.windows):
             raise RunError(f"{folder.last}: expected one of {len(self.windows)} windows, found {self.position.window}")
-        self.learner: Learner
-        if self.team is None:
-            self.learner = engine.learner(config, self.changing, self.windows)
-        else:
-            self.learner = self.team.learner(engine, config, self.changing, self.windows)
+        self.learner = make_learner(self.team, engine, config, self.changing, self.windows)
         self.is_between_windows = True  # whether position, state and parameters belong together, for `_gradients`
         self.stale = False  # whether `changing` is behind the learner; `_fetch` brings it up to date
         self.saved_step = None if checkpoint is None else self.position.step
@@ -351,6 +348,7 @@ class Trainer:
         }
         self.loss, self.loss_since, position.since_line = mean.loss, position.step - mean.count, Mean()
         self.folder.append(self.folder.metrics, json.dumps(metrics).encode() + b"\n")
+        drop_pages(self.material.training)
         self.callbacks.line(metrics)
 
     def _is_best(self, validation_loss: float | None) -> bool:
@@ -366,11 +364,13 @@ class Trainer:
             return None
         self._fetch()
         weights = self.engine.fold(self.changing.parameters)
-        if len(rows) == 1 and rows.size > LONG_TEXT:
-            losses = np.concatenate(list(chunk_losses(self.engine, weights, rows[0])))
-        else:
-            losses = np.concatenate(list(stream_losses(self.engine, weights, rows)), axis=1)
-        loss = float(losses.mean(dtype=np.float64))
+        in_chunks = len(rows) == 1 and rows.size > LONG_TEXT
+        blocks = chunk_losses(self.engine, weights, rows[0]) if in_chunks else stream_losses(self.engine, weights, rows)
+        added = LossSum()
+        for losses in blocks:
+            added.add(losses)
+            drop_pages(rows)
+        loss = added.mean
         self._expect_finite(loss, "the validation loss", self.position.step)
         self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")
         return loss
@@ -434,6 +434,7 @@ class Trainer:
 
 def total_steps(characters: int, config: TrainConfig) -> int:
     """How many training steps a whole run has; the random offsets of epochs can make it a few fewer."""
-    windows = Windows(np.empty(characters, np.uint8), config.batch, config.window, config.window_stride)
+    nothing = np.broadcast_to(np.uint8(0), characters)  # as long as the text, of one byte
+    windows = Windows(nothing, config.batch, config.window, config.window_stride)
     total = config.epochs * len(windows)
     return total if config.max_steps is None else min(total, config.max_steps)

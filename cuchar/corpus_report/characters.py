@@ -16,7 +16,9 @@ class Characters:
     def __init__(self) -> None:
         self.counts = np.zeros(CODES, np.int64)
         self._files: list[str] = []
-        self._places = np.zeros((3, CODES), np.int64)  # the file's index, line and column of each one's first occurrence
+        self._places = np.zeros(
+            (3, CODES), np.int64
+        )  # the file's index, line and column of each one's first occurrence
 
     def add(self, span: Span) -> None:
         found = np.bincount(span.codes)

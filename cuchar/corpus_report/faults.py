@@ -23,7 +23,9 @@ class Mojibake:
             return
         text = span.with_before[1:]  # a pair may have begun in the block before
         at = np.flatnonzero(np.isin(text[:-1], LEADS))
-        follows = np.where(text[at] == ord("â"), np.isin(text[at + 1], DASHES_AND_QUOTES), np.isin(text[at + 1], FOLLOWERS))
+        follows = np.where(
+            text[at] == ord("â"), np.isin(text[at + 1], DASHES_AND_QUOTES), np.isin(text[at + 1], FOLLOWERS)
+        )
         self.seen.add(span, at[follows] - 1)
 
 

@@ -33,7 +33,9 @@ class Repeats:
 
 class RepeatFinder:
     def __init__(self) -> None:
-        self._first: dict[int, tuple[int, int]] = {}  # the file's index and line in which a line, by its key, came first
+        self._first: dict[
+            int, tuple[int, int]
+        ] = {}  # the file's index and line in which a line, by its key, came first
         self._again: dict[int, int] = {}  # how often it came again
         self._mask = 0  # the bits of a CRC-32 that are zero in the sample
         self._files: list[str] = []

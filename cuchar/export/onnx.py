@@ -36,7 +36,7 @@ def onnx_model(parameters: Parameters, vocabulary: Vocabulary) -> "ModelProto":
 
     Inputs are `ids` [T,B] int64 and the state before them, `h0` and `c0` [L,B,H]; outputs are `logits` [T,B,V] and the
     state after the last time step, `h` and `c` [L,B,H]. The metadata `vocabulary` is the JSON list that
-    `Vocabulary.entries` returns.
+    `Vocabulary.entries` returns; if one of its entries stands for all other characters, `unknown` is that entry.
 
     Raises:
         DeviceError: the package onnx is not installed.
@@ -102,7 +102,7 @@ def onnx_model(parameters: Parameters, vocabulary: Vocabulary) -> "ModelProto":
     made = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cuchar"
     )
-    helper.set_model_props(made, {"vocabulary": json.dumps(vocabulary.entries())})
+    helper.set_model_props(made, {"vocabulary": json.dumps(vocabulary.entries()), **vocabulary.unknown_entry()})
     checker.check_model(made)
     return made
 

@@ -7,6 +7,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class Group(ABC):
 
     def __init__(self, rank: int, size: int, through: str):
         self.rank, self.size, self.through = rank, size, through
+        self.summing_s = 0.0  # seconds that `sum` has taken so far, with the wait for the slowest rank
 
     @abstractmethod
     def scatter(self, messages: Sequence[Any] | None) -> Any:
@@ -35,9 +37,15 @@ class Group(ABC):
     def gather(self, answer: Any) -> list[Any] | None:
         """Send an answer to rank 0. There it returns the answers of all ranks in their order, elsewhere None."""
 
-    @abstractmethod
     def sum(self, array: np.ndarray) -> None:
         """As `cuchar.engines.base.Reducer.sum`: parts are added in the order of the ranks."""
+        began = perf_counter()
+        self.add_up(array)
+        self.summing_s += perf_counter() - began
+
+    @abstractmethod
+    def add_up(self, array: np.ndarray) -> None:
+        """Do what `sum` says."""
 
     @abstractmethod
     def abandon(self) -> None:

@@ -75,7 +75,7 @@ class MpiGroup(Group):
         answers: list[Any] | None = self._communicator.gather(answer, root=0)
         return answers
 
-    def sum(self, array: np.ndarray) -> None:
+    def add_up(self, array: np.ndarray) -> None:
         flat = array.reshape(-1)
         bounds = [flat.size * rank // self.size for rank in range(self.size + 1)]
         counts = np.diff(bounds)

@@ -1,10 +1,22 @@
 """Sums over the memories of several GPUs, by NCCL through CuPy."""
 
 import socket
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from cuchar.devices.device import Device
+
+
+def find_nccl() -> Any:
+    """CuPy's module for NCCL, or None where there is no NCCL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy warns of a library that it does not find
+        try:
+            from cupy.cuda import nccl
+        except ImportError:
+            return None
+    return nccl if nccl.available else None
 
 
 def nccl_sum(
@@ -21,17 +33,11 @@ def nccl_sum(
     Returns:
         None where a rank has no GPU or no NCCL, or two ranks have the same GPU, which NCCL does not allow.
     """
-    place = None
-    if device.option.startswith("cuda"):
-        from cupy.cuda import nccl
-
-        if nccl.available:
-            place = socket.gethostname(), device.option
-    places = exchange(place)
-    if None in places or len(set(places)) < size:
+    nccl = find_nccl() if device.option.startswith("cuda") else None
+    places = exchange(None if nccl is None else (socket.gethostname(), device.option))
+    if nccl is None or None in places or len(set(places)) < size:
         return None
     import cupy
-    from cupy.cuda import nccl
 
     identifier = exchange(nccl.get_unique_id() if rank == 0 else None)[0]
     communicators: list[Any] = []

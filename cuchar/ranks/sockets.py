@@ -87,7 +87,7 @@ class SocketGroup(Group):
             return None
         return [answer, *(self._receive(rank) for rank in range(1, self.size))]
 
-    def sum(self, array: np.ndarray) -> None:
+    def add_up(self, array: np.ndarray) -> None:
         parts = self.gather(array)
         total = None
         if parts is not None:

@@ -10,8 +10,7 @@ import socket
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +26,8 @@ from cuchar.parameters import Parameters
 from cuchar.ranks.group import Group, divide_processors
 from cuchar.ranks.join import join
 from cuchar.wording import option
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ class Fetch:
 
 @dataclass(frozen=True)
 class End:
-    outcome: Path | BaseException
+    outcome: Any
 
 
-def together(lead: Callable[["Team | None"], Path]) -> Path:
+def together(lead: Callable[["Team | None"], Result]) -> Result:
     """Do `lead` in rank 0, with a team of the other ranks, which follow until it ends. Alone, there is no team.
 
     Returns:
-        what `lead` returns, in every rank.
+        what `lead` returns, in every rank; so it is something small.
     Raises:
         CucharError, Interrupted: `lead` has raised it, in every rank.
     """
@@ -90,15 +91,16 @@ def together(lead: Callable[["Team | None"], Path]) -> Path:
         return lead(None)
     number = divide_processors(group)
     if group.rank:
-        return Follower(group, number).follow()
+        outcome: Result = Follower(group, number).follow()
+        return outcome
     team = Team(group, number)
     try:
-        path = lead(team)
+        outcome = lead(team)
     except BaseException as error:
         team.end(error if isinstance(error, CucharError | Interrupted) else CucharError(f"rank 0 ended: {error!r}"))
         raise
-    team.end(path)
-    return path
+    team.end(outcome)
+    return outcome
 
 
 def share_of(rank: int, group: Group, batch: int) -> Share:
@@ -130,9 +132,6 @@ class Team:
         each = " or ".join(map(str, rows))
         return f"{group.size} processes, through {group.through}: each trains on {each} of the batch's {batch} rows"
 
-    def learner(self, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows) -> "TeamLearner":
-        return TeamLearner(self, engine, config, training, windows)
-
     def tell(self, messages: Sequence[Any]) -> None:
         """Send a message to every rank; rank 0 does its own part itself."""
         self._is_waiting = False
@@ -145,12 +144,21 @@ class Team:
         self._is_waiting = True
         return answers
 
-    def end(self, outcome: Path | BaseException) -> None:
-        """Tell all ranks how training has ended. If they do something else that needs rank 0, they end when it ends."""
+    def end(self, outcome: Any) -> None:
+        """Tell all ranks how it has ended: with what result, or with which exception. If they do something else that needs rank 0, they end when it ends."""
         if self._is_waiting:
             self.group.scatter([End(outcome)] * self.group.size)
         else:
             self.group.abandon()
+
+
+def make_learner(
+    team: Team | None, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows
+) -> Learner:
+    """The engine's learner, or one by which the whole team trains; its errors are those of `TeamLearner`."""
+    if team is None:
+        return engine.learner(config, training, windows)
+    return TeamLearner(team, engine, config, training, windows)
 
 
 class TeamLearner:
@@ -239,7 +247,7 @@ class Follower:
         self._learner: Learner
         self._training: TrainingState
 
-    def follow(self) -> Path:
+    def follow(self) -> Any:
         """Follow until rank 0 ends; the result and the errors are those of `together`."""
         try:
             with signalled() as asked, np.errstate(over="ignore", invalid="ignore"):

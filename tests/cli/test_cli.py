@@ -13,9 +13,9 @@ from support.small_runs import TEXT
 import cuchar
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
-from cuchar.corpus import read_text
 from cuchar.engines.cpu import library as cpu_library
 from cuchar.errors import TextError
+from cuchar.text import read_text
 
 SMALL = "--hidden 7 --layers 1 --window 6 --batch 3 --max-steps 4".split()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import BETA1, BETA2
-from cuchar.batches import Windows
+from cuchar.batches import RowBeginnings, Windows
 from cuchar.config import TrainConfig
 from cuchar.devices.device import Device
 from cuchar.engines.base import Share, State, TrainingState, expect_ids, expect_moments
@@ -95,7 +95,8 @@ class DeviceLearner:
         needed, smallest = (training_bytes(self._target, self._launches, config, windows, batch) for batch in (rows, 1))
         expect_memory(needed, self._device.free_bytes(), smallest, rows)
 
-    def _bring(self, ids: np.ndarray) -> Any:
+    def _bring(self, text: np.ndarray | RowBeginnings) -> Any:
+        ids = np.asarray(text)
         expect_ids("text", ids, self._target.model)
         corpus = self._device.empty(ids.shape, ids.dtype)
         self._device.write(corpus, ids)
