@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuchar.corpus_report.spans import Place, Span
-from cuchar.vocabulary import MAX_VOCABULARY
-
-CODES = 0x110000  # Unicode's code points are below it
+from cuchar.tally import CODES
+from cuchar.vocabulary import MAX_VOCABULARY, UNKNOWN_CODE
 
 
 class Characters:
@@ -48,7 +47,7 @@ class Characters:
         """Numbers for characters of the text, by frequency: [n] uint16; those from MAX_VOCABULARY on have the last one."""
         table, known = np.zeros(CODES, np.uint16), self.by_frequency
         table[known] = np.minimum(np.arange(len(known)), MAX_VOCABULARY - 1)
-        return table[codes]
+        return table.take(codes)
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,5 @@ def replaced(characters: Characters) -> list[Replaced]:
     codes = characters.by_frequency
     sizes = [1 << power for power in range(6, 17) if 1 << power < len(codes)]
     counts = characters.counts[codes]
-    # One place of the vocabulary is the unknown symbol's, which is U+FFFD.
-    others = counts[codes != 0xFFFD]
+    others = counts[codes != UNKNOWN_CODE]  # this one stands for all that are replaced
     return [Replaced(size, len(others) - size + 1, int(others[size - 1 :].sum())) for size in sizes]

@@ -32,7 +32,7 @@ Counts = tuple[np.ndarray, np.ndarray]  # keys in ascending order, and how often
 
 
 def entropies(ids: np.ndarray, size: int, advance: Callable[[int], None] = lambda count: None) -> list[float]:
-    """The entropy in bits per character for contexts of 0, 1, ... LONGEST characters; nothing for too short a text.
+    """The entropy in bits per character for contexts of 0, 1, ... LONGEST characters; none for a text of under FEWEST.
 
     Args:
         ids: [n] uint16, the text.
@@ -41,7 +41,7 @@ def entropies(ids: np.ndarray, size: int, advance: Callable[[int], None] = lambd
     """
     if len(ids) < FEWEST:
         return []
-    trained = len(ids) - len(ids) // HELD_OUT
+    trained = counted(len(ids))
     probabilities, found = np.full(len(ids) - trained, 1 / size), []
     for order in range(LONGEST + 1):
         runs = []
@@ -58,6 +58,11 @@ def entropies(ids: np.ndarray, size: int, advance: Callable[[int], None] = lambd
                 probabilities[here] = _interpolated(keys, counts, asked[here], probabilities[here])
         found.append(float(-np.log2(probabilities).mean()))
     return found
+
+
+def counted(characters: int) -> int:
+    """In how many characters, the first of so many, n-grams are counted; the others are scored."""
+    return characters - characters // HELD_OUT
 
 
 def _keys(ids: np.ndarray, order: int, start: int, end: int) -> np.ndarray:

@@ -7,18 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from cuchar.corpus_report.characters import Characters
-from cuchar.corpus_report.entropy import LONGEST, entropies
 from cuchar.corpus_report.faults import Decomposed, Mojibake
 from cuchar.corpus_report.lines import Lines
 from cuchar.corpus_report.repeats import RepeatFinder, Repeats
-from cuchar.corpus_report.spans import Place, Span, spans
+from cuchar.corpus_report.spans import Span, spans
 from cuchar.errors import TextError
 from cuchar.reading import Reading
 from cuchar.text_files import TextFile
 from cuchar.wording import option
 
-SAMPLE = 20_000_000  # bytes from the text's beginning, of whose characters the entropies are
-Advance = Callable[[int], None]
+SAMPLE = 20_000_000  # bytes from the text's beginning, in whole blocks, that n-grams are counted in
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,7 @@ class Survey:
         left_out: a line for each file that could not be read, saying why.
         marked: the files that begin with a byte order mark.
         size: bytes of all files.
-        sampled: how many characters, the first ones, the entropies are of.
-        entropies: bits per character for contexts of 0, 1, ... characters; none for a short text.
+        sample: [n] uint16, the text's first characters as `Characters.ids` numbers them, all of a text that is not large.
     """
 
     reading: Reading
@@ -44,8 +41,7 @@ class Survey:
     repeats: Repeats
     mojibake: Mojibake
     decomposed: Decomposed
-    sampled: int
-    entropies: list[float]
+    sample: np.ndarray
 
 
 class _Gatherer:
@@ -76,8 +72,7 @@ def survey(
     paths: Sequence[Path],
     reading: Reading,
     skip_unreadable: bool = False,
-    advance: Advance = lambda size: None,
-    advance_entropies: Advance = lambda count: None,
+    advance: Callable[[int], None] = lambda size: None,
 ) -> Survey:
     """Look at files that are read as one text.
 
@@ -85,7 +80,6 @@ def survey(
         skip_unreadable: leave out files that are not UTF-8 or that may not be read, instead of raising; each file is then
             read twice.
         advance: is called with the number of bytes that were read since the call before.
-        advance_entropies: is called with the number of n-grams that were counted since the call before.
     Raises:
         TextError: a file cannot be read, or none can; or the text is empty.
     """
@@ -113,10 +107,8 @@ def survey(
         raise TextError(f"expected a readable text file, found none: {left_out[0]}")
     if not gatherer.characters.counts.any():
         raise TextError(f"{', '.join(map(str, paths))}: expected text, found an empty file")
-    ids = gatherer.characters.ids(np.concatenate(gatherer.sample))
-    distinct = len(gatherer.characters.by_frequency)
     return Survey(
         reading, tuple(files), tuple(left_out), tuple(marked), gatherer.size, gatherer.characters, gatherer.lines,
-        gatherer.repeats.repeats(), gatherer.mojibake, gatherer.decomposed, len(ids),
-        entropies(ids, distinct, advance_entropies),
+        gatherer.repeats.repeats(), gatherer.mojibake, gatherer.decomposed,
+        gatherer.characters.ids(np.concatenate(gatherer.sample)),
     )  # fmt: skip
