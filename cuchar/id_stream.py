@@ -34,7 +34,7 @@ class CountedFile:
     known: int
     unknown: int
 
-    def blocks(self, size: int = BLOCK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The file again, in blocks of about so many bytes: [n] codes, and [n] of bool, which of them have an id.
 
         Raises:
@@ -71,7 +71,7 @@ class CountedText:
         """The ids of all characters that have one."""
         return IdStream(
             self.known,
-            (file.alphabet.vocabulary.encode(codes, "skip") for file in self.files for codes, _ in file.blocks()),
+            (file.alphabet.vocabulary.encode(codes, "skip") for file in self.files for codes, _ in file.blocks(BLOCK)),
         )
 
 
@@ -114,7 +114,7 @@ def count_text(
 
 def _count(file: TextFile, alphabet: Alphabet, advance: Callable[[int], None]) -> CountedFile:
     known = unknown = 0
-    for block in blocks(file, alphabet.reading):
+    for block in blocks(file, alphabet.reading, size=BLOCK):
         found = int(np.count_nonzero(alphabet.vocabulary.has(block.codes)))
         known, unknown = known + found, unknown + len(block.codes) - found
         advance(len(block.raw))

@@ -41,7 +41,10 @@ def test_score_is_one_stream_with_carried_state(trained, length):
 
 
 @pytest.mark.parametrize("length,window", [(2, 5), (200, 7), (700, 1), (700, 10), (701, 10), (50, 49), (50, 50)])
-def test_windows_start_from_zero_and_cover_every_character(trained, length, window):
+@pytest.mark.parametrize("at_once", [30, 64 * 4096])
+def test_windows_start_from_zero_and_cover_every_character(trained, length, window, at_once, monkeypatch):
+    """Also where a call of the engine takes fewer windows than usual, or a part of one."""
+    monkeypatch.setattr(evaluation, "BLOCK_CHARS", at_once)
     model, text = cuchar.load(trained), TEXT[:length]
     expected = one_by_one(model, text, window)
     ids = model.vocabulary.encode(model.vocabulary.codes_of(text))

@@ -43,11 +43,11 @@ class Characters:
         codes = np.flatnonzero(self.counts)
         return codes[np.argsort(-self.counts[codes], kind="stable")]
 
-    def ids(self, codes: np.ndarray) -> np.ndarray:
-        """Numbers for characters of the text, by frequency: [n] uint16; those from MAX_VOCABULARY on have the last one."""
+    def ids(self, blocks: list[np.ndarray]) -> np.ndarray:
+        """Numbers for the characters of some blocks, by frequency: [n] uint16; those from MAX_VOCABULARY on share one."""
         table, known = np.zeros(CODES, np.uint16), self.by_frequency
         table[known] = np.minimum(np.arange(len(known)), MAX_VOCABULARY - 1)
-        return table.take(codes)
+        return np.concatenate([table.take(codes) for codes in blocks])
 
 
 @dataclass(frozen=True)

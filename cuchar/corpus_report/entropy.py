@@ -48,7 +48,7 @@ def entropies(ids: np.ndarray, size: int, advance: Callable[[int], None] = lambd
         for start in range(order, trained, SORTED_AT_ONCE):
             keys = _keys(ids, order, start, min(start + SORTED_AT_ONCE, trained))
             keys.sort()
-            runs.append(_added(keys, np.ones(len(keys), np.int64)))
+            runs.append(_added(keys, np.ones(len(keys), np.int32)))
             advance(len(keys))
         asked = _keys(ids, order, trained, len(ids))
         parts = asked >> PART_BITS

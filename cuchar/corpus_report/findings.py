@@ -66,12 +66,12 @@ def _of_encoding(survey: Survey) -> Iterator[Finding]:
         )  # fmt: skip
     if survey.decomposed.first:
         yield Finding(
-            "decomposed", f"text that is not in composed form (NFC), which has {survey.decomposed.lost:,} characters fewer",
+            "decomposed", f"text that is not in composed form (NFC), which has {_count(survey.decomposed.lost, 'character')} fewer",
             _first(survey.decomposed.first), f"{option('normalize', 'nfc')} composes them",
         )  # fmt: skip
     if survey.marked:
         yield Finding(
-            "bom", f"a byte order mark at the beginning of {_files(len(survey.marked))}", str(survey.marked[0]),
+            "bom", f"a byte order mark at the beginning of {_count(len(survey.marked), 'file')}", str(survey.marked[0]),
             "it is left out when the text is read; there is nothing to do",
         )  # fmt: skip
 
@@ -118,7 +118,7 @@ def _of_lines(lines: Lines, characters: Characters) -> Iterator[Finding]:
         )  # fmt: skip
     if lines.blank.count:
         yield Finding(
-            "trailing_blanks", f"{_lines(lines.blank.count)} with spaces or tabs at the end", _first(lines.blank.first),
+            "trailing_blanks", f"{_count(lines.blank.count, 'line')} with spaces or tabs at the end", _first(lines.blank.first),
             "sed 's/[ \\t]*$//' removes them",
         )  # fmt: skip
     yield from _occurring(
@@ -133,7 +133,7 @@ def _of_repeats(repeats: Repeats) -> Iterator[Finding]:
     if repeats.files:
         later, earlier = repeats.files[0]
         yield Finding(
-            "equal_files", f"{_files(len(repeats.files))} with the same bytes as an earlier one", f"{later} equals {earlier}",
+            "equal_files", f"{_count(len(repeats.files), 'file')} with the same bytes as an earlier one", f"{later} equals {earlier}",
             "leave out the copies",
         )  # fmt: skip
     if repeats.most is not None and repeats.share >= REPEATED:
@@ -173,9 +173,5 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
-def _files(count: int) -> str:
-    return "a file" if count == 1 else f"{count:,} files"
-
-
-def _lines(count: int) -> str:
-    return "a line" if count == 1 else f"{count:,} lines"
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -12,7 +12,7 @@ from zlib import crc32
 from cuchar.corpus_report.spans import Place, Span
 
 LONG = 32  # bytes from which on a line is long: shorter ones are repeated in any text
-REMEMBERED = 1 << 19  # distinct lines
+REMEMBERED = 1 << 18  # distinct lines
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,8 @@ class Repeats:
 
 class RepeatFinder:
     def __init__(self) -> None:
-        self._first: dict[
-            int, tuple[int, int]
-        ] = {}  # the file's index and line in which a line, by its key, came first
+        # Where a line, by its key, came first: 2^40 times the file's index, and the line's number.
+        self._first: dict[int, int] = {}
         self._again: dict[int, int] = {}  # how often it came again
         self._mask = 0  # the bits of a CRC-32 that are zero in the sample
         self._files: list[str] = []
@@ -87,7 +86,7 @@ class RepeatFinder:
         if key in self._first:
             self._again[key] = self._again.get(key, 0) + 1
             return
-        self._first[key] = len(self._files) - 1, self._line
+        self._first[key] = ((len(self._files) - 1) << 40) + self._line
         if len(self._first) > REMEMBERED:
             self._mask = 2 * self._mask + 1
             self._first = {key: place for key, place in self._first.items() if not key & self._mask}
@@ -100,6 +99,6 @@ class RepeatFinder:
         most = None
         if again:
             key = max(again, key=again.__getitem__)
-            file, line = self._first[key]
+            file, line = divmod(self._first[key], 1 << 40)
             most = Place(self._files[file], line, 1), self._again[key]
         return Repeats(share, self._mask + 1, most, self._equal)

@@ -16,7 +16,7 @@ from cuchar.reading import Reading
 from cuchar.text_files import TextFile
 from cuchar.wording import option
 
-SAMPLE = 20_000_000  # bytes from the text's beginning, in whole blocks, that n-grams are counted in
+SAMPLE = 10_000_000  # bytes from the text's beginning, in whole blocks, that n-grams are counted in
 
 
 @dataclass(frozen=True)
@@ -110,5 +110,5 @@ def survey(
     return Survey(
         reading, tuple(files), tuple(left_out), tuple(marked), gatherer.size, gatherer.characters, gatherer.lines,
         gatherer.repeats.repeats(), gatherer.mojibake, gatherer.decomposed,
-        gatherer.characters.ids(np.concatenate(gatherer.sample)),
+        gatherer.characters.ids(gatherer.sample),
     )  # fmt: skip
