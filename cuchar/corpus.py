@@ -27,7 +27,7 @@ from cuchar.wording import option
 IN_MEMORY = 1 << 26  # bytes of text, at most, whose ids are made anew each time and kept in memory
 VERSION = 1  # of how texts become ids: what another version has encoded is not used
 SILENT = Messages()
-Look = tuple[str, int, int]  # how a file looks from outside: its path, size and time of change
+Stamp = tuple[str, int, int]  # how a file looks from outside: its path, size and time of change
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,8 @@ class Source:
     max_vocab: int | None
     vocabulary: Vocabulary | None
 
-    def looks(self) -> list[Look]:
-        """How each file looks; size and time are -1 if they cannot be found out."""
+    def stamps(self) -> list[Stamp]:
+        """How each file looks from outside; size and time are -1 if they cannot be found out."""
         found = []
         for file in self.files:
             try:
@@ -136,7 +136,7 @@ class Source:
         lines = left_out_notes(tally.left_out, len(tally.files))
         marked = [self.files[file.number].path for file in tally.files if file.has_bom]
         if marked:
-            others = f" and of {len(marked) - 1:,} other files" if len(marked) > 1 else ""
+            others = f" and of {len(marked) - 1:,} more" if len(marked) > 1 else ""
             lines.append(f"left out the byte order mark of {marked[0]}{others}")
         found = np.flatnonzero(tally.counts)
         replaced = found[~np.isin(found, vocabulary.codes)]
@@ -172,11 +172,11 @@ def load_corpus(
     """
     files = [TextFile(path) for path in text_files(paths, glob)]
     source = Source(files, reading, skip_unreadable, max_vocab, vocabulary)
-    looks = source.looks()
-    size = sum(max(0, size) for _, size, _ in looks)
+    stamps = source.stamps()
+    size = sum(max(0, size) for _, size, _ in stamps)
     if cache is None or size <= IN_MEMORY:
         return _in_memory(source)
-    return _cached(source, looks, size, TextCache(cache, messages), messages)
+    return _cached(source, stamps, size, TextCache(cache, messages), messages)
 
 
 def _in_memory(source: Source) -> Corpus:
@@ -198,15 +198,15 @@ def _vocabulary(source: Source, tally: Tally) -> Vocabulary:
     return source.vocabulary_for(tally)
 
 
-def _cached(source: Source, looks: list[Look], size: int, cache: TextCache, messages: Messages) -> Corpus:
+def _cached(source: Source, stamps: list[Stamp], size: int, cache: TextCache, messages: Messages) -> Corpus:
     """The text's ids from the cache, into which they are written first if they are not there."""
-    known = _digest([VERSION, looks, source.options(), source.skip_unreadable])
+    known = _digest([VERSION, stamps, source.options(), source.skip_unreadable])
     found = cache.find(known)
     if found is None:
         with cache.locked():
             found = cache.find(known)  # another process may have encoded it while this one waited
             if found is None:
-                _encode(source, looks, size, known, cache, messages)
+                _encode(source, stamps, size, known, cache, messages)
                 found = cache.find(known)
     if found is None:
         raise OutputError(f"{cache.folder}: expected the ids that were just written, found none")
@@ -217,7 +217,7 @@ def _cached(source: Source, looks: list[Look], size: int, cache: TextCache, mess
     )  # fmt: skip
 
 
-def _encode(source: Source, looks: list[Look], size: int, known: str, cache: TextCache, messages: Messages) -> None:
+def _encode(source: Source, stamps: list[Stamp], size: int, known: str, cache: TextCache, messages: Messages) -> None:
     """Encode a text into the cache, which is locked; what a killed process has done of it is gone on with."""
     unfinished = Unfinished(cache.folder, known, messages)
     try:
@@ -233,7 +233,7 @@ def _encode(source: Source, looks: list[Look], size: int, known: str, cache: Tex
                     writer.write(vocabulary.ids_of_known(block.codes), file, block.end)
                     advance(len(block.raw))
                 written = seen(writer.sha256, writer.status())
-            if source.looks() != looks:
+            if source.stamps() != stamps:
                 raise source.changed()
             facts = {"vocabulary": vocabulary.to_json(), "sha256": tally.sha256, "characters": tally.characters}
             cache.keep(unfinished.ids, {"key": key, **facts, "ids": written})

@@ -227,10 +227,11 @@ def write_file(path: Path, data: bytes | Iterable[bytes], folder: int | None = N
         folder: a descriptor of the folder that `path` is in. With it, a folder that has taken that folder's name
             meanwhile is never written into. With None, the folder that has the name now is opened.
     Raises:
-        OutputError: the file could not be written; the old file is still there, and no temporary file is left.
+        OutputError: the file could not be written; the old file is still there, and no temporary file is left. Or the
+            new one is there, and only the wait for its name to be on disk has failed.
     """
     temporary = f".{path.name}.{os.getpid()}.tmp"
-    held, pieces = folder, _Pieces([data] if isinstance(data, bytes) else data)
+    held, is_replaced, pieces = folder, False, _Pieces([data] if isinstance(data, bytes) else data)
     try:
         if held is None:
             held = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -242,9 +243,12 @@ def write_file(path: Path, data: bytes | Iterable[bytes], folder: int | None = N
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path.name, src_dir_fd=held, dst_dir_fd=held)
+        is_replaced = True
         os.fsync(held)
     except OSError as error:
         kept = f"; {path.name} there is the one before" if path.exists() else ""
+        if is_replaced:
+            kept = f"; {path.name} there is the new one, which a power cut may take away"
         raise OutputError(f"{path}: expected to write {pieces.size:,} bytes, found: {error.strerror}{kept}") from None
     finally:
         if held is not None:

@@ -84,16 +84,17 @@ class Block:
     has_bom: bool = False
 
 
-def blocks(file: TextFile, reading: Reading, start: int = 0, size: int = BLOCK) -> Iterator[Block]:
+def blocks(file: TextFile, reading: Reading, start: int = 0, size: int | None = None) -> Iterator[Block]:
     """Read a file from its beginning, or from `start`, the `end` of one of its blocks.
 
     Args:
-        size: bytes that are read at once; a block has as many or a few fewer, which only depends on where it begins.
+        size: bytes that are read at once, BLOCK if it is None; a block has as many or a few fewer, which only depends on where it begins.
     Raises:
         TextError: the file cannot be read or is not UTF-8; the message names the line, column and byte of the first
             error. What comes before it may have been yielded.
     """
     with file.opened() as descriptor:
+        size = BLOCK if size is None else size
         at, wanted = start, size
         while data := os.pread(descriptor, wanted, at):
             block = _decoded(file, descriptor, reading, at, data, len(data) < wanted)
@@ -126,7 +127,7 @@ def _decoded(file: TextFile, descriptor: int, reading: Reading, at: int, data: b
     try:
         text, used = codecs.utf_8_decode(data[skipped:] if has_bom else data, "strict", is_last)
     except UnicodeDecodeError as error:
-        before = _pieces(descriptor, skipped, at + skipped + error.start)
+        before = _pieces(descriptor, at + skipped + error.start)
         raise _not_utf8(str(file.path), error, at + skipped, before) from None
     if reading.normalize is not None:
         if not is_last:
@@ -206,8 +207,9 @@ def _not_utf8(name: str, error: UnicodeDecodeError, at: int, before: Iterable[by
     )
 
 
-def _pieces(descriptor: int, start: int, end: int) -> Iterator[bytes]:
-    """The bytes of a file from `start` to `end`, BLOCK at once."""
+def _pieces(descriptor: int, end: int) -> Iterator[bytes]:
+    """The bytes of a file up to `end` without its byte order mark, BLOCK at once."""
+    start = len(codecs.BOM_UTF8) if os.pread(descriptor, len(codecs.BOM_UTF8), 0) == codecs.BOM_UTF8 else 0
     while start < end and (piece := os.pread(descriptor, min(BLOCK, end - start), start)):
         yield piece
         start += len(piece)

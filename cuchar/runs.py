@@ -76,7 +76,12 @@ def start_run(
         folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
         try:
             trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial, team)
-            for line in (f"engine: {run.engine.name} ({run.reason})", f"run folder: {folder.path}", *run.notes):
+            for line in (
+                f"engine: {run.engine.name} ({run.reason})",
+                f"run folder: {folder.path}",
+                *folder.notes,
+                *run.notes,
+            ):
                 everyone.note(line)
             _train(trainer, everyone)
         except BaseException:
@@ -148,6 +153,11 @@ def _resume(
             _expect_totals_ahead(config, checkpoint.run["position"])
         corpus = load_training(texts or expect_kept(stored["texts"], "TEXT"), config, reading)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
+        if len(corpus.ids) != stored["characters"]:  # the bytes are the same
+            raise RunError(
+                f"{path}: expected the {stored['characters']:,} characters that the run began with, found "
+                f"{len(corpus.ids):,} in the same files; older versions took byte order marks for characters"
+            )
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
         vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
@@ -158,7 +168,7 @@ def _resume(
             material = replace(material, facts={**material.facts, "init_from": origin})
         _expect_same_text(path, "validation text", material.facts["val_sha256"], stored["val_sha256"])
         if checkpoint:
-            folder.complete_best(checkpoint)
+            folder.complete_save(checkpoint, Position.from_json(checkpoint.run["position"]).is_due(config))
         ending = _ending(config, checkpoint, folder) if checkpoint else None
         if checkpoint and ending:
             step = checkpoint.run["position"]["step"]
@@ -182,7 +192,7 @@ def _resume(
             if checkpoint
             else f"{path} has no checkpoint yet: starting again"
         )
-        for line in notes_of(corpus, validation):
+        for line in (*folder.notes, *notes_of(corpus, validation)):
             everyone.note(line)
         if checkpoint and checkpoint.run["best"] is not None and math.isinf(trainer.best):
             everyone.note(f"{folder.best} cannot be read; the next validation writes another")

@@ -128,8 +128,6 @@ class Trainer:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._heed_callbacks()
-                if self.saved_is_due:
-                    self.folder.forget_previous_last()  # a kill may have come before that
                 if self.saved_step is None and self.is_kept_at_once:
                     self._save_last()
                 while (diverged := self._run_or_diverge(signalled)) is not None:

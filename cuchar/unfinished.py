@@ -98,18 +98,14 @@ class Writer:
 
     def write(self, ids: np.ndarray, file: int, offset: int) -> None:
         """Write the next ids, which go up to this place in the text."""
-        self._thread.begin(self._write, ids.data)
+        self._thread.begin(self._ids.write, ids.data)
+        self._digest.update(ids.data)
         self.file, self.offset, self.size = file, offset, self.size + ids.nbytes
         self._save(self._encoded)
-
-    def _write(self, data: memoryview) -> None:
-        self._ids.write(data)
-        self._digest.update(data)
 
     @property
     def sha256(self) -> str:
         """The hash of all ids."""
-        self._thread.wait()
         return str(self._digest.hexdigest())
 
     def status(self) -> os.stat_result:

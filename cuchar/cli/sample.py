@@ -51,13 +51,14 @@ def sample(
     else:
         ids = vocabulary.encode(model.reading.codes_of(prime), unknown, "--prime: position {}".format)
     known = vocabulary.decode(ids)
+    begun_with = known if vocabulary.is_bytes else known.decode()
     vocabulary.encode(model.reading.codes_of(stop), place="--stop: position {}".format, hint="")
     if seed is None:
         seed = secrets.randbits(31)
         if not argmax or not known:
             say(f"--seed {seed}")
     output, begun = TextOutput(raw), -1
-    for number, text in model.samples(config, count, prime=known, seed=seed):
+    for number, text in model.samples(config, count, prime=begun_with, seed=seed):
         if number > begun:
             output.write((b"\n\n" if number else b"") + known)
             begun = number

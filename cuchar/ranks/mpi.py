@@ -1,8 +1,11 @@
 """Ranks that mpirun, mpiexec or srun has started: mpi4py carries their messages."""
 
 import atexit
+import sys
+import warnings
 from collections.abc import Sequence
 from time import sleep
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,8 @@ def join_mpi(launch: Launch) -> "MpiGroup":
         DeviceError: mpi4py is not installed, or its MPI is not the launcher's.
     """
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings(action="ignore"):  # which the errors below say in one line
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # a RuntimeError says that it finds no MPI library
         found = "none" if isinstance(error, ModuleNotFoundError) else f"one without MPI: {' '.join(str(error).split())}"
         raise DeviceError(
@@ -35,7 +39,15 @@ def join_mpi(launch: Launch) -> "MpiGroup":
             f"{launch.size} processes: expected mpirun and mpi4py to be of one MPI, found mpi4py with {library_name()}, "
             f"which sees {world.size}"
         )
-    return MpiGroup(world.Dup())
+    group = MpiGroup(world.Dup())
+    report = sys.excepthook
+
+    def report_and_abandon(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        report(kind, error, trace)
+        group.abandon()  # otherwise MPI would have this rank wait for the others before it ends, which wait for it
+
+    sys.excepthook = report_and_abandon
+    return group
 
 
 def library_name() -> str:

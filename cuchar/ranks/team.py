@@ -282,6 +282,8 @@ class Follower:
         return None
 
     def _begin(self, message: Begin) -> None:
+        if hasattr(self, "_learner"):
+            del self._learner  # training has gone back, and the next learner needs its memory
         config, dtype = message.config, message.flat.dtype
         device = numbered_device(message.device, self._number)
         engine, _ = choose_engine(device, message.model, dtype, config.precision)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -92,8 +93,12 @@ class DeviceLearner:
 
     def _expect_memory(self, windows: Windows) -> None:
         config, rows = self._config, len(windows.rows)
-        needed, smallest = (training_bytes(self._target, self._launches, config, windows, batch) for batch in (rows, 1))
-        expect_memory(needed, self._device.free_bytes(), smallest, rows)
+
+        def needed(some: int) -> int:  # with as many rows, and of the other processes' as large a share
+            fewer = replace(config, batch=config.batch * some // rows)
+            return training_bytes(self._target, self._launches, fewer, windows, some)
+
+        expect_memory(needed, self._device.free_bytes(), rows)
 
     def _bring(self, text: np.ndarray | RowBeginnings) -> Any:
         ids = np.asarray(text)
