@@ -9,7 +9,7 @@ a zero state. With carried state the offset is 0, the windows of a row follow ea
 each begins with the state after the one before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,9 @@ class LargeRows:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __iter__(self) -> Iterator["LargeRow"]:
+        return (LargeRow(self, row) for row in range(len(self)))
+
     def __getitem__(self, asked: tuple[slice, slice]) -> np.ndarray:
         some, columns = asked
         begin, end, _ = columns.indices(self.shape[1])
@@ -82,6 +85,19 @@ class LargeRows:
             if row % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
                 drop_pages(self._text)
         drop_pages(self._text)
+
+
+class LargeRow:
+    """One of a large text's rows, of which pieces are copied."""
+
+    def __init__(self, rows: LargeRows, row: int):
+        self._rows, self._row = rows, row
+
+    def __len__(self) -> int:
+        return self._rows.shape[1]
+
+    def __getitem__(self, piece: slice) -> np.ndarray:
+        return self._rows[self._row : self._row + 1, piece].reshape(-1)
 
 
 class Windows:

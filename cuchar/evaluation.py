@@ -1,9 +1,9 @@
 """How well a model predicts a text."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,12 +14,50 @@ from cuchar.errors import TextError
 from cuchar.kinds import integer
 
 BLOCK_STEPS = 256  # characters of a stream that one call of the engine scores
-BLOCK_WINDOWS = 64  # windows that one call of the engine scores
+BLOCK_WINDOWS = 64  # windows that one call of the engine scores, at most
+BLOCK_CHARS = 64 * 4096  # characters of windows that one call of the engine scores, at most
 LONG_TEXT = 100_000  # characters from which on `cuchar eval` scores in chunks
 CHUNKS = 64  # chunks side by side
 CHUNK = 4096  # characters of a chunk, at most
 WARM_UP = 256  # characters before a chunk that warm up its state
 CHUNK_STEPS = 64  # characters of each chunk in one call: the activations of all chunks stay in a processor's cache
+ADDED = 8192  # losses that are added up by themselves first
+
+
+class Ids(Protocol):
+    """The ids of a text, of which slices are taken, each of which begins where the one before begins or later.
+
+    An array is one, also one that is mapped from a file; `id_stream.IdStream` is one that reads a text on the way.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice, /) -> np.ndarray: ...
+
+
+class LossSum:
+    """Adds up the losses of a text as they come, with the same bits however they come in blocks.
+
+    In their order, ADDED at a time are added up in float64, and then to the sum. (It is what NumPy does, in float64, with
+    an array of float32.)
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum, self._rest = 0.0, np.empty(0, np.float32)
+
+    def add(self, losses: np.ndarray) -> None:
+        """Add losses, in nats, which follow those before; an array of any shape."""
+        self.count += losses.size
+        rest = np.concatenate([self._rest, losses.reshape(-1)])
+        while len(rest) >= ADDED:
+            self._sum, rest = self._sum + float(rest[:ADDED].sum(dtype=np.float64)), rest[ADDED:]
+        self._rest = rest
+
+    @property
+    def mean(self) -> float:
+        """The mean loss, or NaN if there is none."""
+        return (self._sum + float(self._rest.sum(dtype=np.float64))) / self.count if self.count else math.nan
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,10 +76,17 @@ class Score:
     @classmethod
     def of(cls, losses: np.ndarray, skipped: int = 0) -> "Score":
         """The score of characters with these losses, in nats, in an array of any shape."""
-        nats = float(losses.mean(dtype=np.float64)) if losses.size else math.nan
+        added = LossSum()
+        added.add(losses)
+        return cls.of_sum(added, skipped)
+
+    @classmethod
+    def of_sum(cls, added: LossSum, skipped: int = 0) -> "Score":
+        """The score of characters whose losses were added up."""
+        nats = added.mean
         with np.errstate(over="ignore"):  # the perplexity of a model that diverged is infinite
             perplexity = float(np.exp(nats))
-        return cls(nats, nats / math.log(2), perplexity, losses.size, skipped)
+        return cls(nats, nats / math.log(2), perplexity, added.count, skipped)
 
     def __repr__(self) -> str:
         skipped = f", {self.skipped:,} skipped" if self.skipped else ""
@@ -83,18 +128,18 @@ class TextScore(Score):
         return list(zip(self.text, (self.per_char / math.log(2)).tolist(), strict=True))
 
 
-def stream_losses(engine: Engine, weights: Any, rows: np.ndarray | LargeRows) -> Iterator[np.ndarray]:
+def stream_losses(engine: Engine, weights: Any, rows: np.ndarray | Sequence[Ids] | LargeRows) -> Iterator[np.ndarray]:
     """Score B streams of text, each from a zero state, which is carried from its first character to its last.
 
     Args:
-        rows: ids [B, n], n >= 2.
+        rows: the ids of B texts of n characters, n >= 2: an array [B, n], or a list of them.
     Yields:
         losses in nats, in blocks [B, at most 256], which joined are [B, n - 1].
     """
-    state, last = engine.zero_state(len(rows)), rows.shape[1] - 1
+    state, last = engine.zero_state(len(rows)), len(next(iter(rows))) - 1
     for start in range(0, last, BLOCK_STEPS):
-        end = min(start + BLOCK_STEPS, last)
-        losses, state = engine.losses(weights, rows[:, start:end].T, rows[:, start + 1 : end + 1].T, state)
+        block = np.stack([ids[start : min(start + BLOCK_STEPS, last) + 1] for ids in rows], axis=1)
+        losses, state = engine.losses(weights, block[:-1], block[1:], state)
         yield losses.T
 
 
@@ -145,31 +190,34 @@ def side_by_side(count: int) -> Iterator[Chunks]:
         yield Chunks(first, end, max(WARM_UP, -(-(end - first) // CHUNKS)))
 
 
-def chunk_losses(engine: Engine, weights: Any, ids: np.ndarray) -> Iterator[np.ndarray]:
+def chunk_losses(engine: Engine, weights: Any, ids: Ids) -> Iterator[np.ndarray]:
     """Score one stream of text approximately, in a fraction of the time: chunks of it are scored side by side.
 
     A chunk begins with the state that the WARM_UP characters before it make of a zero state, not with the state after
     all characters before it. The losses of the first chunk are exact.
 
     Args:
-        ids: [n], n >= 2.
+        ids: n ids, n >= 2.
     Yields:
         losses in nats, in blocks in the text's order, which joined are [n - 1].
     """
-    for chunks in side_by_side(len(ids) - 1):
-        state, blocks = chunks.warmed_up(engine, weights, ids), []
+    for of_text in side_by_side(len(ids) - 1):
+        before = max(0, of_text.first - WARM_UP)
+        piece = ids[before : of_text.end + 1]
+        chunks = replace(of_text, first=of_text.first - before, end=of_text.end - before)
+        state, blocks = chunks.warmed_up(engine, weights, piece), []
         for places in chunks.places():
-            inputs, targets = ids.take(places, mode="clip"), ids.take(places + 1, mode="clip")
+            inputs, targets = piece.take(places, mode="clip"), piece.take(places + 1, mode="clip")
             losses, state = engine.losses(weights, inputs, targets, state)
             blocks.append(losses)
         yield np.concatenate(blocks).T.reshape(-1)[: chunks.end - chunks.first]
 
 
-def window_losses(engine: Engine, weights: Any, ids: np.ndarray, window: int) -> Iterator[np.ndarray]:
+def window_losses(engine: Engine, weights: Any, ids: Ids, window: int) -> Iterator[np.ndarray]:
     """Score a text in windows that each begin with a zero state, as the notebook trains; the last one may be short.
 
     Args:
-        ids: [n], n >= 2.
+        ids: n ids, n >= 2.
         window: characters of a window.
     Yields:
         losses in nats, in blocks in the text's order, which joined are [n - 1].
@@ -177,18 +225,26 @@ def window_losses(engine: Engine, weights: Any, ids: np.ndarray, window: int) ->
     window = check_option("window", integer(1), window)
     scores = len(ids) - 1
     whole = scores // window * window
-    for start in range(0, whole, window * BLOCK_WINDOWS):
-        end = min(start + window * BLOCK_WINDOWS, whole)
-        inputs, targets = ids[start:end].reshape(-1, window).T, ids[start + 1 : end + 1].reshape(-1, window).T
-        losses, _ = engine.losses(weights, inputs, targets, engine.zero_state(inputs.shape[1]))
-        yield losses.T.reshape(-1)
+    at_once = window * max(1, min(BLOCK_WINDOWS, BLOCK_CHARS // window))
+    for start in range(0, whole, at_once):
+        end = min(start + at_once, whole)
+        yield from _losses_of_windows(engine, weights, ids, start, end, (end - start) // window)
     if whole < scores:
-        inputs, targets = ids[whole:-1, None], ids[whole + 1 :, None]
-        losses, _ = engine.losses(weights, inputs, targets, engine.zero_state(1))
-        yield losses[:, 0]
+        yield from _losses_of_windows(engine, weights, ids, whole, scores, 1)
 
 
-def expect_scorable(ids: np.ndarray) -> None:
+def _losses_of_windows(
+    engine: Engine, weights: Any, ids: Ids, start: int, end: int, count: int
+) -> Iterator[np.ndarray]:
+    """Score `count` windows of equal length, from character `start` to before `end`; only a single one may be long."""
+    state = engine.zero_state(count)
+    for first in range(start, end, BLOCK_CHARS):
+        piece = ids[first : min(first + BLOCK_CHARS, end) + 1]
+        losses, state = engine.losses(weights, piece[:-1].reshape(count, -1).T, piece[1:].reshape(count, -1).T, state)
+        yield losses.T.reshape(-1)
+
+
+def expect_scorable(ids: Ids) -> None:
     """Check that there is something to score: N characters give N - 1 losses.
 
     Raises:

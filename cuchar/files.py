@@ -181,8 +181,8 @@ def expect_output(option: str, output: Path, inputs: Iterable[Path], binary: boo
         raise OutputError(f"{option} {output}: expected a file in a folder that is there, found no {target.parent}")
 
 
-def write_output(output: Path, data: bytes) -> None:
-    """Write a result to the place that the user named.
+def write_output(output: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a result, whole or in pieces as they are made, to the place that the user named.
 
     A regular file, also at the end of a link, is replaced at once or not at all. Standard output (`-`), a pipe, a
     device and an open descriptor (/dev/stdout, /dev/fd/63) are written to directly.
@@ -192,22 +192,36 @@ def write_output(output: Path, data: bytes) -> None:
         ReaderGone: nobody reads standard output any more.
     """
     descriptor = _descriptor(output)
+    pieces = _Pieces([data] if isinstance(data, bytes) else data)
     if output == STREAM or descriptor == 1:
-        write_stdout(data)
+        for piece in pieces:
+            write_stdout(piece)
         return
     target = Path(os.path.realpath(output))
     if descriptor is None and (target.is_file() or not target.exists()):
-        write_file(target, data)
+        write_file(target, pieces)
         return
     try:
         with suppress(BrokenPipeError), open(output if descriptor is None else os.dup(descriptor), "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
     except OSError as error:
-        raise OutputError(f"{output}: expected to write {len(data):,} bytes, found: {error.strerror}") from None
+        raise OutputError(f"{output}: expected to write {pieces.size:,} bytes, found: {error.strerror}") from None
 
 
-def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
-    """Replace `path` by `data` at once or not at all.
+class _Pieces:
+    """Data that are written piece by piece. `size` is how many bytes of them there are so far."""
+
+    def __init__(self, pieces: Iterable[bytes]):
+        self._pieces, self.size = pieces, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self.size += len(piece)
+            yield piece
+
+
+def write_file(path: Path, data: bytes | Iterable[bytes], folder: int | None = None) -> None:
+    """Replace `path` by `data`, whole or in pieces as they are made, at once or not at all.
 
     Args:
         folder: a descriptor of the folder that `path` is in. With it, a folder that has taken that folder's name
@@ -217,7 +231,7 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
             new one is there, and only the wait for its name to be on disk has failed.
     """
     temporary = f".{path.name}.{os.getpid()}.tmp"
-    held, is_replaced = folder, False
+    held, is_replaced, pieces = folder, False, _Pieces([data] if isinstance(data, bytes) else data)
     try:
         if held is None:
             held = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -225,7 +239,7 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
         with open(os.open(temporary, flags, 0o666, dir_fd=held), "wb") as file:
             with suppress(FileNotFoundError):  # the new file gets the permissions of the one that it replaces
                 os.fchmod(file.fileno(), stat.S_IMODE(os.stat(path.name, dir_fd=held).st_mode))
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path.name, src_dir_fd=held, dst_dir_fd=held)
@@ -235,7 +249,7 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
         kept = f"; {path.name} there is the one before" if path.exists() else ""
         if is_replaced:
             kept = f"; {path.name} there is the new one, which a power cut may take away"
-        raise OutputError(f"{path}: expected to write {len(data):,} bytes, found: {error.strerror}{kept}") from None
+        raise OutputError(f"{path}: expected to write {pieces.size:,} bytes, found: {error.strerror}{kept}") from None
     finally:
         if held is not None:
             with suppress(OSError):  # the temporary file is there only if something failed, or Ctrl-C came

@@ -12,7 +12,7 @@ import numpy as np
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import check_option, expect_options
 from cuchar.engines.choose import choose_engine
-from cuchar.evaluation import TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
+from cuchar.evaluation import Ids, TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
 from cuchar.files import escape, write_output
 from cuchar.generation import generate
 from cuchar.kinds import PATH, TEXT_OR_BYTES, Optional, integer
@@ -150,11 +150,11 @@ class Model:
         self._expect_new("path", path, [] if text is None else [Path(text)])
         export_model(self.parameters, self.vocabulary, self.reading, Path(path), format, **options)
 
-    def losses(self, ids: np.ndarray, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
+    def losses(self, ids: Ids, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
         """Yield the losses, in nats, of characters 1, 2, ... of a text, in blocks in the text's order.
 
         Args:
-            ids: [n], the whole text.
+            ids: the whole text.
             window: as for `score`.
             chunked: score chunks of the text side by side instead of one stream (evaluation.chunk_losses).
         Raises:
@@ -165,7 +165,7 @@ class Model:
             return window_losses(self.engine, self._weights, ids, window)
         if chunked:
             return chunk_losses(self.engine, self._weights, ids)
-        return (block[0] for block in stream_losses(self.engine, self._weights, ids[None]))
+        return (block[0] for block in stream_losses(self.engine, self._weights, [ids]))
 
     def score(self, text: str | bytes, *, window: int | None = None, unknown: str = "error") -> TextScore:
         """How well the model predicts `text`. The first of N characters is not predicted, so N - 1 are scored.

@@ -203,7 +203,7 @@ def _not_utf8(name: str, error: UnicodeDecodeError, at: int, before: Iterable[by
         column += int(np.count_nonzero(np.frombuffer(piece[last + 1 :], np.int8) > -65))
     return TextError(
         f"{name}:{line}:{column}: expected UTF-8, found byte 0x{error.object[error.start]:02x} at offset "
-        f"{at + error.start} ({error.reason}); a model that is trained with {option('bytes', True)} reads any file"
+        f"{at + error.start} ({error.reason}); a model that is trained with {option('encoding', 'latin-1')} or {option('bytes', True)} reads any file"
     )
 
 

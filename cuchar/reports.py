@@ -3,14 +3,12 @@
 import json
 import math
 import platform
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text as Cell
 
@@ -20,86 +18,11 @@ from cuchar.config import ModelConfig
 from cuchar.engines.choose import choose_engine
 from cuchar.engines.cpu.library import load, thread_count
 from cuchar.errors import DeviceError
-from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
-from cuchar.files import escape, say, write_output
-from cuchar.model import Model
+from cuchar.evaluation import Score
+from cuchar.file_scores import FilesScore
+from cuchar.files import escape
 from cuchar.ranks.join import describe_launch
 from cuchar.ranks.nccl import find_nccl
-from cuchar.text import Text, left_out_notes
-from cuchar.wording import option
-
-
-@dataclass(frozen=True)
-class FilesScore:
-    """How well a model predicts files that are read as one text: the score of the whole text, and of each file."""
-
-    total: Score
-    files: list[tuple[Path, Score]]
-    left_out: tuple[str, ...]
-
-
-def score_files(
-    model: Model, text: Text, unknown: str, window: int | None, exact: bool, per_char: Path | None
-) -> FilesScore:
-    """Score files that were read as one text.
-
-    The first character of a file is predicted from the end of the file before it; the first character of the first file
-    is not predicted.
-
-    Args:
-        unknown: "error" or "skip", for characters outside the vocabulary.
-        window: characters after which the state becomes zero again, or None for never.
-        exact: whether even a long text is scored as one stream, not in chunks.
-        per_char: a file that receives a row for every character, or None.
-    """
-    for line in left_out_notes(text.left_out, len(text.files)):
-        say(line)
-    ids = model.vocabulary.encode(text.codes, unknown, text.place)
-    chunked = window is None and not exact and len(ids) > LONG_TEXT
-    if chunked:
-        say(
-            f"scored in chunks of at most {CHUNK:,} characters, each after the {WARM_UP} before it, which warm its state; "
-            f"{option('exact', True)} reads one stream"
-        )
-    console, blocks = Console(stderr=True), []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("scoring", total=len(ids) - 1)
-        for block in model.losses(ids, window, chunked):
-            blocks.append(block)
-            bar.advance(task, len(block))
-    losses = np.concatenate(blocks)
-    known = model.vocabulary.has(text.codes)
-    if per_char is not None:
-        write_output(per_char, _table_of_losses(text, known, losses))
-    files, before = [], 0  # `before`: how many known characters come before the file
-    for file, start, end in text.parts():
-        inside = int(known[start:end].sum())
-        scored = losses[max(0, before - 1) : max(0, before + inside - 1)]
-        files.append((file, Score.of(scored, end - start - inside)))
-        before += inside
-    return FilesScore(Score.of(losses, len(text.codes) - len(ids)), files, text.left_out)
-
-
-def _table_of_losses(text: Text, known: np.ndarray, losses: np.ndarray) -> bytes:
-    """A table in tab-separated values with a row for every character but the first known one, which is not predicted.
-
-    Characters that were skipped have an empty loss.
-    """
-    table, nats, first = bytearray(b"position\tcharacter\tnats\tfile\n"), iter(losses.tolist()), int(np.argmax(known))
-    for file, start, end in text.parts():
-        name, codes = _quoted(str(file)), text.codes[start:end].tolist()
-        for at, (code, is_known) in enumerate(zip(codes, known[start:end].tolist(), strict=True)):
-            if start + at != first:
-                loss = f"{next(nats):.6f}" if is_known else ""
-                table += f"{at}\t{_quoted(chr(code))}\t{loss}\t{name}\n".encode()
-    return bytes(table)
-
-
-@cache
-def _quoted(value: str) -> str:
-    """`value` as a JSON string without quotation marks inside, since a reader of tables would take them for its end."""
-    inside = json.dumps(value)[1:-1].replace('\\"', "\\u0022")
-    return f'"{inside}"'
 
 
 def print_score(score: FilesScore, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
 from cuchar.engines.base import Engine, Example, TrainingState
 from cuchar.errors import DivergedError, RunError
-from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
+from cuchar.evaluation import LONG_TEXT, LossSum, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
 from cuchar.mapped import drop_pages
@@ -365,11 +365,11 @@ class Trainer:
             blocks = chunk_losses(self.engine, weights, rows[0])
         else:
             blocks = stream_losses(self.engine, weights, rows)
-        total, count = 0.0, 0
+        added = LossSum()
         for losses in blocks:
-            total, count = total + float(losses.sum(dtype=np.float64)), count + losses.size
+            added.add(losses)
             drop_pages(rows)
-        loss = total / count
+        loss = added.mean
         self._expect_finite(loss, "the validation loss", self.position.step)
         self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")
         return loss

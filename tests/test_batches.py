@@ -133,6 +133,7 @@ def test_streams_of_a_large_text_are_split_as_those_of_a_small_one(monkeypatch):
     assert isinstance(training, RowBeginnings) and np.array_equal(np.asarray(training), plain[0])
     assert validation.shape == (3, 2) and np.array_equal(validation[:, 0:2], plain[1])
     assert validation[1:, 1:2].tolist() == [[15], [23]]
+    assert [(len(row), row[1:2].tolist()) for row in validation] == [(2, [7]), (2, [15]), (2, [23])]
 
 
 def test_validation_too_short_to_score_is_refused():

@@ -158,7 +158,7 @@ def test_invalid_utf8_is_found_in_the_right_file_and_line(tmp_path):
         read_text([tmp_path])
     assert str(raised.value) == (
         f"{tmp_path}/b:2:3: expected UTF-8, found byte 0xc3 at offset 8 (invalid continuation byte); "
-        "a model that is trained with bytes=True reads any file; skip_unreadable=True leaves such files out"
+        "a model that is trained with encoding='latin-1' or bytes=True reads any file; skip_unreadable=True leaves such files out"
     )
 
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_read_is_an_error_or_left_out(tmp_path, monkeypatch):
     assert corpus.sha256 == hashlib.sha256(b"onethree").hexdigest()
     assert list(corpus.left_out) == [
         f"{tmp_path}/b.png:1:1: expected UTF-8, found byte 0x89 at offset 0 (invalid start byte); "
-        "a model that is trained with bytes=True reads any file",
+        "a model that is trained with encoding='latin-1' or bytes=True reads any file",
         f"{tmp_path}/broken: expected a text file, found no such file",
         f"{tmp_path}/c.txt: expected a readable file, found: Permission denied",
         f"{tmp_path}/locked: expected a readable file, found: Permission denied",

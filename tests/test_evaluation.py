@@ -41,7 +41,10 @@ def test_score_is_one_stream_with_carried_state(trained, length):
 
 
 @pytest.mark.parametrize("length,window", [(2, 5), (200, 7), (700, 1), (700, 10), (701, 10), (50, 49), (50, 50)])
-def test_windows_start_from_zero_and_cover_every_character(trained, length, window):
+@pytest.mark.parametrize("at_once", [30, 64 * 4096])
+def test_windows_start_from_zero_and_cover_every_character(trained, length, window, at_once, monkeypatch):
+    """Also where a call of the engine takes fewer windows than usual, or a part of one."""
+    monkeypatch.setattr(evaluation, "BLOCK_CHARS", at_once)
     model, text = cuchar.load(trained), TEXT[:length]
     expected = one_by_one(model, text, window)
     ids = model.vocabulary.encode(model.vocabulary.codes_of(text))
@@ -124,7 +127,7 @@ def test_a_shorter_warm_up_is_worse(trained, monkeypatch):
 
 
 def test_eval_scores_a_long_text_in_chunks_and_says_so(cli, fails, trained, text, tmp_path, monkeypatch):
-    monkeypatch.setattr("cuchar.reports.LONG_TEXT", len(TEXT) - 1)
+    monkeypatch.setattr("cuchar.file_scores.LONG_TEXT", len(TEXT) - 1)
     model, tables = cuchar.load(trained), {}
     ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))
     for options in ((), ("--exact",)):
@@ -138,7 +141,7 @@ def test_eval_scores_a_long_text_in_chunks_and_says_so(cli, fails, trained, text
         losses = np.concatenate(list(model.losses(ids, chunked=not options)))
         rows = tables[options].splitlines()[1:]
         assert [row.split("\t")[2] for row in rows] == [f"{nats:.6f}" for nats in losses]
-    monkeypatch.setattr("cuchar.reports.LONG_TEXT", len(TEXT))
+    monkeypatch.setattr("cuchar.file_scores.LONG_TEXT", len(TEXT))
     result = cli("eval", trained, text, "--per-char", tmp_path / "out.tsv")
     assert result.stderr == "" and (tmp_path / "out.tsv").read_text() == tables["--exact",]
     assert "--window: expected it or --exact, found both" in fails(2, "eval", trained, text, "--exact", "--window", 8)

@@ -30,6 +30,8 @@ def test_the_most_frequent_characters_are_kept_and_ties_go_by_number():
     assert vocabulary.decode(np.array([3, 0])).decode() == "\ufffda"
     assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
     assert vocabulary != Vocabulary(vocabulary.codes)
+    many = Vocabulary.of_counts(np.array([0, *[7] * 500]), most=301)
+    assert many.codes.tolist() == [*range(1, 301), 0xFFFD]
 
 
 def test_a_vocabulary_that_fits_has_no_unknown_symbol():

@@ -6,6 +6,7 @@ import typer
 
 from cuchar import __version__
 from cuchar.cli.bench import bench
+from cuchar.cli.corpus import corpus
 from cuchar.cli.evaluate import evaluate
 from cuchar.cli.export import export
 from cuchar.cli.import_ import import_
@@ -40,6 +41,7 @@ def cuchar(
 app.command()(train)
 app.command()(sample)
 app.command("eval")(evaluate)
+app.command()(corpus)
 app.command()(look)
 app.command()(plot)
 app.command()(runs)

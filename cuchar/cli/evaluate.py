@@ -34,11 +34,11 @@ def evaluate(
     """Score TEXT: nats and bits per character, perplexity."""
     from contextlib import redirect_stdout
 
+    from cuchar.file_scores import score_files
     from cuchar.files import STREAM
     from cuchar.model import Model
     from cuchar.outputs import expect_new_output
-    from cuchar.reports import print_score, score_files
-    from cuchar.text import read_text
+    from cuchar.reports import print_score
     from cuchar.text_files import text_files
 
     if window is not None and window < 1:
@@ -48,7 +48,6 @@ def evaluate(
     if per_char is not None:
         expect_new_output("--per-char", per_char, checkpoint, text_files(texts, glob))
     model = Model(checkpoint, device, precision)
-    text = read_text(texts, model.reading, glob, skip_unreadable)
-    score = score_files(model, text, unknown, window, exact, per_char)
+    score = score_files(model, text_files(texts, glob), unknown, skip_unreadable, window, exact, per_char)
     with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
         print_score(score, json)

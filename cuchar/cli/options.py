@@ -24,6 +24,11 @@ Glob = Annotated[
         show_default="all but hidden ones",
     ),
 ]
+Encoding = Annotated[str, typer.Option(help="Of texts: utf-8 | latin-1.")]
+Normalize = Annotated[
+    str | None,
+    typer.Option(help="nfc: a letter and its accent become one character.", show_default="not at all"),
+]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out files that are not text or may not be read.")
 ]

@@ -5,7 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
-from cuchar.cli.options import DEFAULT, Batch, Device, FormerWindow, Glob, Precision, SkipUnreadable, Window, was_given
+from cuchar.cli.options import (
+    DEFAULT,
+    Batch,
+    Device,
+    Encoding,
+    FormerWindow,
+    Glob,
+    Normalize,
+    Precision,
+    SkipUnreadable,
+    Window,
+    was_given,
+)
 from cuchar.config import FORMER_NAMES, TrainConfig, with_present_names
 from cuchar.errors import OptionError
 from cuchar.launch import launched
@@ -24,8 +36,8 @@ def train(
     stride: Annotated[int | None, typer.Option(help="Characters from a window's start to the next one's.", show_default="--window")] = None,
     carry_state: Annotated[bool, typer.Option("--carry-state", help="Windows follow each other, with their state.")] = False,
     bytes_: Annotated[bool, typer.Option("--bytes", help="Train on bytes: any file will do.")] = False,
-    encoding: Annotated[str, typer.Option(help="Of texts: utf-8 | latin-1.")] = DEFAULT.encoding,
-    normalize: Annotated[str | None, typer.Option(help="nfc: a letter and its accent become one character.", show_default="not at all")] = None,
+    encoding: Encoding = DEFAULT.encoding,
+    normalize: Normalize = None,
     max_vocab: Annotated[int | None, typer.Option(help="Tell apart so many characters, the most frequent; all others become one unknown symbol.", show_default="all")] = None,
     glob: Glob = None,
     skip_unreadable: SkipUnreadable = False,

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.process import ROOT, environment, start
 
-COMMANDS = ("train", "sample", "eval", "info", "look", "plot", "runs", "export", "import", "bench")
+COMMANDS = ("train", "sample", "eval", "corpus", "info", "look", "plot", "runs", "export", "import", "bench")
 POINTS = 20
 # A sitecustomize.py, which Python runs first: it writes a byte to the descriptor $READY once SIGINT has a handler.
 SITE = """

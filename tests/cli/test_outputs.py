@@ -18,6 +18,7 @@ import cuchar
 from cuchar import files
 from cuchar.bench.results import write_results
 from cuchar.checkpoint import read_checkpoint
+from cuchar.errors import OutputError
 
 SMALL = "--hidden 5 --layers 1 --window 6 --batch 3 --max-steps 4 --sample-every 0".split()
 OTHER_USE = "expected a file of its own, found one that it reads or the run keeps: "
@@ -220,6 +221,30 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         files.write_file(file, b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_a_result_in_pieces_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+
+    def pieces(fails):
+        yield b"one,"
+        yield b"two"
+        if fails:
+            raise ValueError
+
+    files.write_output(file, pieces(fails=False))
+    with pytest.raises(ValueError):
+        files.write_output(file, pieces(fails=True))
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"one,two")]
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OutputError, match=r"file: expected to write 7 bytes, found: No space left on device; file there"
+    ):
+        files.write_output(file, pieces(fails=False))
 
 
 # --- texts on standard input

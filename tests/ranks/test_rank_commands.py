@@ -151,7 +151,7 @@ MISTAKES = [
 ]
 COMMANDS = [
     "info", "sample RUN --seed 1 --length 50", "eval RUN TEXT", "export RUN OUT", "train TEXT --dry-run",
-    "train - --max-steps 3 --sample-length 20 --out NEW", "--version",
+    "train - --max-steps 3 --sample-length 20 --out NEW", "--version", "train --help",
 ]  # fmt: skip
 
 
@@ -169,7 +169,10 @@ def test_every_command_acts_once_and_every_mistake_is_one_line(trained, text, tm
         }  # fmt: skip
         lines = COMMANDS + [mistake[0] for mistake in MISTAKES] * (ranks == 2)
         words = [[str(names.get(word, word)) for word in line.split()] for line in lines]
-        words = [[*line, *SIZES] if line[0] == "train" and "--batch" not in line else line for line in words]
+        words = [
+            [*line, *SIZES] if line[0] == "train" and "--help" not in line and "--batch" not in line else line
+            for line in words
+        ]
         command = [sys.executable, ROOT / "tests/support/commands_of_ranks.py", folder, json.dumps(words)]
         with text.open() as stdin:
             found = run("MPI", ranks, command, stdin=stdin, cwd=tmp_path)
@@ -297,13 +300,27 @@ def test_a_rank_that_cannot_begin_ends_all_with_one_line(plant, line, text, tmp_
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("rank,through", [(0, "MPI"), (1, "MPI"), (0, "torchrun"), (1, "torchrun")])
+@pytest.mark.parametrize("rank,through", [(1, "MPI"), (0, "torchrun")])
 def test_a_rank_that_fails_ends_all_and_what_was_saved_stays(rank, through, text, tmp_path):
     found = planted("fails", rank, text, *TWENTY_FIVE, "--out", tmp_path / "run", ranks=2, through=through)
     assert all(found.statuses)
     assert "RuntimeError: planted" in found.stderr
     if rank:
         assert "\ncuchar: rank 1 on " in found.stderr and ": planted\n" in found.stderr
+    assert saved_step(tmp_path / "run") == 10
+
+
+@pytest.mark.parametrize("rank,through", [(0, "MPI"), (1, "torchrun")])
+def test_a_device_that_fails_on_one_rank_ends_all_with_a_line(rank, through, text, tmp_path):
+    out = ["--out", tmp_path / "run"]
+    found = planted("has_a_broken_device", rank, text, *TWENTY_FIVE, *out, ranks=2, through=through)
+    assert all(found.statuses) and "Traceback" not in found.stderr
+    said = [line.partition(": ")[2] for line in found.stderr.splitlines() if line.startswith("cuchar: ")]
+    if rank == 0:
+        assert said == ["planted"]
+    else:
+        assert len(said) == 2 and any(line.startswith("rank 1 on ") and line.endswith(": planted") for line in said)
+        assert "rank 1: expected it to go on, found it ended" in said
     assert saved_step(tmp_path / "run") == 10
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cuchar.__main__ import main
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.host import HostLearner
+from cuchar.errors import DeviceError
 from cuchar.launch import launched
 
 STEP = 13  # the step in which something goes wrong
@@ -35,6 +36,15 @@ def fails():
     def wrong(_learner, step, _rate, do):
         if step == STEP:
             raise RuntimeError("planted")
+        return do()
+
+    in_step(wrong)
+
+
+def has_a_broken_device():
+    def wrong(_learner, step, _rate, do):
+        if step == STEP:
+            raise DeviceError("planted")
         return do()
 
     in_step(wrong)
@@ -87,7 +97,7 @@ def has_no_compiler():
 
 PLANTS = {
     plant.__name__: plant
-    for plant in (fails, has_other_parameters, is_not_finite, has_little_memory, has_no_compiler)
+    for plant in (fails, has_a_broken_device, has_other_parameters, is_not_finite, has_little_memory, has_no_compiler)
 }  # fmt: skip
 
 
