@@ -1,5 +1,6 @@
 /* softmax.cu: cross-entropy over logits that a product of matrices has left, in place, in three passes over a row.
- *   loss[n] = log(sum_v exp x[n,v]) - x[n,target_n]     dlogits[n,v] = (softmax(x[n])[v] - (v = target_n)) / N
+ *   loss[n] = -log softmax(x[n])[target_n]     dlogits[n,v] = (softmax(x[n])[v] - (v = target_n)) / N
+ *   Formulas: common/softmax.cuh
  * logits [N,V] in: without bias; out: dlogits, times the loss scaling if SCALED; the logits where targets is null
  * bias [V] in
  * targets in: [N] for each window of the chunk; or null, for logits alone
@@ -9,6 +10,7 @@
  * Source: softmax minus one-hot; Bishop 2006, section 4.3.4. Reference: numpy_engine.cross_entropy
  */
 #include "common/block_sum.cuh"
+#include "common/softmax.cuh"
 #include "common/step.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) softmax(
@@ -29,12 +31,13 @@ extern "C" __global__ void __launch_bounds__(256) softmax(
     __syncthreads();
     const int target = targets[static_cast<long long>(progress->now.index) * N + blockIdx.x];
     const real chosen = row[target];
-    real sum = 0;
-    for (int v = threadIdx.x; v < V; v += 256) sum += exp(row[v] - largest);
-    sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) losses[blockIdx.x] = log(sum) + (largest - chosen);
-    __syncthreads();
+    Sum<real> others = {};
+    for (int v = threadIdx.x; v < V; v += 256)
+        if (v != target) others += exp_of_difference(row[v], largest);
+    SHARED(Sum<real>, sums, 8);
+    const Softmax softmax(block_sum(others, sums), exp_of_difference(chosen, largest), N);
+    if (threadIdx.x == 0) losses[blockIdx.x] = softmax.loss(largest - chosen);
     const real scale = SCALED ? scaling->scale : 1;
     for (int v = threadIdx.x; v < V; v += 256)
-        row[v] = (exp(row[v] - largest) / (sum * N) - (v == target ? real(1) / N : real(0))) * scale;
+        row[v] = (v == target ? softmax.target_gradient : softmax.of(exp_of_difference(row[v], largest))) * scale;
 }
