@@ -301,34 +301,37 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     T, V, B = logits.shape
     if targets.shape != (T, B):
         raise ShapeError(f"targets: expected {(T, B)}, found {targets.shape}")
-    losses = np.empty((T, B), logits.dtype)
+    losses, wider = np.empty((T, B), logits.dtype), WIDER[logits.dtype.char]
     at_once = max(1, NUMBERS_AT_ONCE // (V * B))
     for t in range(0, T, at_once):
-        part = logits[t : t + at_once]
-        losses[t : t + at_once], part[...] = _cross_entropy(part.astype(WIDER[logits.dtype.char]), targets[t : t + at_once], T * B)
+        part = logits[t : t + at_once].transpose(0, 2, 1)
+        some = part.astype(wider, order="C")
+        losses[t : t + at_once] = _cross_entropy(some, targets[t : t + at_once], T * B)
+        part[...] = some
     return losses
 
 
-def _cross_entropy(x: np.ndarray, targets: np.ndarray, N: int) -> tuple[np.ndarray, np.ndarray]:
-    """The losses of some time steps and their dlogits, which take the place of the logits x.
+def _cross_entropy(x: np.ndarray, targets: np.ndarray, N: int) -> np.ndarray:
+    """The losses of some time steps' logits x, [T, B, V], which are overwritten by their gradients.
 
         e[v] = exp(x[v] - max x)    others = sum of e[v] over v != target    total = others + e[target]
         loss = log1p(others + (e[target] - 1)) + (max x - x[target])
         dlogits[v] = e[v] / (total*N)     dlogits[target] = -others / (total*N)
 
-    Written so, neither a loss near 0 nor softmax - 1 is a difference of numbers that are nearly equal.
+    Written so, neither a loss near 0 nor softmax - 1 is a difference of numbers that are nearly equal. The sums are over
+    numbers that lie side by side, which NumPy adds in pairs.
     """
-    place = (np.arange(len(x))[:, None], targets, np.arange(x.shape[2]))
-    x -= x.max(axis=1, keepdims=True)
-    behind = -x[place]
+    target = targets[:, :, None]
+    x -= x.max(axis=2, keepdims=True)
+    behind = -np.take_along_axis(x, target, axis=2)
     np.exp(x, out=x)
-    of_target = x[place]
-    x[place] = 0
-    others = x.sum(axis=1)
+    of_target = np.take_along_axis(x, target, axis=2)
+    np.put_along_axis(x, target, 0, axis=2)
+    others = x.sum(axis=2, keepdims=True)
     total = (others + of_target) * N
-    x /= total[:, None]
-    x[place] = -others / total
-    return np.log1p(others + (of_target - 1)) + behind, x
+    x /= total
+    np.put_along_axis(x, target, -others / total, axis=2)
+    return (np.log1p(others + (of_target - 1)) + behind)[:, :, 0]
 
 
 def sum_columns_by_id(columns: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:

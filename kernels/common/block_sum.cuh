@@ -14,7 +14,7 @@ __device__ Number block_sum(Number value, Number* scratch) {
     __syncthreads();
     value = scratch[threadIdx.x % 8];
 #pragma unroll
-    for (int distance = 4; distance; distance /= 2) value += of_other_lane(value, distance);
+    for (int distance = 4; distance; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
     __syncthreads();
     return value;
 }

@@ -6,7 +6,7 @@
  * equal. What the subtraction, the sums and 1 / (total*N) lose by rounding is kept in a second number, so that a softmax
  * has the roundings of exp and of a few operations, whatever V is.
  * Plain C++ but for the functions' attributes, fma and log1p, for which cpu/forward.hpp cares itself. `real` and
- * exp_of_negative are those of real.cuh or lanes.hpp; a Number is a `real`, or a vector of them.
+ * exp_of_negative are those of head/row_softmax.cuh or cpu/lanes.hpp; a Number is a `real`, or a vector of them.
  * Reference: numpy_engine.cross_entropy
  */
 #pragma once
@@ -22,8 +22,10 @@ __device__ __forceinline__ Number exp_of_difference(Number x, Number largest) {
 
 /* A row's loss and dlogits, from its e. */
 struct Softmax {
+    static constexpr real UP = 1ll << 60, DOWN = 1 / UP;  // by which products are larger on the way than in the end
+
     real others, of_target;
-    real scale, scale_low;  // scale + scale_low = 1 / (total*N)
+    real scale, scale_low;  // scale + scale_low = UP / (total*N), so that no e * scale_low is too small for a number
     real target_gradient;   // dlogits[target]
 
     /* sum: of the e without the target's, of_target. */
@@ -33,13 +35,13 @@ struct Softmax {
         total += of_target;
         const real divisor = total.high * N;
         const real divisor_low = fma(total.high, real(N), -divisor) + total.low * N;
-        scale = 1 / divisor;
-        scale_low = (fma(-divisor, scale, real(1)) - divisor_low * scale) * scale;
-        target_gradient = -fma(sum.high, scale, fma(sum.high, scale_low, sum.low * scale));
+        scale = UP / divisor;
+        scale_low = (fma(-divisor, scale, UP) - divisor_low * scale) * (scale * DOWN);
+        target_gradient = fma(sum.high, scale, fma(sum.high, scale_low, sum.low * scale)) * -DOWN;
     }
 
     /* dlogits[v] of another character than the target. */
-    __device__ __forceinline__ real of(real e) const { return fma(e, scale, e * scale_low); }
+    __device__ __forceinline__ real of(real e) const { return fma(e, scale, e * scale_low) * DOWN; }
 
     /* behind: max x - x[target]. */
     __device__ __forceinline__ real loss(real behind) const { return log1p(others + (of_target - 1)) + behind; }

@@ -116,7 +116,8 @@ inline real cross_entropy(real* logits, long V, long target, long N, bool with_b
     if (with_backward) {
         for (long v = 0; v < padded; v += LANES) {
             const Lanes found = load(logits + v);
-            store(logits + v, fused(found, all(softmax.scale), found * softmax.scale_low));  // softmax.of of each
+            const Lanes product = fused(found, all(softmax.scale), found * softmax.scale_low);
+            store(logits + v, product * Softmax::DOWN);  // which is softmax.of(e) of each e found
         }
         logits[target] = softmax.target_gradient;
     }

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "common/four.cuh"
-#include "common/softmax.cuh"
+#include "head/row_softmax.cuh"
 
 constexpr int LANE_CHARACTERS = (V + 31) / 32;
 

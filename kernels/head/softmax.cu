@@ -6,17 +6,18 @@
  * targets in: [N] for each window of the chunk; or null, for logits alone
  * progress in: which window of the chunk this is; scaling in, if SCALED, else null
  * losses [N] out, with targets
- * One block a row; a thread has every 256th character. Sums: a thread's own in the order of v, then block_sum.
+ * One block a row; a thread has every 256th character. Sums: a thread's own in the order of v, then warp_sum's, then
+ * those of the warps in their order.
  * Source: softmax minus one-hot; Bishop 2006, section 4.3.4. Reference: numpy_engine.cross_entropy
  */
-#include "common/block_sum.cuh"
-#include "common/softmax.cuh"
 #include "common/step.cuh"
+#include "head/row_softmax.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) softmax(
     real* logits, const real* bias, const int* targets, const Progress* progress, const Scaling* scaling, real* losses,
     int N, int V) {
     SHARED(real, scratch, 8);
+    SHARED(Sum<real>, sums, 8);
     real* row = logits + static_cast<long long>(blockIdx.x) * V;
     real largest = LOWEST;
     for (int v = threadIdx.x; v < V; v += 256) {
@@ -28,14 +29,17 @@ extern "C" __global__ void __launch_bounds__(256) softmax(
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = largest;
     __syncthreads();
     for (int warp = 0; warp < 8; ++warp) largest = max(largest, scratch[warp]);
-    __syncthreads();
     const int target = targets[static_cast<long long>(progress->now.index) * N + blockIdx.x];
     const real chosen = row[target];
     Sum<real> others = {};
     for (int v = threadIdx.x; v < V; v += 256)
         if (v != target) others += exp_of_difference(row[v], largest);
-    SHARED(Sum<real>, sums, 8);
-    const Softmax softmax(block_sum(others, sums), exp_of_difference(chosen, largest), N);
+    others = warp_sum(others);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = others;
+    __syncthreads();
+    others = {};
+    for (int warp = 0; warp < 8; ++warp) others += sums[warp];
+    const Softmax softmax(others, exp_of_difference(chosen, largest), N);
     if (threadIdx.x == 0) losses[blockIdx.x] = softmax.loss(largest - chosen);
     const real scale = SCALED ? scaling->scale : 1;
     for (int v = threadIdx.x; v < V; v += 256)
