@@ -7,7 +7,9 @@ import numpy as np
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 FLUSH_STEPS = 64  # steps after which moments that are next to nothing are set to 0
-NEXT_TO_NOTHING = 1 / BETA1**FLUSH_STEPS  # times the smallest normal number: less decays below that before the next time
+NEXT_TO_NOTHING = (
+    1 / BETA1**FLUSH_STEPS
+)  # times the smallest normal number: less decays below that before the next time
 
 
 @dataclass

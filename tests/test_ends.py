@@ -77,7 +77,9 @@ def test_weights_beyond_the_largest_number_end_the_run(start, options, step, tmp
 
 
 def test_a_text_of_one_character_is_refused(start, tmp_path):
-    with pytest.raises(TextError, match="^expected at least 2 distinct characters, found 1: there is nothing to predict$"):
+    with pytest.raises(
+        TextError, match="^expected at least 2 distinct characters, found 1: there is nothing to predict$"
+    ):
         start("a" * 2000)
     assert not (tmp_path / "run").exists()
 
@@ -88,7 +90,9 @@ def test_a_text_that_is_nearly_constant_is_learnt_until_hardly_a_loss_is_left(st
     losses = [line["loss"] for line in metrics(folder)]
     assert losses == sorted(losses, reverse=True) and 0 < losses[-1] < 1e-4
     checkpoint = read_checkpoint(folder / "last.safetensors")
-    assert all(np.isfinite(values).all() for values in (checkpoint.parameters.flat, checkpoint.adam.m, checkpoint.adam.v))
+    assert all(
+        np.isfinite(values).all() for values in (checkpoint.parameters.flat, checkpoint.adam.m, checkpoint.adam.v)
+    )
 
 
 def engines(model):
@@ -120,7 +124,9 @@ def test_65536_characters_train():
     model, config = ModelConfig(65_536, 2, 1), TrainConfig(hidden=2, layers=1, window=1, batch=1)
     found = []
     for engine in (NumpyEngine(model, np.float64), *engines(model)):
-        learner, training = learner_of(engine, config, np.array([65_535, 7], np.uint16), initialise(model, 0, engine.dtype))
+        learner, training = learner_of(
+            engine, config, np.array([65_535, 7], np.uint16), initialise(model, 0, engine.dtype)
+        )
         losses, norms = learner.train(0, 1, [0.01])
         found.append((*losses, *norms))
         assert np.isfinite(training.parameters.flat).all()
