@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test peers parity gpu clean
+.PHONY: train test oldest newest peers parity gpu clean
 
 train: $(VENV)/installed
 	$(BIN)/cuchar train data/shakespeare.txt
@@ -14,6 +14,10 @@ test: $(VENV)/test
 	$(BIN)/ruff check cuchar tests benchmarks tools data docs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+
+# cuchar in an environment of its own, with the oldest dependencies that pyproject.toml allows, or with the newest tried.
+oldest newest: $(VENV)/test
+	$(BIN)/python tools/clean_install.py $@
 
 # Gradients, training steps and exported weights against PyTorch.
 parity: $(VENV)/peers

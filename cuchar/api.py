@@ -25,6 +25,7 @@ ARGUMENTS: dict[str, Kind] = {
     "init_from": Optional(PATH),
     "glob": Optional(text()),
     "skip_unreadable": FLAG,
+    "cache": Optional(PATH),
     "progress": FLAG,
     "callbacks": ListOf(Value((("a cuchar.Callback", lambda value: isinstance(value, Callback)),))),
 }
@@ -40,6 +41,7 @@ def train(
     init_from: str | Path | None = None,
     glob: str | None = None,
     skip_unreadable: bool = False,
+    cache: str | Path | None = None,
     progress: bool = False,
     callbacks: Callback | Sequence[Callback] = (),
     **options: Any,
@@ -56,6 +58,8 @@ def train(
         init_from: a checkpoint file or run folder whose weights to begin with; hidden and layers are its own.
         glob: a pattern that the names of files in folders must match, such as "*.txt".
         skip_unreadable: leave out files that are not text or may not be read, instead of raising.
+        cache: the folder in which texts of more than 64 MiB are kept once they are encoded; .texts beside the run folder
+            by default.
         progress: show a bar, messages and samples, as `cuchar train` does, in a terminal or a notebook. Without it
             nothing is printed.
         callbacks: one `cuchar.Callback` or several, which are told how the run goes.
@@ -65,7 +69,7 @@ def train(
         CucharError: a user's mistake, in one line.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after a save; it is a KeyboardInterrupt.
     """
-    reading: dict[str, Any] = {"val": val, "glob": glob, "skip_unreadable": skip_unreadable}
+    reading: dict[str, Any] = {"val": val, "glob": glob, "skip_unreadable": skip_unreadable, "cache": cache}
     _check_arguments(texts=_listed(texts), out=out, init_from=init_from, **reading)
     everyone = _callbacks(progress, callbacks)
     options = _present_options(options, [*reading, "out", "device", "preset", "init_from", "progress", "callbacks"])
@@ -84,6 +88,7 @@ def resume(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
+    cache: str | Path | None = None,
     progress: bool = False,
     callbacks: Callback | Sequence[Callback] = (),
     **options: Any,
@@ -96,14 +101,14 @@ def resume(
     Args:
         run: the run folder.
         texts, val: where the texts are now; needed only if they have moved.
-        device, glob, skip_unreadable, progress, callbacks: as for `train`.
+        device, glob, skip_unreadable, cache, progress, callbacks: as for `train`.
         options: `epochs` and `max_steps`, which are totals, may be new. Other fields of `cuchar.config.TrainConfig` may
             be given again, but must equal the run's.
     Raises:
         CucharError: as for `train`; also if there is no run, or options or texts are not the run's.
         Interrupted: as for `train`.
     """
-    reading: dict[str, Any] = {"val": val, "glob": glob, "skip_unreadable": skip_unreadable}
+    reading: dict[str, Any] = {"val": val, "glob": glob, "skip_unreadable": skip_unreadable, "cache": cache}
     _check_arguments(run=run, texts=_listed(texts), **reading)
     everyone = _callbacks(progress, callbacks)
     options = _present_options(options, [*reading, "texts", "device", "progress", "callbacks"])

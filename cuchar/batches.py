@@ -9,11 +9,60 @@ a zero state. With carried state the offset is 0, the windows of a row follow ea
 each begins with the state after the one before.
 """
 
+from typing import Any
+
 import numpy as np
 
 from cuchar.config import TrainConfig
 from cuchar.errors import TextError
 from cuchar.wording import option
+
+LARGE = 1 << 26  # characters from which on a text is not copied
+
+
+class RowBeginnings:
+    """The beginnings of a large text's rows, joined to one text of which only the pieces that are asked for are copied.
+
+    Args:
+        rows: ids [B, n], a view of the text.
+    """
+
+    def __init__(self, rows: np.ndarray):
+        self.base, self.dtype, self.itemsize, self.nbytes = rows, rows.dtype, rows.itemsize, rows.nbytes
+
+    def __len__(self) -> int:
+        return self.base.size
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.base.reshape(-1), dtype)
+
+    def piece(self, begin: int, end: int) -> np.ndarray:
+        """A copy of ids `begin` to `end`."""
+        length = self.base.shape[1]
+        first, last = begin // length, -(-end // length)
+        parts = [
+            self.base[row, max(0, begin - row * length) : min(length, end - row * length)] for row in range(first, last)
+        ]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def rows(self, offset: int, shape: tuple[int, int]) -> "JoinedRows":
+        return JoinedRows(self, offset, shape)
+
+
+class JoinedRows:
+    """Such a text from `offset` on, cut into rows [B, R], of which `rows[:, begin:end]` are copied when asked for."""
+
+    def __init__(self, text: RowBeginnings, offset: int, shape: tuple[int, int]):
+        self._text, self._offset, self.shape = text, offset, shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, asked: tuple[slice, slice]) -> np.ndarray:
+        (B, R), (rows, columns) = self.shape, asked
+        begin, end, _ = columns.indices(R)
+        starts = [self._offset + row * R for row in range(B)[rows]]
+        return np.stack([self._text.piece(start + begin, start + end) for start in starts])
 
 
 class Windows:
@@ -27,11 +76,16 @@ class Windows:
         offset: characters skipped at the beginning of the text.
     """
 
-    def __init__(self, ids: np.ndarray, batch: int, window: int, stride: int, offset: int = 0):
+    rows: np.ndarray | JoinedRows
+
+    def __init__(self, ids: np.ndarray | RowBeginnings, batch: int, window: int, stride: int, offset: int = 0):
         self.ids, self.offset = ids, offset
         row_length = (len(ids) - offset) // batch
-        self.rows = ids[offset : offset + batch * row_length].reshape(batch, row_length)
-        self.window = window
+        if isinstance(ids, RowBeginnings):
+            self.rows = ids.rows(offset, (batch, row_length))
+        else:
+            self.rows = ids[offset : offset + batch * row_length].reshape(batch, row_length)
+        self.window, self.stride = window, stride
         self.starts = range(0, max(0, row_length - window), stride)
 
     def __len__(self) -> int:
@@ -42,6 +96,20 @@ class Windows:
         start = self.starts[index]
         characters = self.rows[:, start : start + self.window + 1].T
         return characters[:-1], characters[1:]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How windows are sent to another process: without `rows`, which are a view of `ids`."""
+        return Windows, (self.ids, len(self.rows), self.window, self.stride, self.offset)
+
+    def part(self, first: int, count: int, rows: slice = slice(None)) -> "Windows":
+        """`count` windows from window `first` on, of these rows of the batch, over a copy of the characters they have.
+
+        It is how windows reach another process, or a device on which the text has no room.
+        """
+        begin = self.starts[first]
+        end = self.starts[first + count - 1] + self.window + 1
+        characters = np.ascontiguousarray(self.rows[rows, begin:end])
+        return Windows(characters.reshape(-1), len(characters), self.window, self.stride)
 
 
 def offset_generator(config: TrainConfig) -> np.random.Generator:
@@ -81,16 +149,17 @@ def check_length(characters: int, config: TrainConfig) -> None:
     )
 
 
-def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray | RowBeginnings, np.ndarray]:
     """Split a text into training ids [n] and validation ids [streams, m].
 
     With `val_split` "tail", the last `val_fraction` of the text is validated on, as one stream. With "streams", the
     text is cut into B rows, and the last `val_fraction` of each is validated on, as char-rnn does; what remains of the
-    rows is joined again for training.
+    rows is joined again for training, without a copy if the text is large.
 
     Raises:
         TextError: the validation text is too short to be scored.
     """
+    training: np.ndarray | RowBeginnings
     if config.val_split == "tail":
         cut = len(ids) - round(len(ids) * config.val_fraction)
         training, validation = ids[:cut], ids[None, cut:]
@@ -98,7 +167,8 @@ def split_validation(ids: np.ndarray, config: TrainConfig) -> tuple[np.ndarray, 
         row_length = len(ids) // config.batch
         rows = ids[: config.batch * row_length].reshape(config.batch, row_length)
         cut = row_length - round(row_length * config.val_fraction)
-        training, validation = rows[:, :cut].reshape(-1), rows[:, cut:]
+        beginnings, validation = rows[:, :cut], rows[:, cut:]
+        training = RowBeginnings(beginnings) if len(ids) >= LARGE else beginnings.reshape(-1)
     if validation.shape[1] < 2:
         raise TextError(
             f"{option('val_fraction', config.val_fraction)}: expected at least 2 characters of validation text "

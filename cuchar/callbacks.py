@@ -53,6 +53,12 @@ class Callback:
     def line(self, metrics: dict[str, Any]) -> None:
         """These values were written to metrics.jsonl."""
 
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Before `start`, a large text is read: `done` of `total` bytes are counted, encoded or checked, as `what` says.
+
+        In the last call `done` is `total`, also if an error has ended the reading.
+        """
+
     def note(self, text: str) -> None:
         """A line of text for the user; some come before `start` and after `stop`."""
 
@@ -91,6 +97,9 @@ class Callbacks(Callback):
 
     def line(self, metrics: dict[str, Any]) -> None:
         self._tell("line", metrics)
+
+    def reading(self, what: str, done: int, total: int) -> None:
+        self._tell("reading", what, done, total)
 
     def note(self, text: str) -> None:
         self._tell("note", text)

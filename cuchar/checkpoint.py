@@ -22,7 +22,6 @@ from safetensors.numpy import save
 
 from cuchar.adam import Adam
 from cuchar.config import STORED, ModelConfig
-from cuchar.corpus import Vocabulary
 from cuchar.engines.base import State
 from cuchar.errors import CheckpointError
 from cuchar.files import write_file
@@ -30,6 +29,7 @@ from cuchar.kinds import PATH, Mismatch, describe
 from cuchar.parameters import Parameters, parameter_shapes
 from cuchar.position import Position
 from cuchar.schema import FORMAT, check_metadata, parse_json
+from cuchar.vocabulary import Vocabulary
 
 KEY = "cuchar"  # the name of the JSON value in the metadata
 PREFIXES = ("", "adam.m.", "adam.v.")  # before a parameter's name: the tensors of it, of m and of v

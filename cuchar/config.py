@@ -15,6 +15,8 @@ VALIDATION_SPLITS = ("tail", "streams")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 LAWS = ("softmax", "exp")  # by which characters are drawn: sampling.py
 ON_NAN = ("stop", "rollback")
+ENCODINGS = ("utf-8", "latin-1")  # of texts: reading.py
+FORMS = ("nfc",)  # to which characters are brought: reading.py
 DEFAULT_DECAY = {"constant": 1.0, "step": 0.5, "cosine": 0.1}
 
 MODEL: dict[str, Kind] = {
@@ -50,8 +52,19 @@ TRAIN: dict[str, Kind] = {
     "patience": Optional(integer(1)),
     "on_nan": Choice(ON_NAN),
     "law": Choice(LAWS),
+    "encoding": Choice(ENCODINGS),
+    "normalize": Optional(Choice(FORMS)),
+    "max_vocab": Optional(integer(2, 65_536)),
 }
-LATER = ("precision", "patience", "on_nan", "law")  # options that older files do not have
+LATER = (
+    "precision",
+    "patience",
+    "on_nan",
+    "law",
+    "encoding",
+    "normalize",
+    "max_vocab",
+)  # options that older files do not have
 FORMER_NAMES = {"steps": "window"}  # names of options that older commands, programs and files have
 STORED = Record(
     {name: kind for name, kind in TRAIN.items() if name not in LATER},
@@ -86,7 +99,9 @@ class TrainConfig:
     has reached either; `max_steps=None` sets no limit. `patience` ends it once so many validations in a row have found no
     lower loss than the best; None waits for ever. `on_nan` says what a loss, gradient or parameter that is not finite
     does: "stop" ends the run, "rollback" goes back to the last checkpoint that was due and halves the learning rate.
-    `temperature` and `law` are those of the samples in training (`cuchar.sampling.SampleConfig`).
+    `temperature` and `law` are those of the samples in training (`cuchar.sampling.SampleConfig`). `bytes`, `encoding` and
+    `normalize` say how texts are read (`cuchar.reading.Reading`), `max_vocab` how many characters are told apart
+    (`cuchar.vocabulary.Vocabulary.of_counts`).
 
     Raises:
         OptionError: a value is out of range, or options contradict each other.
@@ -120,6 +135,9 @@ class TrainConfig:
     patience: int | None = None
     on_nan: str = "stop"
     law: str = "softmax"
+    encoding: str = "utf-8"
+    normalize: str | None = None
+    max_vocab: int | None = None
 
     def __post_init__(self) -> None:
         check_options(self, TRAIN)
@@ -133,6 +151,11 @@ class TrainConfig:
                 f"{option('stride')}: expected {option('window')} ({self.window}) with {option('carry_state', True)}, "
                 f"whose windows follow each other, found {self.stride}"
             )
+        for name, usual in (("encoding", "utf-8"), ("normalize", None), ("max_vocab", None)):
+            if self.bytes and getattr(self, name) != usual:
+                raise OptionError(
+                    f"{option(name, getattr(self, name))}: expected it or {option('bytes', True)}, found both"
+                )
         if self.val_split == "streams" and not self.val_fraction:
             raise OptionError(
                 f"{option('val_split', 'streams')}: expected {option('val_fraction')} with it, found none"

@@ -1,387 +1,262 @@
-"""Reads text files, and turns their characters into ids.
+"""Makes a text's ids, to train or to validate on.
 
-A text is read whole, as UTF-8 or as plain bytes, and never altered: line ends stay
-what they are. Its distinct characters, sorted, are the vocabulary. Several files are
-joined, and the text remembers where each of them ends, so that a message can name any
-place in it by file, line and column.
+A text is read twice, in blocks. The first pass counts its characters, which gives the vocabulary; the second one makes
+the ids. Those of a small text are kept in memory. Those of a large one go to a cache, and are mapped from there.
 """
 
-import errno
 import hashlib
+import json
 import os
-import stat
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cuchar.errors import OptionError, TextError
-from cuchar.files import STREAM, read_stdin
-from cuchar.wording import command_to_resume, option
+from cuchar.errors import OutputError, TextError
+from cuchar.reading import AS_UTF8, Block, Reading, blocks, place
+from cuchar.tally import Tally, count
+from cuchar.text import left_out_notes
+from cuchar.text_cache import Messages, TextCache, seen
+from cuchar.text_files import TextFile, absolute, text_files
+from cuchar.unfinished import Unfinished
+from cuchar.vocabulary import Vocabulary
+from cuchar.wording import option
 
-MAX_VOCABULARY = 65_536
-UNKNOWN = ("error", "skip")
-LINE_END = ord("\n")
-
-
-@dataclass(frozen=True, eq=False)
-class Vocabulary:
-    """Every distinct character of a text, sorted; a character's id is its index.
-
-    codes: [V] uint32, ascending: code points, or byte values where `is_bytes`.
-    """
-
-    codes: np.ndarray
-    is_bytes: bool = False
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Vocabulary)
-            and self.is_bytes == other.is_bytes
-            and np.array_equal(self.codes, other.codes)
-        )
-
-    @cached_property
-    def dtype(self) -> np.dtype:
-        """The smallest unsigned type that holds an id."""
-        return np.min_scalar_type(len(self) - 1)
-
-    @cached_property
-    def _ids(self) -> np.ndarray:
-        """The id of every code up to the vocabulary's largest; -1 for a code that is not in it."""
-        table = np.full(int(self.codes[-1]) + 1, -1, np.int32)
-        table[self.codes] = np.arange(len(self), dtype=np.int32)
-        return table
-
-    def has(self, codes: np.ndarray) -> np.ndarray:
-        """Which of `codes` are in the vocabulary: [n] of bool."""
-        return self._find(codes) >= 0
-
-    def _find(self, codes: np.ndarray) -> np.ndarray:
-        """Ids of `codes`, [n] int32; -1 for a code that is not in the vocabulary."""
-        if len(codes) and codes.max() < len(self._ids):
-            return self._ids.take(codes)
-        known = codes < len(self._ids)
-        return np.where(known, self._ids.take(np.where(known, codes, 0)), -1)
-
-    def encode(
-        self,
-        codes: np.ndarray,
-        unknown: str = "error",
-        place: Callable[[int], str] = "position {}".format,
-        hint: str | None = None,
-    ) -> np.ndarray:
-        """Ids of `codes`, in the vocabulary's dtype.
-
-        Args:
-            codes: [n] code points or byte values (`codes_of` makes them from text).
-            unknown: "error", or "skip" to leave out characters that are not in the vocabulary.
-            place: returns the words by which an error names the place of `codes[i]`; `Text.place` if files were read.
-            hint: the end of the error's message, which says what to do about it; None names the option that skips.
-        Raises:
-            OptionError: `unknown` is another word.
-            TextError: a character is not in the vocabulary; the message names it and its place.
-        """
-        if unknown not in UNKNOWN:
-            raise OptionError(f"{option('unknown')}: expected {' | '.join(UNKNOWN)}, found {unknown}")
-        ids = self._find(codes)
-        missing = ids < 0
-        if missing.any():
-            if unknown == "error":
-                first = int(np.argmax(missing))
-                if hint is None:
-                    hint = f"; {option('unknown', 'skip')} leaves such characters out"
-                raise TextError(
-                    f"{place(first)}: {self.describe(int(codes[first]))} is not among the model's {len(self)}{hint}"
-                )
-            ids = ids[~missing]
-        return ids.astype(self.dtype)
-
-    def describe(self, code: int) -> str:
-        return f"byte 0x{code:02x}" if self.is_bytes else f"character {chr(code)!r} (U+{code:04X})"
-
-    def codes_of(self, text: str | bytes) -> np.ndarray:
-        """Code points of `text`; in a vocabulary of bytes, its bytes (those of its UTF-8 for a str).
-
-        Raises:
-            TextError: `text` is bytes that are not UTF-8, and this is not a vocabulary of bytes.
-        """
-        if self.is_bytes:
-            data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-            return np.frombuffer(data, np.uint8)
-        return code_points(text) if isinstance(text, bytes) else _points_of(text)
-
-    def decode(self, ids: np.ndarray) -> bytes:
-        """The text of `ids` as it would be in a file: UTF-8, or in a vocabulary of bytes the bytes themselves."""
-        codes = self.codes[ids]
-        if self.is_bytes:
-            return codes.astype(np.uint8).tobytes()
-        return codes.astype("<u4").tobytes().decode("utf-32-le").encode()
-
-    def characters(self) -> list[str]:
-        """A string for each id; for a byte it is the character of the same number (Latin-1)."""
-        return [chr(code) for code in self.codes]
-
-    def entries(self) -> list[str] | list[int]:
-        """What exported files call the vocabulary: in the order of the ids each character, or each byte's number."""
-        return self.codes.tolist() if self.is_bytes else self.characters()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"bytes": self.is_bytes, "characters": "".join(self.characters())}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Vocabulary":
-        return cls(_points_of(value["characters"]).astype(np.uint32), value["bytes"])
-
-    @classmethod
-    def of(cls, codes: np.ndarray, is_bytes: bool = False) -> "Vocabulary":
-        """The vocabulary of a text.
-
-        Raises:
-            TextError: there are fewer than 2 distinct characters, or more than 65,536.
-        """
-        found = np.flatnonzero(np.bincount(codes)).astype(np.uint32)
-        if len(found) < 2:
-            raise TextError(f"expected at least 2 distinct characters, found {len(found)}: there is nothing to predict")
-        if len(found) > MAX_VOCABULARY:
-            raise TextError(
-                f"expected at most {MAX_VOCABULARY:,} distinct characters, found {len(found):,}; "
-                f"{option('bytes', True)} trains on the bytes of any file"
-            )
-        return cls(found, is_bytes)
-
-
-@dataclass(frozen=True, eq=False)
-class Text:
-    """What was read from some files, joined in their order.
-
-    codes: [n] code points, or byte values if `is_bytes`.
-    files: the files that were read.
-    ends: for each file the index in `codes` where it ends.
-    sha256: the hash of the bytes of all files, in order.
-    left_out: a line for each file that could not be read, saying why.
-    """
-
-    codes: np.ndarray
-    is_bytes: bool
-    files: tuple[Path, ...]
-    ends: tuple[int, ...]
-    sha256: str
-    left_out: tuple[str, ...]
-
-    def parts(self) -> Iterator[tuple[Path, int, int]]:
-        """Every file, with the indices in `codes` where it begins and where it ends."""
-        return zip(self.files, (0, *self.ends), self.ends, strict=False)
-
-    def place(self, at: int) -> str:
-        """Where `codes[at]` stands: "FILE:LINE:COLUMN", counted from 1, or for a byte "FILE: offset N"."""
-        number = bisect_right(self.ends, at)
-        start = self.ends[number - 1] if number else 0
-        if self.is_bytes:
-            return f"{self.files[number]}: offset {at - start}"
-        return f"{self.files[number]}:{_line_and_column(self.codes[start:at])}"
+IN_MEMORY = 1 << 26  # bytes of text, at most, whose ids are made anew each time and kept in memory
+VERSION = 1  # of how texts become ids: what another version has encoded is not used
+SILENT = Messages()
+Stamp = tuple[str, int, int]  # how a file looks from outside: its path, size and time of change
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text as ids. `sha256`, `files` and `left_out` are those of the `Text` that was read."""
+    """A text as ids.
+
+    ids: [n], in the smallest unsigned type; those of a large text are mapped from a file, and cannot be written to.
+    sha256: the hash of the bytes of all files, in order.
+    files: the files that were read.
+    left_out: a line for each file that could not be read, saying why.
+    notes: lines for the user: what was left out, and what was replaced.
+    """
 
     ids: np.ndarray
     vocabulary: Vocabulary
     sha256: str
-    files: tuple[Path, ...] = ()
-    left_out: tuple[str, ...] = ()
+    files: tuple[Path, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text that is to be encoded: its files, and all that decides which ids they give.
+
+    Args:
+        skip_unreadable: leave out files that are not UTF-8 or that may not be read, instead of raising.
+        max_vocab: how large the vocabulary may be (`Vocabulary.of_counts`), or None.
+        vocabulary: the vocabulary to use; None makes the text's own.
+    """
+
+    files: Sequence[TextFile]
+    reading: Reading
+    skip_unreadable: bool
+    max_vocab: int | None
+    vocabulary: Vocabulary | None
+
+    def stamps(self) -> list[Stamp]:
+        """How each file looks from outside; size and time are -1 if they cannot be found out."""
+        found = []
+        for file in self.files:
+            try:
+                with file.opened() as descriptor:
+                    status = os.fstat(descriptor)
+                found.append((absolute(file.path), status.st_size, status.st_mtime_ns))
+            except TextError:
+                found.append((absolute(file.path), -1, -1))
+        return found
+
+    def options(self) -> dict[str, Any]:
+        """All that decides about the ids besides the files, as JSON."""
+        vocabulary = None if self.vocabulary is None else self.vocabulary.to_json()
+        return {"reading": asdict(self.reading), "max_vocab": self.max_vocab, "vocabulary": vocabulary}
+
+    def vocabulary_for(self, tally: Tally) -> Vocabulary:
+        """The vocabulary that the text is encoded with.
+
+        Raises:
+            TextError: there are too few or too many distinct characters, or one is not in the vocabulary to use.
+        """
+        if self.vocabulary is None:
+            return Vocabulary.of_counts(tally.counts, self.reading.as_bytes, self.max_vocab)
+        found = np.flatnonzero(tally.counts)
+        if not self.vocabulary.has(found).all():
+            self._raise_first_unknown(tally, self.vocabulary)
+        return self.vocabulary
+
+    def _raise_first_unknown(self, tally: Tally, vocabulary: Vocabulary) -> None:
+        for counted in tally.files:
+            file, before = self.files[counted.number], 0
+            for block in blocks(file, self.reading):
+
+                def place_of(at: int, file: TextFile = file, before: int = before) -> str:
+                    return f"{option('val')}: {place(file, self.reading, before + at)}"
+
+                vocabulary.encode(block.codes, place=place_of, hint="; the vocabulary is the training text's")
+                before += len(block.codes)
+
+    def blocks(self, tally: Tally, first: int = 0, offset: int = 0, done: int = 0) -> Iterator[tuple[int, Block]]:
+        """Read the text again after it was counted, from a place on.
+
+        Args:
+            first, offset: the place: which of the files that were read, and the bytes in it.
+            done: how many characters come before it.
+        Yields:
+            blocks, each with the number of its file among those that were read.
+        Raises:
+            TextError: the text has not as many characters any more as were counted.
+        """
+        for number in range(first, len(tally.files)):
+            file = self.files[tally.files[number].number]
+            for block in blocks(file, self.reading, offset if number == first else 0):
+                done += len(block.codes)
+                if done > tally.characters:
+                    raise self.changed()
+                yield number, block
+        if done != tally.characters:
+            raise self.changed()
+
+    def changed(self) -> TextError:
+        names = ", ".join(str(file.path) for file in self.files[:3])
+        return TextError(f"{names}: expected a text that stays as it is while it is read, found it changed")
+
+    def notes(self, tally: Tally, vocabulary: Vocabulary) -> list[str]:
+        """Lines for the user: what was left out, and what was replaced."""
+        lines = left_out_notes(tally.left_out, len(tally.files))
+        marked = [self.files[file.number].path for file in tally.files if file.has_bom]
+        if marked:
+            others = f" and of {len(marked) - 1:,} more" if len(marked) > 1 else ""
+            lines.append(f"left out the byte order mark of {marked[0]}{others}")
+        found = np.flatnonzero(tally.counts)
+        replaced = found[~np.isin(found, vocabulary.codes)]
+        if len(replaced):
+            lines.append(
+                f"{tally.counts[replaced].sum():,} of {tally.characters:,} characters, {len(replaced):,} distinct ones, "
+                f"became U+FFFD, the unknown symbol"
+            )
+        return lines
 
 
 def load_corpus(
-    paths: Sequence[str | Path], as_bytes: bool = False, glob: str | None = None, skip_unreadable: bool = False
+    paths: Sequence[str | Path],
+    reading: Reading = AS_UTF8,
+    *,
+    glob: str | None = None,
+    skip_unreadable: bool = False,
+    max_vocab: int | None = None,
+    vocabulary: Vocabulary | None = None,
+    cache: Path | None = None,
+    messages: Messages = SILENT,
 ) -> Corpus:
-    """Read a text, and make its vocabulary and ids. The arguments are those of `read_text`.
-
-    Raises:
-        TextError: the text cannot be read (see `read_text`), is empty, or has too few or too many distinct characters.
-    """
-    text = read_text(paths, as_bytes, glob, skip_unreadable)
-    if not len(text.codes):
-        raise TextError(f"{', '.join(map(str, paths))}: expected text, found an empty file")
-    vocabulary = Vocabulary.of(text.codes, as_bytes)
-    return Corpus(vocabulary.encode(text.codes), vocabulary, text.sha256, text.files, text.left_out)
-
-
-def read_text(
-    paths: Sequence[str | Path], as_bytes: bool = False, glob: str | None = None, skip_unreadable: bool = False
-) -> Text:
-    """Read files and folders, and join them to one text.
+    """Read files and folders, join them to one text, and make its ids.
 
     Args:
-        as_bytes: do not decode the files; then any file can be read.
         glob: a pattern that the names of files in folders must match; None takes all.
-        skip_unreadable: leave out files that are not UTF-8 or that may not be read, instead of raising.
+        skip_unreadable, max_vocab, vocabulary: as for `Source`.
+        cache: the folder in which the ids of a large text are kept; None keeps those of any text in memory.
     Raises:
-        TextError: there is no file, a file cannot be read or is not UTF-8, or a folder is that of a run.
+        TextError: there is no file, a file cannot be read or is not UTF-8, or a folder is that of a run; the text is
+            empty, has too few or too many distinct characters, or one that is not in `vocabulary`.
+        OutputError: the cache cannot be written to.
     """
-    digest, files, parts, left_out = hashlib.sha256(), [], [], []
-    candidates = text_files(paths, glob)
-    for file in candidates:
-        try:
-            data = read_raw(file)
-            codes = np.frombuffer(data, np.uint8) if as_bytes else code_points(data, str(file))
-        except TextError as error:
-            if skip_unreadable:
-                left_out.append(str(error))
-                continue
-            hint = f"; {option('skip_unreadable', True)} leaves such files out" if len(candidates) > 1 else ""
-            raise TextError(f"{error}{hint}") from None
-        digest.update(data)
-        files.append(file)
-        parts.append(codes)
-    if not files:
-        raise TextError(f"expected a readable text file, found none: {left_out[0]}")
-    ends = np.cumsum([len(part) for part in parts]).tolist()
-    codes = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Text(codes, as_bytes, tuple(files), tuple(ends), digest.hexdigest(), tuple(left_out))
+    files = [TextFile(path) for path in text_files(paths, glob)]
+    source = Source(files, reading, skip_unreadable, max_vocab, vocabulary)
+    stamps = source.stamps()
+    size = sum(max(0, size) for _, size, _ in stamps)
+    if cache is None or size <= IN_MEMORY:
+        return _in_memory(source)
+    return _cached(source, stamps, size, TextCache(cache, messages), messages)
 
 
-def left_out_notes(text: Text | Corpus) -> list[str]:
-    """Lines of text that say which files were left out, and how many; no line if none was."""
-    if not text.left_out:
-        return []
-    count = len(text.left_out)
-    return [f"left out {line}" for line in text.left_out] + [f"left out {count} of {count + len(text.files)} files"]
+def _in_memory(source: Source) -> Corpus:
+    tally = Tally()
+    count(tally, source.files, source.reading, source.skip_unreadable)
+    vocabulary = _vocabulary(source, tally)
+    ids, done = np.empty(tally.characters, vocabulary.dtype), 0
+    for _, block in source.blocks(tally):
+        end = done + len(block.codes)
+        ids[done:end], done = vocabulary.ids_of_known(block.codes), end
+    files = tuple(source.files[file.number].path for file in tally.files)
+    notes = tuple(source.notes(tally, vocabulary))
+    return Corpus(ids, vocabulary, tally.sha256, files, tuple(tally.left_out), notes)
 
 
-def absolute(text: str | Path) -> str:
-    """The absolute path of a text, which a run stores to find the text again, or `-` for standard input."""
-    return str(text) if Path(text) == STREAM else str(Path(text).resolve())
+def _vocabulary(source: Source, tally: Tally) -> Vocabulary:
+    if not tally.characters and source.vocabulary is None:
+        raise TextError(f"{', '.join(str(file.path) for file in source.files)}: expected text, found an empty file")
+    return source.vocabulary_for(tally)
 
 
-def expect_kept(texts: Sequence[str], what: str) -> Sequence[str]:
-    """Check that texts which a run has stored (`absolute`) can be read again, and return them.
-
-    Raises:
-        TextError: one of them was standard input.
-    """
-    if str(STREAM) in texts:
-        raise TextError(
-            f"{what}: expected it again, as a file or as -, because it came from standard input, found none"
-        )
-    return texts
-
-
-def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Path]:
-    """`paths` with every folder replaced by the files in it.
-
-    Raises:
-        TextError: there is nothing at a path, or a folder is that of a run or has no file to read.
-    """
-    files: list[Path] = []
-    for given in paths:
-        path = Path(given)
-        if path == STREAM:
-            files.append(path)
-            continue
-        try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-        except (OSError, ValueError) as error:
-            raise _unreadable(given, error) from None
-        files += _files_in(path, glob) if is_folder else [path]
-    if not files:
-        raise TextError("expected at least one text file, found none")
-    return files
+def _cached(source: Source, stamps: list[Stamp], size: int, cache: TextCache, messages: Messages) -> Corpus:
+    """The text's ids from the cache, into which they are written first if they are not there."""
+    known = _digest([VERSION, stamps, source.options(), source.skip_unreadable])
+    found = cache.find(known)
+    if found is None:
+        with cache.locked():
+            found = cache.find(known)  # another process may have encoded it while this one waited
+            if found is None:
+                _encode(source, stamps, size, known, cache, messages)
+                found = cache.find(known)
+    if found is None:
+        raise OutputError(f"{cache.folder}: expected the ids that were just written, found none")
+    record, facts, ids = found
+    return Corpus(
+        ids, Vocabulary.from_json(facts["vocabulary"]), facts["sha256"], tuple(map(Path, record["files"])),
+        tuple(record["left_out"]), tuple(record["notes"]),
+    )  # fmt: skip
 
 
-def _files_in(folder: Path, glob: str | None) -> list[Path]:
-    """The regular files in a folder, sorted, at any depth, whose names match `glob`.
-
-    Hidden files and folders, links to folders (which may form loops) and the folders of runs are left out. Files and
-    folders that may not be looked at are included: to read them gives the error that says why.
-    """
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
-        if _is_run(names):
-            if Path(parent) == folder:
-                hint = f"{command_to_resume(folder)} goes on with it"
-                raise TextError(f"{folder}: expected a text, found the folder of a run; {hint}")
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        named = (name for name in names if not name.startswith(".") and (glob is None or fnmatchcase(name, glob)))
-        found.extend(file for name in named if _may_be_text(file := Path(parent, name)))
-    if not found:
-        matching = "" if glob is None else f" whose name matches {option('glob', glob)}"
-        raise TextError(f"{folder}: expected a folder with text files, found none in it{matching}")
-    return sorted(found)
-
-
-def _is_run(names: Sequence[str]) -> bool:
-    """Whether a folder with these files is one that `cuchar train` writes."""
-    return "config.json" in names and ("metrics.jsonl" in names or "last.safetensors" in names)
-
-
-def _may_be_text(file: Path) -> bool:
-    """Whether this is a regular file, not a pipe, socket or device, which a reader would wait for."""
+def _encode(source: Source, stamps: list[Stamp], size: int, known: str, cache: TextCache, messages: Messages) -> None:
+    """Encode a text into the cache, which is locked; what a killed process has done of it is gone on with."""
+    unfinished = Unfinished(cache.folder, known, messages)
     try:
-        return stat.S_ISREG(file.stat().st_mode)
+        tally = _count(source, size, unfinished, messages)
+        vocabulary = _vocabulary(source, tally)
+        sizes = [(file.size, file.has_bom) for file in tally.files]
+        key = _digest([VERSION, tally.sha256, sizes, source.options()])
+        if cache.open(key) is None:
+            with unfinished.writing() as writer, messages.counted("encoding", size) as advance:
+                advance(sum(file.size for file in tally.files[: writer.file]) + writer.offset)
+                done = writer.size // vocabulary.dtype.itemsize
+                for file, block in source.blocks(tally, writer.file, writer.offset, done):
+                    writer.write(vocabulary.ids_of_known(block.codes), file, block.end)
+                    advance(len(block.raw))
+                written = seen(writer.sha256, writer.status())
+            if source.stamps() != stamps:
+                raise source.changed()
+            facts = {"vocabulary": vocabulary.to_json(), "sha256": tally.sha256, "characters": tally.characters}
+            cache.keep(unfinished.ids, {"key": key, **facts, "ids": written})
+            messages.note(f"encoded {size:,} bytes of text into {cache.folder}, where the next run finds them")
+        files = [str(source.files[file.number].path) for file in tally.files]
+        notes = source.notes(tally, vocabulary)
+        cache.remember(known, {"key": key, "files": files, "left_out": tally.left_out, "notes": notes})
+        unfinished.remove()
     except OSError:
-        return True
+        unfinished.remove()  # a full disk gets back what was taken
+        raise
 
 
-def read_raw(file: Path) -> bytes:
-    """The bytes of `file`; `-` is standard input.
-
-    Raises:
-        TextError: it cannot be read.
-    """
-    try:
-        return read_stdin() if file == STREAM else file.read_bytes()
-    except (OSError, ValueError) as error:
-        raise _unreadable(file, error) from None
-
-
-def _unreadable(path: str | Path, error: OSError | ValueError) -> TextError:
-    """The TextError for a path that cannot be read; it considers that someone gave a text in place of its path."""
-    name = str(path)
-    missing = isinstance(error, FileNotFoundError)
-    if not isinstance(error, OSError) or error.errno == errno.ENAMETOOLONG or (missing and "\n" in name):
-        return TextError(f"expected the path of a text file, found a text of {len(name):,} characters")
-    if missing:
-        return TextError(f"{name}: expected a text file, found no such file")
-    return TextError(f"{name}: expected a readable file, found: {error.strerror}")
+def _count(source: Source, size: int, unfinished: Unfinished, messages: Messages) -> Tally:
+    with messages.counted("counting", size) as advance:
+        tally = Tally() if unfinished.tally is None else Tally.from_json(unfinished.tally, source.files, advance)
+        count(
+            tally, source.files, source.reading, source.skip_unreadable,
+            advance, lambda: unfinished.save_tally(tally),
+        )  # fmt: skip
+    unfinished.save_tally(tally, at_once=True)
+    return tally
 
 
-def code_points(data: bytes, name: str = "text") -> np.ndarray:
-    """Code points of UTF-8 `data`, which errors call `name`.
-
-    Raises:
-        TextError: it is not UTF-8; the message names the line, column and byte of the first error.
-    """
-    if data.isascii():
-        return np.frombuffer(data, np.uint8)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = _points_of(data[: error.start].decode("utf-8"))
-        raise TextError(
-            f"{name}:{_line_and_column(before)}: expected UTF-8, found byte 0x{data[error.start]:02x} at offset "
-            f"{error.start} ({error.reason}); a model that is trained with {option('bytes', True)} reads any file"
-        ) from None
-    return _points_of(text)
-
-
-def _line_and_column(before: np.ndarray) -> str:
-    """LINE:COLUMN, counted from 1, of the character that comes after the code points `before` in a file."""
-    line_ends = np.flatnonzero(before == LINE_END)
-    last = int(line_ends[-1]) if len(line_ends) else -1
-    return f"{len(line_ends) + 1}:{len(before) - last}"
-
-
-def _points_of(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

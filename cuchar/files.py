@@ -11,12 +11,13 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from cuchar.errors import OutputError, TextError
+from cuchar.launch import launched
 
 STREAM = Path("-")  # in place of a file's name: standard input for a text, standard output for a result
 # Control characters (C0 and C1), characters that change the direction of text, and surrogates, which stand for
@@ -78,21 +79,30 @@ def escape(text: str, keep: str = "") -> str:
 
 
 def say(text: str) -> None:
-    """Print one line on standard error; control characters in it, as names of files may have, are escaped."""
+    """Print one line on standard error; control characters in it, as names of files may have, are escaped.
+
+    Of several processes that train together, rank 0 speaks for all.
+    """
+    if launched().rank == 0:
+        say_from_any_rank(text)
+
+
+def say_from_any_rank(text: str) -> None:
+    """Do what `say` does, whichever rank this process has."""
     print(escape(text), file=sys.stderr, flush=True)
 
 
-def read_stdin() -> bytes:
-    """Read all of standard input, and close it.
+@contextmanager
+def opened_stdin() -> Iterator[BinaryIO]:
+    """A context with standard input, to be read; after it, standard input is closed.
 
     Raises:
         TextError: it was read before, because `-` was given twice.
-        OSError: it cannot be read.
     """
     if sys.stdin.closed:
         raise TextError(f"{STREAM}: expected standard input to be named once, found it twice")
     with sys.stdin as stdin:
-        return stdin.buffer.read()
+        yield stdin.buffer
 
 
 def write_stdout(data: bytes) -> None:
@@ -203,10 +213,11 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
         folder: a descriptor of the folder that `path` is in. With it, a folder that has taken that folder's name
             meanwhile is never written into. With None, the folder that has the name now is opened.
     Raises:
-        OutputError: the file could not be written; the old file is still there, and no temporary file is left.
+        OutputError: the file could not be written; the old file is still there, and no temporary file is left. Or the
+            new one is there, and only the wait for its name to be on disk has failed.
     """
     temporary = f".{path.name}.{os.getpid()}.tmp"
-    held = folder
+    held, is_replaced = folder, False
     try:
         if held is None:
             held = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -218,9 +229,12 @@ def write_file(path: Path, data: bytes, folder: int | None = None) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path.name, src_dir_fd=held, dst_dir_fd=held)
+        is_replaced = True
         os.fsync(held)
     except OSError as error:
         kept = f"; {path.name} there is the one before" if path.exists() else ""
+        if is_replaced:
+            kept = f"; {path.name} there is the new one, which a power cut may take away"
         raise OutputError(f"{path}: expected to write {len(data):,} bytes, found: {error.strerror}{kept}") from None
     finally:
         if held is not None:

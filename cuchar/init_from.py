@@ -10,9 +10,10 @@ import numpy as np
 
 from cuchar.checkpoint import checkpoint_file, expect_regular, read_checkpoint
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.corpus import Vocabulary, absolute
 from cuchar.errors import CheckpointError, OptionError
 from cuchar.parameters import Parameters, initialise
+from cuchar.text_files import absolute
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 
@@ -86,7 +87,7 @@ class Source:
 
     def note(self, vocabulary: Vocabulary) -> str:
         """What became of the characters, as a line of text."""
-        kept = int(self.vocabulary.has(vocabulary.codes).sum())
+        kept = int(np.isin(vocabulary.codes, self.vocabulary.codes).sum())
         return (
             f"{option('init_from', str(self.file))} ({self.sha256[:12]}): {kept} of {len(vocabulary)} characters keep their weights, "
             f"{len(vocabulary) - kept} are new, {len(self.vocabulary) - kept} of the checkpoint's are dropped"

@@ -24,6 +24,10 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(signal.Signals(signum).name)
         self.exit_status = 128 + signum
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
+        """How the exception is sent to another process."""
+        return Interrupted, (self.exit_status - 128,)
+
 
 @contextmanager
 def signalled() -> Iterator[Callable[[], int | None]]:

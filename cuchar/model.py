@@ -17,6 +17,7 @@ from cuchar.files import escape, write_output
 from cuchar.generation import generate
 from cuchar.kinds import PATH, TEXT_OR_BYTES, Optional, integer
 from cuchar.outputs import expect_new_output
+from cuchar.reading import Reading
 from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
 from cuchar.wording import option
 
@@ -40,6 +41,7 @@ class Model:
         self.file = checkpoint_file(path)
         checkpoint = read_checkpoint(self.file)
         self.parameters, self.vocabulary = checkpoint.parameters, checkpoint.vocabulary
+        self.reading = Reading.of(checkpoint.run["train"])
         self.engine, _ = choose_engine(device, self.parameters.model, self.parameters.flat.dtype, precision)
         self._weights = self.engine.fold(self.parameters)
 
@@ -121,9 +123,9 @@ class Model:
         """A function that generates the streams of the given numbers; the prime and the stop are checked at once."""
         check_option("prime", TEXT_OR_BYTES, prime)
         vocabulary = self.vocabulary
-        prime_ids = vocabulary.encode(vocabulary.codes_of(prime), unknown)
+        prime_ids = vocabulary.encode(self.reading.codes_of(prime), unknown)
         stop_ids = vocabulary.encode(
-            vocabulary.codes_of(config.stop), place=f"{option('stop')}: position {{}}".format, hint=""
+            self.reading.codes_of(config.stop), place=f"{option('stop')}: position {{}}".format, hint=""
         )
         key = secrets.randbits(63) if seed is None else seed
         expect_seed(key)
@@ -146,7 +148,7 @@ class Model:
         expect_options(options, ["weights", "text"])
         path, text = check_option("path", PATH, path), check_option("text", Optional(PATH), options.get("text"))
         self._expect_new("path", path, [] if text is None else [Path(text)])
-        export_model(self.parameters, self.vocabulary, Path(path), format, **options)
+        export_model(self.parameters, self.vocabulary, self.reading, Path(path), format, **options)
 
     def losses(self, ids: np.ndarray, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
         """Yield the losses, in nats, of characters 1, 2, ... of a text, in blocks in the text's order.
@@ -179,7 +181,7 @@ class Model:
             OptionError: an argument is of another type, or out of range.
         """
         check_option("text", TEXT_OR_BYTES, text)
-        codes = self.vocabulary.codes_of(text)
+        codes = self.reading.codes_of(text)
         ids = self.vocabulary.encode(codes, unknown)
         return TextScore.of_text(codes, self.vocabulary.has(codes), np.concatenate(list(self.losses(ids, window))))
 
@@ -203,7 +205,7 @@ class Model:
         check_option("text", TEXT_OR_BYTES, text)
         check_option("page", PATH, page)
         self._expect_new("page", page)
-        ids = self.vocabulary.encode(self.vocabulary.codes_of(text), unknown)
+        ids = self.vocabulary.encode(self.reading.codes_of(text), unknown)
         write_output(Path(page), make_page(self.parameters, self.vocabulary, ids, title, chars))
 
     def _expect_new(self, name: str, output: str | Path, inputs: Sequence[Path] = ()) -> None:

@@ -32,13 +32,17 @@ def parameter_count(model: ModelConfig) -> int:
 
 
 class Parameters:
-    """A flat buffer of zeros with a named view for every tensor; `parameters[name]` is writable."""
+    """A flat buffer with a named view for every tensor; `parameters[name]` is writable.
 
-    def __init__(self, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32):
+    Args:
+        flat: [P], the buffer; None makes one of zeros.
+    """
+
+    def __init__(self, model: ModelConfig, dtype: np.typing.DTypeLike = np.float32, flat: np.ndarray | None = None):
         self.model = model
         shapes = parameter_shapes(model)
         sizes = [int(np.prod(shape)) for shape in shapes.values()]
-        self.flat = np.zeros(sum(sizes), dtype)
+        self.flat = np.zeros(sum(sizes), dtype) if flat is None else flat
         pieces = np.split(self.flat, np.cumsum(sizes)[:-1])
         self._views = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 

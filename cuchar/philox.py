@@ -37,23 +37,34 @@ def philox4x32(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[n
 
 
 def dropout_mask(
-    shape: tuple[int, ...], probability: float, seed: int, step: int, layer: int, dtype: np.typing.DTypeLike
+    shape: tuple[int, int, int],
+    probability: float,
+    seed: int,
+    step: int,
+    layer: int,
+    dtype: np.typing.DTypeLike,
+    first_row: int = 0,
+    batch: int | None = None,
 ) -> np.ndarray:
     """Inverted-dropout factors: 0 with `probability`, else 1 / (1 - probability).
 
-    Element e of the C-ordered mask takes word e % 4 of counter (e // 4, layer, step), and
-    is dropped if that word is below probability * 2^32.
+    Element e of the whole batch's C-ordered mask takes word e % 4 of counter (e // 4, layer,
+    step), and is dropped if that word is below probability * 2^32.
 
     Args:
         shape: [T, B, H] of the layer's output.
         step: number of the training step, counted from 1.
         layer: the layer whose output is dropped.
+        first_row: which row of the whole batch the first of the B rows is.
+        batch: rows of the whole batch; None where the B rows are all of them.
     """
-    size = int(np.prod(shape))
-    blocks = np.arange((size + 3) // 4, dtype=np.uint64)
+    T, B, H = shape
+    first = (np.arange(T, dtype=np.uint64) * (batch or B) + first_row)[:, None] * H  # [T, 1]: elements
+    blocks = first // 4 + np.arange((B * H + 6) // 4, dtype=np.uint64)  # the first element may be its block's last
     counter = (blocks, layer, step & 0xFFFFFFFF, step >> 32)
     words = np.stack(philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32)), axis=-1)  # type: ignore[arg-type]
-    kept = words.reshape(-1)[:size] >= np.uint64(probability * 2**32)
+    places = (first % 4 + np.arange(B * H, dtype=np.uint64)).astype(np.intp)
+    kept = np.take_along_axis(words.reshape(T, -1), places, axis=1) >= np.uint64(probability * 2**32)
     return (kept / (1 - probability)).astype(dtype).reshape(shape)
 
 

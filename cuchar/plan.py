@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,24 +11,38 @@ import numpy as np
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows, draw_offset, offset_generator
-from cuchar.corpus import Vocabulary
 from cuchar.engines.base import TrainingState
-from cuchar.files import escape
+from cuchar.files import escape, say
 from cuchar.parameters import initialise, parameter_count
 from cuchar.preparation import Prepared, prepare
 from cuchar.run_folder import expect_no_run
-from cuchar.runs import run_folder
+from cuchar.runs import cache_folder, run_folder
 from cuchar.terminal import clock
+from cuchar.text_cache import Messages
 from cuchar.training import total_steps
+from cuchar.vocabulary import Vocabulary
 
 MEASURED_S = 2.0  # seconds of training by which a run's time is estimated
 ROWS = 3  # rows of the first batch that are shown
 SHOWN = 50  # characters of a row that are shown, at most
 
 
-def print_plan(texts: Sequence[str | Path], options: Mapping[str, Any], *, out: Path | None, **start: Any) -> None:
-    """Print what `cuchar.runs.start_run` would do with these arguments, whose errors this raises too."""
-    run, folder = prepare(texts, options, **start), run_folder(texts, out)
+def print_plan(
+    texts: Sequence[str | Path],
+    options: Mapping[str, Any],
+    *,
+    out: Path | None,
+    cache: Path | None,
+    reading: Callable[[str, int, int], None],
+    **start: Any,
+) -> None:
+    """Print what `cuchar.runs.start_run` would do with these arguments, whose errors this raises too.
+
+    Args:
+        reading: shows how far a large text is read (`cuchar.callbacks.Callback.reading`).
+    """
+    folder = run_folder(texts, out)
+    run = prepare(texts, options, **start, cache=cache_folder(folder, cache), messages=Messages(say, reading))
     expect_no_run(folder)
     for line in run.notes:
         print(escape(line))
@@ -55,7 +69,7 @@ def _facts(run: Prepared, folder: Path) -> list[tuple[str, str]]:
         ("memory", f"{needed / 2**20:,.1f} MiB for training, an estimate; text and program come on top"),
         ("time", f"{clock(steps * seconds)}, an estimate: {1000 * seconds:.2f} ms a step, measured over {measured:,}; "
                  "validation, samples and saves come on top"),
-        ("run folder", f"{folder}; this run was dry, so nothing was written"),
+        ("run folder", f"{folder}; this run was dry, so it was not made"),
     ]  # fmt: skip
 
 

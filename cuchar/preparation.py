@@ -5,15 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cuchar.batches import check_length, split_validation
+import numpy as np
+
+from cuchar.batches import RowBeginnings, check_length, split_validation
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.corpus import Corpus, Text, absolute, left_out_notes, load_corpus, read_text
+from cuchar.corpus import Corpus, load_corpus
 from cuchar.engines.base import Engine
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, TextError
 from cuchar.init_from import read_source
 from cuchar.parameters import Parameters
 from cuchar.presets import AUTO, before_reading, describe_auto, with_preset
+from cuchar.reading import Reading
+from cuchar.text_cache import Messages
+from cuchar.text_files import absolute
 from cuchar.training import Material
 from cuchar.wording import option
 
@@ -46,8 +51,10 @@ def prepare(
     device: str,
     glob: str | None,
     skip_unreadable: bool,
+    cache: Path,
+    messages: Messages,
 ) -> Prepared:
-    """Read and check everything that a run needs; nothing is written.
+    """Read and check everything that a run needs; nothing is written but the cache of large texts.
 
     The arguments and errors are those of `cuchar.runs.start_run`.
     """
@@ -58,13 +65,14 @@ def prepare(
     known = before_reading(preset, given, val is not None)
     if val is not None and known.val_fraction:
         raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
-    corpus, notes = load_corpus(texts, known.bytes, glob, skip_unreadable), []
+    reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable, "cache": cache, "messages": messages}
+    corpus, notes = load_training(texts, known, reading), []
     complete = with_preset(preset, given, val is not None, len(corpus.ids))
     config = TrainConfig(**complete)
     if preset == AUTO:
         notes.append(describe_auto(complete, given, len(corpus.ids)))
-    val_text = None if val is None else read_text([val], config.bytes, glob, skip_unreadable)
-    material = material_of(corpus, config, val_text)
+    validation = None if val is None else load_validation([val], config, corpus, reading)
+    material = material_of(corpus, config, validation)
     initial = None
     if source is not None:
         initial = source.parameters_for(corpus.vocabulary, config)
@@ -73,28 +81,47 @@ def prepare(
     engine, reason = choose_engine(
         device, ModelConfig(len(corpus.vocabulary), config.hidden, config.layers), precision=config.precision
     )
-    return Prepared(config, material, engine, reason, initial, notes + notes_left_out(corpus, val_text))
+    return Prepared(config, material, engine, reason, initial, notes + notes_of(corpus, validation))
 
 
-def material_of(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> Material:
+def load_training(texts: Sequence[str | Path], config: TrainConfig, reading: Mapping[str, Any]) -> Corpus:
+    """The text to train on.
+
+    Args:
+        reading: the arguments of `load_corpus` that are no options of a run: glob, skip_unreadable, cache and messages.
+    """
+    return load_corpus(texts, Reading.of(config.to_json()), max_vocab=config.max_vocab, **reading)
+
+
+def load_validation(
+    texts: Sequence[str | Path], config: TrainConfig, corpus: Corpus, reading: Mapping[str, Any]
+) -> Corpus:
+    """The text to validate on, whose vocabulary is that of the text to train on.
+
+    Raises:
+        TextError: it has an unknown character, or is too short.
+    """
+    validation = load_corpus(texts, Reading.of(config.to_json()), vocabulary=corpus.vocabulary, **reading)
+    if len(validation.ids) < 2:
+        raise TextError(
+            f"{option('val', str(validation.files[0]))}: expected at least 2 characters, found {len(validation.ids)}"
+        )
+    return validation
+
+
+def material_of(corpus: Corpus, config: TrainConfig, validation: Corpus | None) -> Material:
     """The ids to train and validate on, and the facts that a run stores: every file that was read, and the digests.
 
     Raises:
         OptionError: there is patience, but nothing to validate on.
-        TextError: a text is too short, or the validation text has an unknown character.
+        TextError: the text is too short.
     """
-    training, validation = corpus.ids, None
+    training: np.ndarray | RowBeginnings = corpus.ids
+    held_out = None
     if config.val_fraction:
-        training, validation = split_validation(corpus.ids, config)
-    elif val_text is not None:
-        hint = "; the vocabulary is the training text's"
-        validation = corpus.vocabulary.encode(
-            val_text.codes, place=lambda at: f"{option('val')}: {val_text.place(at)}", hint=hint
-        )[None]
-        if validation.shape[1] < 2:
-            raise TextError(
-                f"{option('val', str(val_text.files[0]))}: expected at least 2 characters, found {validation.shape[1]}"
-            )
+        training, held_out = split_validation(corpus.ids, config)
+    elif validation is not None:
+        held_out = validation.ids[None]
     elif config.patience is not None:
         raise OptionError(
             f"{option('patience', config.patience)}: expected {option('val')} or {option('val_fraction')} with it, found neither"
@@ -108,11 +135,11 @@ def material_of(corpus: Corpus, config: TrainConfig, val_text: Text | None) -> M
         "sha256": corpus.sha256,
         "characters": len(corpus.ids),
         "texts": names(corpus.files),
-        "val": None if val_text is None else names(val_text.files),
-        "val_sha256": None if val_text is None else val_text.sha256,
+        "val": None if validation is None else names(validation.files),
+        "val_sha256": None if validation is None else validation.sha256,
     }
-    return Material(corpus.vocabulary, training, validation, facts)
+    return Material(corpus.vocabulary, training, held_out, facts)
 
 
-def notes_left_out(*texts: Corpus | Text | None) -> list[str]:
-    return [line for text in texts if text for line in left_out_notes(text)]
+def notes_of(*texts: Corpus | None) -> list[str]:
+    return [line for text in texts if text for line in text.notes]

@@ -16,7 +16,6 @@ from safetensors import SafetensorError, deserialize
 from cuchar.adam import Adam
 from cuchar.checkpoint import Checkpoint, checkpoint_bytes, expect_regular
 from cuchar.config import MODEL, ModelConfig, TrainConfig
-from cuchar.corpus import Vocabulary, absolute
 from cuchar.engines.base import State
 from cuchar.errors import CheckpointError
 from cuchar.files import write_output
@@ -24,6 +23,8 @@ from cuchar.kinds import Mismatch, describe
 from cuchar.parameters import Parameters
 from cuchar.position import Position
 from cuchar.schema import parse_json
+from cuchar.text_files import absolute
+from cuchar.vocabulary import UNKNOWN_CODE, Vocabulary
 from cuchar.wording import option
 
 MOST_HEADER = 1 << 22  # bytes of a file's header: a vocabulary of 65,536 characters takes some 2 MB
@@ -184,6 +185,7 @@ def _array(tensor: Mapping[str, Any]) -> np.ndarray:
 
 def _vocabulary(data: bytes, file: Path | None, V: int) -> tuple[Vocabulary, np.ndarray]:
     """The vocabulary, which is sorted here, and for each of its entries the id that the file's model has for it."""
+    unknown = None
     if file is not None:
         expect_regular(file, "a JSON file")
         try:
@@ -197,6 +199,7 @@ def _vocabulary(data: bytes, file: Path | None, V: int) -> tuple[Vocabulary, np.
         if "vocabulary" not in metadata:
             raise Mismatch(where, f"a JSON list of characters, there or in {option('vocabulary')}", "none")
         written = metadata["vocabulary"]
+        unknown = metadata.get("unknown")
     entries = parse_json(written, where)
     if type(entries) is not list or len(entries) != V:
         found = f"a list of {len(entries):,}" if type(entries) is list else describe(entries)
@@ -208,7 +211,9 @@ def _vocabulary(data: bytes, file: Path | None, V: int) -> tuple[Vocabulary, np.
     if len(repeated) or V < 2:
         found = describe(entries[order[repeated[0]]]) + " twice" if len(repeated) else f"{V}"
         raise Mismatch(where, "at least two entries, all distinct", found)
-    return Vocabulary(codes[order], is_bytes), order
+    if unknown is not None and (is_bytes or unknown != chr(UNKNOWN_CODE) or UNKNOWN_CODE not in codes):
+        raise Mismatch("metadata.unknown", "U+FFFD, which is in the vocabulary", describe(unknown))
+    return Vocabulary(codes[order], is_bytes, has_unknown=unknown is not None), order
 
 
 def _code(entry: Any, is_byte: bool, where: str) -> int:

@@ -17,13 +17,15 @@ from rich.text import Text as Cell
 import cuchar
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import ModelConfig
-from cuchar.corpus import Text, left_out_notes
 from cuchar.engines.choose import choose_engine
 from cuchar.engines.cpu.library import load, thread_count
 from cuchar.errors import DeviceError
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, Score
 from cuchar.files import escape, say, write_output
 from cuchar.model import Model
+from cuchar.ranks.join import describe_launch
+from cuchar.ranks.nccl import find_nccl
+from cuchar.text import Text, left_out_notes
 from cuchar.wording import option
 
 
@@ -50,7 +52,7 @@ def score_files(
         exact: whether even a long text is scored as one stream, not in chunks.
         per_char: a file that receives a row for every character, or None.
     """
-    for line in left_out_notes(text):
+    for line in left_out_notes(text.left_out, len(text.files)):
         say(line)
     ids = model.vocabulary.encode(text.codes, unknown, text.place)
     chunked = window is None and not exact and len(ids) > LONG_TEXT
@@ -136,6 +138,7 @@ def print_machine() -> None:
         table.add_row(name, value)
     table.add_row("--device cpu", _processors())
     table.add_row("--device auto", f"{engine.name}: {reason}")
+    table.add_row("processes", describe_launch())
     Console().print(table)
 
 
@@ -165,11 +168,15 @@ def _cuda() -> dict[str, str]:
         driver = runtime.driverGetVersion()
         count = runtime.getDeviceCount() if driver else 0
         names = [runtime.getDeviceProperties(number)["name"].decode() for number in range(count)]
+        nccl = find_nccl() if count > 1 else None
     except Exception as error:  # an absent or broken CUDA installation fails in many ways; each is an answer here
         found = " ".join(str(error).split()) or type(error).__name__
         return {"CuPy": version, "CUDA driver": f"none ({found[:100]})", "GPU": "none"}
     drivers = f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
-    return {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none"}
+    facts = {"CuPy": version, "CUDA driver": drivers, "GPU": ", ".join(names) or "none"}
+    if count > 1:
+        facts["NCCL"] = str(nccl.get_version()) if nccl else "none; the GPUs' gradients are added up on the host"
+    return facts
 
 
 def _installed(distribution: str) -> bool:

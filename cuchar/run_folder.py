@@ -8,46 +8,50 @@ process, however that ends. Whatever else is in the folder is left alone, such a
 A run goes on from last.safetensors. It says how long the logs were when it was written, and what the best validation
 loss was. A resumed run does again what came after that, so `roll_back` undoes it first: it cuts the logs, and restores
 the best model that last.safetensors knows of. best.safetensors is written after last.safetensors, as a copy of it.
-Only the report at a run's end may write a better one later. It keeps the one before in previous-best.safetensors,
-since a run that is given more steps goes on from before that report.
+Only the report at a run's end may write a better one later. It keeps a copy of the one before in
+previous-best.safetensors, since a run that is given more steps goes on from before that report.
+
+What comes after a power cut to be on disk need not be what was written first. So everything that a later change counts
+on is waited for by fsync before that change is made. Files other than temporary ones are copied and never renamed, since
+a rename is two changes, of which the second may come to the disk alone. tests/support/power_cut.py says what the tests expect of a disk.
 
 A run by `--on-nan rollback` goes back to a checkpoint that every run would have written there, interrupted or not. If
 last.safetensors is another one, since the run was interrupted or had ended, previous-last.safetensors is that one.
 """
 
-import fcntl
 import json
 import math
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import sleep
 from typing import Any, BinaryIO
 
 from cuchar.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from cuchar.errors import CheckpointError, RunError
 from cuchar.files import TEMPORARY, write_file
+from cuchar.folder_lock import lock_folder
 from cuchar.schema import CONFIG, parse_json
 from cuchar.wording import command_to_resume
 
 LOGS = ("metrics.jsonl", "samples.txt")
 CHECKPOINTS = ("last.safetensors", "best.safetensors", "previous-best.safetensors", "previous-last.safetensors")
 FILES = ("config.json", *LOGS, *CHECKPOINTS)
-LOCK_TRIES = 5  # a look by `is_in_use` holds a lock too, but for microseconds only, and must not stop a training
-LOCK_PAUSE_S = 0.02
 
 
 class RunFolder:
     """An open, locked run folder; make one with `create` or `reopen`."""
 
-    def __init__(self, path: Path, descriptor: int, made: list[Path]):
+    def __init__(self, path: Path, descriptor: int, lock_note: str | None, made: list[Path]):
         """
         Args:
             descriptor: of the open and locked folder.
+            lock_note: what a user must know of the lock, or None.
             made: the folders that were made for the run, innermost first.
         """
         self.path, self._descriptor, self._made = path, descriptor, made
+        self.notes = [lock_note] if lock_note else []
         self.config_file = path / "config.json"
         self.metrics, self.samples = (path / name for name in LOGS)
         self.last, self.best, self.previous_best, self.previous_last = (path / name for name in CHECKPOINTS)
@@ -63,21 +67,15 @@ class RunFolder:
             RunError: the folder holds a run, is in use, or cannot be made.
             OutputError: config.json cannot be written.
         """
-        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            for made in missing:
-                _sync_folder(made.parent)
-        except OSError as error:
-            raise RunError(f"{path}: expected to make a run folder, found: {error.strerror}") from None
-        folder = cls(path, _open_locked(path), missing)
+        made = _make_folders(path)
+        folder = cls(path, *lock_folder(path), made)
         try:
             expect_no_run(path)
             if folder._status(folder.config_file):
                 folder.read_config()  # raises an error if it is not a run's
             folder.write_config(config)
         except BaseException:
-            folder._remove_folders()
+            _remove_folders(made)
             folder.close()
             raise
         return folder
@@ -90,8 +88,9 @@ class RunFolder:
             RunError: the folder holds no run, or is in use.
         """
         if not (path / "config.json").is_file():
-            raise RunError(f"{path}: expected a run folder with a config.json, found none")
-        return cls(path, _open_locked(path), [])
+            hint = "; if a run had only just begun there, begin it again" if path.is_dir() else ""
+            raise RunError(f"{path}: expected a run folder with a config.json, found none{hint}")
+        return cls(path, *lock_folder(path), [])
 
     def read_config(self) -> dict[str, Any]:
         """What config.json says.
@@ -117,11 +116,11 @@ class RunFolder:
         Raises:
             RunError: it could not be written, or is not a regular file.
         """
-        try:
-            with self._open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as opened:
-                opened.write(data)
-        except OSError as error:
-            raise RunError(f"{log}: expected to add {len(data)} bytes, found: {error.strerror}") from None
+        with (
+            _telling(log, f"to add {len(data)} bytes"),
+            self._open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as opened,
+        ):
+            opened.write(data)
 
     def lengths(self) -> dict[str, int]:
         """How many bytes metrics.jsonl and samples.txt have now."""
@@ -148,11 +147,19 @@ class RunFolder:
         """The checkpoint that was set aside as previous-last.safetensors, or the last one if there is none."""
         return read_checkpoint(self.previous_last) if self._status(self.previous_last) else self.read_last()
 
-    def complete_best(self, checkpoint: Checkpoint) -> None:
-        """Write best.safetensors if `checkpoint`, the last one, is the best model too and was not copied to it yet."""
-        run = checkpoint.run
-        if run.get("best_step") == run["position"]["step"] and _loss_of(self.best) != run["best"]:
+    def complete_save(self, checkpoint: Checkpoint, is_due: bool) -> None:
+        """Do what comes after the writing of `checkpoint`, the last one, as far as the run had no time for it.
+
+        If it is the best model too, it becomes best.safetensors. What was kept until it was written is removed.
+        """
+        run, found = checkpoint.run, _loss_of(self.best)
+        if run.get("best_step") == run["position"]["step"] and found != run["best"]:
             self.save_best(checkpoint)
+            found = run["best"]
+        if found == run["best"]:  # else the report has written a better one
+            self._remove(self.previous_best.name)
+        if is_due:
+            self.forget_previous_last()
 
     def roll_back(self, checkpoint: Checkpoint | None) -> float:
         """Make the folder what it was when `checkpoint`, its last one, was written; with None, before any step.
@@ -160,7 +167,7 @@ class RunFolder:
         Returns:
             the best validation loss so far, or infinity if there is none or its model cannot be read.
         Raises:
-            RunError: a log is shorter than it was then, or is not a regular file.
+            RunError: a log is shorter than it was then, is not a regular file, or cannot be cut.
         """
         lengths = checkpoint.run["lengths"] if checkpoint else {}
         for log in (self.metrics, self.samples):
@@ -168,23 +175,28 @@ class RunFolder:
             if found < length:
                 raise RunError(f"{log}: expected the {length:,} bytes that {self.last.name} counts on, found {found:,}")
             if found > length:
-                with self._open(log, os.O_WRONLY) as opened:
+                with _telling(log, f"to cut it to {length:,} bytes"), self._open(log, os.O_WRONLY) as opened:
                     opened.truncate(length)
+                    os.fsync(opened.fileno())  # while metrics.jsonl has the report, samples and best model must too
         if checkpoint is None or checkpoint.run["best"] is None:
             self._remove(self.best.name)
             return math.inf
         loss = checkpoint.run["best"]
         if _loss_of(self.best) != loss and _loss_of(self.previous_best) == loss:
-            self._rename(self.previous_best, self.best)
+            self._copy(self.previous_best, self.best)
         return math.inf if _loss_of(self.best) is None else loss
 
     def has_report(self, checkpoint: Checkpoint) -> bool:
-        """Whether metrics.jsonl has at least one more whole line than when `checkpoint` was written."""
+        """Whether metrics.jsonl has at least one more whole line than when `checkpoint` was written.
+
+        A power cut can leave the end of a line without its beginning.
+        """
         try:
             with self._open(self.metrics, os.O_RDONLY) as opened:
                 opened.seek(checkpoint.run["lengths"]["metrics.jsonl"])
-                return opened.read().endswith(b"\n")
-        except OSError:
+                added = opened.read()
+            return added.endswith(b"\n") and all(type(json.loads(line)) is dict for line in added.splitlines())
+        except (OSError, ValueError, RecursionError):
             return False
 
     def save_last(self, checkpoint: Checkpoint) -> None:
@@ -197,30 +209,39 @@ class RunFolder:
         write_checkpoint(self.best, checkpoint, self._descriptor)
 
     def set_best_aside(self) -> None:
-        """Rename best.safetensors to previous-best.safetensors, before a better model takes its name."""
+        """Copy best.safetensors to previous-best.safetensors, before a better model takes its name."""
         if self._status(self.best):
-            self._rename(self.best, self.previous_best)
+            self._copy(self.best, self.previous_best)
 
     def set_last_aside(self) -> None:
         """Copy last.safetensors to previous-last.safetensors, before another checkpoint takes its place."""
-        with self._open(self.last, os.O_RDONLY) as opened:
-            write_file(self.previous_last, opened.read(), self._descriptor)
+        self._copy(self.last, self.previous_last)
 
     def forget_previous_last(self) -> None:
         self._remove(self.previous_last.name)
 
     def sync(self) -> None:
-        """Wait until the logs are safely on disk."""
+        """Wait until the logs are safely on disk.
+
+        Raises:
+            RunError: the disk does not take them.
+        """
         for log in (self.metrics, self.samples):
-            with suppress(FileNotFoundError), self._open(log, os.O_RDONLY) as opened:
+            with (
+                _telling(log, "to have it on disk"),
+                suppress(FileNotFoundError),
+                self._open(log, os.O_RDONLY) as opened,
+            ):
                 os.fsync(opened.fileno())
-        os.fsync(self._descriptor)
+        with _telling(self.path, "to have it on disk"):
+            os.fsync(self._descriptor)
 
     def discard_unused(self) -> None:
-        """Undo `create`, unless something was logged or saved since."""
+        """Undo `create`, as far as that can be done, unless something was logged or saved since."""
         if not self._results():
-            self._remove(self.config_file.name)
-            self._remove_folders()
+            with suppress(RunError):
+                self._remove(self.config_file.name)
+            _remove_folders(self._made)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -257,12 +278,16 @@ class RunFolder:
         opened = os.open(file.name, flags, 0o666, dir_fd=self._descriptor)
         return os.fdopen(opened, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "ab")
 
-    def _rename(self, file: Path, to: Path) -> None:
-        os.rename(file.name, to.name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+    def _copy(self, file: Path, to: Path) -> None:
+        with _telling(file, "a readable file"), self._open(file, os.O_RDONLY) as opened:
+            data = opened.read()
+        write_file(to, data, self._descriptor)
 
     def _remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
+        """Remove a file, if it is there, and wait until it is gone from the disk too."""
+        with _telling(self.path / name, "to remove it"), suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._descriptor)
+            os.fsync(self._descriptor)
 
     def _remove_unfinished_files(self) -> None:
         """Remove what a killed process had not finished writing; since the folder is locked, nobody is writing now."""
@@ -271,10 +296,34 @@ class RunFolder:
             if unfinished and unfinished[1] in ("config.json", *CHECKPOINTS):
                 self._remove(name)
 
-    def _remove_folders(self) -> None:
+
+def _make_folders(path: Path) -> list[Path]:
+    """Make a folder and those that it is to be in, and wait until each has its name on disk.
+
+    That is done from without to within, and for the innermost one that was there before too, since a process that was
+    killed may have made it and had no time to wait.
+
+    Returns:
+        the folders that were made, innermost first.
+    Raises:
+        RunError: a folder cannot be made; none that was made is left.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        for folder in (there, *reversed(missing)):
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
+    except OSError as error:
+        _remove_folders(missing)
+        raise RunError(f"{path}: expected to make a run folder, found: {error.strerror}") from None
+    return missing
+
+
+def _remove_folders(made: list[Path]) -> None:
+    for folder in made:
         with suppress(OSError):  # a folder that holds something else by now stays
-            for folder in self._made:
-                folder.rmdir()
+            folder.rmdir()
 
 
 def expect_no_run(path: Path) -> None:
@@ -290,6 +339,15 @@ def expect_no_run(path: Path) -> None:
             )
 
 
+@contextmanager
+def _telling(file: Path, expected: str) -> Iterator[None]:
+    """A context in which an error of the operating system becomes a RunError that says what was expected of a file."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{file}: expected {expected}, found: {error.strerror}") from None
+
+
 def _expect_regular(file: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise RunError(f"{file}: expected a regular file, found {'a link' if stat.S_ISLNK(mode) else 'something else'}")
@@ -298,47 +356,17 @@ def _expect_regular(file: Path, mode: int) -> None:
 def _loss_of(file: Path) -> float | None:
     """The best validation loss that a checkpoint states; None if the file cannot be read."""
     try:
-        return read_checkpoint(file).run["best"]
+        best: float | None = read_checkpoint(file).run["best"]
     except CheckpointError:
         return None
-
-
-def _open_locked(path: Path) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise RunError(f"{path}: expected a folder to write to, found: {error.strerror}") from None
-    for tries_left in reversed(range(LOCK_TRIES)):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except OSError:
-            if tries_left:
-                sleep(LOCK_PAUSE_S)
-    os.close(descriptor)
-    raise RunError(f"{path}: expected a folder nobody trains in, found another training at work")
-
-
-def is_in_use(path: Path) -> bool:
-    """Whether a training is at work in a run folder; False also for a folder that may not be opened."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several may look at once
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks, on which nothing can train either
-        return False
-    finally:
-        os.close(descriptor)  # gives the lock back
-    return False
+    return best
 
 
 def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Wait until the names in a folder are on disk, if it may be read, as waiting takes."""
+    with suppress(PermissionError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

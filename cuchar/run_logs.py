@@ -18,8 +18,8 @@ import numpy as np
 
 from cuchar.config import TrainConfig
 from cuchar.errors import OptionError, RunError
+from cuchar.folder_lock import is_in_use
 from cuchar.kinds import MOST, Mismatch, describe
-from cuchar.run_folder import is_in_use
 from cuchar.schema import CONFIG, MOST_JSON, parse_json
 
 COUNTS = ("step", "epoch")

@@ -13,18 +13,21 @@ import numpy as np
 from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
-from cuchar.corpus import expect_kept, load_corpus, read_text
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
 from cuchar.init_from import read_source_again
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
-from cuchar.preparation import material_of, notes_left_out, prepare
+from cuchar.preparation import load_training, load_validation, material_of, notes_of, prepare
+from cuchar.ranks.team import Team, together
 from cuchar.run_folder import RunFolder
+from cuchar.text_cache import Messages
+from cuchar.text_files import expect_kept
 from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 
+TEXTS = ".texts"  # hidden, so that it is no text of a folder in which there are runs
 CHANGEABLE = ("epochs", "max_steps", "patience", "on_nan")  # options that a resumed run may be given anew
 
 
@@ -39,9 +42,10 @@ def start_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
+    cache: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
-    """Train a new model.
+    """Train a new model. Processes that a launcher has started together (`cuchar.launch`) train it together.
 
     Args:
         texts: files or folders to train on; `-` is standard input.
@@ -51,8 +55,9 @@ def start_run(
         val: a text to validate on, or None.
         out: the run folder; None means runs/<text>-<time>.
         device: auto | cpu | cuda | cuda:N | emulate.
-        glob: which files of `texts` and `val` are read (`corpus.read_text`).
-        skip_unreadable: as for `corpus.read_text`.
+        glob: which files of `texts` and `val` are read (`corpus.load_corpus`).
+        skip_unreadable: as for `corpus.load_corpus`.
+        cache: where large texts are kept once they are encoded; None means .texts beside the run folder.
         callbacks: are told how the run goes.
     Returns:
         the run folder.
@@ -61,22 +66,32 @@ def start_run(
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     everyone = Callbacks(callbacks)
-    run = prepare(
-        texts, options, preset=preset, init_from=init_from,
-        val=val, device=device, glob=glob, skip_unreadable=skip_unreadable,
-    )  # fmt: skip
-    folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
-    try:
-        trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial)
-        for line in (f"engine: {run.engine.name} ({run.reason})", f"run folder: {folder.path}", *run.notes):
-            everyone.note(line)
-        _train(trainer, everyone)
-    except BaseException:
-        folder.discard_unused()
-        raise
-    finally:
-        folder.close()
-    return folder.path
+
+    def lead(team: Team | None) -> Path:
+        run = prepare(
+            texts, options, preset=preset, init_from=init_from,
+            val=val, device=_device(device, team), glob=glob, skip_unreadable=skip_unreadable,
+            cache=cache_folder(run_folder(texts, out), cache), messages=Messages(everyone.note, everyone.reading),
+        )  # fmt: skip
+        folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
+        try:
+            trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial, team)
+            for line in (
+                f"engine: {run.engine.name} ({run.reason})",
+                f"run folder: {folder.path}",
+                *folder.notes,
+                *run.notes,
+            ):
+                everyone.note(line)
+            _train(trainer, everyone)
+        except BaseException:
+            folder.discard_unused()
+            raise
+        finally:
+            folder.close()
+        return folder.path
+
+    return together(lead)
 
 
 def resume_run(
@@ -88,6 +103,7 @@ def resume_run(
     device: str = "auto",
     glob: str | None = None,
     skip_unreadable: bool = False,
+    cache: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Go on with a run from its last checkpoint; a run without a checkpoint starts again.
@@ -99,36 +115,60 @@ def resume_run(
         options: `TrainConfig` fields that are given again. They must equal the run's, but for `patience`, `on_nan` and
             the totals `epochs` and `max_steps`, which must not be below what is done.
         glob: which files of the given `texts` and `val` are read; if none is given, the run reads its files again.
-        skip_unreadable: as for `corpus.read_text`, for the given `texts` and `val`.
+        skip_unreadable: as for `corpus.load_corpus`, for the given `texts` and `val`.
+        cache: as for `start_run`.
     Returns:
         `path`.
     Raises:
         CucharError: as for `start_run`; also if options or texts are not the run's.
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
-    everyone, path = Callbacks(callbacks), Path(path)
     expect_options(options or {}, TRAIN)
+    everyone, path = Callbacks(callbacks), Path(path)
+    reading = {
+        "glob": glob, "skip_unreadable": skip_unreadable,
+        "cache": cache_folder(path, cache), "messages": Messages(everyone.note, everyone.reading),
+    }  # fmt: skip
+    return together(lambda team: _resume(path, texts, val, options or {}, device, reading, everyone, team))
+
+
+def _resume(
+    path: Path,
+    texts: Sequence[str | Path],
+    val: str | Path | None,
+    options: dict[str, Any],
+    device: str,
+    reading: dict[str, Any],
+    everyone: Callbacks,
+    team: Team | None,
+) -> Path:
+    """Do what `resume_run` says, in rank 0."""
     folder = RunFolder.reopen(path)
     try:
         stored = folder.read_config()
-        config = _merge(path, _stored_config(folder, stored), options or {})
+        config = _merge(path, _stored_config(folder, stored), options)
         checkpoint = folder.read_last()
         if checkpoint:
             _expect_same_run(folder, checkpoint, stored)
             _expect_totals_ahead(config, checkpoint.run["position"])
-        corpus = load_corpus(texts or expect_kept(stored["texts"], "TEXT"), config.bytes, glob, skip_unreadable)
+        corpus = load_training(texts or expect_kept(stored["texts"], "TEXT"), config, reading)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
+        if len(corpus.ids) != stored["characters"]:  # the bytes are the same
+            raise RunError(
+                f"{path}: expected the {stored['characters']:,} characters that the run began with, found "
+                f"{len(corpus.ids):,} in the same files; older versions took byte order marks for characters"
+            )
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
         vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
-        val_text = read_text(vals, config.bytes, glob, skip_unreadable) if vals else None
-        material = material_of(corpus, config, val_text)
+        validation = load_validation(vals, config, corpus, reading) if vals else None
+        material = material_of(corpus, config, validation)
         origin = stored.get("init_from")
         if origin:
             material = replace(material, facts={**material.facts, "init_from": origin})
         _expect_same_text(path, "validation text", material.facts["val_sha256"], stored["val_sha256"])
         if checkpoint:
-            folder.complete_best(checkpoint)
+            folder.complete_save(checkpoint, Position.from_json(checkpoint.run["position"]).is_due(config))
         ending = _ending(config, checkpoint, folder) if checkpoint else None
         if checkpoint and ending:
             step = checkpoint.run["position"]["step"]
@@ -139,11 +179,11 @@ def resume_run(
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
-        engine, reason = choose_engine(device, model, dtype, config.precision)
+        engine, reason = choose_engine(_device(device, team), model, dtype, config.precision)
         initial = (
             read_source_again(origin).parameters_for(corpus.vocabulary, config) if origin and not checkpoint else None
         )
-        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial)
+        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial, team)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(material, config))
         everyone.note(f"engine: {engine.name} ({reason})")
@@ -152,7 +192,7 @@ def resume_run(
             if checkpoint
             else f"{path} has no checkpoint yet: starting again"
         )
-        for line in notes_left_out(corpus, val_text):
+        for line in (*folder.notes, *notes_of(corpus, validation)):
             everyone.note(line)
         if checkpoint and checkpoint.run["best"] is not None and math.isinf(trainer.best):
             everyone.note(f"{folder.best} cannot be read; the next validation writes another")
@@ -169,6 +209,8 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
         f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
         f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
+    if trainer.team is not None:
+        everyone.note(trainer.team.describe(config.batch))
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
         everyone.note(
             f"{option('max_steps', config.max_steps)}: {option('epochs', config.epochs)} ends the run before, "
@@ -196,6 +238,10 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
         everyone.raise_pending()
 
 
+def _device(device: str, team: Team | None) -> str:
+    return device if team is None else team.device(device)
+
+
 def run_folder(texts: Sequence[str | Path], out: str | Path | None) -> Path:
     """The folder of a new run on these texts: `out`, or else runs/<text>-<time>."""
     if out is not None:
@@ -207,6 +253,11 @@ def run_folder(texts: Sequence[str | Path], out: str | Path | None) -> Path:
         path = path.with_name(f"{path.name.removesuffix(f'.{count - 1}')}.{count}")
         count += 1
     return path
+
+
+def cache_folder(run: Path, cache: str | Path | None) -> Path:
+    """Where a run keeps large texts: `cache`, or else a folder beside the run's own, where other runs find them too."""
+    return run.parent / TEXTS if cache is None else Path(cache)
 
 
 def _config(material: Material, config: TrainConfig) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def probabilities(logits: np.ndarray, config: SampleConfig) -> np.ndarray:
     scores = logits.astype(np.float64) * config.coldness
     if config.law == "exp":
         scores = np.exp(np.minimum(scores, 700))
-    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p: np.ndarray = np.exp(scores - scores.max(axis=-1, keepdims=True))
     p /= p.sum(axis=-1, keepdims=True)
     if config.top_k or config.top_p < 1:
         order = np.argsort(-logits.astype(np.float32), axis=-1, kind="stable")

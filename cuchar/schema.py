@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from cuchar.config import MODEL, STORED, ModelConfig, TrainConfig
-from cuchar.corpus import MAX_VOCABULARY
 from cuchar.errors import OptionError
 from cuchar.kinds import (
     FILE_NAME,
@@ -31,6 +30,7 @@ from cuchar.kinds import (
     text,
 )
 from cuchar.position import MOST_HALVINGS
+from cuchar.vocabulary import MAX_VOCABULARY
 
 FORMAT = 1
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -92,7 +92,7 @@ RUN = Record(
     optional={**ORIGIN, "best_step": Optional(integer(1)), "loss_scaling": LOSS_SCALING, "imported": IMPORTED},
 )
 
-VOCABULARY = Record(
+VOCABULARY_FIELDS = Record(
     {
         "bytes": FLAG,
         "characters": text(
@@ -100,8 +100,22 @@ VOCABULARY = Record(
             ("characters in ascending order", lambda characters: all(a < b for a, b in pairwise(characters))),
             ("no surrogates", lambda characters: not any("\ud800" <= c <= "\udfff" for c in characters)),
         ),
-    }
+    },
+    optional={"unknown": Value((("true", lambda value: value is True),))},  # U+FFFD stands for all other characters
 )
+
+
+class _Vocabulary:
+    """What `Vocabulary.to_json` returns."""
+
+    def check(self, value: Any, where: str) -> Any:
+        checked = VOCABULARY_FIELDS.check(value, where)
+        if "unknown" in checked and (checked["bytes"] or "\ufffd" not in checked["characters"]):
+            raise Mismatch(f"{where}.unknown", "U+FFFD among the characters", "none")
+        return checked
+
+
+VOCABULARY: Kind = _Vocabulary()
 METADATA = Record(
     {
         "format": Value(((f"checkpoint format {FORMAT}", lambda value: type(value) is int and value == FORMAT),)),

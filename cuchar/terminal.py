@@ -10,8 +10,10 @@ from time import perf_counter
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import ControlType
 from rich.text import Text
 
 from cuchar.callbacks import Callback, Run
@@ -29,6 +31,13 @@ class TerminalProgress(Callback):
 
     def __init__(self) -> None:
         self.output = TextOutput()
+        self.read: str | None = None  # what is being done with a large text
+
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Say once that something is done with a large text, which takes a while."""
+        if what != self.read:
+            self.note(f"{what} {size(total)} of text")
+        self.read = None if done == total else what
 
     def start(self, run: Run) -> None:
         self.first_step, self.total_steps, self.began = run.step, run.total_steps, perf_counter()
@@ -115,6 +124,23 @@ class LiveProgress(BarProgress):
         super().start(run)
         self.bar.start()
 
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Show a line that moves, and remove it at the end."""
+        now, console = perf_counter(), self.bar.console
+        if what != self.read:
+            self.read, self.read_since, self.read_at, self.shown_at = what, now, done, 0.0
+        if done == total:
+            self.read = None
+            console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+        elif now - self.shown_at >= REFRESH_S:
+            self.shown_at = now
+            line = f"{what} text  {100 * done // total}% of {size(total)}"
+            if done > self.read_at:
+                rate = (done - self.read_at) / (now - self.read_since)
+                line += f"  {size(rate)}/s  ETA {clock((total - done) / rate)}"
+            console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+            console.print(line[: console.width - 1], end="", highlight=False, markup=False)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the line for rich: the bar is between the line's halves, if there is room for one."""
         first, second = longest_that_fits(self.present_lines(), options.max_width)
@@ -188,6 +214,11 @@ def terminal_progress() -> Callback:
 def longest_that_fits(lines: list[tuple[str, str]], columns: int) -> tuple[str, str]:
     """The first of ever shorter lines that fits so many columns, or the last one if none does."""
     return next((line for line in lines if len("  ".join(line).rstrip()) <= columns), lines[-1])
+
+
+def size(count: float) -> str:
+    """A number of bytes, in MB or GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def clock(seconds: float) -> str:

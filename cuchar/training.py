@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from cuchar.adam import Adam, LossScaling
-from cuchar.batches import Windows, draw_offset, offset_generator
+from cuchar.batches import RowBeginnings, Windows, draw_offset, offset_generator
 from cuchar.callbacks import Callbacks, Run, StopTraining
 from cuchar.checkpoint import Checkpoint
 from cuchar.config import TrainConfig, learning_rate
-from cuchar.corpus import Vocabulary
 from cuchar.engines.base import Engine, Example, TrainingState
 from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, chunk_losses, stream_losses
@@ -27,8 +26,11 @@ from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
 from cuchar.parameters import Parameters, initialise
 from cuchar.position import MOST_HALVINGS, Mean, Position
+from cuchar.ranks.team import Team, make_learner
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
+from cuchar.text_cache import drop_pages
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 SUMMARY_STEPS = 1000  # steps whose mean loss is noted and stored in the checkpoint's history
@@ -45,7 +47,7 @@ class Material:
     """
 
     vocabulary: Vocabulary
-    training: np.ndarray
+    training: np.ndarray | RowBeginnings
     validation: np.ndarray | None
     facts: dict[str, Any]
 
@@ -57,6 +59,7 @@ class Trainer:
         engine: must have been made for the vocabulary and for the configuration's sizes.
         checkpoint: what to go on from; None starts a new run. The folder must have been rolled back to it before `run`.
         initial: the parameters of a new run; None draws them.
+        team: the processes that share every batch; None if this one is alone.
     Raises:
         RunError: the checkpoint is at a window that an epoch of this text does not have.
         DeviceError: the device has too little memory.
@@ -71,8 +74,9 @@ class Trainer:
         checkpoint: Checkpoint | None,
         callbacks: Callbacks,
         initial: Parameters | None = None,
+        team: Team | None = None,
     ):
-        self.config, self.material, self.engine = config, material, engine
+        self.config, self.material, self.engine, self.team = config, material, engine, team
         self.folder, self.callbacks = folder, callbacks
         self.best: float
         self.best_step: int | None
@@ -102,7 +106,7 @@ class Trainer:
         self.windows = self._cut()
         if self.position.window >= len(self.windows):
             raise RunError(f"{folder.last}: expected one of {len(self.windows)} windows, found {self.position.window}")
-        self.learner = engine.learner(config, self.changing, self.windows)
+        self.learner = make_learner(self.team, engine, config, self.changing, self.windows)
         self.is_between_windows = True  # whether position, state and parameters belong together, for `_gradients`
         self.stale = False  # whether `changing` is behind the learner; `_fetch` brings it up to date
         self.saved_step = None if checkpoint is None else self.position.step
@@ -124,8 +128,6 @@ class Trainer:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._heed_callbacks()
-                if self.saved_is_due:
-                    self.folder.forget_previous_last()  # a kill may have come before that
                 if self.saved_step is None and self.is_kept_at_once:
                     self._save_last()
                 while (diverged := self._run_or_diverge(signalled)) is not None:
@@ -206,7 +208,7 @@ class Trainer:
         while not (position.finished(config) or self.is_told_to_stop):
             self._advance(self._steps_ahead())
             self._after_step(epoch_ended=position.window == len(self.windows))
-            signum = signalled()
+            signum = signalled() or (self.team.signal if self.team else None)
             if signum is not None and not position.finished(config):
                 self._save_last()
                 raise Interrupted(signum)
@@ -344,6 +346,7 @@ class Trainer:
         }
         self.loss, self.loss_since, position.since_line = mean.loss, position.step - mean.count, Mean()
         self.folder.append(self.folder.metrics, json.dumps(metrics).encode() + b"\n")
+        drop_pages(self.material.training)
         self.callbacks.line(metrics)
 
     def _is_best(self, validation_loss: float | None) -> bool:
@@ -359,11 +362,13 @@ class Trainer:
             return None
         self._fetch()
         weights = self.engine.fold(self.changing.parameters)
-        if len(rows) == 1 and rows.size > LONG_TEXT:
-            losses = np.concatenate(list(chunk_losses(self.engine, weights, rows[0])))
-        else:
-            losses = np.concatenate(list(stream_losses(self.engine, weights, rows)), axis=1)
-        loss = float(losses.mean(dtype=np.float64))
+        in_chunks = len(rows) == 1 and rows.size > LONG_TEXT
+        blocks = chunk_losses(self.engine, weights, rows[0]) if in_chunks else stream_losses(self.engine, weights, rows)
+        total, count = 0.0, 0
+        for losses in blocks:
+            total, count = total + float(losses.sum(dtype=np.float64)), count + losses.size
+            drop_pages(rows)
+        loss = total / count
         self._expect_finite(loss, "the validation loss", self.position.step)
         self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")
         return loss
@@ -427,6 +432,7 @@ class Trainer:
 
 def total_steps(characters: int, config: TrainConfig) -> int:
     """How many training steps a whole run has; the random offsets of epochs can make it a few fewer."""
-    windows = Windows(np.empty(characters, np.uint8), config.batch, config.window, config.window_stride)
+    nothing = np.broadcast_to(np.uint8(0), characters)  # as long as the text, of one byte
+    windows = Windows(nothing, config.batch, config.window, config.window_stride)
     total = config.epochs * len(windows)
     return total if config.max_steps is None else min(total, config.max_steps)

@@ -1,11 +1,13 @@
 """Windows are cut as the notebook cuts them, texts that are too short are refused, validation text is split off."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuchar.batches import Windows, check_length, split_validation
+from cuchar.batches import RowBeginnings, Windows, check_length, split_validation
 from cuchar.config import TrainConfig
 from cuchar.errors import TextError
 
@@ -24,6 +26,38 @@ def test_windows_are_the_notebooks(batch, window, stride, offset, spare):
     windows = Windows(ids, batch, window, stride, offset)
     found = [list(zip(x.tolist(), y.tolist(), strict=True)) for x, y in map(windows.__getitem__, range(len(windows)))]
     assert found == expected and expected
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(0, 5), st.integers(0, 120),
+    st.sampled_from(["u1", "u2"]), st.data(),
+)  # fmt: skip
+def test_a_part_of_the_windows_has_what_they_have(batch, window, stride, offset, spare, dtype, data):
+    ids = (np.arange(batch * (window + 1) + offset + spare) % 251).astype(dtype)
+    windows = Windows(ids, batch, window, stride, offset)
+    first = data.draw(st.integers(0, len(windows) - 1))
+    count = data.draw(st.integers(1, len(windows) - first))
+    low = data.draw(st.integers(0, batch - 1))
+    rows = slice(low, data.draw(st.integers(low + 1, batch)))
+    part = windows.part(first, count, rows)
+    assert len(part) == count and part.ids.dtype == dtype
+    assert part.ids.size == (rows.stop - low) * ((count - 1) * stride + window + 1)  # and nothing else
+    sent = pickle.loads(pickle.dumps(part))
+    for index in range(count):
+        for found in (part[index], sent[index]):
+            for ours, whole in zip(found, windows[first + index], strict=True):
+                assert np.array_equal(ours, whole[:, rows])
+    everything = windows.part(0, len(windows))
+    assert all(np.array_equal(everything[i][1], windows[i][1]) for i in range(len(windows)))
+
+
+def test_windows_are_sent_with_their_ids_once():
+    windows = Windows(np.zeros(10_000, np.uint8), 3, 7, 5, offset=4)
+    sent = pickle.dumps(windows)
+    assert len(sent) < 10_500
+    received = pickle.loads(sent)
+    assert (received.window, received.stride, received.offset) == (7, 5, 4) and received.starts == windows.starts
+    assert np.array_equal(received.rows, windows.rows)
 
 
 @pytest.mark.parametrize("carry_state", [False, True])
@@ -68,6 +102,20 @@ def test_streams_split_takes_the_tail_of_each_row():
     training, validation = split_validation(np.arange(26), config)
     assert training.tolist() == [*range(0, 6), *range(8, 14), *range(16, 22)]
     assert validation.tolist() == [[6, 7], [14, 15], [22, 23]]
+
+
+@given(st.integers(60, 400), st.integers(1, 5), st.integers(1, 8), st.integers(0, 7))
+def test_beginnings_of_rows_that_are_not_copied_give_the_same_windows(characters, batch, window, offset):
+    rows = np.arange(characters // batch * batch).reshape(batch, -1)[:, :-7]
+    joined, copied = RowBeginnings(rows), rows.reshape(-1)
+    assert len(joined) == len(copied) and np.array_equal(np.asarray(joined), copied)
+    ours, plain = (Windows(ids, batch, window, 3, offset) for ids in (joined, copied))
+    assert len(ours) == len(plain) and ours.rows.shape == plain.rows.shape
+    for index in range(len(plain)):
+        for found, expected in zip(ours[index], plain[index], strict=True):
+            assert np.array_equal(found, expected)
+    if len(plain):
+        assert np.array_equal(ours.part(0, len(plain), slice(0, 2)).ids, plain.part(0, len(plain), slice(0, 2)).ids)
 
 
 def test_validation_too_short_to_score_is_refused():

@@ -11,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.process import ROOT
 
-from cuchar.corpus import Vocabulary, left_out_notes, load_corpus, read_text, text_files
+from cuchar.corpus import load_corpus
 from cuchar.errors import OptionError, TextError
+from cuchar.reading import Reading
+from cuchar.text import left_out_notes, read_text
+from cuchar.text_files import text_files
+from cuchar.vocabulary import Vocabulary
+
+AS_BYTES = Reading(as_bytes=True)
 
 
 @pytest.mark.parametrize("name", ["shakespeare.txt", "shakespeare_10K.txt"])
@@ -61,7 +67,7 @@ def test_more_than_65536_characters_are_refused(tmp_path):
     path.write_text("".join(map(chr, range(0x10000, 0x10000 + 65_537))), "utf-8")
     with pytest.raises(TextError, match=r"at most 65,536 distinct characters, found 65,537; bytes=True"):
         load_corpus([path])
-    assert len(load_corpus([path], as_bytes=True).vocabulary) < 256
+    assert len(load_corpus([path], AS_BYTES).vocabulary) < 256
 
 
 def test_files_and_folders_join_in_order(tmp_path):
@@ -89,7 +95,7 @@ def test_invalid_utf8_names_file_line_column_and_offset(tmp_path):
         TextError, match=r"t\.txt:1:3: expected UTF-8, found byte 0xff at offset 3 \(invalid start byte\)"
     ):
         load_corpus([path])
-    assert load_corpus([path], as_bytes=True).vocabulary.codes.tolist() == sorted({0x6E, 0xC3, 0xA9, 0xFF, 0x21})
+    assert load_corpus([path], AS_BYTES).vocabulary.codes.tolist() == sorted({0x6E, 0xC3, 0xA9, 0xFF, 0x21})
 
 
 def test_unknown_characters_are_named_or_skipped():
@@ -139,7 +145,7 @@ def test_every_place_has_the_file_line_and_column_that_an_editor_shows(tmp_path)
     assert [(file.name, end - start) for file, start, end in text.parts()] == [
         (name, len(content)) for name, content in contents.items()
     ]
-    as_bytes = read_text(files, as_bytes=True)
+    as_bytes = read_text(files, AS_BYTES)
     assert [as_bytes.place(at) for at in (0, 8, 9, 17, 19, 20)] == [
         f"{files[file]}: offset {offset}" for file, offset in ((0, 0), (0, 8), (2, 0), (2, 8), (2, 10), (2, 11))
     ]
@@ -193,19 +199,19 @@ def test_what_cannot_be_read_is_an_error_or_left_out(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "broken").symlink_to("nowhere")
     (tmp_path / "locked").mkdir()
-    read_bytes, scandir = Path.read_bytes, os.scandir
+    opened, scandir = os.open, os.scandir
 
-    def read_some(path):  # root may read anything, so modes would prove nothing
-        if path.name in ("c.txt", "locked"):
+    def open_some(path, *rest, **folder):  # root may read anything, so modes would prove nothing
+        if Path(path).name in ("c.txt", "locked"):
             raise PermissionError(13, "Permission denied")
-        return read_bytes(path)
+        return opened(path, *rest, **folder)
 
     def list_some(path):
         if Path(path).name == "locked":
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr(Path, "read_bytes", read_some)
+    monkeypatch.setattr(os, "open", open_some)
     monkeypatch.setattr(os, "scandir", list_some)
     with pytest.raises(TextError, match=r"b\.png:1:1: expected UTF-8.*; skip_unreadable=True leaves such files out$"):
         load_corpus([tmp_path])
@@ -219,8 +225,8 @@ def test_what_cannot_be_read_is_an_error_or_left_out(tmp_path, monkeypatch):
         f"{tmp_path}/c.txt: expected a readable file, found: Permission denied",
         f"{tmp_path}/locked: expected a readable file, found: Permission denied",
     ]
-    assert left_out_notes(corpus)[-1] == "left out 4 of 6 files"
-    assert load_corpus([tmp_path], as_bytes=True, skip_unreadable=True).ids.size == 12
+    assert left_out_notes(corpus.left_out, len(corpus.files))[-1] == "left out 4 of 6 files"
+    assert load_corpus([tmp_path], AS_BYTES, skip_unreadable=True).ids.size == 12
     with pytest.raises(TextError, match=r"^expected a readable text file, found none: .*b\.png:1:1: expected UTF-8"):
         load_corpus([tmp_path / "b.png"], skip_unreadable=True)
     with pytest.raises(TextError, match=r"nope: expected a text file, found no such file$"):  # a name that was mistyped

@@ -78,7 +78,7 @@ def test_weights_beyond_the_largest_number_end_the_run(start, options, step, tmp
 
 def test_a_text_of_one_character_is_refused(start, tmp_path):
     with pytest.raises(
-        TextError, match="^expected at least 2 distinct characters, found 1: there is nothing to predict$"
+        TextError, match=r"^expected at least 2 distinct characters, found 1: there is nothing to predict$"
     ):
         start("a" * 2000)
     assert not (tmp_path / "run").exists()

@@ -18,7 +18,7 @@ from cuchar import init_from
 from cuchar.batches import Windows
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import ModelConfig
-from cuchar.corpus import Vocabulary, load_corpus
+from cuchar.corpus import load_corpus
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import CheckpointError, OptionError
 from cuchar.init_from import read_source
@@ -27,6 +27,7 @@ from cuchar.parameters import initialise
 from cuchar.run_folder import RunFolder
 from cuchar.runs import resume_run, start_run
 from cuchar.training import Trainer
+from cuchar.vocabulary import Vocabulary
 
 OTHER = TEXT.replace("quick", "Quîck").replace("z", "!").replace("\n", "\t")  # new ! Q î \t, without q z \n
 CONFIG = replace(SMALL, max_steps=23, seed=5)

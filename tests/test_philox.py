@@ -30,6 +30,14 @@ def test_mask_element_is_word_of_its_counter():
         assert mask[element] == (1 / 0.6 if word >= 0.4 * 2**32 else 0)
 
 
+def test_any_rows_of_a_batch_have_its_mask():
+    whole = dropout_mask((3, 7, 5), 0.4, 1, 2, 0, np.float64)
+    for first in range(7):
+        for end in range(first + 1, 8):
+            rows = dropout_mask((3, end - first, 5), 0.4, 1, 2, 0, np.float64, first, 7)
+            assert np.array_equal(rows, whole[:, first:end])
+
+
 def test_mask_keeps_the_mean():
     kept = dropout_mask((100, 100, 10), 0.3, 1, 1, 0, np.float32) > 0
     assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.3 * 0.7 / kept.size)

@@ -11,12 +11,12 @@ from support.run_records import metrics, records_without_times
 
 from cuchar.checkpoint import read_checkpoint, write_checkpoint
 from cuchar.config import TrainConfig
-from cuchar.corpus import Vocabulary
 from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.errors import CheckpointError, OptionError, RunError
 from cuchar.run_folder import RunFolder
 from cuchar.runs import resume_run, start_run
 from cuchar.training import Trainer
+from cuchar.vocabulary import Vocabulary
 
 CONFIG = TrainConfig(
     hidden=6, layers=1, window=7, batch=5, epochs=2, lr=0.01, log_every=6, sample_every=8, sample_length=9, save_every=10,

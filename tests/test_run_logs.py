@@ -12,7 +12,8 @@ import pytest
 from support.logged_runs import line, log_run, write_lines
 
 from cuchar.errors import RunError
-from cuchar.run_folder import RunFolder, is_in_use
+from cuchar.folder_lock import is_in_use
+from cuchar.run_folder import RunFolder
 from cuchar.run_logs import LONGEST_LINE, read_logs, run_folders, stamp
 
 

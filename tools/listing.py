@@ -33,6 +33,7 @@ class Listing:
         """Ask for the kernels that train on windows of this size and score them, but not for those that cut windows."""
         expect_tensor_cores(target)
         plan_window(target, window).launches(target, window.dropout)
+        target.kernels("training/weigh.cu")  # which several processes launch before they add up their gradients
         target.kernels("training/adam.cu", scaled(target))
 
     def ask_for_drawing(self, target: Target) -> None:

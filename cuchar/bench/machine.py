@@ -55,7 +55,8 @@ def device_ms(device: Any, work: Callable[[], Any]) -> float | None:
     if device is None:
         work()
         return None
-    return device.elapsed_ms(work)
+    elapsed: float | None = device.elapsed_ms(work)
+    return elapsed
 
 
 def forget_peak() -> None:

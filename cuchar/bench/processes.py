@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,19 @@ def die_with_the_starter() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def mpirun(ranks: int) -> list[str]:
+    """The command by which mpirun starts so many processes: the environment's mpirun, or else the path's.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which("mpirun", path=beside)
+    if found is None:
+        raise errors.DeviceError("--ranks: expected an mpirun, found none; pip install 'cuchar[mpi]' brings one")
+    return [found, "-n", str(ranks)]
+
+
 class Worker:
     """A contender's process, which waits for its turns. It is a context, at whose end the process ends.
 
@@ -36,15 +50,17 @@ class Worker:
         contender: contender.OURS or one of contender.PEERS.
         device: for cuchar the value of `--device`, for a peer cpu or cuda:N.
         threads: how many threads it may use.
+        ranks: how many processes it is; mpirun starts several, which divide the threads.
     Raises:
         CucharError: the error that the process met. Every method that asks the process something may raise it too.
     """
 
-    def __init__(self, contender: str, device: str, threads: int):
-        self.contender, self._began = contender, perf_counter()
+    def __init__(self, contender: str, device: str, threads: int, ranks: int = 1):
+        self.contender, self._ranks, self._began = contender, ranks, perf_counter()
+        self.steps = 0  # training steps done so far
         paths = [str(Path(cuchar.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [*COMMAND, contender, device, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [*(mpirun(ranks) if ranks > 1 else []), *COMMAND, contender, device, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=None if contender == OURS else subprocess.DEVNULL, text=True, encoding="utf-8",
             start_new_session=True,  # so that Ctrl-C reaches only the process that started it
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(THREADS, str(threads))},
@@ -57,9 +73,10 @@ class Worker:
 
     def prepare(self, sizes: Configuration) -> str:
         """Make the contender ready for a configuration, and return notes about it for the reader, or ""."""
-        return self._ask(what="prepare", sizes=sizes.to_json())["notes"]
+        return str(self._ask(what="prepare", sizes=sizes.to_json())["notes"])
 
     def train(self, steps: int) -> Burst:
+        self.steps += steps
         return Burst(**self._ask(what="train", steps=steps))
 
     def draw(self, streams: int, characters: int) -> Burst:
@@ -67,6 +84,10 @@ class Worker:
 
     def memory(self) -> dict[str, int | None]:
         return self._ask(what="memory")
+
+    def summing_s(self) -> float:
+        """Seconds that sums over the ranks have taken since `prepare`."""
+        return float(self._ask(what="summing")["seconds"])
 
     def profile(self) -> dict[str, Any]:
         return self._ask(what="profile")
@@ -81,13 +102,16 @@ class Worker:
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()  # ranks end by themselves, mpirun with them
+        if self._ranks > 1:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)
         if self._process.poll() is None:
             # It has nothing to lose, and its group includes the processes that torch.compile starts.
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(END_S)
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(BrokenPipeError):
-                pipe.close()
+        self._process.stdout.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +134,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             raise self._ended()
-        answer = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise getattr(errors, answer["kind"])(answer["error"])
         return answer

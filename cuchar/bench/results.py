@@ -34,7 +34,7 @@ def write_results(folder: Path, results: dict[str, Any]) -> Path:
         OutputError: it cannot be written.
     """
     device = re.sub(r"[^a-z0-9]+", "-", results["device"].lower()).strip("-")
-    what = f"-{results['sweep']['along']}" if "sweep" in results else ""
+    what = f"-{results['sweep']['along']}" if "sweep" in results else "-ranks" if "ranks" in results else ""
     name = f"{device}-{results['date'][:10]}{what}"
     files = (folder / f"{name}{'' if number == 1 else f'.{number}'}.json" for number in count(1))
     file = next(file for file in files if not file.exists())
@@ -49,7 +49,7 @@ def read_results(file: Path) -> dict[str, Any]:
         ResultError: the file is not one that this version can compare with.
     """
     try:
-        results = json.loads(file.read_text("utf-8"))
+        results: dict[str, Any] = json.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no JSON"
         raise ResultError(f"{file}: expected a result of cuchar bench, found: {reason}") from None
@@ -57,7 +57,7 @@ def read_results(file: Path) -> dict[str, Any]:
     if found != FORMAT or "configurations" not in results:
         raise ResultError(
             f"{file}: expected configurations that cuchar bench has timed, in format {FORMAT}, found "
-            f"{'a sweep' if found == FORMAT else f'format {found}'}"
+            f"{'a sweep or ranks' if found == FORMAT else f'format {found}'}"
         )
     return results
 

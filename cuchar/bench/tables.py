@@ -137,6 +137,27 @@ def print_sweep(results: dict[str, Any]) -> None:
     _print_heading(console, results)
 
 
+def print_ranks(results: dict[str, Any]) -> None:
+    """Print what ranks make of a training step, beside one process."""
+    console, found = Console(), results["ranks"]
+    sizes, ranks, timings = Configuration(**found["configuration"]), found["ranks"], found["timings"]
+    table = Table("", "threads", "ms a step", title=f"{sizes.name}: {sizes.sizes} {sizes.precision}, {ranks} ranks")
+    each = f"{ranks} x {found['threads_a_rank']}"
+    for name, words, threads in (
+        ("alone", "one process", str(results["threads"])),
+        ("alone on a share", "one process on a rank's share", str(found["threads_a_rank"])),
+        ("ranks", f"{ranks} ranks", each),
+    ):
+        table.add_row(words, threads, f"{timings[name]['ms']:.4g}")
+    table.add_row("  of it adding up gradients", "", f"{found['summing_ms']:.4g}")
+    console.print(table)
+    _say(
+        console, f"{ranks} ranks are {_interval(found['speedup'])} times as fast as one process on the same processors"
+    )
+    _say(console, f"scaling efficiency {_interval(found['efficiency'])}, against one process on a rank's share of them")
+    _print_heading(console, results)
+
+
 def print_changes(changes: Sequence[Change], since: str) -> None:
     console = Console()
     table = Table("", "", "ms before", "ms now", "time / cuchar's before", "now", "", title=f"since {since}")

@@ -2,6 +2,8 @@
 
     python -m cuchar.bench.worker CONTENDER DEVICE THREADS
 
+Started by mpirun, several such processes are one contender: cuchar, whose ranks share every batch. Rank 0 speaks for it.
+
 It reads questions and writes answers, each a line of JSON. Between an answer and the next question it does nothing, so
 that the contender whose turn it is has the machine for itself. The first line that it writes says on which machine and
 with which versions it works, or why it cannot.
@@ -20,7 +22,9 @@ from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Burst
 from cuchar.bench.machine import forget_peak, gpu_facts, peak_bytes, processor
 from cuchar.bench.processes import die_with_the_starter
+from cuchar.engines.cpu.library import thread_count
 from cuchar.errors import CucharError, DeviceError
+from cuchar.ranks.team import Team, together
 from cuchar.wording import command_line_wording
 
 Make = Callable[[Configuration], Any]
@@ -28,14 +32,20 @@ Make = Callable[[Configuration], Any]
 
 def main() -> None:
     die_with_the_starter()  # it leads a session of its own, so a signal to its starter's session does not reach it
-    contender, device, threads = sys.argv[1:]
+    contender, device, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    if threads < thread_count():
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    together(lambda team: answer_all(contender, device, threads, team))
+
+
+def answer_all(contender: str, device: str, threads: int, team: Team | None) -> None:
     channel = own_stdout()
 
     def tell(answer: Callable[[], dict[str, Any]]) -> None:
         print(json.dumps(answered(answer, contender != OURS)), file=channel, flush=True)
 
     work = Work()
-    tell(lambda: work.start(contender, device, int(threads)))
+    tell(lambda: work.start(contender, device, threads, team))
     for line in sys.stdin:
         tell(partial(work.do, **json.loads(line)))
 
@@ -62,18 +72,24 @@ class Work:
         self._make: Make
         self._basis, self._cpu, self._clock = 0, 0.0, 0.0
 
-    def start(self, contender: str, device: str, threads: int) -> dict[str, Any]:
-        facts, self._make = our_maker(device) if contender == OURS else torch_maker(contender, device, threads)
+    def start(self, contender: str, device: str, threads: int, team: Team | None) -> dict[str, Any]:
+        maker = (
+            partial(our_maker, device, team) if contender == OURS else partial(torch_maker, contender, device, threads)
+        )
+        facts, self._make = maker()
+        self._team, self._summed_s = team, 0.0
         forget_peak()
         self._basis, self._cpu, self._clock = peak_bytes(), process_time(), perf_counter()
         return facts
 
     def do(self, what: str, **arguments: Any) -> dict[str, Any]:
-        return getattr(self, what)(**arguments)
+        answer: dict[str, Any] = getattr(self, what)(**arguments)
+        return answer
 
     def prepare(self, sizes: dict[str, Any]) -> dict[str, Any]:
         self._contender = None  # first, since memory may not hold two at once
         self._contender = self._make(Configuration(**sizes))
+        self._summed_s = self._team.group.summing_s if self._team else 0.0
         return {"notes": self._contender.notes()}
 
     def train(self, steps: int) -> dict[str, Any]:
@@ -88,12 +104,17 @@ class Work:
         self._cpu, self._clock = process_time(), perf_counter()
         return asdict(burst)
 
+    def summing(self) -> dict[str, float]:
+        """How many seconds the ranks' sums have taken since the contender was prepared."""
+        return {"seconds": 0.0 if self._team is None else self._team.group.summing_s - self._summed_s}
+
     def memory(self) -> dict[str, int | None]:
         """The most bytes that were held: on the host besides what imports took, and on the GPU."""
         return {"host_bytes": peak_bytes() - self._basis, "device_bytes": self._contender.device_bytes()}
 
     def profile(self) -> dict[str, Any]:
-        return self._contender.profile()
+        kernels: dict[str, Any] = self._contender.profile()
+        return kernels
 
     def ceilings(self) -> dict[str, Any]:
         from cuchar.bench.ceilings import ceilings
@@ -103,13 +124,13 @@ class Work:
         return ceilings(engine, precision)
 
 
-def our_maker(option: str) -> tuple[dict[str, Any], Make]:
+def our_maker(option: str, team: Team | None) -> tuple[dict[str, Any], Make]:
     from cuchar.bench.cuchar_contender import CucharContender
     from cuchar.config import ModelConfig
     from cuchar.engines.choose import choose_engine
 
     def choose(model: ModelConfig, precision: str) -> Any:
-        return choose_engine(option, model, precision=precision)[0]
+        return choose_engine(option if team is None else team.device(option), model, precision=precision)[0]
 
     engine = choose(ModelConfig(2, 1, 1), "fp32")
     device = getattr(engine, "device", None)
@@ -119,7 +140,9 @@ def our_maker(option: str) -> tuple[dict[str, Any], Make]:
         facts = {"device": device.name, "kind": device.option}
         if device.option != "emulate":
             facts |= gpu_facts(device)
-    return facts, lambda sizes: CucharContender(choose(sizes.model, sizes.precision), sizes)
+    if team is not None:
+        facts |= {"ranks": str(team.group.size), "through": team.group.through}
+    return facts, lambda sizes: CucharContender(choose(sizes.model, sizes.precision), sizes, team)
 
 
 def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, Any], Make]:

@@ -34,11 +34,12 @@ def evaluate(
     """Score TEXT: nats and bits per character, perplexity."""
     from contextlib import redirect_stdout
 
-    from cuchar.corpus import read_text, text_files
     from cuchar.files import STREAM
     from cuchar.model import Model
     from cuchar.outputs import expect_new_output
     from cuchar.reports import print_score, score_files
+    from cuchar.text import read_text
+    from cuchar.text_files import text_files
 
     if window is not None and window < 1:
         raise OptionError(f"--window: expected at least 1, found {window}")
@@ -47,7 +48,7 @@ def evaluate(
     if per_char is not None:
         expect_new_output("--per-char", per_char, checkpoint, text_files(texts, glob))
     model = Model(checkpoint, device, precision)
-    text = read_text(texts, model.vocabulary.is_bytes, glob, skip_unreadable)
+    text = read_text(texts, model.reading, glob, skip_unreadable)
     score = score_files(model, text, unknown, window, exact, per_char)
     with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
         print_score(score, json)

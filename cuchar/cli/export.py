@@ -20,9 +20,11 @@ def export(
     from cuchar.export import export_model, format_of
     from cuchar.files import say
     from cuchar.outputs import expect_new_output
+    from cuchar.reading import Reading
 
     expect_new_output("OUT", out, checkpoint, [] if text is None else [text], binary=True)
     format = format_of(out, format)  # before the checkpoint is read, which takes a while
     read = read_checkpoint(checkpoint)
-    export_model(read.parameters, read.vocabulary, out, format, weights=weights, text=text)
+    reading = Reading.of(read.run["train"])
+    export_model(read.parameters, read.vocabulary, reading, out, format, weights=weights, text=text)
     say(f"wrote {out}")

@@ -20,15 +20,17 @@ def look(
     from rich.progress import Progress
 
     from cuchar.checkpoint import read_checkpoint
-    from cuchar.corpus import read_text, text_files
     from cuchar.files import STREAM, say, write_output
     from cuchar.look.page import make_page
     from cuchar.outputs import expect_new_output
+    from cuchar.reading import Reading
+    from cuchar.text import read_text
+    from cuchar.text_files import text_files
 
     expect_new_output("--out", out, checkpoint, text_files(texts), binary=True)
     read = read_checkpoint(checkpoint)
     vocabulary = read.vocabulary
-    text = read_text(texts, vocabulary.is_bytes)
+    text = read_text(texts, Reading.of(read.run["train"]))
     ids = vocabulary.encode(text.codes, unknown, text.place)
     names = ", ".join(file.name if file != STREAM else "standard input" for file in text.files[:3])
     title = f"{names}{' and others' if len(text.files) > 3 else ''}, as {checkpoint.name or checkpoint} reads it"

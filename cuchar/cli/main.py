@@ -7,6 +7,7 @@ import typer
 
 from cuchar.cli.app import app
 from cuchar.errors import CucharError
+from cuchar.launch import launched
 from cuchar.wording import command_line_wording
 
 
@@ -15,6 +16,10 @@ def main() -> None:
     from cuchar.files import ReaderGone, silence_stdout
     from cuchar.interrupts import Interrupted
 
+    if launched().rank > 0:  # rank 0 speaks for all, and does what is not training for all
+        if sys.argv[1:2] != ["train"]:
+            sys.exit(0)
+        silence_stdout()
     try:
         with command_line_wording():
             status = _run()
@@ -48,7 +53,8 @@ def _run() -> int | None:
     command = typer.main.get_command(app)
     try:
         with command.make_context("cuchar", sys.argv[1:]) as context:
-            return command.invoke(context)
+            status: int | None = command.invoke(context)
+            return status
     except typer.Exit as ended:  # --help, --version
         return ended.exit_code
 

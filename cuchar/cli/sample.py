@@ -29,10 +29,10 @@ def sample(
     """Write text with a trained model, character by character, to standard output."""
     import secrets
 
-    from cuchar.corpus import read_text
     from cuchar.files import TextOutput, say
     from cuchar.model import Model
     from cuchar.sampling import SampleConfig, expect_seed
+    from cuchar.text import read_text
 
     config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop)
     if count < 1:
@@ -46,18 +46,19 @@ def sample(
     model = Model(checkpoint, device)
     vocabulary = model.vocabulary
     if prime_file:
-        read = read_text([prime_file], vocabulary.is_bytes)
+        read = read_text([prime_file], model.reading)
         ids = vocabulary.encode(read.codes, unknown, read.place)
     else:
-        ids = vocabulary.encode(vocabulary.codes_of(prime), unknown, "--prime: position {}".format)
+        ids = vocabulary.encode(model.reading.codes_of(prime), unknown, "--prime: position {}".format)
     known = vocabulary.decode(ids)
-    vocabulary.encode(vocabulary.codes_of(stop), place="--stop: position {}".format, hint="")
+    begun_with = known if vocabulary.is_bytes else known.decode()
+    vocabulary.encode(model.reading.codes_of(stop), place="--stop: position {}".format, hint="")
     if seed is None:
         seed = secrets.randbits(31)
         if not argmax or not known:
             say(f"--seed {seed}")
     output, begun = TextOutput(raw), -1
-    for number, text in model.samples(config, count, prime=known, seed=seed):
+    for number, text in model.samples(config, count, prime=begun_with, seed=seed):
         if number > begun:
             output.write((b"\n\n" if number else b"") + known)
             begun = number

@@ -8,6 +8,7 @@ import typer
 from cuchar.cli.options import DEFAULT, Batch, Device, FormerWindow, Glob, Precision, SkipUnreadable, Window, was_given
 from cuchar.config import FORMER_NAMES, TrainConfig, with_present_names
 from cuchar.errors import OptionError
+from cuchar.launch import launched
 
 
 def train(
@@ -23,8 +24,12 @@ def train(
     stride: Annotated[int | None, typer.Option(help="Characters from a window's start to the next one's.", show_default="--window")] = None,
     carry_state: Annotated[bool, typer.Option("--carry-state", help="Windows follow each other, with their state.")] = False,
     bytes_: Annotated[bool, typer.Option("--bytes", help="Train on bytes: any file will do.")] = False,
+    encoding: Annotated[str, typer.Option(help="Of texts: utf-8 | latin-1.")] = DEFAULT.encoding,
+    normalize: Annotated[str | None, typer.Option(help="nfc: a letter and its accent become one character.", show_default="not at all")] = None,
+    max_vocab: Annotated[int | None, typer.Option(help="Tell apart so many characters, the most frequent; all others become one unknown symbol.", show_default="all")] = None,
     glob: Glob = None,
     skip_unreadable: SkipUnreadable = False,
+    cache: Annotated[Path | None, typer.Option(metavar="DIR", help="Where texts of more than 64 MiB are kept, encoded.", show_default=".texts beside the run")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the text, in total.")] = DEFAULT.epochs,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many training steps, in total.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop when so many validations in a row brought no lower loss.")] = None,
@@ -69,13 +74,15 @@ def train(
         from cuchar.tensorboard.callback import TensorBoard
 
         callbacks.append(TensorBoard())
-    reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable}
+    reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable, "cache": cache}
     if resume is None:
         if not texts:
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
         start = {"preset": preset, "init_from": init_from, "val": val, "out": out, "device": device, **reading}
         if dry_run:
-            print_plan(texts, given, **start)
+            if launched().rank > 0:
+                return
+            print_plan(texts, given, **start, reading=callbacks[0].reading)
         else:
             start_run(texts, given, **start, callbacks=callbacks)
         return

@@ -69,7 +69,7 @@ class CudaDevice:
         with _cuda_errors(self.name), cupy.cuda.Device(number):
             self._stream = cupy.cuda.Stream(non_blocking=True)
         self._captured: list[Callable[[], None]] | None = None
-        self._has_product = False  # whether a product of matrices is among what is captured
+        self._fits_graph = True  # whether all that is captured can be a part of a CUDA graph
 
     def _expect_compiler(self, capability: int) -> None:
         """Check that NVRTC compiles for this GPU.
@@ -110,7 +110,7 @@ class CudaDevice:
     def read(self, array: Any) -> np.ndarray:
         self._expect_not_capturing("read")
         with self.current():
-            host = array.get(stream=self._stream)
+            host: np.ndarray = array.get(stream=self._stream)
             self._stream.synchronize()
             return host
 
@@ -139,13 +139,13 @@ class CudaDevice:
             if shared_bytes > allowed:
                 with self.current():
                     function.max_dynamic_shared_size_bytes = allowed = shared_bytes
-            self._put(lambda: function((grid,), (block,), bound, shared_mem=shared_bytes))
+            self.put(lambda: function((grid,), (block,), bound, shared_mem=shared_bytes), in_graph=True)
 
         return launch
 
-    def _put(self, work: Callable[[], None]) -> None:
-        """Do `work` on the stream now, or add it to what is being captured."""
+    def put(self, work: Callable[[], None], in_graph: bool) -> None:
         if self._captured is not None:
+            self._fits_graph &= in_graph
             return self._captured.append(work)
         with self.current():
             work()
@@ -169,22 +169,22 @@ class CudaDevice:
             handle = device.get_cublas_handle()
         # cuBLAS's matrices are column-major: it sees these arrays as their transposes. So it is asked for
         # out^T = op(b)^T op(a)^T, with the operands in the other order.
-        self._put(
+        self.put(
             lambda: cublas.gemmEx(
                 handle, int(tb), int(ta), N, M, K, one, b.data.ptr, operands, b.shape[1], a.data.ptr, operands,
                 a.shape[1], one if accumulate else zero, out.data.ptr, result, N, compute, -1,
-            )
+            ),
+            in_graph=False,  # CuPy refuses to capture cuBLAS
         )  # fmt: skip
-        self._has_product = True
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """A CUDA graph of the launches that `work` makes, whose arguments are checked now and not again.
 
-        CuPy cannot capture a product of matrices in a graph. If there is one, all launches are repeated one by one.
+        If something does not fit in a graph, such as a product of matrices, all launches are repeated one by one.
         """
         self._expect_not_capturing("capture")
         captured = self._captured = []
-        self._has_product = False
+        self._fits_graph = True
         try:
             work()
         finally:
@@ -194,8 +194,8 @@ class CudaDevice:
             for one in captured:
                 one()
 
-        if self._has_product:
-            return lambda: self._put(make_all)
+        if not self._fits_graph:
+            return lambda: self.put(make_all, in_graph=False)
         with self.current():
             self._stream.begin_capture()
             try:
@@ -210,7 +210,7 @@ class CudaDevice:
             if captured:  # naming `captured` here keeps alive the arrays that the graph points to; the graph does not
                 graph.launch(self._stream)
 
-        return lambda: self._put(replay)
+        return lambda: self.put(replay, in_graph=False)
 
     def _expect_not_capturing(self, what: str) -> None:
         if self._captured is not None:
@@ -219,11 +219,11 @@ class CudaDevice:
     def free_bytes(self) -> int:
         with self.current():
             free, _ = self._cupy.cuda.runtime.memGetInfo()
-            return free + self._cupy.get_default_memory_pool().free_bytes()
+            return int(free + self._cupy.get_default_memory_pool().free_bytes())
 
     def held_bytes(self) -> int:
         with self.current():  # CuPy's pool gives no memory back, so what it holds now is the most that it ever held
-            return self._cupy.get_default_memory_pool().total_bytes()
+            return int(self._cupy.get_default_memory_pool().total_bytes())
 
     def elapsed_ms(self, work: Callable[[], Any]) -> float:
         with self.current():
@@ -232,7 +232,7 @@ class CudaDevice:
             work()
             ended.record(self._stream)
             ended.synchronize()
-            return self._cupy.cuda.get_elapsed_time(began, ended)
+            return float(self._cupy.cuda.get_elapsed_time(began, ended))
 
 
 def first_error(message: object) -> str:

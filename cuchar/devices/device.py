@@ -104,8 +104,17 @@ class Device(Protocol):
             ShapeError: sizes, types or the order of the arrays do not fit together.
         """
 
+    def put(self, work: Callable[[], None], in_graph: bool) -> None:
+        """Do `work` in its turn among the launches; while capturing, record it as one of them.
+
+        Args:
+            work: uses the arrays of this device and its stream. It may read and write arrays if it is not in a graph.
+            in_graph: whether CUDA can make it a part of a graph. If not, what is captured with it is repeated launch by
+                launch.
+        """
+
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the launches and products that `work` asks for without doing them, and return a call that does them.
+        """Record the launches, products and `put` work that `work` asks for, and return a call that does them.
 
         Raises:
             DeviceError: `work` reads or writes an array, or captures by itself.

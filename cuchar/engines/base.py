@@ -11,7 +11,7 @@ the h' of the layer below, in training times the dropout mask. The head computes
 logits = W x + b from the last layer's h', in training times the mask too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,13 +62,58 @@ class Streams:
     position: int
 
 
+class Reducer(Protocol):
+    """Adds up arrays of several processes."""
+
+    def sum(self, array: np.ndarray) -> None:
+        """Replace `array`, which has the same shape and type in every process, by the sum over all of them.
+
+        The order of summation is the same in every run, and so are the sum's bits, which all processes receive.
+        """
+
+    def sum_on(self, device: Any) -> Callable[[Any], None]:
+        """A function that does what `sum` does with arrays of a device, among the launches on its stream.
+
+        Args:
+            device: a `cuchar.devices.device.Device`.
+        """
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes does of every training step.
+
+    Args:
+        first: the first of its rows of the batch.
+        rows: how many rows it has.
+        batch: how many rows all processes have together.
+        reducer: adds up what the processes have computed.
+    """
+
+    first: int
+    rows: int
+    batch: int
+    reducer: Reducer
+
+    @property
+    def weight(self) -> float:
+        """What a mean over this process's rows counts in the mean over the batch."""
+        return self.rows / self.batch
+
+
 @dataclass(frozen=True)
 class Dropout:
-    """What a dropout mask is a function of, besides layer and element (philox.dropout_mask); `step` counts from 1."""
+    """What a dropout mask is a function of, besides layer and element (philox.dropout_mask); `step` counts from 1.
+
+    The window's rows are rows `first_row`, `first_row` + 1, ... of a batch of `batch` rows, and their mask is what the
+    whole batch's mask has for them. `batch` is None where the window is the whole batch.
+    """
 
     probability: float
     seed: int
     step: int
+    first_row: int = 0
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +207,9 @@ class Learner(Protocol):
     def begin_epoch(self, windows: Windows) -> None:
         """Go on with the windows of a new epoch, from a state of zero."""
 
+    def go_on_with(self, windows: Windows) -> None:
+        """Go on with other windows of the same sizes, from the state that there is."""
+
     def train(self, window: int, step: int, rates: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Train on windows `window`, `window` + 1, ..., one step for each learning rate in `rates`.
 
@@ -223,10 +271,16 @@ class Engine(Protocol):
         Back-propagation is truncated at the window's beginning: no gradient reaches the state before it.
         """
 
-    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> Learner:
+    def learner(
+        self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
+    ) -> Learner:
         """A learner that goes on from `training` with the present epoch's `windows`.
 
         Of `config` it uses batch, window, carry_state, dropout, seed, clip and weight_decay.
+
+        Args:
+            share: the rows of the batch that this process trains on; `training.state` and `windows` then have these rows
+                alone, and losses and norms are still those of the whole batch. None is all rows.
         """
 
     def training_bytes(self, config: TrainConfig, windows: Windows) -> int:

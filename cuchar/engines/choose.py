@@ -68,6 +68,22 @@ def choose_engine(
     return CudaEngine(model, chosen, dtype, precision), "the fastest here" if device == "auto" else "asked for"
 
 
+def numbered_device(device: str, number: int) -> str:
+    """The device that the process of this number on a machine uses for `--device`, so that each has a GPU of its own.
+
+    It is `device` itself, unless that is auto or cuda, and the machine has several GPUs.
+    """
+    if device not in ("auto", "cuda") or not _has_driver():
+        return device
+    from cupy.cuda import runtime
+
+    try:
+        count = runtime.getDeviceCount()
+    except RuntimeError:  # to use the device raises a better error
+        return device
+    return f"cuda:{number % count}" if count > 1 else device
+
+
 def _has_driver() -> bool:
     """Whether CUDA's driver library is there. To look for it is much quicker than to import CuPy."""
     for library in DRIVERS:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.engines.base import Dropout, Engine, Example, Streams, TrainingState, expect_moments
+from cuchar.engines.base import Dropout, Engine, Example, Share, State, Streams, TrainingState, expect_moments
 from cuchar.parameters import Parameters, parameter_count
 from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, draw
@@ -30,14 +30,24 @@ class HostLearner:
 
     chunk = 1
 
-    def __init__(self, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows):
+    def __init__(
+        self, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
+    ):
         expect_moments(training)
-        self.engine, self.config, self.training, self.windows = engine, config, training, windows
+        self.engine, self.config, self.training, self.windows, self.share = engine, config, training, windows, share
         self.state = training.state
-        self.gradients = Parameters(engine.model, training.parameters.flat.dtype)
+        flat = training.parameters.flat
+        self._computed = np.zeros(flat.size + 1, flat.dtype)  # the gradients, and the loss: what processes add up
+        self.gradients = Parameters(engine.model, flat.dtype, self._computed[:-1])
 
     def begin_epoch(self, windows: Windows) -> None:
-        self.windows, self.state = windows, self.engine.zero_state(self.config.batch)
+        self.windows, self.state = windows, self._zero_state()
+
+    def go_on_with(self, windows: Windows) -> None:
+        self.windows = windows
+
+    def _zero_state(self) -> State:
+        return self.engine.zero_state(self.share.rows if self.share else self.config.batch)
 
     def train(self, window: int, step: int, rates: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         losses: list[float] = []
@@ -55,13 +65,21 @@ class HostLearner:
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, step: int, rate: float) -> tuple[float, float]:
         """Train on one window. Returns the loss and the gradients' norm, which is NaN if the loss is not finite."""
-        config = self.config
-        state = self.state if config.carry_state else self.engine.zero_state(config.batch)
-        dropout = Dropout(config.dropout, config.seed, step) if config.dropout else None
+        config, share = self.config, self.share
+        state = self.state if config.carry_state else self._zero_state()
+        dropout = None
+        if config.dropout:
+            rows = {"first_row": share.first, "batch": share.batch} if share else {}
+            dropout = Dropout(config.dropout, config.seed, step, **rows)
         parameters = self.training.parameters
         loss, after = self.engine.loss_and_gradients(
             parameters, Example(inputs, targets, state, dropout), self.gradients
         )
+        if share:
+            self._computed[-1] = loss
+            self._computed *= share.weight
+            share.reducer.sum(self._computed)
+            loss = float(self._computed[-1])
         if not math.isfinite(loss):
             return loss, math.nan
         norm = self._update(step, rate)

@@ -16,6 +16,7 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import (
     Dropout,
     Example,
+    Share,
     State,
     Streams,
     TrainingState,
@@ -152,8 +153,10 @@ class NumpyEngine:
         self._backward(parameters, inputs, masks, tape, gradients)
         return loss, self._state_after(tape)
 
-    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> HostLearner:
-        return HostLearner(self, config, training, windows)
+    def learner(
+        self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
+    ) -> HostLearner:
+        return HostLearner(self, config, training, windows, share)
 
     def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
         return training_bytes(self.model, self.dtype.itemsize, config)
@@ -164,10 +167,10 @@ class NumpyEngine:
 
     def _masks(self, dropout: Dropout, T: int, B: int) -> list[np.ndarray]:
         """Every layer's dropout mask, [T, H, B]."""
-        p, seed, step = dropout.probability, dropout.seed, dropout.step
+        p, seed, step, rows = dropout.probability, dropout.seed, dropout.step, (dropout.first_row, dropout.batch)
         shape = (T, B, self.model.hidden)
         return [
-            np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype).transpose(0, 2, 1))
+            np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype, *rows).transpose(0, 2, 1))
             for layer in range(self.model.layers)
         ]
 
@@ -331,7 +334,8 @@ def _cross_entropy(x: np.ndarray, targets: np.ndarray, N: int) -> np.ndarray:
     total = (others + of_target) * N
     x /= total
     np.put_along_axis(x, target, -others / total, axis=2)
-    return (np.log1p(others + (of_target - 1)) + behind)[:, :, 0]
+    losses: np.ndarray = np.log1p(others + (of_target - 1)) + behind
+    return losses[:, :, 0]
 
 
 def sum_columns_by_id(columns: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from cuchar.config import check_option
-from cuchar.corpus import Vocabulary
 from cuchar.errors import OptionError
 from cuchar.export.json import json_file
 from cuchar.export.onnx import onnx_file
@@ -15,6 +14,8 @@ from cuchar.export.web import web_file
 from cuchar.files import STREAM, write_output
 from cuchar.kinds import Choice
 from cuchar.parameters import Parameters
+from cuchar.reading import Reading
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 
@@ -34,7 +35,7 @@ class Format:
 FORMATS = {
     "safetensors": Format(".safetensors", pytorch_file),
     "onnx": Format(".onnx", onnx_file),
-    "web": Format(".html", web_file, ("weights", "text")),
+    "web": Format(".html", web_file, ("weights", "text", "reading")),
     "json": Format(".json", json_file),
 }
 
@@ -48,7 +49,7 @@ def format_of(out: Path, asked: str | None) -> str:
         OptionError: there is no format of that name, or the ending is of none.
     """
     if asked is not None:
-        return check_option("format", Choice(tuple(FORMATS)), asked)
+        return str(check_option("format", Choice(tuple(FORMATS)), asked))
     ending = out.suffix.lower()
     if out == STREAM or not ending:
         return "safetensors"
@@ -60,11 +61,17 @@ def format_of(out: Path, asked: str | None) -> str:
 
 
 def export_model(
-    parameters: Parameters, vocabulary: Vocabulary, out: Path, format: str | None = None, **options: Any
+    parameters: Parameters,
+    vocabulary: Vocabulary,
+    reading: Reading,
+    out: Path,
+    format: str | None = None,
+    **options: Any,
 ) -> None:
     """Write a model for other programs.
 
     Args:
+        reading: how the model's texts are read.
         out: a file, or `-` for standard output.
         format: a name in FORMATS; None goes by the file's ending.
         options: for "web" `weights` and `text`, as in `web.web_file`; those that are None are as if not given.
@@ -80,4 +87,6 @@ def export_model(
             raise OptionError(
                 f"{option(key)}: expected {option('format', 'web')} with it, found {option('format', name)}"
             )
+    if "reading" in FORMATS[name].options:
+        given["reading"] = reading
     write_output(out, FORMATS[name].make(parameters, vocabulary, **given))

@@ -3,8 +3,8 @@
 import json
 from dataclasses import asdict
 
-from cuchar.corpus import Vocabulary
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 
 GATES = ["input", "forget", "cell", "output"]
 
@@ -12,7 +12,8 @@ GATES = ["input", "forget", "cell", "output"]
 def json_file(parameters: Parameters, vocabulary: Vocabulary) -> bytes:
     """A JSON object: `format`, `model` (the sizes), `vocabulary`, `gates` (their order) and `tensors`.
 
-    The vocabulary is the JSON list that `Vocabulary.entries` returns. The tensors have cuchar's names and shapes
+    The vocabulary is the JSON list that `Vocabulary.entries` returns; if one of its entries stands for all other
+    characters, `unknown` is that entry. The tensors have cuchar's names and shapes
     (parameters.parameter_shapes) and are nested lists, row by row. Each number is written as the exact value of the
     float32 or float64 that it is, so that a reader who rounds it to that type has the same bits.
     """
@@ -20,6 +21,7 @@ def json_file(parameters: Parameters, vocabulary: Vocabulary) -> bytes:
         "format": "cuchar-json-1",
         "model": asdict(parameters.model),
         "vocabulary": vocabulary.entries(),
+        **vocabulary.unknown_entry(),
         "gates": GATES,
         "tensors": {name: view.tolist() for name, view in parameters.items()},
     }

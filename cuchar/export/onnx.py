@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cuchar.corpus import Vocabulary
 from cuchar.errors import DeviceError, OutputError
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ GATES = (0, 3, 1, 2)  # ONNX has the gates in the order i, o, f, g
 
 def onnx_file(parameters: Parameters, vocabulary: Vocabulary) -> bytes:
     """The bytes of an ONNX file; see `onnx_model`, whose errors it has."""
-    return onnx_model(parameters, vocabulary).SerializeToString(deterministic=True)
+    data: bytes = onnx_model(parameters, vocabulary).SerializeToString(deterministic=True)
+    return data
 
 
 def onnx_model(parameters: Parameters, vocabulary: Vocabulary) -> "ModelProto":
@@ -35,7 +36,7 @@ def onnx_model(parameters: Parameters, vocabulary: Vocabulary) -> "ModelProto":
 
     Inputs are `ids` [T,B] int64 and the state before them, `h0` and `c0` [L,B,H]; outputs are `logits` [T,B,V] and the
     state after the last time step, `h` and `c` [L,B,H]. The metadata `vocabulary` is the JSON list that
-    `Vocabulary.entries` returns.
+    `Vocabulary.entries` returns; if one of its entries stands for all other characters, `unknown` is that entry.
 
     Raises:
         DeviceError: the package onnx is not installed.
@@ -101,7 +102,7 @@ def onnx_model(parameters: Parameters, vocabulary: Vocabulary) -> "ModelProto":
     made = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cuchar"
     )
-    helper.set_model_props(made, {"vocabulary": json.dumps(vocabulary.entries())})
+    helper.set_model_props(made, {"vocabulary": json.dumps(vocabulary.entries()), **vocabulary.unknown_entry()})
     checker.check_model(made)
     return made
 

@@ -32,12 +32,13 @@ function settings() {
   };
 }
 
-function idsOf(text) {
+function idsOf(written) {
+  const text = data.composed ? written.normalize("NFC") : written;
   const codes = data.bytes ? Array.from(new TextEncoder().encode(text)) : Array.from(text, (one) => one.codePointAt(0));
-  const unknown = codes.find((code) => !idOf.has(code));
+  const unknown = data.unknown < 0 ? codes.find((code) => !idOf.has(code)) : undefined;
   const name = unknown === undefined ? "" : data.bytes ? `byte ${unknown}` : JSON.stringify(String.fromCodePoint(unknown));
   expect(unknown === undefined, "Begin with", `characters that the model knows, which are ${data.codes.length}`, name);
-  return codes.map((code) => idOf.get(code));
+  return codes.map((code) => idOf.get(code) ?? data.unknown);
 }
 
 // Makes text of ids, piece by piece. Bytes of one character may come in two pieces; no ids at all end the last one.

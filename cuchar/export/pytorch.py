@@ -5,15 +5,16 @@ import json
 import numpy as np
 from safetensors.numpy import save
 
-from cuchar.corpus import Vocabulary
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 
 
 def pytorch_file(parameters: Parameters, vocabulary: Vocabulary) -> bytes:
     """A safetensors file with `lstm.weight_ih_l0`, ..., `head.bias`, and with the vocabulary as metadata.
 
     PyTorch has two biases a layer: cuchar's single one becomes `bias_ih`, and `bias_hh` is zero. The metadata
-    `vocabulary` is the JSON list that `Vocabulary.entries` returns.
+    `vocabulary` is the JSON list that `Vocabulary.entries` returns; if one of its entries stands for all other
+    characters, `unknown` is that entry.
     """
     tensors = {}
     for name, view in parameters.items():
@@ -23,4 +24,4 @@ def pytorch_file(parameters: Parameters, vocabulary: Vocabulary) -> bytes:
             tensors[f"lstm.bias_hh_{layer}"] = np.zeros_like(view)
         else:
             tensors[name] = np.ascontiguousarray(view)
-    return save(tensors, {"vocabulary": json.dumps(vocabulary.entries())})
+    return save(tensors, {"vocabulary": json.dumps(vocabulary.entries()), **vocabulary.unknown_entry()})

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from cuchar.config import check_option
-from cuchar.corpus import Vocabulary, read_text
 from cuchar.errors import OutputError
 from cuchar.evaluation import expect_scorable
 from cuchar.export.int8 import losses, quantised
@@ -19,6 +18,9 @@ from cuchar.files import say
 from cuchar.html_page import html_page
 from cuchar.kinds import PATH, Choice, Optional
 from cuchar.parameters import Parameters
+from cuchar.reading import Reading
+from cuchar.text import read_text
+from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
 WEIGHTS = Choice(("float32", "int8"))
@@ -28,11 +30,16 @@ MOST_BYTES = 300 << 20  # of weights; Chromium's strings hold 512 MiB, and base6
 
 
 def web_file(
-    parameters: Parameters, vocabulary: Vocabulary, weights: str = "float32", text: str | Path | None = None
+    parameters: Parameters,
+    vocabulary: Vocabulary,
+    reading: Reading,
+    weights: str = "float32",
+    text: str | Path | None = None,
 ) -> bytes:
     """An HTML page that samples from the model in a browser.
 
     Args:
+        reading: how the model's texts are read.
         weights: "float32", or "int8" for a page of a quarter of the size. What that costs is measured and said, on
             standard error and in the page.
         text: a file on whose first 20,000 known characters both losses are measured. None measures them with int8
@@ -49,7 +56,7 @@ def web_file(
         raise OutputError(
             f"{option('format', 'web')}: expected at most {MOST_BYTES:,} bytes of weights, found {size:,}"
         )
-    loss = _loss(parameters, vocabulary, text) if weights == "int8" or text is not None else ""
+    loss = _loss(parameters, vocabulary, reading, text) if weights == "int8" or text is not None else ""
     if loss:
         say(loss)
     tensors = {name: _tensor(view, weights) for name, view in parameters.items()}
@@ -57,6 +64,8 @@ def web_file(
         "model": asdict(parameters.model),
         "bytes": vocabulary.is_bytes,
         "codes": vocabulary.codes.tolist(),
+        "unknown": vocabulary.unknown_id,
+        "composed": reading.normalize is not None,
         "weights": weights,
         "loss": loss,
         "tensors": tensors,
@@ -79,11 +88,11 @@ def _base64(array: np.ndarray) -> str:
     return b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
-def _loss(parameters: Parameters, vocabulary: Vocabulary, text: str | Path | None) -> str:
+def _loss(parameters: Parameters, vocabulary: Vocabulary, reading: Reading, text: str | Path | None) -> str:
     """A sentence that says what predicting a text costs with either kind of weights."""
     ids, where = None, "the model's own writing"
     if text is not None:
-        read = read_text([text], vocabulary.is_bytes)
+        read = read_text([text], reading)
         ids = vocabulary.encode(read.codes, "skip")[:MOST_CHARACTERS]
         expect_scorable(ids)
         where = f"the text's first {len(ids):,} characters"

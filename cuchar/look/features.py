@@ -55,7 +55,7 @@ def features(codes: np.ndarray) -> list[Feature]:
 
 def varies(values: np.ndarray) -> bool:
     """Whether at least LEAST_PLACES places differ from the commonest value."""
-    return len(values) - np.unique(values, return_counts=True)[1].max(initial=0) >= LEAST_PLACES
+    return len(values) - int(np.unique(values, return_counts=True)[1].max(initial=0)) >= LEAST_PLACES
 
 
 def are(codes: np.ndarray, test: Callable[[str], bool]) -> np.ndarray:
@@ -129,7 +129,8 @@ def indentation(codes: np.ndarray, lines: Lines) -> np.ndarray:
     """How many blanks the line that is read began with, as far as it was read."""
     others = np.append(np.flatnonzero((codes != ord(" ")) & (codes != ord("\t"))), len(codes))
     width = others[np.searchsorted(others, lines.starts)] - lines.starts
-    return np.minimum(width[lines.number], lines.read)
+    indented: np.ndarray = np.minimum(width[lines.number], lines.read)
+    return indented
 
 
 def speakers(codes: np.ndarray, lines: Lines) -> np.ndarray:
@@ -151,7 +152,8 @@ def words(codes: np.ndarray) -> np.ndarray:
     """Which characters are in words: letters, digits, and apostrophes between them."""
     word = are(codes, str.isalnum)
     apostrophe = are(codes, APOSTROPHES.__contains__)
-    return word | (apostrophe & np.append(False, word[:-1]) & np.append(word[1:], False))
+    inside: np.ndarray = word | (apostrophe & np.append(False, word[:-1]) & np.append(word[1:], False))
+    return inside
 
 
 def position_in_word(codes: np.ndarray) -> np.ndarray:
@@ -162,11 +164,13 @@ def position_in_word(codes: np.ndarray) -> np.ndarray:
 def last_letters(codes: np.ndarray) -> np.ndarray:
     """Whether a word ends with this character, which only a look ahead can tell."""
     word = words(codes)
-    return word & ~np.append(word[1:], False)
+    last: np.ndarray = word & ~np.append(word[1:], False)
+    return last
 
 
 def capital_due(codes: np.ndarray) -> np.ndarray:
     """Whether nothing but blanks, quotes and brackets has come since a sentence's end."""
     passed = are(codes, lambda character: character.isspace() or character in BETWEEN_SENTENCES)
     last = np.maximum.accumulate(np.where(passed, -1, np.arange(len(codes))))
-    return (last >= 0) & are(codes, SENTENCE_ENDS.__contains__)[last]
+    due: np.ndarray = (last >= 0) & are(codes, SENTENCE_ENDS.__contains__)[last]
+    return due

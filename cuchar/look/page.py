@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from cuchar.config import check_option
-from cuchar.corpus import Vocabulary
 from cuchar.errors import DivergedError, TextError
 from cuchar.html_page import html_page
 from cuchar.kinds import integer
@@ -23,6 +22,7 @@ from cuchar.look.activations import CELL_STEPS, GATE_STEPS, SURPRISE_STEPS, Show
 from cuchar.look.features import features
 from cuchar.look.ranking import MARGIN, Correlations, Properties, Ranking
 from cuchar.parameters import Parameters
+from cuchar.vocabulary import Vocabulary
 
 CHARS = 20_000  # characters that are shown unless a command says otherwise
 MOST_CHARS = 100_000

@@ -187,4 +187,5 @@ def varying(centred: np.ndarray, squares: np.ndarray) -> np.ndarray:
 def correlation(products: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Correlations [K, C] from centred sums: of products [K, C], of squares [K] and [C]; 0 where one does not vary."""
     scale = np.sqrt(np.outer(left, right))
-    return np.divide(products, scale, out=np.zeros(products.shape), where=scale > 0).clip(-1, 1)
+    ratio: np.ndarray = np.divide(products, scale, out=np.zeros(products.shape), where=scale > 0)
+    return ratio.clip(-1, 1)

@@ -155,7 +155,7 @@ def _version() -> Event:
 
 def _record(event: Event) -> bytes:
     event.wall_time = time()
-    message = event.SerializeToString()
+    message: bytes = event.SerializeToString()
     length = struct.pack("<Q", len(message))
     return HEADER.pack(len(message), masked_crc32c(length)) + message + CHECK.pack(masked_crc32c(message))
 

@@ -1,4 +1,5 @@
 /* dropout.cuh: which elements of a layer's output are dropped: a function of (seed, training step, layer, element).
+ * An element is numbered as in the whole batch, of which a window may have some rows only.
  * Nothing is stored: whoever needs the mask computes it again, forward and backward, and finds the same.
  * Source: Srivastava et al. 2014 (inverted: what stays is scaled up). Reference: cuchar/philox.py, dropout_mask
  */
@@ -10,10 +11,16 @@
 struct Dropout {
     unsigned long long seed, step;  // step: the training step's number
     unsigned threshold;             // an element is dropped where its random word is below it: probability * 2^32
+    int first_row, batch;           // the window's rows are rows first_row, first_row+1, ... of a batch of so many
     real scale;                     // what stays is multiplied by it: 1 / (1 - probability)
+
+    /* The index in [T,batch] of the window's row b at time step t. */
+    __device__ __forceinline__ long long row(int t, int b) const {
+        return static_cast<long long>(t) * batch + first_row + b;
+    }
 };
 
-/* The factor, 0 or scale, of one element of the output of layer `layer`. `element` is its index in [T,B,H]; four
+/* The factor, 0 or scale, of one element of the output of layer `layer`. `element` is its index in [T,batch,H]; four
  * neighbours share one call of philox, of whose four words each takes its own.
  */
 __device__ __forceinline__ real dropout_factor(const Dropout& dropout, int layer, unsigned long long element) {

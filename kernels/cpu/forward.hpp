@@ -66,15 +66,17 @@ inline void cell(const Task& task, const Layout& layout, long layer, long t, lon
     }
 }
 
-/* Dropout's factors for a layer's output for character n, 0 or 1/(1 - probability), and the output times them. Element
- * n*H + unit is dropped where its word of philox(element/4, layer, training step; seed) is below probability * 2^32.
+/* Dropout's factors for a layer's output at time step t for batch row b, 0 or 1/(1 - probability), and the output times
+ * them. An element, numbered as in [T,batch,H], is dropped where its word of philox(element/4, layer, training step;
+ * seed) is below probability * 2^32.
  */
-inline void drop(const Task& task, const Layout& layout, long layer, long n) {
+inline void drop(const Task& task, const Layout& layout, long layer, long t, long b) {
+    const long n = t * task.B + b;
     const long offset = (layer * task.T * task.B + n) * layout.Hp;
     const real* h = task.h + (layer * (task.T + 1) * task.B + task.B + n) * layout.Hp;
     const std::uint32_t threshold = static_cast<std::uint32_t>(task.dropout * 4294967296.0);
     const real scale = 1 / (1 - task.dropout);
-    const std::uint64_t first = static_cast<std::uint64_t>(n) * layout.H;
+    const std::uint64_t first = static_cast<std::uint64_t>(t * task.batch + task.first_row + b) * layout.H;
     for (std::uint64_t element = first; element < first + layout.H;) {
         const Words words = philox(
             {static_cast<unsigned>(element / 4), static_cast<unsigned>(layer), static_cast<unsigned>(task.step),
@@ -164,7 +166,7 @@ inline void forward(const Task& task, const Layout& layout, Share batch_rows) {
                     cell(task, layout, layer, t, b, u, R);
                 });
             if (task.masks)
-                for (long b = batch_rows.begin; b < batch_rows.end; ++b) drop(task, layout, layer, t * task.B + b);
+                for (long b = batch_rows.begin; b < batch_rows.end; ++b) drop(task, layout, layer, t, b);
         }
     for (long t = 0; t < task.T; ++t) head(task, layout, t, batch_rows);
 }

@@ -96,9 +96,9 @@ struct Flags {
     }
 };
 
-/* dropout_factor as a call, since its registers are needed for weights otherwise. */
-__device__ __noinline__ real called_dropout_factor(const Dropout& dropout, int layer, long long element) {
-    return dropout_factor(dropout, layer, element);
+/* dropout_factor of a unit at time step t for batch row b, as a call: its registers are needed for weights otherwise. */
+__device__ __noinline__ real called_dropout_factor(const Dropout& dropout, int layer, int t, int b, int unit) {
+    return dropout_factor(dropout, layer, dropout.row(t, b) * H + unit);
 }
 
 /* Writes zeros, so that what nobody writes is finite. All threads of the block call it. */

@@ -8,7 +8,7 @@
  * dh [T,B,H] in: gradient of the last layer's h'; afterwards what each projection hands to the layer below it
  * flags in, out: persistent.cuh; all 0 before the launch
  * progress in: which window of the chunk this is; now.stopped grows by 2 for each block that has waited too long
- * seed, threshold, scale: dropout.cuh; steps in: the number of the training step
+ * seed, threshold, first_row, batch, scale: dropout.cuh; steps in: the number of the training step
  * Which block computes what: persistent.cuh. Within a part, each thread owns one hidden unit and every ROW_STRIDE-th
  * batch row, for everything but the products (tile.cuh). A product is the warps' partial sums, added in their order. No
  * order depends on timing, so runs repeat exactly.
@@ -39,11 +39,11 @@ static_assert(sizeof(Shared) == SHARED_BYTES,
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
     const real* parameters, const real* c, real* gates, real* dh, unsigned* flags, Progress* progress, int T, int B,
-    unsigned long long seed, unsigned threshold, real scale, const Step* steps) {
+    unsigned long long seed, unsigned threshold, int first_row, int batch, real scale, const Step* steps) {
     DYNAMIC_SHARED(Shared, shared);
     const Assignment own = my_assignment();
     const int layer = L - 1 - own.stage / 2, first_unit = own.block * UNITS;
-    const int first_row = threadIdx.x / UNITS, local_unit = threadIdx.x % UNITS, unit = first_unit + local_unit;
+    const int thread_row = threadIdx.x / UNITS, local_unit = threadIdx.x % UNITS, unit = first_unit + local_unit;
     const int BH = B * H;
     const Flags all_flags = {flags, reinterpret_cast<unsigned*>(&progress->now.stopped)};
 
@@ -60,7 +60,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
         return j < 4 * H ? load_four<H>(weights + static_cast<long long>(j) * H, first_unit + output) : Four{};
     });
 #endif
-    if (threadIdx.x == 0) shared->dropout = {seed, steps[progress->now.index].number, threshold, scale};
+    if (threadIdx.x == 0)
+        shared->dropout = {seed, steps[progress->now.index].number, threshold, first_row, batch, scale};
     clear<THREADS>(&shared->vectors[0], ROOM * BlockTile::ROW_LENGTH);
     clear<THREADS>(&shared->dc[0][0][0], PARTS * ROWS * UNITS);
     __syncthreads();
@@ -71,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
     };
     const auto fetch = [&](const Item& item) {
         // These numbers forward has left, in an earlier launch, so that no block has to wait for them.
-        for (int row = first_row; row < item.count && unit < H && own.recurrent; row += ROW_STRIDE) {
+        for (int row = thread_row; row < item.count && unit < H && own.recurrent; row += ROW_STRIDE) {
             const long long element = element_at(item, row);
             const real* gate = layer_gates + 4 * (element - unit) + unit;
             const real* cell = c + 1ll * layer * (T + 1) * BH + element;
@@ -84,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
         const int t = T - 1 - item.time_step + own.recurrent;  // da of the t after, or of this one
         const real* from = layer_gates + 4 * (1ll * t * BH + item.first * H);
         if (t < T) fetch_rows<BlockTile, 4 * H, THREADS>(shared->vectors, from, item.count);
-        for (int row = first_row; row < item.count && unit < H && own.recurrent; row += ROW_STRIDE)
+        for (int row = thread_row; row < item.count && unit < H && own.recurrent; row += ROW_STRIDE)
             copy_async(&shared->fetched[6][row][local_unit], dh + element_at(item, row));
         return true;
     };
@@ -92,14 +93,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(
         const bool has_product = !own.recurrent || item.time_step;
         if (has_product) matrix.multiply<UNITS>(shared->vectors, item.count, shared->partials[0][0]);
         __syncthreads();
-        for (int row = first_row; row < item.count && unit < H; row += ROW_STRIDE) {
+        for (int row = thread_row; row < item.count && unit < H; row += ROW_STRIDE) {
             const long long element = element_at(item, row);
             real sum = 0;
             if (has_product)
 #pragma unroll
                 for (int warp = 0; warp < BlockTile::WARPS; ++warp) sum += shared->partials[warp][row][local_unit];
             if (!own.recurrent) {
-                if (DROPOUT) sum *= called_dropout_factor(shared->dropout, layer - 1, element);
+                if (DROPOUT)
+                    sum *= called_dropout_factor(
+                        shared->dropout, layer - 1, T - 1 - item.time_step, item.first + row, unit);
                 dh[element] = sum;
                 continue;
             }

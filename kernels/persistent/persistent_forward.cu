@@ -7,7 +7,7 @@
  * dropped [L,T,B,H] out: h' times the mask, with DROPOUT
  * flags in, out: persistent.cuh; all 0 before the launch
  * progress in: which window of the chunk this is; now.stopped grows by 2 for each block that has waited too long
- * seed, threshold, scale: dropout.cuh; steps in: the number of the training step
+ * seed, threshold, first_row, batch, scale: dropout.cuh; steps in: the number of the training step
  * Which block computes what: persistent.cuh. Within a part, each thread owns one hidden unit and every ROW_STRIDE-th
  * batch row, for everything but the products (tile.cuh). A pre-activation is the bias, plus the warps' partial sums in
  * their order, plus in a recurrent stage the projection's sum or the row of layer 0's table. No order depends on
@@ -41,11 +41,12 @@ static_assert(sizeof(Shared) == SHARED_BYTES,
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
     const real* parameters, const int* inputs, real* h, real* c, real* gates, real* dropped, unsigned* flags,
-    Progress* progress, int T, int B, unsigned long long seed, unsigned threshold, real scale, const Step* steps) {
+    Progress* progress, int T, int B, unsigned long long seed, unsigned threshold, int first_row, int batch,
+    real scale, const Step* steps) {
     DYNAMIC_SHARED(Shared, shared);
     const Assignment own = my_assignment();
     const int layer = (own.stage + 1) / 2, first_unit = own.block * UNITS;
-    const int first_row = threadIdx.x / UNITS, local_unit = threadIdx.x % UNITS, unit = first_unit + local_unit;
+    const int thread_row = threadIdx.x / UNITS, local_unit = threadIdx.x % UNITS, unit = first_unit + local_unit;
     const int BH = B * H;
     const Flags all_flags = {flags, reinterpret_cast<unsigned*>(&progress->now.stopped)};
     const bool has_table = layer == 0, has_bias = has_table || !own.recurrent;
@@ -74,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
         shared->inputs = inputs + static_cast<long long>(index) * T * B;
         if (own.recurrent) shared->source = h + 1ll * layer * (T + 1) * BH;
         else shared->source = DROPOUT ? dropped + below * T * BH : h + below * (T + 1) * BH + BH;
-        shared->dropout = {seed, steps[index].number, threshold, scale};
+        shared->dropout = {seed, steps[index].number, threshold, first_row, batch, scale};
     }
     clear<THREADS>(&shared->vectors[0], ROOM * BlockTile::ROW_LENGTH);
     __syncthreads();
@@ -93,14 +94,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
     };
     const auto fetch = [&](const Item& item) {
         if (has_table)  // nobody has to be waited for
-            for (int row = first_row; row < item.count && unit < H; row += ROW_STRIDE) {
+            for (int row = thread_row; row < item.count && unit < H; row += ROW_STRIDE) {
                 const int id = shared->inputs[item.time_step * B + item.first + row];
                 fetch_gates(row, parameters + weight_ih_at(0) + id * 4ll * H + unit);
             }
         if (!all_flags.wait(own, item)) return false;
         const real* rows = shared->source + 1ll * H * (item.time_step * B + item.first);
         fetch_rows<BlockTile, H, THREADS>(shared->vectors, rows, item.count);
-        for (int row = first_row; row < item.count && unit < H && own.recurrent; row += ROW_STRIDE) {
+        for (int row = thread_row; row < item.count && unit < H && own.recurrent; row += ROW_STRIDE) {
             if (!has_table) fetch_gates(row, gate_at(item, row));
             copy_async(&shared->fetched[4][row][local_unit], c + state_at(item, row));
         }
@@ -109,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
     run(own, all_flags, T, B, fetch, [&](const Item& item) {
         matrix.multiply<4 * UNITS>(shared->vectors, item.count, &shared->partials[0][0][0].x);
         __syncthreads();
-        for (int row = first_row; row < item.count && unit < H; row += ROW_STRIDE) {
+        for (int row = thread_row; row < item.count && unit < H; row += ROW_STRIDE) {
             Four sum = shared->bias[local_unit];
 #pragma unroll
             for (int warp = 0; warp < BlockTile::WARPS; ++warp)
@@ -134,9 +135,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(
             c[state] = next.c;
             h[state] = next.h;
             if (DROPOUT) {
-                const long long element = 1ll * item.time_step * BH + (item.first + row) * H + unit;
-                const real factor = called_dropout_factor(shared->dropout, layer, element);
-                dropped[1ll * layer * T * BH + element] = next.h * factor;
+                const int b = item.first + row;
+                const real factor = called_dropout_factor(shared->dropout, layer, item.time_step, b, unit);
+                dropped[1ll * (layer * T + item.time_step) * BH + b * H + unit] = next.h * factor;
             }
         }
     });

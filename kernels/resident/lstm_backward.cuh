@@ -64,11 +64,8 @@ __device__ __forceinline__ void lstm_backward(const Sequence& sequence, Exchange
             real dx = matrix.product(vectors + offset, stage.lane);
             offset = OTHER_PARITY - offset;
             if (!writes || second_lane) return;
-            if (DROPOUT) {
-                const long long row = static_cast<long long>(T - 1 - time_step) * sequence.B + sequence.b;
-                const long long element = row * H + unit;
-                dx *= dropout_factor(sequence.dropout, layer - 1, element);
-            }
+            if (DROPOUT)
+                dx *= dropout_factor(sequence.dropout, layer - 1, sequence.element_at(T - 1 - time_step) + unit);
             hand_over(exchange, layer, time_step, 0, unit, dx);
             return;
         }

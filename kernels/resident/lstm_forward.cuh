@@ -96,8 +96,7 @@ __device__ __forceinline__ void lstm_forward(const Sequence& sequence, Exchange&
         if (CLUSTER > 1) id = id_at(t + AHEAD + 1);
         if (keeps) vectors[offset + vector_index(unit)] = h;
         if (DROPOUT && keeps) {
-            const long long element = (static_cast<long long>(t) * B + sequence.b) * H + unit;
-            const real dropped = h * dropout_factor(sequence.dropout, layer, element);
+            const real dropped = h * dropout_factor(sequence.dropout, layer, sequence.element_at(t) + unit);
             vectors[offset + DROPPED + vector_index(unit)] = dropped;
             *advance(droppeds, t, bytes) = dropped;
         }

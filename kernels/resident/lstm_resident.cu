@@ -9,7 +9,7 @@
  * inputs, targets in: [T,B]; lstm_step is given those of all windows of the chunk, [T,B] each, and takes its own
  * h, c [L,T+1,B,H]: slot T in (with carry), all slots out; gates, dropped, dh, dlogits, losses out, shapes: Sequence
  * carry: begin with the state that the window before has left in slot T, else with zeros
- * seed, threshold, scale: dropout.cuh; steps, progress: step.cuh
+ * seed, threshold, first_row, batch, scale: dropout.cuh; steps, progress: step.cuh
  * Reference: numpy_engine._forward_layer, cross_entropy, _backward_layer
  */
 #include "head/head.cuh"
@@ -92,9 +92,8 @@ __device__ __forceinline__ void row_head(const Sequence& sequence, Shared& share
             for (int j = 0; j < LANE_UNITS; ++j) {
                 const int k = lane + 32 * j;
                 if (first_t + r >= T || k >= H) continue;
-                const long long element = sequence.output_at(0, first_t + r) + k;
-                if (DROPOUT) dh[r][j] *= dropout_factor(sequence.dropout, L - 1, element);
-                sequence.dh[element] = dh[r][j];
+                if (DROPOUT) dh[r][j] *= dropout_factor(sequence.dropout, L - 1, sequence.element_at(first_t + r) + k);
+                sequence.dh[sequence.output_at(0, first_t + r) + k] = dh[r][j];
             }
     }
 }
@@ -112,12 +111,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_forwa
 extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_step(
     const real* parameters, const int* inputs, const int* targets, real* h, real* c, real* gates, real* dropped,
     real* dh, real* dlogits, real* losses, int T, int B, int carry, unsigned long long seed, unsigned threshold,
-    real scale, const Step* steps, Progress* progress) {
+    int first_row, int batch, real scale, const Step* steps, Progress* progress) {
     DYNAMIC_SHARED(Shared, shared);
     const int index = progress->next.index, b = blockIdx.x / CLUSTER;
     const long long skipped = static_cast<long long>(index) * T * B;
     const Sequence sequence = {parameters, inputs + skipped, targets + skipped, h, c, gates, dropped, dh, dlogits,
-                               losses, T, B, b, carry, {seed, steps[index].number, threshold, scale}};
+                               losses, T, B, b, carry,
+                               {seed, steps[index].number, threshold, first_row, batch, scale}};
     prepare(shared->exchange);
     shared->head_weights.fetch<THREADS>(parameters + HEAD_WEIGHT_AT, H, V, 0);
     commit_copies();  // forward waits for them

@@ -54,6 +54,8 @@ struct Sequence {
     __device__ __forceinline__ long long output_at(int layer, int t) const {
         return ((static_cast<long long>(layer) * T + t) * B + b) * H;
     }
+    /* The number of unit 0 of this row's output among dropout's elements. */
+    __device__ __forceinline__ long long element_at(int t) const { return dropout.row(t, b) * H; }
 };
 
 /* A block's shared memory for what its stages exchange. */

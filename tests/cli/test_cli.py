@@ -13,9 +13,9 @@ from support.small_runs import TEXT
 import cuchar
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
-from cuchar.corpus import read_raw
 from cuchar.engines.cpu import library as cpu_library
 from cuchar.errors import TextError
+from cuchar.text import read_text
 
 SMALL = "--hidden 7 --layers 1 --window 6 --batch 3 --max-steps 4".split()
 
@@ -592,12 +592,12 @@ def test_texts_that_are_not_there(fails, tmp_path):
 
 
 def test_texts_without_permission(text, monkeypatch):
-    def refuse(_):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read anything, so modes would prove nothing
+    monkeypatch.setattr("os.open", refuse)  # root may read anything, so modes would prove nothing
     with pytest.raises(TextError, match=r"fox\.txt: expected a readable file, found: Permission denied"):
-        read_raw(text)
+        read_text([text])
 
 
 def test_wide_vocabulary_is_refused(fails, text, tmp_path):

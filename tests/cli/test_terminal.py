@@ -161,3 +161,35 @@ def test_a_run_that_went_back_has_a_pace(capfd):
     progress.stop(True)
     pace = re.search(r"  ([\d.-]+) steps/s  .*  ETA (.*)\n", capfd.readouterr().err)
     assert float(pace[1]) > 0 and re.fullmatch(r"\d:\d\d:\d\d", pace[2])
+
+
+READING = """
+import time
+from cuchar.terminal import terminal_progress
+
+progress = terminal_progress()
+for done in range(0, 40):
+    progress.reading("counting", done * 10**8, 4 * 10**9)
+    time.sleep(0.02)
+progress.reading("counting", 4 * 10**9, 4 * 10**9)
+progress.note("read")
+"""
+
+
+@pytest.mark.parametrize("columns", [20, 100])
+def test_a_large_text_has_a_line_that_moves_and_goes(columns):
+    terminal = Terminal(columns, "-c", READING)
+    assert terminal.lines() == ["read"]
+    shown = [line for line in terminal.seen if line.startswith("counting text  ")]
+    assert len(shown) > 2 and max(map(len, shown)) < columns
+    if columns == 100:
+        assert all(
+            re.fullmatch(r"counting text  \d+% of 4\.0 GB(  \d\.\d GB/s  ETA 0:00:0\d)?", line) for line in shown
+        )
+
+
+def test_a_large_text_is_one_plain_line_elsewhere(capfd):
+    progress = terminal_progress()
+    for done in (0, 10**6, 2 * 10**6):
+        progress.reading("encoding", done, 2 * 10**6)
+    assert capfd.readouterr().err == "encoding 2 MB of text\n"

@@ -137,7 +137,9 @@ def watched(monkeypatch):
     def watch(device):
         allocated, needed, empty = [], [], device.empty
         monkeypatch.setattr(device, "empty", lambda *of: allocated.append(empty(*of)) or allocated[-1])
-        monkeypatch.setattr("cuchar.engines.cuda.learner.expect_memory", lambda total, *rest: needed.append(total))
+        monkeypatch.setattr(
+            "cuchar.engines.cuda.learner.expect_memory", lambda count, _, rows: needed.append(count(rows))
+        )
         return device, allocated, needed
 
     return watch

@@ -1,8 +1,6 @@
 """The persistent regime on the emulator: its results, its blocks' waits for each other, and bugs planted in those."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,13 +8,13 @@ from support.accuracy import everything, expect_accuracy
 from support.central_differences import expect_gradients_of_central_differences
 from support.learners import learner_of
 from support.problems import as_type, expect_pairs, problem
-from support.process import ROOT, environment
+from support.process import ROOT
 from support.targets import target_of
 
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
-from cuchar.devices.emulator import EmulatedDevice, sanitizer_environment
+from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.base import Dropout, Example
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.persistent import Persistent
@@ -123,7 +121,6 @@ CROWDED = Limits(90, 6, 2_560)
 SIGNAL = "if (threadIdx.x == 0) add_release(of(own.stage, item.part), 1);"
 SKIPPED = "if (threadIdx.x == 0 && !(blockIdx.x == 4 && item.time_step == 2)) add_release(of(own.stage, item.part), 1);"
 RESET = SIGNAL + " if (threadIdx.x == 0 && item.time_step == 1) std::atomic_ref(*of(own.stage, item.part)).store(0);"
-RELAXED = "if (threadIdx.x == 0) std::atomic_ref(*of(own.stage, item.part)).fetch_add(1, std::memory_order_relaxed);"
 BEFORE_SIGNAL = "__syncthreads();\n        " + SIGNAL
 SHARED = "persistent/persistent.cuh"
 FORWARD, BACKWARD = (f"persistent/persistent_{direction}.cu" for direction in ("forward", "backward"))
@@ -236,26 +233,3 @@ def expect_notice(expected):
         return any(not np.array_equal(found[name], expected[name]) for name in found)
 
     assert is_noticed("forward") or is_noticed("reverse") or any(is_noticed("shuffled", seed) for seed in range(8))
-
-
-SEEDS = 200
-
-
-def thread_sanitizer(folder, seeds):
-    env = environment() | sanitizer_environment("thread") | {"OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "tests/support/persistent_flags.py", folder, str(seeds)]
-    return subprocess.run(command, capture_output=True, text=True, env=env)
-
-
-def test_flags_are_clean_under_thread_sanitizer_over_many_seeds():
-    run = thread_sanitizer(ROOT / "kernels", SEEDS)
-    blocks_parts_threads = [(2, 2, 128), (2, 3, 32), (2, 3, 64), (3, 3, 32), (3, 3, 64), (6, 3, 32), (6, 3, 64)]
-    assert run.stdout == f"{blocks_parts_threads}\n", run.stderr[:3000]
-
-
-@pytest.mark.parametrize(
-    "right,wrong", [(SIGNAL, RELAXED), (BEFORE_SIGNAL, SIGNAL)], ids=["a relaxed signal", "a signal before the barrier"]
-)
-def test_what_a_flag_does_not_order_is_a_race(right, wrong, monkeypatch, tmp_path):
-    run = thread_sanitizer(with_bug(monkeypatch, tmp_path, right, wrong), 3)
-    assert "data race" in run.stderr and run.returncode != 0

@@ -166,12 +166,12 @@ def test_memory_error_names_a_batch_that_fits():
     def needed(batch):
         return bytes_needed(target, Window(50, batch), launches, 10, 5_000_000)
 
-    expect_memory(needed(30), needed(30), needed(1), 30)
+    expect_memory(needed, needed(30), 30)
     with pytest.raises(DeviceError) as error:
-        expect_memory(needed(500), free, needed(1), 500)
+        expect_memory(needed, free, 500)
     message = str(error.value)
     fits = int(message.split("; batch=")[1].split()[0])
     assert needed(fits) <= free < needed(fits + 1)
     assert f"batch=500: expected {needed(500) / 2**20:,.0f} MiB of device memory, found 100 free" in message
     with pytest.raises(DeviceError, match="not even batch=1 fits"):
-        expect_memory(needed(500), 1 << 20, needed(1), 500)
+        expect_memory(needed, 1 << 20, 500)

@@ -8,9 +8,9 @@ from safetensors.numpy import load_file
 from support.checkpoints import made
 
 import cuchar
-from cuchar.corpus import Vocabulary
 from cuchar.export.json import json_file
 from cuchar.export.pytorch import pytorch_file
+from cuchar.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

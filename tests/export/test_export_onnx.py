@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from cuchar.config import ModelConfig
-from cuchar.corpus import Vocabulary
 from cuchar.engines.base import State
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OutputError
 from cuchar.export import onnx as onnx_export
 from cuchar.export.onnx import onnx_file, onnx_model
 from cuchar.parameters import Parameters, initialise
+from cuchar.vocabulary import Vocabulary
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported, in `session`
 VOCABULARY = Vocabulary(np.arange(65, 95, dtype=np.uint32))

@@ -143,6 +143,17 @@ def test_bytes_come_as_utf8(browser_page, tmp_path):
     assert text == "na" + model.sample(1000, prime="na", seed=1) and "😀" in text
 
 
+def test_a_beginning_is_read_as_the_models_texts_are(browser_page, tmp_path):
+    (tmp_path / "text").write_text("cafe\u0301 au lait ☕\n" * 30)
+    model = cuchar.train(
+        tmp_path / "text", normalize="nfc", max_vocab=8, hidden=6, batch=2, window=5, max_steps=3, out=tmp_path / "run"
+    )
+    model.export(tmp_path / "page.html")
+    page = browser_page(tmp_path / "page.html")
+    expected = model.vocabulary.encode(model.reading.codes_of("e\u0301 ☃a")).tolist()
+    assert page.evaluate("text => idsOf(text)", "e\u0301 ☃a") == expected and len(expected) == 4
+
+
 def test_text_comes_as_it_is_made_and_stops(browser_page, page_file):
     page = browser_page(page_file)
     page.fill("#length", "1000000")

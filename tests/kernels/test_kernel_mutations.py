@@ -32,6 +32,7 @@ JUDGES = {  # by file: workloads that run it, one of which must notice a changed
     "head/head.cuh": (*RESIDENT, "stepwise", "stepwise, many rows"),
     "training/sums.cuh": (*RESIDENT, "stepwise", "stepwise, many rows"),
     "training/begin_window.cu": ("stepwise", "persistent"),
+    "common/dropout.cuh": ("block", "stepwise", "persistent"),
     **dict.fromkeys(["stepwise/cell.cu", "stepwise/dropout.cu", "head/head.cu", "training/sums.cu"], ("stepwise", "stepwise, many rows")),
     "common/cell.cuh": ("stepwise", "persistent"),
     "persistent/persistent.cuh": ("persistent", "persistent deep"),
@@ -39,6 +40,7 @@ JUDGES = {  # by file: workloads that run it, one of which must notice a changed
         ["persistent/persistent_forward.cu", "persistent/persistent_backward.cu"], ("persistent", "persistent deep", "persistent bf16")
     ),
     "persistent/tile.cuh": ("persistent", "persistent, many rows", "persistent bf16", "persistent tf32"),
+    "training/weigh.cu": ("block, shared",),
     "training/adam.cu": (*RESIDENT, *FP16),
     "training/gradient_norm.cu": (*RESIDENT, *FP16, "stepwise, many parameters"),
     "head/softmax.cu": ("large vocabulary", "stepwise fp16"),
@@ -47,8 +49,8 @@ JUDGES = {  # by file: workloads that run it, one of which must notice a changed
     "sampling/draw.cuh": (*RESIDENT, "large vocabulary"),
     "sampling/draw.cu": ("stepwise", "large vocabulary"),
 }  # fmt: skip
-# The emulator has its own hardware.cuh; the other two have no sign that could be changed.
-NO_SIGNS = {"common/hardware.cuh", "common/step.cuh", "common/dropout.cuh"}
+# The emulator has its own hardware.cuh; the other one has no sign that could be changed.
+NO_SIGNS = {"common/hardware.cuh", "common/step.cuh"}
 
 
 def digest(folder: Path, workload: str) -> str:

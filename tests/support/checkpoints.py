@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save
 from cuchar.adam import Adam, LossScaling
 from cuchar.checkpoint import Checkpoint, _digest
 from cuchar.config import ModelConfig, TrainConfig
-from cuchar.corpus import Vocabulary
 from cuchar.engines.base import State
 from cuchar.parameters import initialise
 from cuchar.position import Mean, Position
+from cuchar.vocabulary import Vocabulary
 
 
 def made(

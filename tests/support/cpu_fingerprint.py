@@ -14,10 +14,10 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
-from cuchar.engines.base import State, Streams, TrainingState
+from cuchar.engines.base import Dropout, Example, State, Streams, TrainingState
 from cuchar.engines.cpu import engine as cpu_engine
 from cuchar.engines.cpu import library as cpu_library
-from cuchar.parameters import initialise
+from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
 
 SHAPES = [(70, 50, 3, 13, 5), (5, 3, 1, 1, 3), (130, 70, 2, 5, 40)]  # V, H, L, B, T
@@ -25,9 +25,13 @@ LAWS = ({"law": "exp"}, {"top_k": 4, "top_p": 0.6}, {"top_p": 0.4}, {"argmax": T
 
 
 def results(V: int, H: int, L: int, B: int, T: int, dtype: str = "f4", laws: Sequence[dict] = LAWS) -> list[np.ndarray]:
-    """Losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
+    """Losses, norms, parameters, moments, state, gradients, scores, logits and draws after two steps of training.
+
+    With dropout, the gradients are those of rows of a larger batch.
+    """
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
-    options = {"dropout": 0.3 if L == 3 else 0.0, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
+    dropout = 0.3 if L == 3 else 0.0
+    options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
     config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
     engine, parameters = cpu_engine.CpuEngine(model, dtype), initialise(model, 0, dtype)
     adam, ids = Adam(parameters.flat.size, dtype), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint8)
@@ -38,10 +42,14 @@ def results(V: int, H: int, L: int, B: int, T: int, dtype: str = "f4", laws: Seq
     trained = learner.train(0, 1, [0.1, 0.2])
     learner.fetch()
     state, (inputs, targets) = training.state, windows[1]
+    gradients = Parameters(model, dtype)
+    shard = Dropout(dropout, 7, 3, first_row=2, batch=B + 3) if dropout else None
+    engine.loss_and_gradients(parameters, Example(inputs, targets, state, shard), gradients)
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)
     logits, _ = engine.forward(weights, inputs, state)
-    found = [*trained, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits.copy()]
+    found = [*trained, parameters.flat, adam.m, adam.v, state.h, state.c, gradients.flat]
+    found += [losses, end.h, end.c, logits.copy()]
     for options in laws:
         sampler = engine.sampler(
             weights, SampleConfig(**options), Streams((5 << 32) | 7, range(2, 2 + B), inputs[-1], state, 9)

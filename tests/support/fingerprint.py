@@ -5,6 +5,7 @@ python tests/support/fingerprint.py KERNELS WORKLOAD [SANITIZER SCHEDULE]
 
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,10 @@ from cuchar.config import PRECISIONS, ModelConfig, TrainConfig
 from cuchar.devices import kernel_sources
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
-from cuchar.engines.base import State, Streams, TrainingState
+from cuchar.engines.base import Dropout, Example, Share, State, Streams, TrainingState
 from cuchar.engines.cuda import head, resident, stepwise
 from cuchar.engines.cuda.engine import CudaEngine
-from cuchar.parameters import initialise
+from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
 
 H100, A100 = Limits(90, 28, 232_448), Limits(80, 28, 166_912)  # few multiprocessors, so that N has few splits
@@ -32,11 +33,12 @@ TWELVE, TEN = Limits(90, 12, 2_900), Limits(90, 10, 1_050)
 TWELVE_BF16, TWELVE_SMALL = Limits(90, 12, 6_100), Limits(90, 12, 950)
 STEPWISE = Limits(80, 108, 166_912, registers=0)
 # V, H, L, B, T and the device's limits. A name asks for more: "library" for a device with a library of matrix products,
-# "without" for no dropout, a precision for that precision, "overflow" for a loss scale that is too large.
+# "without" for no dropout, "shared" for rows of a larger batch, a precision for that precision, "overflow" for a loss scale that is too large.
 WORKLOADS = {
     "cluster": (40, 64, 2, 3, 67, H100),
     "block": (40, 25, 3, 2, 9, A100),
     "block without dropout": (40, 25, 3, 2, 9, A100),
+    "block, shared": (40, 25, 3, 2, 9, A100),
     "stepwise": (40, 64, 2, 7, 5, STEPWISE),
     "stepwise, many rows": (3, 4, 1, 20, 15, STEPWISE),  # N is more than a warp of sums.cuh looks at together
     "stepwise, many parameters": (2, 256, 1, 1, 2, STEPWISE),  # more than all threads of gradient_norm
@@ -63,8 +65,18 @@ WORKLOADS = {
 }
 
 
+class OneProcess:
+    """A `cuchar.engines.base.Reducer` for a process whose share of a batch is the only one that is added up."""
+
+    def sum_on(self, device):
+        return lambda array: None
+
+
 def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize=None, schedule="forward") -> str:
-    """Digest of the loss scaling, losses, norms, parameters, moments, state, scores, logits and draws after two steps of training."""
+    """Digest of the loss scaling, losses, norms, parameters, moments, state, gradients, scores, logits and draws.
+
+    They are those after two steps of training. With dropout, the gradients are those of rows of a larger batch.
+    """
     if sys.argv[2] == "small large vocabulary" or "persistent" in sys.argv[2]:
         head.ONE_PASS_VOCABULARY = resident.ONE_PASS_VOCABULARY = stepwise.WARP_VOCABULARY = V - 1
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
@@ -80,12 +92,16 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     state = State(*generator.normal(0, 0.5, (2, L, B, H)).astype(np.float32))
     windows = Windows(ids, B, T, T)
     training = TrainingState(parameters, adam, state)
-    learner = engine.learner(config, training, windows)
+    share = Share(2, B, B + 3, OneProcess()) if "shared" in sys.argv[2] else None
+    learner = engine.learner(replace(config, batch=B + 3) if share else config, training, windows, share)
     learner._seconds_a_step = 0.01  # both steps in one call
     results = learner.train(0, 1, [0.1, 0.2])
     learner.fetch()
     state = training.state
     inputs, targets = windows[1]
+    gradients = Parameters(model)
+    shard = Dropout(dropout, 7, 3, first_row=2, batch=B + 3) if dropout else None
+    engine.loss_and_gradients(parameters, Example(inputs, targets, state, shard), gradients)
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)
     logits, _ = engine.forward(weights, inputs, state)
@@ -98,7 +114,8 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
         left = sampler._tape.get_state()
         draws += [left.h, left.c]
     digest = hashlib.sha256(repr(adam.scaling).encode())
-    for array in (*results, parameters.flat, adam.m, adam.v, state.h, state.c, losses, end.h, end.c, logits, *draws):
+    trained = (*results, parameters.flat, adam.m, adam.v, state.h, state.c, gradients.flat)
+    for array in (*trained, losses, end.h, end.c, logits, *draws):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from cuchar.config import ModelConfig
-from cuchar.corpus import Vocabulary
 from cuchar.parameters import Parameters, initialise
+from cuchar.vocabulary import Vocabulary
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!--&lt;\x00\x1b\r\u202e\u2028\u2029\u0301{data}é😀漢\n"
 

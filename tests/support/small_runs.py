@@ -1,4 +1,4 @@
-"""A short text, and trainings on it that take a moment: one for each discipline of batches."""
+"""A short text, and trainings on it that take a moment: one for each discipline of batches; and the smallest of all."""
 
 from dataclasses import replace
 
@@ -18,3 +18,10 @@ DISCIPLINES = {
     ),
     "carried, step schedule": replace(SMALL, carry_state=True, dropout=0.2, schedule="step", val_fraction=0.2),
 }  # fmt: skip
+
+TINY_TEXT = "the quick brown fox jumps over the lazy dog\n" * 3
+TINY = TrainConfig(
+    hidden=2, layers=1, window=5, batch=3, epochs=2, lr=0.01, seed=3,
+    log_every=3, sample_every=5, sample_length=4, save_every=4,
+)  # fmt: skip
+TINY_EPOCH = 8  # steps

@@ -40,4 +40,4 @@ class TensorLibrary(EmulatedDevice):
             assert product.shape == out.shape
             out[...] = product + out if accumulate else product
 
-        self._put(multiply)
+        self.put(multiply, in_graph=False)

@@ -116,10 +116,9 @@ class EmulatedDevice:
             else:
                 np.matmul(a, b, out=out)
 
-        self._put(multiply)
+        self.put(multiply, in_graph=False)
 
-    def _put(self, work: Callable[[], None]) -> None:
-        """Do `work` now, or add it to what is being captured."""
+    def put(self, work: Callable[[], None], in_graph: bool) -> None:
         if self._captured is None:
             work()
         else:
@@ -180,7 +179,7 @@ class EmulatedDevice:
                 if function(fields):
                     raise DeviceError(f"{name}: {message.value.decode()}")
 
-            self._put(work)
+            self.put(work, in_graph=True)
 
         return launch
 

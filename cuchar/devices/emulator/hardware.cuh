@@ -104,6 +104,7 @@ inline void mbarrier_expect(unsigned long long* barrier, unsigned bytes, Where w
 }
 template <class Number>
 void send(Number* to, unsigned rank, Number value, unsigned long long* barrier, Where where = Where::current()) {
+    emulator::delay(where);
     *emulator::shared_of(to, rank, where) = value;
     emulator::mbarrier_complete(mbarrier_use(emulator::shared_of(barrier, rank, where)), sizeof(Number), where);
 }
@@ -115,5 +116,6 @@ void send(
     send(to + 1, rank, second, barrier, where);
 }
 inline void mbarrier_wait(unsigned long long* barrier, unsigned parity, Where where = Where::current()) {
+    emulator::delay(where);
     emulator::mbarrier_wait(mbarrier_use(barrier), parity, where);
 }

@@ -48,11 +48,8 @@ struct Fiber : Self {
     unsigned meetings = 0;  // how many operations are over of masks whose first lane this is
     Sync sync[2];           // for those of even and of odd number
 
-    void* stack = nullptr;
+    Stack stack;
     Context context;
-#if defined(SANITIZE_THREAD)
-    void* tsan = nullptr;
-#endif
 #if defined(SANITIZE_ADDRESS)
     void* fake_stack = nullptr;
 #endif
@@ -147,7 +144,7 @@ struct Bundle {
     std::vector<Block> blocks;
     std::vector<Barrier> clusters;
     std::vector<Fiber*> fibers;
-    std::vector<void*> spare;  // stacks of threads that have ended
+    std::vector<Stack> spare;  // stacks of threads that have ended
     std::minstd_rand random;
     Context scheduler;
 #if defined(SANITIZE_THREAD)
@@ -192,10 +189,9 @@ struct Bundle {
 
     ~Bundle() {
         for (Fiber* fiber : fibers) {
-            if (fiber->stack) spare.push_back(fiber->stack);
-#if defined(SANITIZE_THREAD)
-            if (fiber->tsan) __tsan_destroy_fiber(fiber->tsan);
-#endif
+            if (!fiber->stack.memory) continue;
+            if (fiber->status != Status::ended) fiber->stack.forget();
+            spare.push_back(fiber->stack);
         }
         stacks.give_back(spare);
     }
@@ -279,24 +275,23 @@ struct Bundle {
 
     // Runs a thread until it leaves.
     void enter(Fiber& fiber) {
-        if (fiber.status == Status::unborn) {
+        const bool begins = fiber.status == Status::unborn;
+        if (begins) {
             if (spare.empty() || !reuses) {
                 fiber.stack = stacks.take();
             } else {
                 fiber.stack = spare.back();
                 spare.pop_back();
             }
-            prepare(fiber.context, fiber.stack, &entry);
-#if defined(SANITIZE_THREAD)
-            fiber.tsan = __tsan_create_fiber(0);
-#endif
+            prepare(fiber.context, fiber.stack.memory, &entry);
         }
         self = &fiber;
 #if defined(SANITIZE_THREAD)
-        __tsan_switch_to_fiber(fiber.tsan, __tsan_switch_to_fiber_no_sync);
+        // A thread that begins sees what was done before the launch.
+        __tsan_switch_to_fiber(fiber.stack.tsan, begins ? 0 : __tsan_switch_to_fiber_no_sync);
 #endif
 #if defined(SANITIZE_ADDRESS)
-        __sanitizer_start_switch_fiber(&fake_stack, fiber.stack, stack_bytes);
+        __sanitizer_start_switch_fiber(&fake_stack, fiber.stack.memory, stack_bytes);
 #endif
         jump(scheduler, fiber.context);
 #if defined(SANITIZE_ADDRESS)
@@ -304,7 +299,7 @@ struct Bundle {
 #endif
         if (fiber.status == Status::ended && reuses) {
             spare.push_back(fiber.stack);
-            fiber.stack = nullptr;
+            fiber.stack = {};
         }
     }
 

@@ -111,30 +111,49 @@ void prepare(Context& context, void* stack, void (*entry)()) {
 void jump(Context& from, Context& to) { swapcontext(&from.registers, &to.registers); }
 #endif
 
+// A stack, and what ThreadSanitizer knows of who runs on it. To make that takes longer than to run a small kernel's
+// thread, so that it is kept with the stack, for a thread of a later launch. A thread that has failed never returned
+// from its calls: then it must be made anew.
+struct Stack {
+    void* memory = nullptr;
+#if defined(SANITIZE_THREAD)
+    void* tsan = nullptr;
+#endif
+    void forget() {
+#if defined(SANITIZE_THREAD)
+        if (tsan) __tsan_destroy_fiber(tsan);
+        tsan = nullptr;
+#endif
+    }
+};
+
 // The stacks that no thread uses now, which are kept for the next launch.
 class Stacks {
   public:
-    void* take() {
+    Stack take() {
         std::lock_guard lock(mutex_);
         if (free_.empty()) {
             // Were they a power of two apart, the same depth of all stacks would compete for the same lines of a cache.
             constexpr size_t stride = stack_bytes + 17 * 64, count = 64;
             unsigned char* slab = map(stride * count);
-            for (size_t i = 0; i < count; ++i) free_.push_back(slab + i * stride);
+            for (size_t i = 0; i < count; ++i) free_.push_back({slab + i * stride});
         }
-        void* stack = free_.back();
+        Stack stack = free_.back();
         free_.pop_back();
-        allow(stack, stack_bytes);  // A failed launch never returned from the frames that it was in.
+        allow(stack.memory, stack_bytes);  // A failed launch never returned from the frames that it was in.
+#if defined(SANITIZE_THREAD)
+        if (!stack.tsan) stack.tsan = __tsan_create_fiber(0);
+#endif
         return stack;
     }
-    void give_back(const std::vector<void*>& stacks) {
+    void give_back(const std::vector<Stack>& stacks) {
         std::lock_guard lock(mutex_);
         free_.insert(free_.end(), stacks.begin(), stacks.end());
     }
 
   private:
     std::mutex mutex_;
-    std::vector<void*> free_;
+    std::vector<Stack> free_;
 };
 Stacks& stacks = *new Stacks;  // It is never destroyed, since threads may outlive static destructors.
 

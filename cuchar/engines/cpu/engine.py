@@ -16,6 +16,7 @@ from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import (
     Example,
+    Share,
     State,
     Streams,
     TrainingState,
@@ -157,11 +158,14 @@ class CpuEngine:
         task.point(parameters=parameters.flat, weights=self._own, gradients=gradients.flat)
         if dropout:
             task.dropout, task.seed, task.step = dropout.probability, dropout.seed, dropout.step
+            task.first_row, task.batch = dropout.first_row, dropout.batch or task.B
         self.library.run_window(byref(task))
         return float(np.mean(tape.losses, dtype=np.float64)), tape.state()
 
-    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> "CpuLearner":
-        return CpuLearner(self, config, training, windows)
+    def learner(
+        self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
+    ) -> "CpuLearner":
+        return CpuLearner(self, config, training, windows, share)
 
     def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
         return training_bytes(self.model, self.dtype.itemsize, config)
@@ -211,7 +215,8 @@ class CpuLearner(HostLearner):
             decay=1 - rate * config.weight_decay, clip=config.clip,
         )  # fmt: skip
         update.point(parameters=self.training.parameters.flat, gradients=self.gradients.flat, m=adam.m, v=adam.v)
-        return self.engine.library.update(byref(update))
+        norm: float = self.engine.library.update(byref(update))
+        return norm
 
 
 class CpuSampler:

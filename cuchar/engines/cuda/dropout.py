@@ -1,6 +1,6 @@
 """Dropout on a device: the arguments that describe a mask to kernels, and the kernel that applies it to an array."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cuchar.engines.base import Dropout
@@ -18,23 +18,29 @@ class Mask:
 
     seed: int
     threshold: int
+    first_row: int
+    batch: int
     scale: float
 
     @classmethod
-    def of(cls, probability: float, seed: int) -> "Mask":
-        return cls(seed, int(probability * 2**32), 1 / (1 - probability))
+    def of(cls, probability: float, seed: int, batch: int, first_row: int = 0) -> "Mask":
+        """The mask of rows first_row, first_row + 1, ... of a batch of `batch` rows."""
+        return cls(seed, int(probability * 2**32), first_row, batch, 1 / (1 - probability))
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The mask as arguments of a kernel, by the names of the kernel's parameters."""
-        return {"seed": self.seed, "threshold": self.threshold, "scale": self.scale}
+        return asdict(self)
 
 
-NO_MASK = Mask.of(0, 0)  # is passed to kernels that are compiled without dropout, which ignore it
+NO_MASK = Mask.of(0, 0, 0)  # is passed to kernels that are compiled without dropout, which ignore it
 
 
-def mask_of(dropout: Dropout | None) -> Mask | None:
-    return Mask.of(dropout.probability, dropout.seed) if dropout else None
+def mask_of(dropout: Dropout | None, rows: int) -> Mask | None:
+    """The mask of a window of so many rows."""
+    if dropout is None:
+        return None
+    return Mask.of(dropout.probability, dropout.seed, dropout.batch or rows, dropout.first_row)
 
 
 class Dropping:
@@ -44,7 +50,8 @@ class Dropping:
         self._apply_dropout = target.kernels("stepwise/dropout.cu")["apply_dropout"]
 
     def __call__(self, source: Any, out: Any, layer: int, mask: Mask, tape: Tape) -> None:
+        T, B, H = out.shape
         self._apply_dropout(
-            ceil_div(out.size, 256), 256, source=source, out=out, size=out.size, layer=layer, **mask.arguments,
+            T * ceil_div(B * H, 256), 256, source=source, out=out, BH=B * H, H=H, layer=layer, **mask.arguments,
             steps=tape.steps, progress=tape.progress,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from cuchar.devices.device import Device
 from cuchar.engines.base import (
     Dropout,
     Example,
+    Share,
     State,
     Streams,
     TrainingState,
@@ -104,7 +105,7 @@ class CudaEngine:
         window = Window(tape.T, tape.B, dropout is not None)
         launches = self.launches_for(window)
         backward = Backward(self._target, window, launches.splits)
-        launches.gradients(self.fold(parameters), tape, backward, carry=True, mask=mask_of(dropout))
+        launches.gradients(self.fold(parameters), tape, backward, carry=True, mask=mask_of(dropout, tape.B))
         tape.expect_no_wait()
         backward.gradients.get(gradients.flat)
         return float(self.device.read(tape.results)[0, 0]), tape.get_state()
@@ -116,14 +117,17 @@ class CudaEngine:
             self._launches[key] = key[0].launches(self._target, window.dropout)
         return self._launches[key]
 
-    def learner(self, config: TrainConfig, training: TrainingState, windows: Windows) -> DeviceLearner:
-        return DeviceLearner(self._target, self._training(config), config, training, windows)
+    def learner(
+        self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
+    ) -> DeviceLearner:
+        rows = share.rows if share else config.batch
+        return DeviceLearner(self._target, self._training(config, rows), config, training, windows, share)
 
     def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
-        return training_bytes(self._target, self._training(config), config, windows, config.batch)
+        return training_bytes(self._target, self._training(config, config.batch), config, windows, config.batch)
 
-    def _training(self, config: TrainConfig) -> Launches:
-        return self.launches_for(Window(config.window, config.batch, config.dropout > 0))
+    def _training(self, config: TrainConfig, rows: int) -> Launches:
+        return self.launches_for(Window(config.window, rows, config.dropout > 0))
 
     def sampler(self, weights: Weights, config: SampleConfig, streams: Streams) -> DeviceSampler:
         expect_streams(self.model, self.dtype, streams)

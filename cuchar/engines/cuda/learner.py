@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from cuchar.adam import BETA1, BETA2
-from cuchar.batches import Windows
+from cuchar.batches import RowBeginnings, Windows
 from cuchar.config import TrainConfig
-from cuchar.engines.base import State, TrainingState, expect_ids, expect_moments
+from cuchar.devices.device import Device
+from cuchar.engines.base import Share, State, TrainingState, expect_ids, expect_moments
 from cuchar.engines.cuda.dropout import Mask
 from cuchar.engines.cuda.head import scaled
 from cuchar.engines.cuda.memory import bytes_needed, expect_memory
 from cuchar.engines.cuda.regimes import Launches
+from cuchar.engines.cuda.sharing import Sharing
 from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights, norm_blocks
 from cuchar.engines.cuda.target import Target, Window
 from cuchar.sizes import ceil_div
@@ -22,6 +25,7 @@ from cuchar.sizes import ceil_div
 MOST_WINDOWS = 128  # windows that a chunk has at most
 WINDOW_BYTES = 64 << 20  # bytes that the ids of a chunk's windows take at most
 CHUNK_SECONDS = 0.1  # how long a chunk should take
+TEXT_PART = 0.25  # of the free memory: a text whose ids take more does not live on the device
 
 
 def most_windows(config: TrainConfig) -> int:
@@ -29,51 +33,75 @@ def most_windows(config: TrainConfig) -> int:
     return max(1, min(MOST_WINDOWS, WINDOW_BYTES // (8 * config.window * config.batch)))
 
 
+def lives_on_device(device: Device, windows: Windows) -> bool:
+    """Whether the whole text is kept on the device; if not, every chunk brings the characters of its windows."""
+    return windows.ids.nbytes <= TEXT_PART * device.free_bytes()
+
+
 def training_bytes(target: Target, launches: Launches, config: TrainConfig, windows: Windows, batch: int) -> int:
     """Bytes of device memory that a learner takes with `batch` rows."""
-    window = Window(config.window, batch, config.dropout > 0)
-    return bytes_needed(target, window, launches, most_windows(config), windows.ids.nbytes)
+    window, most = Window(config.window, batch, config.dropout > 0), most_windows(config)
+    text = windows.ids.nbytes
+    if not lives_on_device(target.device, windows):
+        text = batch * ((most - 1) * windows.stride + windows.window + 1) * windows.ids.itemsize
+    return bytes_needed(target, window, launches, most, text)
 
 
 class DeviceLearner:
     """`cuchar.engines.base.Learner` for the CUDA engine.
 
+    Args:
+        launches: for windows of the rows that this process has.
     Raises:
         DeviceError: the device has too little free memory; this is found out before anything is allocated.
         ShapeError: Adam's moments are not laid out as the parameters are, or the text has an id outside the vocabulary.
     """
 
     def __init__(
-        self, target: Target, launches: Launches, config: TrainConfig, training: TrainingState, windows: Windows
+        self,
+        target: Target,
+        launches: Launches,
+        config: TrainConfig,
+        training: TrainingState,
+        windows: Windows,
+        share: Share | None,
     ):
         expect_moments(training)
         self._target, self._device, self._launches = target, target.device, launches
         self._config, self._training = config, training
-        window = Window(config.window, config.batch, config.dropout > 0)
+        window = Window(config.window, len(windows.rows), config.dropout > 0)
         most = most_windows(config)
         self._expect_memory(windows)
+        self._text: Any = None  # the whole text's ids on the device, or None if they do not live there
+        if lives_on_device(self._device, windows):
+            self._text = self._bring(windows.ids)
         host = training.parameters.flat, training.adam.m, training.adam.v
         self._weights, self._m, self._v = (Weights.of(target, flat) for flat in host)
         self._tape = Tape(target, window, launches.flags, most)
         self._backward = Backward(target, window, launches.splits)
-        self._mask = Mask.of(config.dropout, config.seed) if config.dropout else None
+        first_row = share.first if share else 0
+        self._mask = Mask.of(config.dropout, config.seed, config.batch, first_row) if config.dropout else None
+        self._sharing = Sharing(target, share) if share else None
         self._adam = target.kernels("training/adam.cu", scaled(target))["adam"]
         identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
         self._cut = self._device.kernels("training/windows.cu", {"ID": identifier})["cut_windows"]
         self._replays: dict[int, Callable[[], None]] = {}
         self._seconds_a_step = math.inf
-        self._windows, self._corpus = windows, self._bring(windows.ids)
+        self._windows = windows
         self._tape.put_state(training.state)
         self._tape.put_scaling(training.adam.scaling)
 
     def _expect_memory(self, windows: Windows) -> None:
-        config = self._config
-        needed, smallest = (
-            training_bytes(self._target, self._launches, config, windows, batch) for batch in (config.batch, 1)
-        )
-        expect_memory(needed, self._device.free_bytes(), smallest, config.batch)
+        config, rows = self._config, len(windows.rows)
 
-    def _bring(self, ids: np.ndarray) -> Any:
+        def needed(some: int) -> int:  # with as many rows, and of the other processes' as large a share
+            fewer = replace(config, batch=config.batch * some // rows)
+            return training_bytes(self._target, self._launches, fewer, windows, some)
+
+        expect_memory(needed, self._device.free_bytes(), rows)
+
+    def _bring(self, text: np.ndarray | RowBeginnings) -> Any:
+        ids = np.asarray(text)
         expect_ids("text", ids, self._target.model)
         corpus = self._device.empty(ids.shape, ids.dtype)
         self._device.write(corpus, ids)
@@ -83,10 +111,14 @@ class DeviceLearner:
     def chunk(self) -> int:
         return max(1, min(self._tape.windows, int(CHUNK_SECONDS / self._seconds_a_step)))
 
-    def begin_epoch(self, windows: Windows) -> None:
+    def go_on_with(self, windows: Windows) -> None:
         if windows.ids is not self._windows.ids:
-            self._corpus = self._bring(windows.ids)
-        self._windows, tape = windows, self._tape
+            self._text = self._bring(windows.ids) if lives_on_device(self._device, windows) else None
+        self._windows = windows
+
+    def begin_epoch(self, windows: Windows) -> None:
+        self.go_on_with(windows)
+        tape = self._tape
         zeros = np.zeros((len(tape.h), tape.B, tape.h.shape[-1]), tape.h.dtype)
         tape.put_state(State(zeros, zeros))
 
@@ -108,7 +140,10 @@ class DeviceLearner:
             Losses and norms, [2, steps done].
         """
         began = perf_counter()
-        tape, windows, K = self._tape, self._windows, len(rates)
+        tape, windows, text, K = self._tape, self._windows, self._text, len(rates)
+        if text is None:
+            windows, window = windows.part(window, K), 0
+            text = self._bring(windows.ids)
         orders = np.zeros(K, STEP)
         numbers = np.arange(step, step + K, dtype=np.float64)
         orders["origin"] = windows.offset + np.array([windows.starts[window + k] for k in range(K)])
@@ -118,7 +153,7 @@ class DeviceLearner:
         orders["decay"] = 1 - np.array(rates) * self._config.weight_decay
         tape.order(orders)
         self._cut(
-            ceil_div(K * tape.N, 256), 256, corpus=self._corpus, steps=tape.steps, inputs=tape.inputs,
+            ceil_div(K * tape.N, 256), 256, corpus=text, steps=tape.steps, inputs=tape.inputs,
             targets=tape.targets, windows=K, T=tape.T, B=tape.B, row_length=windows.rows.shape[1],
         )  # fmt: skip
         most = self._launches.steps_at_once
@@ -142,6 +177,8 @@ class DeviceLearner:
     def _step(self) -> None:
         tape, config, backward = self._tape, self._config, self._backward
         self._launches.gradients(self._weights, tape, backward, config.carry_state, self._mask)
+        if self._sharing:
+            self._sharing(tape, backward)
         P = self._weights.flat.size
         self._adam(
             ceil_div(P, 256), 256, parameters=self._weights.flat, gradients=backward.gradients.flat, m=self._m.flat,

@@ -1,5 +1,7 @@
 """How much device memory training takes, counted before anything is allocated."""
 
+from collections.abc import Callable
+
 from cuchar.engines.cuda.regimes import Launches
 from cuchar.engines.cuda.tape import NORM_BLOCKS, SCALING
 from cuchar.engines.cuda.target import Target, Window
@@ -20,27 +22,30 @@ def bytes_needed(target: Target, window: Window, launches: Launches, windows: in
     """
     model, splits, T, B, N = target.model, launches.splits, window.T, window.B, window.N
     H, L, V, P = model.hidden, model.layers, model.vocabulary_size, parameter_count(model)
-    numbers = 4 * P + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
+    numbers = 4 * P + 1 + 2 * L * (T + 1) * B * H + 4 * L * N * H + N * H + N * V + N + B * H
     numbers += L * N * H * window.dropout + (splits * P if splits > 1 else 0)
     copied = 10 * N * H + N * V + V * H + 8 * H * H + 5 * B * H if launches.copies else 0
     held = 2 * copied + numbers * target.itemsize + windows * (8 * N + 56)
     return held + corpus + 8 * NORM_BLOCKS + 4 * launches.flags + 16 + SCALING.itemsize * target.is_scaled
 
 
-def expect_memory(needed: int, free: int, smallest: int, batch: int) -> None:
+def expect_memory(needed: Callable[[int], int], free: int, batch: int) -> None:
     """Check that the device has enough free memory for training.
 
     Args:
-        needed: bytes that training with `batch` rows takes.
+        needed: bytes that training takes with so many rows.
         free: bytes that are free.
-        smallest: bytes that training with one row takes.
+        batch: rows that were asked for.
     Raises:
-        DeviceError: less than `needed` is free; the message says which batch would fit.
+        DeviceError: less than is needed is free; the message says which batch would fit.
     """
-    if needed <= free:
+    if needed(batch) <= free:
         return
-    fits = 1 + (batch - 1) * (free - smallest) // (needed - smallest) if batch > 1 and free >= smallest else 0
+    fits, fails = 0, batch  # the batch that would fit is searched for, since fewer rows may have more windows a chunk
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        fits, fails = (middle, fails) if needed(middle) <= free else (fits, middle)
     hint = f"{option('batch', fits)} would fit" if fits else f"not even {option('batch', 1)} fits"
     raise DeviceError(
-        f"{option('batch', batch)}: expected {needed / 2**20:,.0f} MiB of device memory, found {free / 2**20:,.0f} free; {hint}"
+        f"{option('batch', batch)}: expected {needed(batch) / 2**20:,.0f} MiB of device memory, found {free / 2**20:,.0f} free; {hint}"
     )

@@ -131,7 +131,7 @@ def divisions(direction: str, target: Target, B: int) -> Iterator[tuple[float, D
     # A unit has so many of the matrix's outputs, and for each batch row so many numbers in `Shared::fetched`.
     outputs, fetched = (4, 5) if forward else (1, 7)
     pointers = 16 // itemsize if forward else 0  # struct Shared's two pointers, in numbers of the kernel's type
-    dropout = 2 + 16 // itemsize  # struct Dropout, in numbers of the kernel's type
+    dropout = 2 + 24 // itemsize  # struct Dropout, in numbers of the kernel's type
     whole = ceil_div(tile.outputs, outputs)  # units whose outputs a warp has; a block's units are a multiple of it
     for groups in range(1, min(B, limits.multiprocessors // stages) + 1):
         each = limits.multiprocessors // (groups * stages)  # blocks of a stage and group, at most

@@ -25,9 +25,13 @@ class Weights:
     The layout is that of `cuchar.parameters.Parameters`, but the tensor that FIRST names is transposed.
     """
 
-    def __init__(self, target: Target):
+    def __init__(self, target: Target, flat: Any = None):
+        """
+        Args:
+            flat: [P] on the device, the buffer; None makes one.
+        """
         self.model, self._device = target.model, target.device
-        self.flat = target.device.empty((parameter_count(target.model),), target.dtype)
+        self.flat = target.device.empty((parameter_count(target.model),), target.dtype) if flat is None else flat
         self._views, start = {}, 0
         for name, shape in parameter_shapes(target.model).items():
             size = int(np.prod(shape))
@@ -154,8 +158,11 @@ class Backward:
             splits: how many shares of the N characters have partial sums of their own, which are added at the end.
         """
         device, dtype, H = target.device, target.dtype, target.model.hidden
-        self.gradients = Weights(target)
-        P = self.gradients.flat.size
+        P = parameter_count(target.model)
+        self.computed = device.empty(
+            (P + 1,), dtype
+        )  # the gradients, and room for the loss (kernels/training/weigh.cu)
+        self.gradients = Weights(target, self.computed[:P])
         self.partials = device.empty((splits, P), dtype) if splits > 1 else self.gradients.flat
         self.dh = device.empty((window.T, window.B, H), dtype)
         self.dc = device.empty((window.B, H), dtype)

@@ -1,0 +1,1 @@
+"""Data-parallel training: several processes, the ranks, share the rows of every batch."""

@@ -1,0 +1,247 @@
+"""A folder in which large texts are kept as ids, so that a text is encoded once and then mapped into memory.
+
+A text is known by its key, a digest of its content and of the options that it was read with. KEY.ids has the ids, each
+in the smallest unsigned type, and KEY.json the facts about them. SOURCE.known names the key of files that look the same
+from outside as those that were encoded: SOURCE is a digest of their paths, sizes and times of change, by which make and
+git, too, know whether a file has changed. If only these differ, the text is counted again, and its key found.
+
+Nothing here is waited for to be on disk, since a text can be encoded again. So ids are trusted while the machine has not
+been started again and their file looks the same from outside. Otherwise they are held against their SHA-256 and the
+size of their vocabulary, once.
+"""
+
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import numpy as np
+
+from cuchar.errors import OutputError
+from cuchar.kinds import FILE_NAME, SHA256, ListOf, Mismatch, Record, integer, text
+from cuchar.schema import VOCABULARY, parse_json
+from cuchar.text_files import CACHE_TAG
+from cuchar.wording import option
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # another text each time the machine is started; Linux alone has it
+HASHED_AT_ONCE = 1 << 20  # bytes
+WAIT_S = 0.1  # seconds between two looks whether another process has ended
+SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# cuchar keeps encoded texts here; they can be made again.\n"
+
+FACTS = Record(
+    {
+        "key": SHA256,
+        "vocabulary": VOCABULARY,
+        "sha256": SHA256,
+        "characters": integer(1),
+        "ids": Record({"sha256": SHA256, "changed_ns": integer(0, 2**63), "boot": text()}),
+    }
+)
+KNOWN = Record({"key": SHA256, "files": ListOf(FILE_NAME), "left_out": ListOf(text()), "notes": ListOf(text())})
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Where messages for the user go.
+
+    Args:
+        note: takes a line of text.
+        progress: takes what is being done, how many bytes of it are done, and how many there are; `done` is `total` in
+            the last call, also if an error ends it.
+    """
+
+    note: Callable[[str], None] = lambda line: None
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+
+    @contextmanager
+    def counted(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A context in which so many bytes are worked through; it gives a function to call with the bytes just done."""
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            self.progress(what, min(done, total - 1), total)
+
+        try:
+            yield advance
+        finally:
+            self.progress(what, total, total)
+
+
+class TextCache:
+    """A folder with encoded texts; it is made when a text is to be encoded."""
+
+    def __init__(self, folder: Path, messages: Messages):
+        self.folder, self._messages = folder, messages
+
+    def find(self, source: str) -> tuple[dict[str, Any], dict[str, Any], np.ndarray] | None:
+        """What is known (KNOWN) of files that look like `source` from outside, and the facts (FACTS) and ids of their text.
+
+        None if there are none, or they are damaged.
+        """
+        known = read_signed(self._known(source), KNOWN)
+        found = self.open(known["key"]) if known else None
+        return (known, *found) if found else None
+
+    def open(self, key: str) -> tuple[dict[str, Any], np.ndarray] | None:
+        """Facts and ids of a text by its key, or None if there are none or they are damaged."""
+        facts = read_signed(self.folder / f"{key}.json", FACTS)
+        if facts is None or facts["key"] != key:
+            return None
+        dtype = np.min_scalar_type(len(facts["vocabulary"]["characters"]) - 1)
+        try:
+            with (self.folder / f"{key}.ids").open("rb") as file:
+                status = os.fstat(file.fileno())
+                is_sound = status.st_size == facts["characters"] * dtype.itemsize
+                if is_sound and not _is_trusted(facts["ids"], status):
+                    is_sound = self._is_undamaged(file.fileno(), facts, dtype)
+                if is_sound:
+                    return facts, np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype)
+        except OSError:
+            return None
+        self._messages.note(
+            f"{self.folder / f'{key}.ids'}: expected the ids of a text, found damage; it is encoded again"
+        )
+        return None
+
+    def _is_undamaged(self, descriptor: int, facts: dict[str, Any], dtype: np.dtype) -> bool:
+        """Whether ids are those that were written, and all of the vocabulary; if so, this is noted."""
+        digest, size, largest = hashlib.sha256(), os.fstat(descriptor).st_size, 0
+        with self._messages.counted("checking", size) as advance:
+            for piece in pieces(descriptor, size):
+                digest.update(piece)
+                largest = max(largest, int(np.frombuffer(piece, dtype).max()))
+                advance(len(piece))
+        if digest.hexdigest() != facts["ids"]["sha256"] or largest >= len(facts["vocabulary"]["characters"]):
+            return False
+        with suppress(OSError):  # somebody else's folder need not let us write to it
+            self._write_facts({**facts, "ids": seen(facts["ids"]["sha256"], os.fstat(descriptor))})
+        return True
+
+    def keep(self, file: Path, facts: dict[str, Any]) -> None:
+        """Take in a file with ids, by renaming it, and the facts about it.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        os.replace(file, self.folder / f"{facts['key']}.ids")
+        self._write_facts(facts)
+
+    def remember(self, source: str, known: dict[str, Any]) -> None:
+        """Note what is known (KNOWN) of files that look like `source` from outside.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        write_signed(self._known(source), known)
+
+    def _known(self, source: str) -> Path:
+        return self.folder / f"{source}.known"
+
+    def _write_facts(self, facts: dict[str, Any]) -> None:
+        write_signed(self.folder / f"{facts['key']}.json", facts)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A context in which no other process encodes a text in this folder; if one does now, it is waited for.
+
+        Raises:
+            OutputError: the folder cannot be made or written to, as when the disk is full.
+        """
+        descriptor = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder, os.O_RDONLY)
+            self._lock(descriptor)
+            (self.folder / CACHE_TAG).write_bytes(SIGNATURE)
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder}: expected room for the ids of a text, found: {error.strerror}; "
+                f"{option('cache')} names another folder"
+            ) from None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        has_said_so = False
+        while True:
+            try:
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not has_said_so:
+                    self._messages.note(f"waiting for another process, which encodes a text in {self.folder}")
+                has_said_so = True
+                sleep(WAIT_S)
+
+
+def seen(sha256: str, status: os.stat_result) -> dict[str, Any]:
+    """What the facts say of the file of ids: what is in it, and how it looks from outside at this moment."""
+    return {"sha256": sha256, "changed_ns": status.st_mtime_ns, "boot": _boot()}
+
+
+def _is_trusted(ids: dict[str, Any], status: os.stat_result) -> bool:
+    return ids["boot"] != "" and ids == seen(ids["sha256"], status)
+
+
+def _boot() -> str:
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return ""
+
+
+def pieces(descriptor: int, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of a file, some at once; fewer if it has no more."""
+    start = 0
+    while piece := os.pread(descriptor, min(HASHED_AT_ONCE, size - start), start):
+        yield piece
+        start += len(piece)
+
+
+def write_signed(path: Path, value: Any) -> None:
+    """Replace a file by a JSON value and its digest at once. A kill cannot damage it; a power cut can, which is noticed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    data = json.dumps(value).encode()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_signed(path: Path, kind: Record) -> Any:
+    """The value that `write_signed` has written, or None if there is none, it is damaged, or not of this kind."""
+    try:
+        digest, data = path.read_bytes().split(b"\n", 1)
+        if hashlib.sha256(data).hexdigest().encode() == digest:
+            return kind.check(parse_json(data.decode(), path.name), "")
+    except (OSError, ValueError, Mismatch):
+        pass
+    return None
+
+
+def drop_pages(ids: Any) -> None:
+    """Let the system take back the memory that a mapped file's ids have come into; they come again when they are read.
+
+    Args:
+        ids: an array, or what has one as its `base`. Unless it is mapped from a file, nothing is dropped.
+    """
+    base = ids
+    while not (base is None or isinstance(base, mmap.mmap)):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    if base is not None:
+        base.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,83 @@
+"""A text that has no room on a device comes in pieces, and trains to the bits of one that lies there."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.learners import learner_of
+from support.small_runs import SMALL
+
+from cuchar.batches import Windows
+from cuchar.config import ModelConfig
+from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.cuda import learner as module
+from cuchar.engines.cuda.engine import CudaEngine
+from cuchar.engines.cuda.learner import TEXT_PART, lives_on_device
+
+V, MODEL = 29, ModelConfig(29, SMALL.hidden, SMALL.layers)
+CONFIG = replace(SMALL, dropout=0.2)
+TEXTS = [np.random.default_rng(seed).integers(V, size=size).astype("u1") for seed, size in ((0, 500), (1, 480))]
+SEVERAL = (1, 2, 5)  # steps that are asked for at once
+
+
+class Watched(EmulatedDevice):
+    """A device that notes how much is allocated on it, and the sizes of what may be a text: arrays of bytes."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.bytes, self.texts = 0, []
+
+    def empty(self, shape, dtype):
+        array = super().empty(shape, dtype)
+        self.bytes += array.nbytes
+        if array.dtype == np.uint8 and array.ndim == 1:
+            self.texts.append(array.size)
+        return array
+
+
+def trained(memory_bytes, config, offset, most, monkeypatch):
+    """What two epochs on two texts leave, and the device that they were trained on."""
+    monkeypatch.setattr(module, "MOST_WINDOWS", most)
+    monkeypatch.setattr(module, "expect_memory", lambda *_: None)
+    monkeypatch.setattr(module.DeviceLearner, "chunk", most)
+    device = Watched(memory_bytes=memory_bytes)
+    learner, training = learner_of(CudaEngine(MODEL, device), config, TEXTS[0])
+    found, step = [], 1
+    for text in TEXTS:
+        windows = Windows(text, config.batch, config.window, config.window_stride, offset)
+        learner.begin_epoch(windows)
+        window = 0
+        for count in SEVERAL:
+            found += learner.train(window, step, [0.01] * count)
+            window, step = window + count, step + count
+    learner.fetch()
+    state = training.state
+    return [*found, training.parameters.flat, training.adam.v, state.h, state.c], device
+
+
+@pytest.mark.parametrize("stride,offset,carry", [(3, 0, False), (7, 4, False), (11, 2, False), (7, 0, True)])
+def test_a_text_in_pieces_leaves_the_same_bits(stride, offset, carry, monkeypatch):
+    """With windows that overlap, that follow each other, and that leave characters out."""
+    config = replace(CONFIG, stride=stride, carry_state=carry)
+    there, device = trained(None, config, offset, 3, monkeypatch)
+    assert device.texts == [len(text) for text in TEXTS]
+    too_little = int(min(map(len, TEXTS)) / TEXT_PART) - 1
+    for most in (1, 3, 128):
+        pieces, device = trained(too_little, config, offset, most, monkeypatch)
+        steps = min(most, max(SEVERAL))
+        assert max(device.texts) == config.batch * ((steps - 1) * stride + config.window + 1) < min(map(len, TEXTS))
+        for piece, whole in zip(pieces, there, strict=True):
+            assert np.array_equal(piece, whole)
+
+
+def test_memory_for_a_text_in_pieces_is_counted(monkeypatch):
+    """The text takes a third of the memory. What a learner needs is what it has taken after its first chunk."""
+    monkeypatch.setattr(module, "MOST_WINDOWS", 20)
+    text = np.zeros(200_000, np.uint8)
+    device = Watched(memory_bytes=600_000)
+    windows = Windows(text, CONFIG.batch, CONFIG.window, CONFIG.window_stride)
+    assert not lives_on_device(device, windows) and lives_on_device(device, windows.part(0, 100))
+    engine = CudaEngine(MODEL, device)
+    learner, _ = learner_of(engine, CONFIG, text)
+    learner.train(0, 1, [0.01] * 20)
+    assert device.bytes == engine.training_bytes(CONFIG, windows) < 300_000

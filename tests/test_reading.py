@@ -1,0 +1,135 @@
+"""Files are read in blocks: wherever they are cut, the characters are those of the whole file."""
+
+import os
+import threading
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuchar.errors import TextError
+from cuchar.reading import Reading, blocks, code_points, place
+from cuchar.text_files import TextFile, text_files
+
+NFC = Reading(normalize="nfc")
+# Characters of one to four bytes, accents that follow letters, Hangul in parts and a vowel sign that joins the one before.
+PIECES = ["a", "\n", "\r", "é", "☃", "🦊", "e\u0301", "\u0302", "\u0323", "\u1100", "\u1161", "\u11a8", "각", "\u09c7", "\u09be", "\ufeff"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("texts") / "text"
+
+
+def characters(found):
+    return "".join(chr(code) for block in found for code in block.codes.tolist())
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30), st.integers(1, 9), st.sampled_from([Reading(), NFC]))
+def test_blocks_joined_are_the_text_and_each_end_is_a_place_to_go_on_from(file, pieces, size, reading):
+    text = "".join(pieces)
+    file.write_bytes(text.encode())
+    found = list(blocks(TextFile(file), reading, size=size))
+    expected = text.removeprefix("\ufeff")
+    if reading.normalize:
+        expected = unicodedata.normalize("NFC", expected)
+    assert characters(found) == expected
+    assert b"".join(block.raw for block in found) == text.encode()
+    assert [block.has_bom for block in found] == [text.startswith("\ufeff"), *[False] * (len(found) - 1)][: len(found)]
+    for number, block in enumerate(found):
+        assert block.end == sum(len(earlier.raw) for earlier in found[: number + 1])
+        if block.end:
+            rest = list(blocks(TextFile(file), reading, block.end, size))
+            assert characters(rest) == characters(found[number + 1 :])
+
+
+def test_a_file_is_not_held_whole(file):
+    file.write_bytes("aé☃\n".encode() * 1000)
+    assert max(len(block.raw) for block in blocks(TextFile(file), NFC, size=64)) <= 64
+
+
+@given(st.lists(st.sampled_from(["a", "é", "☃", "\n", "🦊"]), max_size=20), st.integers(1, 5), st.booleans())
+def test_an_error_is_in_the_same_place_wherever_blocks_end(file, pieces, size, has_bom):
+    before = "".join(pieces)
+    data = b"\xef\xbb\xbf" * has_bom + before.encode()
+    file.write_bytes(data + b"\xe2\x98(more")
+    lines = before.split("\n")
+    expected = f"{file}:{len(lines)}:{len(lines[-1]) + 1}: expected UTF-8, found byte 0xe2 at offset {len(data)} "
+    with pytest.raises(TextError) as raised:
+        list(blocks(TextFile(file), Reading(), size=size))
+    assert str(raised.value).startswith(expected + "(invalid continuation byte)")
+
+
+def test_a_last_character_that_lacks_bytes_is_an_error(file):
+    file.write_bytes("ab☃".encode()[:-1])
+    with pytest.raises(TextError, match=r":1:3: .*byte 0xe2 at offset 2 \(unexpected end of data\)"):
+        list(blocks(TextFile(file), Reading(), size=4))
+
+
+@pytest.mark.parametrize(
+    "encoding,name", [("utf-16", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32", "UTF-32"), ("utf-32-be", "UTF-32")]
+)
+def test_other_byte_order_marks_are_named(file, encoding, name):
+    file.write_bytes("\ufefftext".encode(encoding))
+    with pytest.raises(TextError, match=rf"expected UTF-8, found {name} .*; iconv -f {name} -t UTF-8 converts it$"):
+        list(blocks(TextFile(file), Reading()))
+    assert next(blocks(TextFile(file), Reading(as_bytes=True))).raw == file.read_bytes()
+
+
+def test_every_byte_is_a_character_of_latin_1(file):
+    data = bytes(range(256))
+    file.write_bytes(data)
+    assert characters(blocks(TextFile(file), Reading(encoding="latin-1"), size=7)) == data.decode("latin-1")
+
+
+def test_places_are_counted_across_blocks(file, monkeypatch):
+    monkeypatch.setattr("cuchar.reading.BLOCK", 3)
+    text = "\ufeffé\n☃☃\r\n🦊x"
+    file.write_bytes(text.encode())
+    places = [place(TextFile(file), Reading(), index) for index in range(8)]
+    expected = ["1:1", "1:2", "2:1", "2:2", "2:3", "2:4", "3:1", "3:2"]
+    assert places == [f"{file}:{where}" for where in expected]
+    assert place(TextFile(file), Reading(as_bytes=True), 5) == f"{file}: offset 5"
+
+
+@pytest.mark.parametrize("text,dtype", [("aé", np.uint8), ("aĀ", np.uint16), ("a🦊", np.uint32), ("\ud800", np.uint16)])
+def test_code_points_take_the_smallest_type(text, dtype):
+    codes = code_points(text)
+    assert codes.dtype == dtype and codes.tolist() == [ord(character) for character in text]
+
+
+def test_texts_in_memory_are_read_as_files_are():
+    assert NFC.codes_of("e\u0301").tolist() == NFC.codes_of("e\u0301".encode()).tolist() == [0xE9]
+    assert Reading().codes_of("e\u0301").tolist() == [0x65, 0x301]
+    assert Reading(encoding="latin-1").codes_of(b"\xe9").tolist() == [0xE9]
+    assert Reading(as_bytes=True).codes_of("é").tolist() == [0xC3, 0xA9]
+
+
+def test_a_pipe_can_be_read_twice(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text("text in a pipe"))
+    writer.start()
+    read_once = TextFile(pipe)
+    writer.join()
+    assert [characters(blocks(read_once, Reading())) for _ in range(2)] == ["text in a pipe"] * 2
+
+
+def test_no_room_for_the_copy_of_a_pipe(monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(TextError, match=r"^/dev/null: expected room for a copy .*: No space left on device; .*TMPDIR"):
+        TextFile(Path("/dev/null"))
+
+
+def test_caches_are_no_texts(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
+    for name in ("a.txt", "cache/b.ids"):
+        (tmp_path / name).write_text("text")
+    assert text_files([tmp_path]) == [tmp_path / "a.txt"]
