@@ -6,7 +6,6 @@ A rank of a ranks does the trials of these names (EVERY), one after the other, a
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,7 @@ from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.base import State, TrainingState
 from cuchar.engines.choose import choose_engine
-from cuchar.errors import CucharError
+from cuchar.errors import CucharError, DeviceError
 from cuchar.parameters import initialise
 from cuchar.ranks import together as leading
 from cuchar.ranks.together import together
@@ -111,7 +110,10 @@ def machine(trial: Trial) -> Iterator[None]:
     limits = LIMITS.get(trial.engine)
     with ExitStack() as patches:
         if trial.engine == "numpy":
-            patches.enter_context(patch.dict(os.environ, CXX="/nonexistent"))
+            without = patch(
+                "cuchar.engines.choose.CpuEngine", side_effect=DeviceError("expected a compiler, found none")
+            )
+            patches.enter_context(without)
         device = lambda notice: EmulatedDevice(limits=limits, notice=notice)  # noqa: E731
         patches.enter_context(patch("cuchar.devices.emulator.EmulatedDevice", device))
         if trial.engine.startswith("persistent"):
