@@ -6,6 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+FLUSH_STEPS = 64  # steps after which moments that are next to nothing are set to 0
+NEXT_TO_NOTHING = (
+    1 / BETA1**FLUSH_STEPS
+)  # times the smallest normal number: less decays below that before the next time
 
 
 @dataclass
@@ -75,4 +79,15 @@ class Adam:
         np.divide(self.m, scratch, out=scratch)
         scratch *= lr / (1 - BETA1**step)
         parameters -= scratch
+        if step % FLUSH_STEPS == 0:
+            self._flush()
         return norm
+
+    def _flush(self) -> None:
+        """Set moments to 0 which would decay to subnormal numbers, that are slow to compute with, and never out of them.
+
+        The C++ engine (kernels/cpu/subnormals.hpp) and float32 kernels have no subnormal numbers at all.
+        """
+        least = NEXT_TO_NOTHING * np.finfo(self.m.dtype).tiny
+        for moments in (self.m, self.v):
+            moments[np.abs(moments) < least] = 0

@@ -20,7 +20,7 @@ from cuchar.init_from import read_source_again
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.preparation import load_training, load_validation, material_of, notes_of, prepare
-from cuchar.ranks.team import Team, together
+from cuchar.ranks.together import Leader, together
 from cuchar.run_folder import RunFolder
 from cuchar.text_cache import Messages
 from cuchar.text_files import expect_kept
@@ -67,15 +67,15 @@ def start_run(
     """
     everyone = Callbacks(callbacks)
 
-    def lead(team: Team | None) -> Path:
+    def lead(leader: Leader | None) -> Path:
         run = prepare(
             texts, options, preset=preset, init_from=init_from,
-            val=val, device=_device(device, team), glob=glob, skip_unreadable=skip_unreadable,
+            val=val, device=_device(device, leader), glob=glob, skip_unreadable=skip_unreadable,
             cache=cache_folder(run_folder(texts, out), cache), messages=Messages(everyone.note, everyone.reading),
         )  # fmt: skip
         folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
         try:
-            trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial, team)
+            trainer = Trainer(run.config, run.material, run.engine, folder, None, everyone, run.initial, leader)
             for line in (
                 f"engine: {run.engine.name} ({run.reason})",
                 f"run folder: {folder.path}",
@@ -129,7 +129,7 @@ def resume_run(
         "glob": glob, "skip_unreadable": skip_unreadable,
         "cache": cache_folder(path, cache), "messages": Messages(everyone.note, everyone.reading),
     }  # fmt: skip
-    return together(lambda team: _resume(path, texts, val, options or {}, device, reading, everyone, team))
+    return together(lambda leader: _resume(path, texts, val, options or {}, device, reading, everyone, leader))
 
 
 def _resume(
@@ -140,7 +140,7 @@ def _resume(
     device: str,
     reading: dict[str, Any],
     everyone: Callbacks,
-    team: Team | None,
+    leader: Leader | None,
 ) -> Path:
     """Do what `resume_run` says, in rank 0."""
     folder = RunFolder.reopen(path)
@@ -179,11 +179,11 @@ def _resume(
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
-        engine, reason = choose_engine(_device(device, team), model, dtype, config.precision)
+        engine, reason = choose_engine(_device(device, leader), model, dtype, config.precision)
         initial = (
             read_source_again(origin).parameters_for(corpus.vocabulary, config) if origin and not checkpoint else None
         )
-        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial, team)
+        trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial, leader)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(material, config))
         everyone.note(f"engine: {engine.name} ({reason})")
@@ -209,8 +209,8 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
         f"{len(trainer.material.training):,} characters, {len(trainer.material.vocabulary)} distinct; "
         f"{trainer.changing.parameters.flat.size:,} parameters; {trainer.total_steps:,} steps"
     )
-    if trainer.team is not None:
-        everyone.note(trainer.team.describe(config.batch))
+    if trainer.leader is not None:
+        everyone.note(trainer.leader.describe(config.batch))
     if config.max_steps is not None and config.max_steps > trainer.total_steps:
         everyone.note(
             f"{option('max_steps', config.max_steps)}: {option('epochs', config.epochs)} ends the run before, "
@@ -238,8 +238,8 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
         everyone.raise_pending()
 
 
-def _device(device: str, team: Team | None) -> str:
-    return device if team is None else team.device(device)
+def _device(device: str, leader: Leader | None) -> str:
+    return device if leader is None else leader.device(device)
 
 
 def run_folder(texts: Sequence[str | Path], out: str | Path | None) -> Path:

@@ -27,7 +27,7 @@ from cuchar.interrupts import Interrupted
 from cuchar.mapped import drop_pages
 from cuchar.parameters import Parameters, initialise
 from cuchar.position import MOST_HALVINGS, Mean, Position
-from cuchar.ranks.team import Team, make_learner
+from cuchar.ranks.together import Leader, make_learner
 from cuchar.run_folder import RunFolder
 from cuchar.sampling import SampleConfig
 from cuchar.vocabulary import Vocabulary
@@ -59,7 +59,7 @@ class Trainer:
         engine: must have been made for the vocabulary and for the configuration's sizes.
         checkpoint: what to go on from; None starts a new run. The folder must have been rolled back to it before `run`.
         initial: the parameters of a new run; None draws them.
-        team: the processes that share every batch; None if this one is alone.
+        leader: leads the processes that share every batch; None if this one is alone.
     Raises:
         RunError: the checkpoint is at a window that an epoch of this text does not have.
         DeviceError: the device has too little memory.
@@ -74,9 +74,9 @@ class Trainer:
         checkpoint: Checkpoint | None,
         callbacks: Callbacks,
         initial: Parameters | None = None,
-        team: Team | None = None,
+        leader: Leader | None = None,
     ):
-        self.config, self.material, self.engine, self.team = config, material, engine, team
+        self.config, self.material, self.engine, self.leader = config, material, engine, leader
         self.folder, self.callbacks = folder, callbacks
         self.best: float
         self.best_step: int | None
@@ -106,7 +106,7 @@ class Trainer:
         self.windows = self._cut()
         if self.position.window >= len(self.windows):
             raise RunError(f"{folder.last}: expected one of {len(self.windows)} windows, found {self.position.window}")
-        self.learner = make_learner(self.team, engine, config, self.changing, self.windows)
+        self.learner = make_learner(self.leader, engine, config, self.changing, self.windows)
         self.is_between_windows = True  # whether position, state and parameters belong together, for `_gradients`
         self.stale = False  # whether `changing` is behind the learner; `_fetch` brings it up to date
         self.saved_step = None if checkpoint is None else self.position.step
@@ -208,7 +208,7 @@ class Trainer:
         while not (position.finished(config) or self.is_told_to_stop):
             self._advance(self._steps_ahead())
             self._after_step(epoch_ended=position.window == len(self.windows))
-            signum = signalled() or (self.team.signal if self.team else None)
+            signum = signalled() or (self.leader.signal if self.leader else None)
             if signum is not None and not position.finished(config):
                 self._save_last()
                 raise Interrupted(signum)

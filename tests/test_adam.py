@@ -38,6 +38,27 @@ def test_clipping_scales_to_the_norm_and_leaves_smaller_gradients():
         np.testing.assert_allclose(adam.m, 0.1 * whole * scale, rtol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_moments_decay_to_zero_and_are_never_subnormal(dtype):
+    """Left to rounding, a float32 m would end at 4 times the smallest number, and v at 500 times that."""
+    tiny = np.finfo(dtype).tiny
+    adam, parameters, nothing = Adam(2, dtype), np.zeros(2, dtype), np.zeros(2, dtype)
+    adam.m[:], adam.v[:] = [1e25 * tiny, -(2.0**20) * tiny], 2000 * tiny
+    for step in range(100_001, 101_501):
+        adam.update(parameters, nothing, step, 0.01)
+        for moments in (adam.m, adam.v):
+            assert not ((moments != 0) & (np.abs(moments) < tiny)).any()
+    assert not adam.m.any() and not adam.v.any()
+
+
+def test_moments_that_matter_are_not_set_to_zero():
+    adam = Adam(2, np.float32)
+    adam.m[:], adam.v[:] = [1e-30, -1e-30], 1e-30
+    adam.update(np.zeros(2, np.float32), np.zeros(2, np.float32), 64, 0.01)
+    np.testing.assert_allclose(adam.m, [0.9e-30, -0.9e-30], rtol=1e-6)
+    np.testing.assert_allclose(adam.v, 0.999e-30, rtol=1e-6)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_gradients_that_are_not_finite_change_nothing(bad):
     parameters, adam = np.ones(2), Adam(2, np.float64)

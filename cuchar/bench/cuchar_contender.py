@@ -17,7 +17,7 @@ from cuchar.bench.machine import device_ms
 from cuchar.engines.base import Engine, Example, Sampler, Streams, TrainingState
 from cuchar.errors import DivergedError
 from cuchar.parameters import Parameters, initialise
-from cuchar.ranks.team import Team, make_learner
+from cuchar.ranks.together import Leader, make_learner
 from cuchar.sampling import SampleConfig
 
 RATE = 1e-3
@@ -28,14 +28,14 @@ class CucharContender:
     """A contender: an engine that works on a configuration. Its turns are `train` and `draw`.
 
     Args:
-        team: the processes that share every batch; None if this one is alone.
+        leader: leads the processes that share every batch; None if this one is alone.
     """
 
-    def __init__(self, engine: Engine, sizes: Configuration, team: Team | None = None):
+    def __init__(self, engine: Engine, sizes: Configuration, leader: Leader | None = None):
         self.engine, self.sizes = engine, sizes
         self._windows, self._parameters = Windows(sizes.ids(), sizes.B, sizes.T, 1), initialise(sizes.model, 0)
         training = TrainingState(self._parameters, Adam(self._parameters.flat.size), engine.zero_state(sizes.B))
-        self._learner, self._done = make_learner(team, engine, sizes.train, training, self._windows), 0
+        self._learner, self._done = make_learner(leader, engine, sizes.train, training, self._windows), 0
         self._sampler = lru_cache(maxsize=1)(self._make_sampler)
 
     def train(self, steps: int) -> Burst:

@@ -24,7 +24,7 @@ from cuchar.bench.machine import forget_peak, gpu_facts, peak_bytes, processor
 from cuchar.bench.processes import die_with_the_starter
 from cuchar.engines.cpu.library import thread_count
 from cuchar.errors import CucharError, DeviceError
-from cuchar.ranks.team import Team, together
+from cuchar.ranks.together import Leader, together
 from cuchar.wording import command_line_wording
 
 Make = Callable[[Configuration], Any]
@@ -35,17 +35,17 @@ def main() -> None:
     contender, device, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if threads < thread_count():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    together(lambda team: answer_all(contender, device, threads, team))
+    together(lambda leader: answer_all(contender, device, threads, leader))
 
 
-def answer_all(contender: str, device: str, threads: int, team: Team | None) -> None:
+def answer_all(contender: str, device: str, threads: int, leader: Leader | None) -> None:
     channel = own_stdout()
 
     def tell(answer: Callable[[], dict[str, Any]]) -> None:
         print(json.dumps(answered(answer, contender != OURS)), file=channel, flush=True)
 
     work = Work()
-    tell(lambda: work.start(contender, device, threads, team))
+    tell(lambda: work.start(contender, device, threads, leader))
     for line in sys.stdin:
         tell(partial(work.do, **json.loads(line)))
 
@@ -72,12 +72,14 @@ class Work:
         self._make: Make
         self._basis, self._cpu, self._clock = 0, 0.0, 0.0
 
-    def start(self, contender: str, device: str, threads: int, team: Team | None) -> dict[str, Any]:
+    def start(self, contender: str, device: str, threads: int, leader: Leader | None) -> dict[str, Any]:
         maker = (
-            partial(our_maker, device, team) if contender == OURS else partial(torch_maker, contender, device, threads)
+            partial(our_maker, device, leader)
+            if contender == OURS
+            else partial(torch_maker, contender, device, threads)
         )
         facts, self._make = maker()
-        self._team, self._summed_s = team, 0.0
+        self._leader, self._summed_s = leader, 0.0
         forget_peak()
         self._basis, self._cpu, self._clock = peak_bytes(), process_time(), perf_counter()
         return facts
@@ -89,7 +91,7 @@ class Work:
     def prepare(self, sizes: dict[str, Any]) -> dict[str, Any]:
         self._contender = None  # first, since memory may not hold two at once
         self._contender = self._make(Configuration(**sizes))
-        self._summed_s = self._team.group.summing_s if self._team else 0.0
+        self._summed_s = self._leader.ranks.summing_s if self._leader else 0.0
         return {"notes": self._contender.notes()}
 
     def train(self, steps: int) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class Work:
 
     def summing(self) -> dict[str, float]:
         """How many seconds the ranks' sums have taken since the contender was prepared."""
-        return {"seconds": 0.0 if self._team is None else self._team.group.summing_s - self._summed_s}
+        return {"seconds": 0.0 if self._leader is None else self._leader.ranks.summing_s - self._summed_s}
 
     def memory(self) -> dict[str, int | None]:
         """The most bytes that were held: on the host besides what imports took, and on the GPU."""
@@ -124,13 +126,13 @@ class Work:
         return ceilings(engine, precision)
 
 
-def our_maker(option: str, team: Team | None) -> tuple[dict[str, Any], Make]:
+def our_maker(option: str, leader: Leader | None) -> tuple[dict[str, Any], Make]:
     from cuchar.bench.cuchar_contender import CucharContender
     from cuchar.config import ModelConfig
     from cuchar.engines.choose import choose_engine
 
     def choose(model: ModelConfig, precision: str) -> Any:
-        return choose_engine(option if team is None else team.device(option), model, precision=precision)[0]
+        return choose_engine(option if leader is None else leader.device(option), model, precision=precision)[0]
 
     engine = choose(ModelConfig(2, 1, 1), "fp32")
     device = getattr(engine, "device", None)
@@ -140,9 +142,9 @@ def our_maker(option: str, team: Team | None) -> tuple[dict[str, Any], Make]:
         facts = {"device": device.name, "kind": device.option}
         if device.option != "emulate":
             facts |= gpu_facts(device)
-    if team is not None:
-        facts |= {"ranks": str(team.group.size), "through": team.group.through}
-    return facts, lambda sizes: CucharContender(choose(sizes.model, sizes.precision), sizes, team)
+    if leader is not None:
+        facts |= {"ranks": str(leader.ranks.size), "through": leader.ranks.through}
+    return facts, lambda sizes: CucharContender(choose(sizes.model, sizes.precision), sizes, leader)
 
 
 def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, Any], Make]:

@@ -31,6 +31,9 @@ from cuchar.philox import dropout_mask
 from cuchar.sampling import SampleConfig
 
 I, F, G, O = range(4)  # noqa: E741  the order of the gates
+# In which type softmax and loss are computed, so that what is lost by rounding is lost at the end, and once.
+WIDER = {"e": np.float32, "f": np.float64, "d": np.longdouble, "g": np.longdouble}
+NUMBERS_AT_ONCE = 1 << 17  # of a softmax, so that the numbers of the wider type stay in the cache
 
 
 @dataclass(frozen=True)
@@ -298,18 +301,41 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
         ShapeError: T or B differ.
     Source: softmax minus one-hot; Bishop 2006, section 4.3.4.
     """
-    T, _, B = logits.shape
+    T, V, B = logits.shape
     if targets.shape != (T, B):
         raise ShapeError(f"targets: expected {(T, B)}, found {targets.shape}")
-    place = (np.arange(T)[:, None], targets, np.arange(B))
-    logits -= logits.max(axis=1, keepdims=True)
-    chosen = logits[place]
-    np.exp(logits, out=logits)
-    total = logits.sum(axis=1, keepdims=True)
-    logits /= total * logits.dtype.type(T * B)
-    logits[place] -= logits.dtype.type(1 / (T * B))
-    losses: np.ndarray = np.log(total[:, 0]) - chosen
+    losses, wider = np.empty((T, B), logits.dtype), WIDER[logits.dtype.char]
+    at_once = max(1, NUMBERS_AT_ONCE // (V * B))
+    for t in range(0, T, at_once):
+        part = logits[t : t + at_once].transpose(0, 2, 1)
+        some = part.astype(wider, order="C")
+        losses[t : t + at_once] = _cross_entropy(some, targets[t : t + at_once], T * B)
+        part[...] = some
     return losses
+
+
+def _cross_entropy(x: np.ndarray, targets: np.ndarray, N: int) -> np.ndarray:
+    """The losses of some time steps' logits x, [T, B, V], which are overwritten by their gradients.
+
+        e[v] = exp(x[v] - max x)    others = sum of e[v] over v != target    total = others + e[target]
+        loss = log1p(others + (e[target] - 1)) + (max x - x[target])
+        dlogits[v] = e[v] / (total*N)     dlogits[target] = -others / (total*N)
+
+    Written so, neither a loss near 0 nor softmax - 1 is a difference of numbers that are nearly equal. The sums are over
+    numbers that lie side by side, which NumPy adds in pairs.
+    """
+    target = targets[:, :, None]
+    x -= x.max(axis=2, keepdims=True)
+    behind = -np.take_along_axis(x, target, axis=2)
+    np.exp(x, out=x)
+    of_target = np.take_along_axis(x, target, axis=2)
+    np.put_along_axis(x, target, 0, axis=2)
+    others = x.sum(axis=2, keepdims=True)
+    total = (others + of_target) * N
+    x /= total
+    np.put_along_axis(x, target, -others / total, axis=2)
+    losses: np.ndarray = np.log1p(others + (of_target - 1)) + behind
+    return losses[:, :, 0]
 
 
 def sum_columns_by_id(columns: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:

@@ -1,17 +1,17 @@
-"""The group of processes that this one was started with."""
+"""Finds the processes that this one was started with."""
 
 from functools import lru_cache
 from importlib import metadata
 
 from cuchar.launch import launched
-from cuchar.ranks.group import Group
 from cuchar.ranks.mpi import join_mpi
+from cuchar.ranks.ranks import Ranks
 from cuchar.ranks.sockets import join_by_sockets
 
 
 @lru_cache(maxsize=1)  # a program that trains several times meets once
-def join() -> Group | None:
-    """The group of the processes that a launcher has started (`cuchar.launch`), or None if this one is alone.
+def join() -> Ranks | None:
+    """All processes that a launcher has started (`cuchar.launch`), or None if this one is alone.
 
     Raises:
         DeviceError: the processes cannot reach each other.

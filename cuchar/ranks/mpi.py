@@ -12,14 +12,14 @@ import numpy as np
 
 from cuchar.errors import DeviceError
 from cuchar.launch import Launch
-from cuchar.ranks.group import Group
+from cuchar.ranks.ranks import Ranks
 
 QUICK_LOOKS = 2000  # how often a rank looks for its next message before it begins to sleep between two looks
 PAUSE_S = 0.001
 
 
-def join_mpi(launch: Launch) -> "MpiGroup":
-    """The group of all processes that the launcher has started.
+def join_mpi(launch: Launch) -> "MpiRanks":
+    """All processes that the launcher has started.
 
     Raises:
         DeviceError: mpi4py is not installed, or its MPI is not the launcher's.
@@ -39,15 +39,15 @@ def join_mpi(launch: Launch) -> "MpiGroup":
             f"{launch.size} processes: expected mpirun and mpi4py to be of one MPI, found mpi4py with {library_name()}, "
             f"which sees {world.size}"
         )
-    group = MpiGroup(world.Dup())
+    ranks = MpiRanks(world.Dup())
     report = sys.excepthook
 
     def report_and_abandon(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         report(kind, error, trace)
-        group.abandon()  # otherwise MPI would have this rank wait for the others before it ends, which wait for it
+        ranks.abandon()  # otherwise MPI would have this rank wait for the others before it ends, which wait for it
 
     sys.excepthook = report_and_abandon
-    return group
+    return ranks
 
 
 def library_name() -> str:
@@ -58,8 +58,8 @@ def library_name() -> str:
     return " ".join(first.strip("\0").split())
 
 
-class MpiGroup(Group):
-    """`cuchar.ranks.group.Group` over an MPI communicator.
+class MpiRanks(Ranks):
+    """`cuchar.ranks.ranks.Ranks` over an MPI communicator.
 
     To add up an array, every rank adds one piece of it for all: it gets that piece from each rank, and sends the sum to
     each. So a rank sends and receives 2 (R - 1) / R times the array, which is the least that is possible, and the order of

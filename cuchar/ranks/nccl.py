@@ -29,7 +29,7 @@ def nccl_sum(
     run. No GPU was there to try this on.
 
     Args:
-        exchange: returns the values of all ranks (`cuchar.ranks.group.Group.exchange`).
+        exchange: returns the values of all ranks (`cuchar.ranks.ranks.Ranks.exchange`).
     Returns:
         None where a rank has no GPU or no NCCL, or two ranks have the same GPU, which NCCL does not allow.
     """

@@ -15,14 +15,14 @@ import numpy as np
 
 from cuchar.errors import DeviceError
 from cuchar.launch import Launch
-from cuchar.ranks.group import Group
+from cuchar.ranks.ranks import Ranks
 
 PATIENCE_S = 60.0  # how long ranks wait for each other at the beginning
 PAUSE_S = 0.05
 
 
-def join_by_sockets(launch: Launch) -> "SocketGroup":
-    """The group of all processes that torchrun has started.
+def join_by_sockets(launch: Launch) -> "SocketRanks":
+    """All processes that torchrun has started.
 
     Raises:
         DeviceError: the environment does not say where to meet, or a rank did not come.
@@ -40,7 +40,7 @@ def join_by_sockets(launch: Launch) -> "SocketGroup":
         raise DeviceError(
             f"{launch.size} processes: expected to meet at {host} port {address[1]}, found: {error or type(error).__name__}"
         ) from None
-    return SocketGroup(launch, found)
+    return SocketRanks(launch, found)
 
 
 def _accept(launch: Launch, address: tuple[str, int], key: bytes) -> dict[int, Connection]:
@@ -67,8 +67,8 @@ def _connect(address: tuple[str, int], key: bytes, rank: int) -> Connection:
     return connection
 
 
-class SocketGroup(Group):
-    """`cuchar.ranks.group.Group` with rank 0 in the middle: it adds up everything. This is simple, and for few ranks."""
+class SocketRanks(Ranks):
+    """`cuchar.ranks.ranks.Ranks` with rank 0 in the middle: it adds up everything. This is simple, and for few ranks."""
 
     def __init__(self, launch: Launch, connections: dict[int, Connection]):
         super().__init__(launch.rank, launch.size, "TCP, as torchrun says")

@@ -11,14 +11,17 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "cpu/layout.hpp"
 
-/* philox.cuh is written for CUDA: this is what it needs of CUDA's language. */
+/* philox.cuh and softmax.cuh are written for CUDA: this is what they need of CUDA's language. */
 #define __device__
 #define __forceinline__ inline
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<std::uint64_t>(a) * b >> 32; }
+using std::fma, std::log1p;
 #include "common/philox.cuh"
+#include "common/softmax.cuh"
 
 /* sigmoid(x), given x/2. */
 inline Lanes sigmoid_of_half(Lanes half) { return fused(tanh(half), all(0.5), all(0.5)); }
@@ -86,27 +89,41 @@ inline void drop(const Task& task, const Layout& layout, long layer, long t, lon
 }
 
 /* -log softmax(logits)[target] of one row of logits. With `with_backward`, the logits are replaced by the gradient of
- * the mean loss over the N characters, and else by scratch numbers.
- * Character v is added to partial sum v % PARTIAL_SUMS, in the order of v, and these are then added in their order: as
- * many as the widest vector has lanes, whichever vector there is.
+ * the mean loss over the N characters, and else by scratch numbers. Formulas: softmax.cuh.
+ * e[v] is added to partial sum v % PARTIAL_SUMS, in the order of v, and these are then added in their order: as many as
+ * the widest vector has lanes, whichever vector there is.
  */
 inline real cross_entropy(real* logits, long V, long target, long N, bool with_backward) {
-    real largest = logits[0], total = 0;
+    constexpr int PARTIAL_SUMS = 64 / sizeof(real), VECTORS = PARTIAL_SUMS / LANES;
+    const long padded = vectors(V) * LANES;
+    real largest = logits[0];
     for (long v = 1; v < V; ++v) largest = logits[v] > largest ? logits[v] : largest;
-    const real chosen = logits[target] - largest;
-    constexpr int PARTIAL_SUMS = 64 / sizeof(real);
-    real partial[PARTIAL_SUMS] = {};
-    for (long v = 0; v < V; v += LANES) {
-        const Lanes e = exp_of_negative(load(logits + v) - largest);  // Rows are padded, so there are whole vectors.
-        store(logits + v, e);
-        put(partial + v % PARTIAL_SUMS, e, V - v, /*add=*/true);
-    }
-    for (const real sum : partial) total += sum;
+    const real chosen = logits[target], of_target = exp_of_difference(all(chosen), all(largest))[0];
+    // What is not to be added gets an e of 0: the target, and the numbers that fill the row up to whole vectors.
+    logits[target] = std::numeric_limits<real>::lowest();
+    std::fill(logits + V, logits + padded, std::numeric_limits<real>::lowest());
+    Sum<Lanes> partial[VECTORS] = {};
+    for (long v = 0; v < padded; v += PARTIAL_SUMS)
+#pragma GCC unroll 4
+        for (int i = 0; i < VECTORS; ++i)
+            if (v + i * LANES < padded) {
+                const Lanes found = exp_of_difference(load(logits + v + i * LANES), all(largest));
+                store(logits + v + i * LANES, found);
+                partial[i] += found;
+            }
+    Sum<real> others = {};
+    for (const Sum<Lanes>& sums : partial)
+        for (int lane = 0; lane < LANES; ++lane) others += Sum<real>{sums.high[lane], sums.low[lane]};
+    const Softmax softmax(others, of_target, N);
     if (with_backward) {
-        for (long v = 0; v < V; ++v) logits[v] /= total * N;
-        logits[target] -= real(1) / N;
+        for (long v = 0; v < padded; v += LANES) {
+            const Lanes found = load(logits + v);
+            const Lanes product = fused(found, all(softmax.scale), found * softmax.scale_low);
+            store(logits + v, product * Softmax::DOWN);  // which is softmax.of(e) of each e found
+        }
+        logits[target] = softmax.target_gradient;
     }
-    return std::log(total) - chosen;
+    return softmax.loss(largest - chosen);
 }
 
 /* The logits of batch rows b..b+R-1 at time step t, for the characters of one panel of P vectors. */

@@ -90,7 +90,7 @@ struct Power {
     Lanes scale, fraction;
 };
 
-/* e^x for |x| up to 87 (float) or 700 (double), where 2^k is neither infinite nor subnormal. */
+/* e^x for |x| up to 87.33 (float) or 708.39 (double), where 2^k is neither infinite nor subnormal. */
 inline Power power(Lanes x) {
     constexpr real LOG2_E = 1.4426950408889634;
     // HIGH + LOW = ln 2. HIGH has so few bits that k * HIGH is exact.
@@ -120,11 +120,14 @@ inline Power power(Lanes x) {
     return result;
 }
 
-/* e^x for x <= 0. Below -87 (float) or -700 (double) the result is e^-87 or e^-700. */
-inline Lanes exp_of_negative(Lanes x) {
-    constexpr real LEAST = SINGLE ? -87 : -700;
+/* e^(x + low) for x <= 0, where `low` is what rounding has taken from x. A result below the smallest normal number is
+ * 0.
+ */
+inline Lanes exp_of_negative(Lanes x, Lanes low) {
+    constexpr real LEAST = SINGLE ? -87.336544 : -708.3964;  // its exp is the smallest normal number
     const Power e = power(clamp(x, LEAST, 0));
-    return fused(e.scale, e.fraction, e.scale);
+    const Lanes fraction = e.fraction + fused(low, e.fraction, low);
+    return x < LEAST ? Lanes{} : fused(e.scale, fraction, e.scale);
 }
 
 inline Lanes tanh(Lanes x) {

@@ -1,6 +1,7 @@
 /* cpu/thread_pool.hpp: the threads that work on one task together, and sleep between tasks.
  * The calling thread is one of them. A thread that waits, for a task or for the others, looks again and again for a
  * moment, since in training the next task comes at once. Then it sleeps, so that it is in nobody's way.
+ * While they work, numbers below the smallest normal one are 0 for them (subnormals.hpp).
  */
 #pragma once
 
@@ -12,6 +13,8 @@
 #include <vector>
 
 #include <pthread.h>
+
+#include "cpu/subnormals.hpp"
 
 class ThreadPool {
    public:
@@ -84,12 +87,14 @@ class ThreadPool {
             orders[other - 1]->fetch_add(1, std::memory_order_release);
             orders[other - 1]->notify_one();
         }
+        const FlushSubnormals flush;
         what(0, *this);
         meet();
     }
 
     /* What another thread than the caller does for ever: it waits for an order, works, and meets the others. */
     void serve(int thread, const Count* order) {
+        const FlushSubnormals flush;
         for (unsigned done = 0;; ++done) {
             wait(*order, done);
             (*work)(thread, *this);

@@ -1,6 +1,6 @@
 /* head.cuh: logits, softmax, cross-entropy and dlogits of some rows n in one pass; the logits never leave the chip.
- *   logits[n] = W h'[n] + b    loss[n] = log(sum_v exp logits[n,v]) - logits[n,target_n]
- *   dlogits[n,v] = (softmax(logits[n])[v] - (v = target_n)) / N
+ *   logits[n] = W h'[n] + b    loss[n] = -log softmax(logits[n])[target_n]
+ *   dlogits[n,v] = (softmax(logits[n])[v] - (v = target_n)) / N    Formulas: common/softmax.cuh
  * Thread assignment: a warp has WARP_ROWS rows, a lane of it every 32nd character. W [V,H] and h' come through shared
  * memory, DEPTH of the H at a time. A logit is one lane's sum in the order of k, from 0 to H - 1, and the bias after
  * it; sums over the vocabulary are a lane's own, then warp_sum's.
@@ -9,6 +9,7 @@
 #pragma once
 
 #include "common/four.cuh"
+#include "head/row_softmax.cuh"
 
 constexpr int LANE_CHARACTERS = (V + 31) / 32;
 
@@ -84,7 +85,7 @@ __device__ __forceinline__ void finish_rows(
     for (int r = 0; r < WARP_ROWS; ++r) target[r] = targets && r < count ? targets[number_of(r)] : 0;
 #pragma unroll
     for (int r = 0; r < WARP_ROWS; ++r) {
-        real largest = LOWEST, chosen = 0, sum = 0;
+        real largest = LOWEST, chosen = 0;
 #pragma unroll
         for (int j = 0; j < LANE_CHARACTERS; ++j) {
             real& logit = logits[r][j];
@@ -94,18 +95,18 @@ __device__ __forceinline__ void finish_rows(
         }
         if (targets) {
             largest = warp_max(largest);
-            chosen = warp_sum(chosen);
+            chosen = __shfl_sync(~0u, chosen, target[r] % 32);
+            Sum<real> others = {};
 #pragma unroll
             for (int j = 0; j < LANE_CHARACTERS; ++j) {
-                logits[r][j] = exp(logits[r][j] - largest);
-                sum += logits[r][j];
+                logits[r][j] = exp_of_difference(logits[r][j], largest);
+                others += lane + 32 * j == target[r] ? real(0) : logits[r][j];
             }
-            sum = warp_sum(sum);
-            if (lane == 0 && r < count) losses[number_of(r)] = log(sum) + (largest - chosen);
-            const real scale = 1 / (sum * N);
+            const Softmax softmax(warp_sum(others), exp_of_difference(chosen, largest), N);
+            if (lane == 0 && r < count) losses[number_of(r)] = softmax.loss(largest - chosen);
 #pragma unroll
             for (int j = 0; j < LANE_CHARACTERS; ++j)
-                logits[r][j] = logits[r][j] * scale - (lane + 32 * j == target[r] ? real(1) / N : real(0));
+                logits[r][j] = lane + 32 * j == target[r] ? softmax.target_gradient : softmax.of(logits[r][j]);
         }
 #pragma unroll
         for (int j = 0; j < LANE_CHARACTERS; ++j) {

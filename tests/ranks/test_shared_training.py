@@ -55,11 +55,11 @@ def trained_together(through, ranks, names, folder):
 @pytest.mark.parametrize("through,ranks", [("MPI", 3), ("torchrun", 2)])
 def test_losses_and_parameters_are_those_of_one_process(through, ranks, tmp_path):
     """A batch of 7 rows; all that NumPy's training in float64 leaves is compared, and rounding bounds the differences."""
-    names = [*TRIALS, *TWICE]
-    left, noted = trained_together(through, ranks, names, tmp_path)
+    trials = {name: trial for name, trial in TRIALS.items() if ranks == 2 or name != "cluster"}  # which is slow
+    left, noted = trained_together(through, ranks, [*trials, *TWICE], tmp_path)
     assert all(of_rank == noted[0] for of_rank in noted)  # every rank has the same moments
-    found = dict(zip(names, left, strict=False))
-    for name, trial in TRIALS.items():
+    found = dict(zip(trials, left, strict=False))
+    for name, trial in trials.items():
         exact, same = trained_alone(replace(trial, engine="numpy", dtype="f8")), trained_alone(trial)
         assert len(found[name]["losses"]) == 21
         np.testing.assert_allclose(found[name]["losses"], same["losses"], rtol=0, atol=LOSS_BOUND, err_msg=name)

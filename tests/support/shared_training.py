@@ -2,11 +2,10 @@
 
 python tests/support/shared_training.py FOLDER NAME...
 
-A rank of a group does the trials of these names (EVERY), one after the other, and rank 0 leaves what they gave in FOLDER.
+A rank of a ranks does the trials of these names (EVERY), one after the other, and rank 0 leaves what they gave in FOLDER.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,10 +26,10 @@ from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.base import State, TrainingState
 from cuchar.engines.choose import choose_engine
-from cuchar.errors import CucharError
+from cuchar.errors import CucharError, DeviceError
 from cuchar.parameters import initialise
-from cuchar.ranks import team
-from cuchar.ranks.team import together
+from cuchar.ranks import together as leading
+from cuchar.ranks.together import together
 
 OPTIONS = {"dropout": 0.3, "clip": 0.05, "weight_decay": 0.1}
 WINDOWS = TrainConfig(window=4, batch=7, stride=3, seed=5, **OPTIONS)
@@ -111,7 +110,10 @@ def machine(trial: Trial) -> Iterator[None]:
     limits = LIMITS.get(trial.engine)
     with ExitStack() as patches:
         if trial.engine == "numpy":
-            patches.enter_context(patch.dict(os.environ, CXX="/nonexistent"))
+            without = patch(
+                "cuchar.engines.choose.CpuEngine", side_effect=DeviceError("expected a compiler, found none")
+            )
+            patches.enter_context(without)
         device = lambda notice: EmulatedDevice(limits=limits, notice=notice)  # noqa: E731
         patches.enter_context(patch("cuchar.devices.emulator.EmulatedDevice", device))
         if trial.engine.startswith("persistent"):
@@ -119,7 +121,7 @@ def machine(trial: Trial) -> Iterator[None]:
         yield
 
 
-def trained(trial: Trial, together_with: team.Team | None = None) -> dict[str, np.ndarray]:
+def trained(trial: Trial, together_with: leading.Leader | None = None) -> dict[str, np.ndarray]:
     """Everything that a training leaves: losses and norms of all steps, parameters, moments, state, loss scaling."""
     model, dtype = trial.model, np.dtype(trial.dtype)
     config = replace(trial.config, hidden=model.hidden, layers=model.layers)
@@ -145,7 +147,7 @@ def trained(trial: Trial, together_with: team.Team | None = None) -> dict[str, n
         ids[row * of_row + window * config.window_stride + config.window - 1] = model.vocabulary_size - 1
     epochs = [Windows(ids, config.batch, config.window, config.window_stride, offset) for offset in OFFSETS]
     engine, _ = choose_engine(trial.device, model, dtype, config.precision)
-    learner = team.make_learner(together_with, engine, config, training, epochs[0])
+    learner = leading.make_learner(together_with, engine, config, training, epochs[0])
     found, step = {}, FIRST_STEP
     losses, norms = [], []
     for epoch, windows in enumerate(epochs):
@@ -178,7 +180,7 @@ def alone(trial: Trial) -> dict[str, np.ndarray]:
 @contextmanager
 def noted_moments(of_rank: list[str]) -> Iterator[None]:
     """A context in which every fetch notes this rank's moments and loss scaling, of which rank 0 gets no others."""
-    fetched = team._fetched
+    fetched = leading._fetched
 
     def noting(learner, training):
         answer = fetched(learner, training)
@@ -186,7 +188,7 @@ def noted_moments(of_rank: list[str]) -> Iterator[None]:
         of_rank.append(f"{adam.m.tobytes().hex()[:99]} {adam.v.tobytes().hex()[:99]} {adam.scaling}")
         return answer
 
-    with patch.object(team, "_fetched", noting):
+    with patch.object(leading, "_fetched", noting):
         yield
 
 
@@ -204,7 +206,7 @@ def main(folder: Path, names: list[str]) -> None:
                 together(lead)
             except CucharError as error:
                 of_rank.append(f"{type(error).__name__}: {error}")
-        with open(folder / f"rank{team.join().rank}.jsonl", "a") as file:
+        with open(folder / f"rank{leading.join().rank}.jsonl", "a") as file:
             print(json.dumps(of_rank), file=file)
 
 

@@ -16,7 +16,7 @@ from cuchar.devices.device import Device
 from cuchar.ranks.nccl import nccl_sum
 
 
-class Group(ABC):
+class Ranks(ABC):
     """The processes that train together, as one of them sees them. It is a `cuchar.engines.base.Reducer`.
 
     Args:
@@ -78,7 +78,7 @@ class Group(ABC):
         return sum_
 
 
-def divide_processors(group: Group) -> int:
+def divide_processors(ranks: Ranks) -> int:
     """Let the ranks of each machine divide the processors that they share.
 
     A launcher may have bound every rank to processors of its own; then nothing is changed.
@@ -87,11 +87,11 @@ def divide_processors(group: Group) -> int:
         this rank's number among those of its machine.
     """
     affine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    places = group.exchange((socket.gethostname(), affine))
-    mine = places[group.rank]
+    places = ranks.exchange((socket.gethostname(), affine))
+    mine = places[ranks.rank]
     sharing = [rank for rank, place in enumerate(places) if place == mine]
     if len(sharing) > 1 and affine:
-        at, count = sharing.index(group.rank), len(sharing)
+        at, count = sharing.index(ranks.rank), len(sharing)
         own = affine[at * len(affine) // count : (at + 1) * len(affine) // count] or [affine[at % len(affine)]]
         os.sched_setaffinity(0, own)
-    return [rank for rank, place in enumerate(places) if place[0] == mine[0]].index(group.rank)
+    return [rank for rank, place in enumerate(places) if place[0] == mine[0]].index(ranks.rank)

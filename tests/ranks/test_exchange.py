@@ -5,7 +5,7 @@ from time import monotonic
 
 import numpy as np
 import pytest
-from support.group_trial import LARGE, SIZES, numbers
+from support.exchange_trial import LARGE, SIZES, numbers
 from support.process import ROOT
 from support.ranks import as_torchrun_says, ended, free_port, run, started
 
@@ -14,7 +14,7 @@ from cuchar.launch import Launch
 from cuchar.ranks import sockets
 
 RANKS = 3
-TRIAL = [sys.executable, ROOT / "tests/support/group_trial.py"]
+TRIAL = [sys.executable, ROOT / "tests/support/exchange_trial.py"]
 
 
 def in_order(parts) -> np.ndarray:

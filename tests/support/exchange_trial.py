@@ -1,7 +1,7 @@
-"""What the ranks of a group say to each other, one process a rank.
+"""What ranks say to each other, one process a rank.
 
-python tests/support/group_trial.py FOLDER          leave in FOLDER/RANK.npz what this rank has received
-python tests/support/group_trial.py RANK MOMENT     wait for each other, while one rank kills itself at this moment
+python tests/support/exchange_trial.py FOLDER          leave in FOLDER/RANK.npz what this rank has received
+python tests/support/exchange_trial.py RANK MOMENT     wait for each other, while one rank kills itself at this moment
 """
 
 import os
@@ -24,37 +24,37 @@ def numbers(rank: int, size: int, dtype: str) -> np.ndarray:
 
 
 def talk(folder: Path) -> None:
-    group = join()
+    ranks = join()
     found = {}
     for _ in range(2):  # the second time memory of the first one is used again
         for dtype in ("f4", "f8"):
             for size in SIZES:
-                array = numbers(group.rank, size, dtype)
-                group.sum(array)
+                array = numbers(ranks.rank, size, dtype)
+                ranks.sum(array)
                 found[f"{dtype} {size}"] = array
-            matrix = numbers(group.rank, 35, dtype).reshape(5, 7)
-            group.sum(matrix)
+            matrix = numbers(ranks.rank, 35, dtype).reshape(5, 7)
+            ranks.sum(matrix)
             found[f"{dtype} matrix"] = matrix
-    leads = group.rank == 0
-    found["scattered"] = np.array(group.scatter([f"for {rank}" for rank in range(group.size)] if leads else None))
-    gathered = group.gather({"from": group.rank})
+    leads = ranks.rank == 0
+    found["scattered"] = np.array(ranks.scatter([f"for {rank}" for rank in range(ranks.size)] if leads else None))
+    gathered = ranks.gather({"from": ranks.rank})
     assert (gathered is None) != leads
     found["gathered"] = np.array([answer["from"] for answer in gathered or []])
-    found["exchanged"] = np.array(group.exchange(10 * group.rank))
-    large = group.scatter([np.full(LARGE, rank) for rank in range(group.size)] if leads else None)
+    found["exchanged"] = np.array(ranks.exchange(10 * ranks.rank))
+    large = ranks.scatter([np.full(LARGE, rank) for rank in range(ranks.size)] if leads else None)
     found["large"] = np.unique(large)
-    found["large answers"] = np.array([np.unique(answer).item() for answer in group.gather(large) or []])
-    np.savez(folder / f"{group.rank}.npz", **found)
+    found["large answers"] = np.array([np.unique(answer).item() for answer in ranks.gather(large) or []])
+    np.savez(folder / f"{ranks.rank}.npz", **found)
 
 
 def end_early(rank: int, moment: str) -> None:
-    group = join()
-    group.exchange(None)
-    if group.rank == rank:
+    ranks = join()
+    ranks.exchange(None)
+    if ranks.rank == rank:
         os.kill(os.getpid(), signal.SIGKILL)
     if moment == "sum":
-        group.sum(np.zeros(100_000))
-    group.exchange(None)
+        ranks.sum(np.zeros(100_000))
+    ranks.exchange(None)
     print("goes on")
 
 

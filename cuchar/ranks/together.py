@@ -23,8 +23,8 @@ from cuchar.errors import CucharError, DeviceError, OptionError
 from cuchar.files import say_from_any_rank
 from cuchar.interrupts import Interrupted, signalled
 from cuchar.parameters import Parameters
-from cuchar.ranks.group import Group, divide_processors
 from cuchar.ranks.join import join
+from cuchar.ranks.ranks import Ranks, divide_processors
 from cuchar.wording import option
 
 Result = TypeVar("Result")
@@ -78,46 +78,48 @@ class End:
     outcome: Any
 
 
-def together(lead: Callable[["Team | None"], Result]) -> Result:
-    """Do `lead` in rank 0, with a team of the other ranks, which follow until it ends. Alone, there is no team.
+def together(lead: Callable[["Leader | None"], Result]) -> Result:
+    """Do `lead` in rank 0; the other ranks follow until it ends.
 
+    Args:
+        lead: takes what it leads the others by, or None where there are no others.
     Returns:
         what `lead` returns, in every rank; so it is something small.
     Raises:
         CucharError, Interrupted: `lead` has raised it, in every rank.
     """
-    group = join()
-    if group is None:
+    ranks = join()
+    if ranks is None:
         return lead(None)
-    number = divide_processors(group)
-    if group.rank:
-        outcome: Result = Follower(group, number).follow()
+    number = divide_processors(ranks)
+    if ranks.rank:
+        outcome: Result = Follower(ranks, number).follow()
         return outcome
-    team = Team(group, number)
+    leader = Leader(ranks, number)
     try:
-        outcome = lead(team)
+        outcome = lead(leader)
     except BaseException as error:
-        team.end(error if isinstance(error, CucharError | Interrupted) else CucharError(f"rank 0 ended: {error!r}"))
+        leader.end(error if isinstance(error, CucharError | Interrupted) else CucharError(f"rank 0 ended: {error!r}"))
         raise
-    team.end(outcome)
+    leader.end(outcome)
     return outcome
 
 
-def share_of(rank: int, group: Group, batch: int) -> Share:
+def share_of(rank: int, ranks: Ranks, batch: int) -> Share:
     """The rows of a batch that a rank has; all have the same number of rows, or some one more than others."""
-    first, end = (batch * number // group.size for number in (rank, rank + 1))
-    return Share(first, end - first, batch, group)
+    first, end = (batch * number // ranks.size for number in (rank, rank + 1))
+    return Share(first, end - first, batch, ranks)
 
 
-class Team:
+class Leader:
     """All ranks, as rank 0 leads them.
 
     Args:
         number: of rank 0 among the ranks of its machine.
     """
 
-    def __init__(self, group: Group, number: int):
-        self.group, self._number = group, number
+    def __init__(self, ranks: Ranks, number: int):
+        self.ranks, self._number = ranks, number
         self.signal: int | None = None  # the number of a signal that another rank has received
         self._is_waiting = True  # whether the other ranks wait for a message
 
@@ -127,41 +129,44 @@ class Team:
 
     def describe(self, batch: int) -> str:
         """Who shares the batch, as a line of text."""
-        group = self.group
-        rows = sorted({share_of(rank, group, batch).rows for rank in range(group.size)})
+        ranks = self.ranks
+        rows = sorted({share_of(rank, ranks, batch).rows for rank in range(ranks.size)})
         each = " or ".join(map(str, rows))
-        return f"{group.size} processes, through {group.through}: each trains on {each} of the batch's {batch} rows"
+        return f"{ranks.size} processes, through {ranks.through}: each trains on {each} of the batch's {batch} rows"
 
     def tell(self, messages: Sequence[Any]) -> None:
         """Send a message to every rank; rank 0 does its own part itself."""
         self._is_waiting = False
-        self.group.scatter(messages)
+        self.ranks.scatter(messages)
 
     def hear(self, answer: Any) -> list[Any]:
         """The answers of all ranks to what they were told; `answer` is rank 0's own."""
-        answers = self.group.gather(answer)
+        answers = self.ranks.gather(answer)
         assert answers is not None
         self._is_waiting = True
         return answers
 
     def end(self, outcome: Any) -> None:
-        """Tell all ranks how it has ended: with what result, or with which exception. If they do something else that needs rank 0, they end when it ends."""
+        """Tell all ranks how it has ended: with what result, or with which exception.
+
+        If they are in the middle of something that needs rank 0, they end when it ends.
+        """
         if self._is_waiting:
-            self.group.scatter([End(outcome)] * self.group.size)
+            self.ranks.scatter([End(outcome)] * self.ranks.size)
         else:
-            self.group.abandon()
+            self.ranks.abandon()
 
 
 def make_learner(
-    team: Team | None, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows
+    leader: Leader | None, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows
 ) -> Learner:
-    """The engine's learner, or one by which the whole team trains; its errors are those of `TeamLearner`."""
-    if team is None:
+    """The engine's learner, or one by which all ranks train; its errors are those of `SharedLearner`."""
+    if leader is None:
         return engine.learner(config, training, windows)
-    return TeamLearner(team, engine, config, training, windows)
+    return SharedLearner(leader, engine, config, training, windows)
 
 
-class TeamLearner:
+class SharedLearner:
     """`cuchar.engines.base.Learner` of rank 0, which has every rank train on its rows.
 
     Raises:
@@ -169,25 +174,25 @@ class TeamLearner:
         DeviceError: a rank does not have the device, or too little memory.
     """
 
-    def __init__(self, team: Team, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows):
-        size = team.group.size
+    def __init__(self, leader: Leader, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows):
+        size = leader.ranks.size
         if config.batch < size:
             raise OptionError(
                 f"{option('batch')}: expected at least a row for each of the {size} processes, found {config.batch}"
             )
-        self._team, self._training, self._windows = team, training, windows
-        self._shares = [share_of(rank, team.group, config.batch) for rank in range(size)]
+        self._leader, self._training, self._windows = leader, training, windows
+        self._shares = [share_of(rank, leader.ranks, config.batch) for rank in range(size)]
         states, parts = [_rows(training.state, share) for share in self._shares], self._parts(0, 1)
         flat, adam = training.parameters.flat, training.adam
         same = (device_of(engine), engine.model, config, flat, adam.m, adam.v, adam.scaling)
-        team.tell([Begin(*same, states[rank], rank, parts[rank]) for rank in range(size)])
+        leader.tell([Begin(*same, states[rank], rank, parts[rank]) for rank in range(size)])
         self._own = TrainingState(training.parameters, adam, states[0])
         failure: Exception | None = None
         try:
             self._learner = engine.learner(config, self._own, parts[0], self._shares[0])
         except (CucharError, MemoryError) as error:
             failure = error
-        for found in team.hear(failure):
+        for found in leader.hear(failure):
             if found is not None:
                 raise found
 
@@ -198,25 +203,25 @@ class TeamLearner:
     def begin_epoch(self, windows: Windows) -> None:
         self._windows = windows
         parts = self._parts(0, 1)
-        self._team.tell([BeginEpoch(part) for part in parts])
+        self._leader.tell([BeginEpoch(part) for part in parts])
         self._learner.begin_epoch(parts[0])
-        self._team.hear(None)
+        self._leader.hear(None)
 
     def go_on_with(self, windows: Windows) -> None:
         self._windows = windows
 
     def train(self, window: int, step: int, rates: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         parts = self._parts(window, len(rates))
-        self._team.tell([Train(part, step, rates) for part in parts])
+        self._leader.tell([Train(part, step, rates) for part in parts])
         self._learner.go_on_with(parts[0])
         losses, norms = self._learner.train(0, step, rates)
-        for signal in self._team.hear(None):
-            self._team.signal = self._team.signal or signal
+        for signal in self._leader.hear(None):
+            self._leader.signal = self._leader.signal or signal
         return losses, norms
 
     def fetch(self) -> None:
-        self._team.tell([Fetch()] * self._team.group.size)
-        answers = self._team.hear(_fetched(self._learner, self._own))
+        self._leader.tell([Fetch()] * self._leader.ranks.size)
+        answers = self._leader.hear(_fetched(self._learner, self._own))
         for rank, (_, digest) in enumerate(answers):
             if digest != answers[0][1]:
                 raise DeviceError(
@@ -242,8 +247,8 @@ class Follower:
         number: of this rank among the ranks of its machine.
     """
 
-    def __init__(self, group: Group, number: int):
-        self._group, self._number = group, number
+    def __init__(self, ranks: Ranks, number: int):
+        self._ranks, self._number = ranks, number
         self._learner: Learner
         self._training: TrainingState
 
@@ -251,13 +256,13 @@ class Follower:
         """Follow until rank 0 ends; the result and the errors are those of `together`."""
         try:
             with signalled() as asked, np.errstate(over="ignore", invalid="ignore"):
-                while not isinstance(message := self._group.scatter(None), End):
-                    self._group.gather(self._obey(message, asked))
+                while not isinstance(message := self._ranks.scatter(None), End):
+                    self._ranks.gather(self._obey(message, asked))
         except BaseException as error:  # the other ranks wait for this one in vain
             if not isinstance(error, CucharError):
                 traceback.print_exc()
-            say_from_any_rank(f"cuchar: rank {self._group.rank} on {socket.gethostname()}: {error}")
-            self._group.abandon()
+            say_from_any_rank(f"cuchar: rank {self._ranks.rank} on {socket.gethostname()}: {error}")
+            self._ranks.abandon()
             raise SystemExit(1) from None
         if isinstance(message.outcome, BaseException):
             raise message.outcome
@@ -270,7 +275,7 @@ class Follower:
                 try:
                     self._begin(message)
                 except (CucharError, MemoryError) as error:
-                    return DeviceError(f"rank {self._group.rank} on {socket.gethostname()}: {error}")
+                    return DeviceError(f"rank {self._ranks.rank} on {socket.gethostname()}: {error}")
             case BeginEpoch(windows):
                 self._learner.begin_epoch(windows)
             case Train(windows, step, rates):
@@ -290,7 +295,7 @@ class Follower:
         adam = Adam(message.flat.size, dtype)
         adam.m, adam.v, adam.scaling = message.m, message.v, message.scaling
         self._training = TrainingState(Parameters(message.model, dtype, message.flat), adam, message.state)
-        share = share_of(message.rank, self._group, config.batch)
+        share = share_of(message.rank, self._ranks, config.batch)
         self._learner = engine.learner(config, self._training, message.windows, share)
 
 
