@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from cuchar.devices.cupy_device import CudaDevice
 from cuchar.devices.device import Device
 
 
@@ -33,25 +34,21 @@ def nccl_sum(
     Returns:
         None where a rank has no GPU or no NCCL, or two ranks have the same GPU, which NCCL does not allow.
     """
-    nccl = find_nccl() if device.option.startswith("cuda") else None
+    nccl = find_nccl() if isinstance(device, CudaDevice) else None
     places = exchange(None if nccl is None else (socket.gethostname(), device.option))
-    if nccl is None or None in places or len(set(places)) < size:
+    if nccl is None or not isinstance(device, CudaDevice) or None in places or len(set(places)) < size:
         return None
     import cupy
 
     identifier = exchange(nccl.get_unique_id() if rank == 0 else None)[0]
-    communicators: list[Any] = []
-
-    def connect() -> None:
-        communicators.append(nccl.NcclCommunicator(size, identifier, rank))
-
-    device.put(connect, in_graph=False)
+    with device.current():  # at once, also while launches are captured: what is captured is repeated
+        communicator = nccl.NcclCommunicator(size, identifier, rank)
     types = {4: nccl.NCCL_FLOAT32, 8: nccl.NCCL_FLOAT64}
 
     def sum_(array: Any) -> None:
         def work() -> None:
             address, stream = array.data.ptr, cupy.cuda.get_current_stream().ptr
-            communicators[0].allReduce(address, address, array.size, types[array.itemsize], nccl.NCCL_SUM, stream)
+            communicator.allReduce(address, address, array.size, types[array.itemsize], nccl.NCCL_SUM, stream)
 
         device.put(work, in_graph=True)
 

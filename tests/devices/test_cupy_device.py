@@ -28,6 +28,7 @@ from cuchar.devices.kernel_sources import join
 from cuchar.devices.signatures import signatures
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import DeviceError, ShapeError
+from cuchar.ranks.nccl import nccl_sum
 
 PROPERTIES = {
     "name": b"Stand-in H100", "major": 9, "minor": 0, "multiProcessorCount": 132, "sharedMemPerBlockOptin": 232_448,
@@ -639,3 +640,38 @@ def test_types_of_products_are_cudas():
     for precision, (operands, result, compute, scalars) in GEMM_TYPES.items():
         assert PRODUCTS[compute, operands, result] == (precision, scalars.dtype)
         assert scalars.tolist() == [0, 1]
+
+
+def test_ranks_are_connected_once_and_their_sum_is_in_the_graph(install):
+    fake, connected = install(2), []
+
+    class NcclCommunicator:
+        def __init__(self, count, identifier, rank):
+            assert fake.captured is None and fake.device == 1
+            connected.append((count, identifier, rank))
+
+        def allReduce(self, source, target, count, datatype, operation, stream):
+            fake.expect_current()
+            assert source == target and stream == fake.stream.ptr
+            fake.note(("sum", count, datatype, operation))
+
+    fake.cuda.get_current_stream = lambda: fake.stream
+    fake.cuda.nccl = SimpleNamespace(
+        available=True, get_unique_id=lambda: "identifier", NcclCommunicator=NcclCommunicator,
+        NCCL_FLOAT32="f4", NCCL_FLOAT64="f8", NCCL_SUM="+",
+    )  # fmt: skip
+    device = CudaDevice(1)
+    device._stream.ptr = 99
+    others = iter([[("a machine", "cuda:1"), ("another", "cuda:1")], ["identifier", None]])
+    array, chosen = device.empty((3,), np.float32), []
+
+    def work():
+        if not chosen:
+            chosen.append(nccl_sum(0, 2, lambda value: next(others), device))
+        chosen[0](array)
+
+    replay = device.capture(work)
+    for _ in range(3):
+        replay()
+    assert connected == [(2, "identifier", 0)]
+    assert fake.log == [("graph",), ("sum", 3, "f4", "+")] * 3
