@@ -176,11 +176,11 @@ def load_corpus(
     stamps = source.stamps()
     size = sum(max(0, size) for _, size, _ in stamps)
     if cache is None or size <= IN_MEMORY:
-        return _in_memory(source)
+        return _in_memory(source, stamps)
     return _cached(source, stamps, size, TextCache(cache, messages), messages)
 
 
-def _in_memory(source: Source) -> Corpus:
+def _in_memory(source: Source, stamps: list[Stamp]) -> Corpus:
     tally = Tally()
     count(tally, source.files, source.reading, source.skip_unreadable)
     vocabulary = _vocabulary(source, tally)
@@ -188,6 +188,8 @@ def _in_memory(source: Source) -> Corpus:
     for _, block in source.blocks(tally):
         end = done + len(block.codes)
         ids[done:end], done = vocabulary.ids_of_known(block.codes), end
+    if source.stamps() != stamps:
+        raise source.changed()
     files = tuple(source.files[file.number].path for file in tally.files)
     notes = tuple(source.notes(tally, vocabulary))
     return Corpus(ids, vocabulary, tally.sha256, files, tuple(tally.left_out), notes)

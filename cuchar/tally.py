@@ -6,7 +6,7 @@ SHA-256 cannot be stored, so the bytes that were counted are hashed again, which
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ class Tally:
             block.end, file.characters + len(block.codes), file.has_bom or block.has_bom,
         )  # fmt: skip
 
-    def leave_out(self, why: str, counted: Sequence[Block]) -> None:
+    def leave_out(self, why: str, counted: Iterable[Block]) -> None:
         """Take back what was counted of the last file, which cannot be read to its end."""
         for block in counted:
             _count(self.counts, block.codes, -1)
@@ -182,15 +182,13 @@ def _count(counts: np.ndarray, codes: np.ndarray, sign: int) -> None:
     counts[: len(found)] += sign * found
 
 
-def _readable(file: TextFile, reading: Reading, size: int) -> list[Block]:
+def _readable(file: TextFile, reading: Reading, size: int) -> Iterator[Block]:
     """The blocks of the first `size` bytes of a file, which were read before."""
-    found: list[Block] = []
     if size:
         for block in blocks(file, reading):
-            found.append(block)
+            yield block
             if block.end >= size:
                 break
-    return found
 
 
 def _pieces(file: TextFile, size: int) -> Iterator[bytes]:

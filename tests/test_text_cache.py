@@ -23,6 +23,7 @@ from cuchar.corpus import load_corpus
 from cuchar.errors import OutputError, RunError, TextError
 from cuchar.mapped import drop_pages
 from cuchar.reading import Reading
+from cuchar.tally import count
 from cuchar.text_cache import Messages, write_signed
 from cuchar.training import total_steps
 from cuchar.vocabulary import Vocabulary
@@ -289,6 +290,19 @@ def test_ids_outside_the_vocabulary_are_never_used(texts, tmp_path):
     assert "found damage; it is encoded again" in heard.notes[0]
 
 
+def test_a_small_text_that_changes_while_it_is_read_is_an_error(tmp_path, monkeypatch):
+    text = tmp_path / "text"
+    text.write_text("the quick brown fox")
+
+    def count_and_change(*arguments):
+        count(*arguments)
+        text.write_text("the quick brown dog")  # of as many bytes and characters, of which one has no id
+
+    monkeypatch.setattr(corpus_module, "count", count_and_change)
+    with pytest.raises(TextError, match="expected a text that stays as it is while it is read, found it changed"):
+        load(text, None)
+
+
 def test_a_text_that_changes_while_it_is_read_is_an_error(texts, tmp_path):
     def progress(what, done, total):
         if what == "encoding":
@@ -355,6 +369,19 @@ def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     assert ids.max() > 0 and resident() - before > 40e6
     drop_pages(ids[5:][None])
     assert resident() - before < 4e6 and ids[-1] == 0
+
+
+def test_memory_does_not_grow_with_a_file_that_is_left_out(tmp_path):
+    (tmp_path / "sound").write_text("the quick brown fox")
+    (tmp_path / "damaged").write_bytes(b"over the lazy dog" * 2_000_000 + b"\xff")  # 34 MB
+    tracemalloc.start()
+    try:
+        found = load(tmp_path, None, skip_unreadable=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.left_out) == 1 and len(found.ids) == 19
+    assert peak < 32e6
 
 
 def test_the_number_of_steps_takes_no_memory():

@@ -36,7 +36,7 @@ def join_by_sockets(launch: Launch) -> "SocketRanks":
     address, key = (host, int(port) + 1), f"cuchar {launch.size} {os.environ.get('TORCHELASTIC_RUN_ID', '')}".encode()
     try:
         found = _accept(launch, address, key) if launch.rank == 0 else {0: _connect(address, key, launch.rank)}
-    except (OSError, EOFError, AuthenticationError) as error:
+    except (OSError, OverflowError, EOFError, AuthenticationError) as error:  # OverflowError: no port has that number
         raise DeviceError(
             f"{launch.size} processes: expected to meet at {host} port {address[1]}, found: {error or type(error).__name__}"
         ) from None
@@ -45,11 +45,16 @@ def join_by_sockets(launch: Launch) -> "SocketRanks":
 
 def _accept(launch: Launch, address: tuple[str, int], key: bytes) -> dict[int, Connection]:
     connections: dict[int, Connection] = {}
+    until = monotonic() + PATIENCE_S
     with Listener(address, backlog=launch.size, authkey=key) as listener:
         listener._listener._socket.settimeout(PATIENCE_S)  # type: ignore[attr-defined]
         while len(connections) < launch.size - 1:
-            connection = listener.accept()
-            connections[connection.recv()] = connection
+            try:
+                connection = listener.accept()
+                connections[connection.recv()] = connection
+            except (OSError, EOFError, AuthenticationError):  # no rank, unless it was waited for too long
+                if monotonic() > until:
+                    raise
     return connections
 
 

@@ -1,6 +1,9 @@
 """Messages and sums between three processes, over MPI and over the sockets that torchrun's ranks use."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from socket import create_connection
 from time import monotonic
 
 import numpy as np
@@ -77,3 +80,28 @@ def test_a_rank_that_does_not_come_is_not_waited_for_for_ever(rank, monkeypatch)
     with pytest.raises(DeviceError, match=f"2 processes: expected to meet at 127.0.0.1 port {port + 1}, found: "):
         sockets.join_by_sockets(Launch(rank, 2, "torchrun"))
     assert monotonic() - began < 30
+
+
+def test_no_port_has_a_number_above_65535(monkeypatch):
+    for name, value in as_torchrun_says(0, 2, 65535).items():
+        monkeypatch.setenv(name, value)
+    for rank in (0, 1):
+        with pytest.raises(DeviceError, match=r"2 processes: expected to meet at 127\.0\.0\.1 port 65536, found: "):
+            sockets.join_by_sockets(Launch(rank, 2, "torchrun"))
+
+
+@pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.0\r\n\r\n", b"\0\0\0\5wrong" * 2])
+def test_who_comes_by_mistake_is_sent_away(words, monkeypatch):
+    port = free_port()
+    for name, value in as_torchrun_says(0, 2, port).items():
+        monkeypatch.setenv(name, value)
+    with ThreadPoolExecutor(1) as thread:
+        leader = thread.submit(sockets.join_by_sockets, Launch(0, 2, "torchrun"))
+        connected = False
+        while not connected:
+            with suppress(ConnectionRefusedError), create_connection(("127.0.0.1", port + 1)) as stranger:
+                connected = True
+                stranger.sendall(words)
+        follower = sockets.join_by_sockets(Launch(1, 2, "torchrun"))
+        leader.result().scatter([None, "for rank 1"])
+        assert follower.scatter(None) == "for rank 1"
