@@ -1,5 +1,6 @@
 """A text that has no room on a device comes in pieces, and trains to the bits of one that lies there."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,16 @@ import pytest
 from support.learners import learner_of
 from support.small_runs import SMALL
 
+from cuchar.adam import Adam
 from cuchar.batches import RowBeginnings, Windows
 from cuchar.config import ModelConfig
 from cuchar.devices.emulator import EmulatedDevice
+from cuchar.engines.base import Share, TrainingState
 from cuchar.engines.cuda import learner as module
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.cuda.learner import TEXT_PART, lives_on_device
+from cuchar.errors import DeviceError
+from cuchar.parameters import initialise
 
 V, MODEL = 29, ModelConfig(29, SMALL.hidden, SMALL.layers)
 CONFIG = replace(SMALL, dropout=0.2)
@@ -98,3 +103,46 @@ def test_a_text_that_lives_on_the_device_is_brought_there_in_pieces(monkeypatch)
     learner, _ = learner_of(CudaEngine(MODEL, Listening()), CONFIG, RowBeginnings(rows))
     assert [len(piece) for piece in brought] == [70] * 6 + [30]
     assert np.array_equal(learner._text, rows.reshape(-1)) and np.array_equal(np.concatenate(brought), learner._text)
+
+
+class Alone:
+    """A reducer for a process whose others do nothing."""
+
+    def sum_on(self, device):
+        return lambda array: None
+
+
+def shared_learner(device, config, first, rows):
+    """A learner of some rows of a batch, which begins with one window of them, and all windows of these rows."""
+    engine = CudaEngine(MODEL, device)
+    text = np.zeros(200_000, np.uint8)
+    windows = Windows(text, config.batch, config.window, config.window_stride)
+    parameters = initialise(MODEL, 0)
+    training = TrainingState(parameters, Adam(parameters.flat.size), engine.zero_state(rows))
+    own = slice(first, first + rows)
+    share = Share(first, rows, config.batch, Alone())
+    learner = engine.learner(config, training, windows.part(0, 1, own), share)
+    return learner, windows.part(0, 20, own)
+
+
+def test_memory_for_the_windows_of_a_share_is_counted(monkeypatch):
+    """They come with every message, and the learner does not know them before; strides may be long."""
+    monkeypatch.setattr(module, "MOST_WINDOWS", 20)
+    device, counted = Watched(), []
+    monkeypatch.setattr(module, "expect_memory", lambda needed, free, batch: counted.append(needed(batch)))
+    config = replace(CONFIG, batch=5, stride=1000)
+    learner, windows = shared_learner(device, config, 2, 2)
+    learner.go_on_with(windows)
+    learner.train(0, 1, [0.01] * 20)
+    assert max(device.texts) == 2 * (19 * 1000 + config.window + 1)
+    assert [device.bytes] == counted
+
+
+def test_too_little_memory_for_a_share_names_a_batch_that_would_fit(monkeypatch):
+    config = replace(CONFIG, batch=64, hidden=SMALL.hidden)
+    monkeypatch.setattr(module, "MOST_WINDOWS", 4)
+    with pytest.raises(DeviceError, match=r"^batch=64: expected .*; batch=\d+ would fit$") as raised:
+        shared_learner(Watched(memory_bytes=150_000), config, 0, 16)
+    fits = int(re.search(r"batch=(\d+) would", str(raised.value))[1])
+    assert fits > 16
+    shared_learner(Watched(memory_bytes=150_000), replace(config, batch=fits), 0, -(-fits // 4))

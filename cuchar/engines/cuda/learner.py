@@ -40,12 +40,19 @@ def lives_on_device(device: Device, windows: Windows) -> bool:
     return windows.ids.nbytes <= TEXT_PART * device.free_bytes()
 
 
-def training_bytes(target: Target, launches: Launches, config: TrainConfig, windows: Windows, batch: int) -> int:
-    """Bytes of device memory that a learner takes with `batch` rows."""
-    window, most = Window(config.window, batch, config.dropout > 0), most_windows(config)
+def training_bytes(
+    target: Target, launches: Launches, config: TrainConfig, windows: Windows, rows: int, is_shared: bool = False
+) -> int:
+    """Bytes of device memory that a learner takes.
+
+    Args:
+        rows: of the batch, which this process has.
+        is_shared: whether other processes have other rows; then all windows come in parts, and `windows` are some.
+    """
+    window, most = Window(config.window, rows, config.dropout > 0), most_windows(config)
     text = windows.ids.nbytes
-    if not lives_on_device(target.device, windows):
-        text = batch * ((most - 1) * windows.stride + windows.window + 1) * windows.ids.itemsize
+    if is_shared or not lives_on_device(target.device, windows):
+        text = rows * ((most - 1) * windows.stride + windows.window + 1) * windows.ids.itemsize
     return bytes_needed(target, window, launches, most, text)
 
 
@@ -73,10 +80,9 @@ class DeviceLearner:
         self._config, self._training = config, training
         window = Window(config.window, len(windows.rows), config.dropout > 0)
         most = most_windows(config)
+        self._is_shared = share is not None
         self._expect_memory(windows)
-        self._text: Any = None  # the whole text's ids on the device, or None if they do not live there
-        if lives_on_device(self._device, windows):
-            self._text = self._bring(windows.ids)
+        self._text = self._bring_whole(windows)
         host = training.parameters.flat, training.adam.m, training.adam.v
         self._weights, self._m, self._v = (Weights.of(target, flat) for flat in host)
         self._tape = Tape(target, window, launches.flags, most)
@@ -94,13 +100,19 @@ class DeviceLearner:
         self._tape.put_scaling(training.adam.scaling)
 
     def _expect_memory(self, windows: Windows) -> None:
-        config, rows = self._config, len(windows.rows)
+        config = self._config
 
-        def needed(some: int) -> int:  # with as many rows, and of the other processes' as large a share
-            fewer = replace(config, batch=config.batch * some // rows)
-            return training_bytes(self._target, self._launches, fewer, windows, some)
+        def needed(batch: int) -> int:  # with a batch of so many rows, of which this process has as large a part as now
+            rows, fewer = ceil_div(batch * len(windows.rows), config.batch), replace(config, batch=batch)
+            return training_bytes(self._target, self._launches, fewer, windows, rows, self._is_shared)
 
-        expect_memory(needed, self._device.free_bytes(), rows)
+        expect_memory(needed, self._device.free_bytes(), config.batch)
+
+    def _bring_whole(self, windows: Windows) -> Any:
+        """The whole text's ids on the device, or None if they do not live there."""
+        if self._is_shared or not lives_on_device(self._device, windows):
+            return None
+        return self._bring(windows.ids)
 
     def _bring(self, text: np.ndarray | RowBeginnings) -> Any:
         corpus = self._device.empty((len(text),), text.dtype)
@@ -117,7 +129,7 @@ class DeviceLearner:
 
     def go_on_with(self, windows: Windows) -> None:
         if windows.ids is not self._windows.ids:
-            self._text = self._bring(windows.ids) if lives_on_device(self._device, windows) else None
+            self._text = self._bring_whole(windows)
         self._windows = windows
 
     def begin_epoch(self, windows: Windows) -> None:
