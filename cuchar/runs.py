@@ -21,7 +21,7 @@ from cuchar.interrupts import Interrupted, signalled
 from cuchar.position import Position
 from cuchar.preparation import load_training, load_validation, material_of, notes_of, prepare
 from cuchar.ranks.together import Leader, together
-from cuchar.run_folder import RunFolder
+from cuchar.run_folder import RunFolder, expect_no_run
 from cuchar.text_cache import Messages
 from cuchar.text_files import expect_kept
 from cuchar.training import Material, Trainer
@@ -68,6 +68,7 @@ def start_run(
     everyone = Callbacks(callbacks)
 
     def lead(leader: Leader | None) -> Path:
+        expect_no_run(run_folder(texts, out))  # now too, since to read a large text takes minutes
         run = prepare(
             texts, options, preset=preset, init_from=init_from,
             val=val, device=_device(device, leader), glob=glob, skip_unreadable=skip_unreadable,

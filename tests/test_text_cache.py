@@ -348,6 +348,15 @@ def test_a_text_that_another_process_encodes_is_waited_for(texts, tmp_path):
     expect_same(found[0], load(texts, None))
 
 
+def test_a_run_that_is_there_is_found_before_the_text_is_encoded(texts, tmp_path):
+    folder = tmp_path / "runs/run"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").touch()
+    with pytest.raises(RunError, match="run: expected a new run folder, found a run in it"):
+        cuchar.train(texts, out=folder, batch=1, window=5)
+    assert not (tmp_path / "runs/.texts").exists()
+
+
 # --- memory
 
 

@@ -27,7 +27,7 @@ def nccl_sum(
 
     NCCL's sum is one more launch on the device's stream, and can be a part of a CUDA graph. NCCL chooses the order of the
     additions, from the number of bytes and from how the GPUs are connected; on the same machines it is the same in every
-    run. No GPU was there to try this on.
+    run. No second GPU was there to try this on.
 
     Args:
         exchange: returns the values of all ranks (`cuchar.ranks.ranks.Ranks.exchange`).
