@@ -361,8 +361,8 @@ class Trainer:
             return None
         self._fetch()
         weights = self.engine.fold(self.changing.parameters)
-        if isinstance(rows, np.ndarray) and len(rows) == 1 and rows.size > LONG_TEXT:
-            blocks = chunk_losses(self.engine, weights, rows[0])
+        if len(rows) == 1 and rows.size > LONG_TEXT:
+            blocks = chunk_losses(self.engine, weights, next(iter(rows)))
         else:
             blocks = stream_losses(self.engine, weights, rows)
         added = LossSum()

@@ -400,14 +400,21 @@ def test_the_number_of_steps_takes_no_memory():
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("options", [{"val_fraction": 0.2, "val_split": "streams"}, {"val": "text"}])
+STREAMS = {"val_fraction": 0.2, "val_split": "streams"}
+
+
+@pytest.mark.parametrize("options", [STREAMS, {"val": "text"}, {**STREAMS, "batch": 1}])
 def test_a_run_on_a_cached_text_is_the_run_on_it_in_memory(tmp_path, monkeypatch, options):
+    monkeypatch.setattr(
+        "cuchar.training.LONG_TEXT", 200
+    )  # a single stream of more characters is validated on in chunks
+    monkeypatch.setattr("cuchar.evaluation.WARM_UP", 2)  # so that the loss says whether it was
     (tmp_path / "text").write_text("the quick brown fox jumps over the lazy dog. ☃\n" * 60)
     monkeypatch.chdir(tmp_path)
     made = []
     for name in ("memory", "cached"):
         sizes = {"hidden": 5, "layers": 1, "window": 7, "batch": 3, "epochs": 1, "sample_every": 0, "log_every": 10}
-        cuchar.train("text", out=f"{name}/run", device="cpu", **sizes, **options)
+        cuchar.train("text", out=f"{name}/run", device="cpu", **sizes | options)
         lines = [json.loads(line) for line in Path(f"{name}/run/metrics.jsonl").read_text().splitlines()]
         made.append([(line["loss"], line["grad_norm"], line.get("val_loss")) for line in lines])
         assert Path(name, ".texts").exists() == (name == "cached")
