@@ -20,11 +20,13 @@ from cuchar.engines.cuda.regimes import Launches
 from cuchar.engines.cuda.sharing import Sharing
 from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights, norm_blocks
 from cuchar.engines.cuda.target import Target, Window
+from cuchar.mapped import drop_pages
 from cuchar.sizes import ceil_div
 
 MOST_WINDOWS = 128  # windows that a chunk has at most
 WINDOW_BYTES = 64 << 20  # bytes that the ids of a chunk's windows take at most
 CHUNK_SECONDS = 0.1  # how long a chunk should take
+BROUGHT_AT_ONCE = 1 << 24  # characters of a text that are copied to a device at once
 TEXT_PART = 0.25  # of the free memory: a text whose ids take more does not live on the device
 
 
@@ -101,10 +103,13 @@ class DeviceLearner:
         expect_memory(needed, self._device.free_bytes(), rows)
 
     def _bring(self, text: np.ndarray | RowBeginnings) -> Any:
-        ids = np.asarray(text)
-        expect_ids("text", ids, self._target.model)
-        corpus = self._device.empty(ids.shape, ids.dtype)
-        self._device.write(corpus, ids)
+        """Copy a text's ids to the device, in pieces: the text may lie in a file, and the host's memory may be smaller."""
+        corpus = self._device.empty(len(text), text.dtype)
+        for start in range(0, len(text), BROUGHT_AT_ONCE):
+            ids = text[start : start + BROUGHT_AT_ONCE]
+            expect_ids("text", ids, self._target.model)
+            self._device.write(corpus[start : start + len(ids)], ids)
+            drop_pages(text)
         return corpus
 
     @property
