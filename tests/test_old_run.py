@@ -40,8 +40,12 @@ def options_of(run):
     return {"config.json": json.loads((run / "config.json").read_text())["train"], **stored}
 
 
-def expect_the_bits_of(found, expected):
-    """Check all that training goes on from. Without a C++ compiler NumPy trains, and only the first digits agree."""
+def expect_the_numbers_of(found, expected):
+    """Check all that training goes on from.
+
+    The old version's softmax was less exact: a rounding in each of the 25 steps since then may differ. Without a C++
+    compiler NumPy trains, and only the first digits agree.
+    """
     is_cpp = choose_engine("cpu", expected.parameters.model)[0].name == "C++"
     for ours, theirs in (
         (found.parameters.flat, expected.parameters.flat),
@@ -51,7 +55,7 @@ def expect_the_bits_of(found, expected):
         (found.state.c, expected.state.c),
     ):
         if is_cpp:
-            assert ours.tobytes() == theirs.tobytes()
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=25 * np.finfo(np.float32).eps * np.abs(theirs).max())
         else:
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
     assert found.run["generators"] == expected.run["generators"]
@@ -64,7 +68,7 @@ def test_an_old_run_ends_as_the_old_version_ended_it(old, tmp_path):
     assert before.keys() == {"config.json", "last.safetensors", "best.safetensors"}
     heard = Notes()
     resume_run(old, texts=[tmp_path / "banana.txt"], options={"max_steps": 40}, device="cpu", callbacks=[heard])
-    expect_the_bits_of(read_checkpoint(old / "last.safetensors"), read_checkpoint(OLD_RUN / "finished.safetensors"))
+    expect_the_numbers_of(read_checkpoint(old / "last.safetensors"), read_checkpoint(OLD_RUN / "finished.safetensors"))
     now = options_of(old)
     assert all(now[name]["window"] == 9 and "steps" not in now[name] for name in before)
     assert not any("--window" in note for note in heard.notes)  # nobody's command named it
@@ -75,7 +79,7 @@ def test_an_old_commands_option_resumes_an_old_run(old, tmp_path, cli, fails):
     assert "--window: expected the run's 9 to resume" in fails(1, *command, "--window", 8)
     result = cli(*command, "--steps", 9)
     assert result.status == 0 and result.stderr.startswith("--steps is now called --window;")
-    expect_the_bits_of(read_checkpoint(old / "last.safetensors"), read_checkpoint(OLD_RUN / "finished.safetensors"))
+    expect_the_numbers_of(read_checkpoint(old / "last.safetensors"), read_checkpoint(OLD_RUN / "finished.safetensors"))
 
 
 def test_an_old_checkpoint_writes_what_it_wrote(cli):

@@ -47,8 +47,9 @@ static_assert(sizeof(Shared) == SHARED_BYTES,
 /* The head for one batch row: of each time step logits, losses, dlogits, and dh[t] = mask * W^T dlogits[t].
  * A block takes every CLUSTER-th tile of TILE_ROWS time steps, a warp of it WARP_ROWS. For dh a lane has every 32nd
  * unit, and adds over the characters in their order.
+ * targets [T,B] in
  */
-__device__ __forceinline__ void row_head(const Sequence& sequence, Shared& shared) {
+__device__ __forceinline__ void row_head(const Sequence& sequence, const int* targets, Shared& shared) {
     const int T = sequence.T, B = sequence.B, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     constexpr int LANE_UNITS = (H + 31) / 32;
     const real* h = DROPOUT ? sequence.dropped + sequence.output_at(L - 1, 0)
@@ -63,7 +64,7 @@ __device__ __forceinline__ void row_head(const Sequence& sequence, Shared& share
         real dlogits[WARP_ROWS][LANE_CHARACTERS] = {};
         add_logits(shared.head_weights, shared.head.hidden, dlogits);
         const int first_t = t + warp * WARP_ROWS;
-        finish_rows(sequence.parameters + HEAD_BIAS_AT, sequence.targets, sequence.dlogits, sequence.losses,
+        finish_rows(sequence.parameters + HEAD_BIAS_AT, targets, sequence.dlogits, sequence.losses,
                     static_cast<long long>(first_t) * B + sequence.b, B, min(WARP_ROWS, T - first_t), T * B, dlogits);
 #pragma unroll
         for (int r = 0; r < WARP_ROWS; ++r)
@@ -102,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_forwa
     const real* parameters, const int* inputs, real* h, real* c, real* gates, int T, int B) {
     DYNAMIC_SHARED(Shared, shared);
     const int b = blockIdx.x / CLUSTER;
-    const Sequence sequence = {parameters, inputs, nullptr, h, c, gates, nullptr, nullptr, nullptr, nullptr,
+    const Sequence sequence = {parameters, inputs, h, c, gates, nullptr, nullptr, nullptr, nullptr,
                                T, B, b, true, {}};
     prepare(shared->exchange);
     lstm_forward(sequence, shared->exchange, shared->fetched);
@@ -115,14 +116,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTER_DIMS lstm_step(
     DYNAMIC_SHARED(Shared, shared);
     const int index = progress->next.index, b = blockIdx.x / CLUSTER;
     const long long skipped = static_cast<long long>(index) * T * B;
-    const Sequence sequence = {parameters, inputs + skipped, targets + skipped, h, c, gates, dropped, dh, dlogits,
+    const Sequence sequence = {parameters, inputs + skipped, h, c, gates, dropped, dh, dlogits,
                                losses, T, B, b, carry,
                                {seed, steps[index].number, threshold, first_row, batch, scale}};
     prepare(shared->exchange);
     shared->head_weights.fetch<THREADS>(parameters + HEAD_WEIGHT_AT, H, V, 0);
     commit_copies();  // forward waits for them
     lstm_forward(sequence, shared->exchange, shared->fetched);
-    row_head(sequence, *shared);
+    // This pointer is made now, and not before, since forward needs all registers: the index is read once more.
+    row_head(sequence, targets + static_cast<long long>(progress->next.index) * T * B, *shared);
     sync_row();
     lstm_backward(sequence, shared->exchange, shared->fetched);
     if (blockIdx.x == 0 && threadIdx.x == 0) progress->now = progress->next;

@@ -35,7 +35,6 @@ static_assert(CLUSTER == 1 || (CLUSTER == 2 && L == 2), "expected CLUSTER 1, or 
 struct Sequence {
     const real* parameters;  // [PARAMETERS]: the flat buffer, shape.cuh
     const int* inputs;       // [T,B]
-    const int* targets;      // [T,B]; null outside training
     real* h;                 // [L,T+1,B,H]: slot t is the h that enters time step t
     real* c;                 // [L,T+1,B,H]: likewise
     real* gates;             // [L,T,B,4,H]: activated; backward puts the gradients of the pre-activations there

@@ -182,3 +182,12 @@ def test_sampling_and_scoring_agree_with_those_on_a_processor(trained):
     assert next(windowed) == pytest.approx(next(windowed), rel=1e-6)
     for options in ({"seed": 3}, {"argmax": True, "prime": "the "}):
         assert ours.sample(60, **options) == theirs.sample(60, **options)
+
+
+def test_a_large_text_reaches_the_device_in_pieces(text, tmp_path, monkeypatch):
+    config = replace(SMALL, val_fraction=0.2, val_split="streams", max_steps=5)
+    start_run([text], config, out=tmp_path / "whole", device="emulate")
+    monkeypatch.setattr("cuchar.batches.LARGE", 0)
+    monkeypatch.setattr("cuchar.engines.cuda.learner.BROUGHT_AT_ONCE", 7)
+    start_run([text], config, out=tmp_path / "pieces", device="emulate")
+    assert records_without_times(tmp_path / "pieces") == records_without_times(tmp_path / "whole")

@@ -26,7 +26,7 @@ from cuchar.sizes import ceil_div
 MOST_WINDOWS = 128  # windows that a chunk has at most
 WINDOW_BYTES = 64 << 20  # bytes that the ids of a chunk's windows take at most
 CHUNK_SECONDS = 0.1  # how long a chunk should take
-BROUGHT_AT_ONCE = 1 << 24  # characters of a text, of which the host may have no room for all
+BROUGHT_AT_ONCE = 1 << 24  # characters of a text that are copied to a device at once
 TEXT_PART = 0.25  # of the free memory: a text whose ids take more does not live on the device
 
 
@@ -115,7 +115,8 @@ class DeviceLearner:
         return self._bring(windows.ids)
 
     def _bring(self, text: np.ndarray | RowBeginnings) -> Any:
-        corpus = self._device.empty((len(text),), text.dtype)
+        """Copy a text's ids to the device, in pieces: the text may lie in a file, and the host's memory may be smaller."""
+        corpus = self._device.empty(len(text), text.dtype)
         for start in range(0, len(text), BROUGHT_AT_ONCE):
             ids = text[start : start + BROUGHT_AT_ONCE]
             expect_ids("text", ids, self._target.model)
