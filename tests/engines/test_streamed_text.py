@@ -9,7 +9,7 @@ from support.learners import learner_of
 from support.small_runs import SMALL
 
 from cuchar.adam import Adam
-from cuchar.batches import RowBeginnings, Windows
+from cuchar.batches import Windows
 from cuchar.config import ModelConfig
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.engines.base import Share, TrainingState
@@ -86,23 +86,6 @@ def test_memory_for_a_text_in_pieces_is_counted(monkeypatch):
     learner, _ = learner_of(engine, CONFIG, text)
     learner.train(0, 1, [0.01] * 20)
     assert device.bytes == engine.training_bytes(CONFIG, windows) < 300_000
-
-
-def test_a_text_that_lives_on_the_device_is_brought_there_in_pieces(monkeypatch):
-    """The beginnings of a large text's rows are joined piece by piece; the host may have no room for all of them."""
-    monkeypatch.setattr(module, "BROUGHT_AT_ONCE", 70)
-    rows = TEXTS[0].reshape(5, 100)[:, :90]
-    brought = []
-
-    class Listening(EmulatedDevice):
-        def write(self, array, host):
-            super().write(array, host)
-            if array.dtype == np.uint8 and array.ndim == 1:
-                brought.append(np.array(host))
-
-    learner, _ = learner_of(CudaEngine(MODEL, Listening()), CONFIG, RowBeginnings(rows))
-    assert [len(piece) for piece in brought] == [70] * 6 + [30]
-    assert np.array_equal(learner._text, rows.reshape(-1)) and np.array_equal(np.concatenate(brought), learner._text)
 
 
 class Alone:
