@@ -62,7 +62,7 @@ def start_run(
     Returns:
         the run folder.
     Raises:
-        CucharError: texts, options, device or folder are wrong; if the start fails, no folder is left.
+        CucharError: texts, options, device or folder are wrong; if the start fails, no run folder is left.
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     everyone = Callbacks(callbacks)

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -18,7 +19,7 @@ def main() -> None:
 
     if launched().rank > 0:  # rank 0 speaks for all, and does what is not training for all
         if sys.argv[1:2] != ["train"]:
-            sys.exit(0)
+            _leave_to_rank_0()
         silence_stdout()
     try:
         with command_line_wording():
@@ -65,6 +66,18 @@ def _found(message: str) -> str:
     if named and named[1] in sys.argv[:-1]:
         return f", found {sys.argv[sys.argv.index(named[1]) + 1]}"
     return ""
+
+
+def _leave_to_rank_0() -> NoReturn:
+    """End without doing anything; a process that may have been started alone, with a launcher's variables, says so."""
+    from cuchar.files import say_from_any_rank
+
+    launch = launched()
+    if launch.by != "MPI":
+        say_from_any_rank(
+            f"cuchar: this is rank {launch.rank} of {launch.size} (RANK, WORLD_SIZE), and rank 0 does what is not training"
+        )
+    sys.exit(0)
 
 
 def _fail(message: str, status: int) -> None:

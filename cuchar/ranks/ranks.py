@@ -7,6 +7,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -93,5 +94,7 @@ def divide_processors(ranks: Ranks) -> int:
     if len(sharing) > 1 and affine:
         at, count = sharing.index(ranks.rank), len(sharing)
         own = affine[at * len(affine) // count : (at + 1) * len(affine) // count] or [affine[at % len(affine)]]
-        os.sched_setaffinity(0, own)
+        for thread in os.listdir("/proc/self/task"):  # NumPy's have been started already
+            with suppress(ProcessLookupError):  # one may end meanwhile
+                os.sched_setaffinity(int(thread), own)
     return [rank for rank, place in enumerate(places) if place[0] == mine[0]].index(ranks.rank)

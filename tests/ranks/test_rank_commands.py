@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from time import monotonic, sleep
@@ -11,7 +12,7 @@ from time import monotonic, sleep
 import numpy as np
 import pytest
 from support.process import CUCHAR, ROOT
-from support.ranks import ended, is_running, run, running_ranks, started
+from support.ranks import alone, ended, is_running, run, running_ranks, started
 from support.run_records import metrics
 
 from cuchar.checkpoint import read_checkpoint
@@ -345,3 +346,11 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_or_has_all_go_back(text
     assert found.statuses == [0] * 3, found.stderr
     assert found.stderr.count("; back to step 10, with the learning rate times 1/2") == 1
     assert [line["lr"] for line in metrics(out)] == [0.01] * 10 + [0.005] * 15
+
+
+def test_a_rank_that_torchrun_may_not_have_started_says_that_it_does_nothing(tmp_path):
+    """A container may have RANK and WORLD_SIZE set for every command that is started in it."""
+    env = alone() | {"RANK": "1", "WORLD_SIZE": "2"}
+    done = subprocess.run([*CUCHAR, "info"], env=env, cwd=tmp_path, capture_output=True, text=True)
+    line = "cuchar: this is rank 1 of 2 (RANK, WORLD_SIZE), and rank 0 does what is not training\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", line)
