@@ -33,6 +33,7 @@ from cuchar.sampling import SampleConfig
 from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 
+TAKES_A_WHILE = 1_000_000  # characters of a validation text from which on it is said that it is being read
 SUMMARY_STEPS = 1000  # steps whose mean loss is noted and stored in the checkpoint's history
 
 
@@ -81,6 +82,7 @@ class Trainer:
         self.best: float
         self.best_step: int | None
         self.total_steps = total_steps(len(material.training), config)
+        self.signalled: Callable[[], int | None] = lambda: None
         self.is_told_to_stop = False  # whether a callback has raised StopTraining
         self.is_kept_at_once = config.on_nan == "rollback" or initial is not None  # whether step 0 is saved
         self._begin(checkpoint, initial)
@@ -124,13 +126,14 @@ class Trainer:
             OutputError, RunError: the folder cannot be written to.
         """
         finished = False
+        self.signalled = signalled
         self._tell_start()
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._heed_callbacks()
                 if self.saved_step is None and self.is_kept_at_once:
                     self._save_last()
-                while (diverged := self._run_or_diverge(signalled)) is not None:
+                while (diverged := self._run_or_diverge()) is not None:
                     self._go_back(diverged)
             finished = True
         finally:
@@ -154,14 +157,14 @@ class Trainer:
                     self._save_last()
             raise
 
-    def _run_or_diverge(self, signalled: Callable[[], int | None]) -> str | None:
+    def _run_or_diverge(self) -> str | None:
         """Train to the end, and return None; or train until something is not finite, and return what and where it is.
 
         Raises:
             DivergedError: there is no going back.
         """
         try:
-            self._run(signalled)
+            self._run()
         except DivergedError as error:
             halvings = self.position.halvings
             if self.config.on_nan == "rollback" and halvings < MOST_HALVINGS:
@@ -198,7 +201,7 @@ class Trainer:
         )
         self._tell_start()
 
-    def _run(self, signalled: Callable[[], int | None]) -> None:
+    def _run(self) -> None:
         position, config = self.position, self.config
         if position.since_line.count and position.step % config.log_every == 0 and not position.finished(config):
             # The run had ended here before it was given more steps. Its last line was cut by `roll_back`, since it came
@@ -208,12 +211,16 @@ class Trainer:
         while not (position.finished(config) or self.is_told_to_stop):
             self._advance(self._steps_ahead())
             self._after_step(epoch_ended=position.window == len(self.windows))
-            signum = signalled() or (self.leader.signal if self.leader else None)
+            signum = self._signal()
             if signum is not None and not position.finished(config):
                 self._save_last()
                 raise Interrupted(signum)
             self._heed_callbacks()
         self._finish()
+
+    def _signal(self) -> int | None:
+        """The number of a signal that asks training to end, or None."""
+        return self.signalled() or (self.leader.signal if self.leader else None)
 
     def _steps_ahead(self) -> int:
         """How many steps to do in one call: nothing that `_after_step` does may become due before the last of them."""
@@ -356,9 +363,19 @@ class Trainer:
         return True
 
     def _validate(self) -> float | None:
+        """The mean loss on the validation text, or None without one.
+
+        Raises:
+            Interrupted: a signal asked for it, and the run is saved: if it is resumed, it validates here again. A signal
+                in a validation before the save is heeded after it.
+            DivergedError: the loss is not finite.
+        """
         rows = self.material.validation
         if rows is None:
             return None
+        if rows.size > TAKES_A_WHILE:
+            self.callbacks.note(f"step {self.position.step}: validating on {rows.size:,} characters")
+        has_said_so, losses_in_all = False, rows.size - len(rows)
         self._fetch()
         weights = self.engine.fold(self.changing.parameters)
         if len(rows) == 1 and rows.size > LONG_TEXT:
@@ -369,6 +386,12 @@ class Trainer:
         for losses in blocks:
             added.add(losses)
             drop_pages(rows)
+            signum = None if added.count == losses_in_all else self._signal()
+            if signum is not None and self.saved_step == self.position.step:
+                raise Interrupted(signum)
+            if signum is not None and not has_said_so:
+                self.callbacks.note("the run will stop after this validation; a second Ctrl-C ends it at once, unsaved")
+                has_said_so = True
         loss = added.mean
         self._expect_finite(loss, "the validation loss", self.position.step)
         self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")

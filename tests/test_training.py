@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from support.learners import learner_of
+from support.notes import Notes
 from support.run_records import ENDS, expect_resumed_runs_to_end_as, metrics, records_without_times
 from support.small_runs import DISCIPLINES, SMALL, TEXT
 
@@ -21,6 +23,7 @@ from cuchar.engines.base import Dropout, Example, TrainingState
 from cuchar.engines.cpu.engine import CpuEngine, CpuLearner
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError, OutputError, RunError, TextError
+from cuchar.interrupts import Interrupted
 from cuchar.model import Model
 from cuchar.parameters import Parameters, initialise
 from cuchar.runs import resume_run, start_run
@@ -406,3 +409,39 @@ def test_finished_run_says_so_and_stays_as_it_is(text, tmp_path):
     resume_run(tmp_path / "run", callbacks=[Recorder()])
     assert len(notes) == 1 and "is finished at step" in notes[0]
     assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_signal_in_the_last_validation_ends_it_and_a_resumed_run_makes_it_again(tmp_path, monkeypatch):
+    """The run is saved before its report, so a long validation need not be waited for."""
+    (tmp_path / "fox.txt").write_text(TEXT)
+    config = replace(SMALL, val_fraction=0.4, max_steps=7, epochs=1)  # 704 characters: three blocks
+    whole = start_run([tmp_path / "fox.txt"], config, out=tmp_path / "whole", device="cpu")
+    asked = []
+
+    def in_the_last_validation(trainer):
+        asked.append(trainer.position.step)
+        return signal.SIGTERM if trainer.position.step == 7 else None
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as interrupted:
+        patch.setattr(Trainer, "_signal", in_the_last_validation)
+        start_run([tmp_path / "fox.txt"], config, out=tmp_path / "stopped", device="cpu")
+    assert interrupted.value.exit_status == 143
+    assert asked.count(7) == 2  # after the last step, when a run that is finished heeds no signal, and after a block
+    assert b"val_loss" not in (tmp_path / "stopped/metrics.jsonl").read_bytes()
+    assert read_checkpoint(tmp_path / "stopped/last.safetensors").run["position"]["step"] == 7
+    resumed = resume_run(tmp_path / "stopped", device="cpu")
+    assert records_without_times(resumed) == records_without_times(whole)
+
+
+def test_a_signal_in_an_epochs_validation_is_heeded_after_it(tmp_path, monkeypatch):
+    (tmp_path / "fox.txt").write_text(TEXT)
+    config = replace(SMALL, val_fraction=0.4, epochs=2)
+    whole = start_run([tmp_path / "fox.txt"], config, out=tmp_path / "whole", device="cpu")
+    heard = Notes()
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_an_epochs_end = lambda trainer: trainer.position.window in (0, len(trainer.windows))  # noqa: E731
+        patch.setattr(Trainer, "_signal", lambda trainer: signal.SIGINT if at_an_epochs_end(trainer) else None)
+        start_run([tmp_path / "fox.txt"], config, out=tmp_path / "stopped", device="cpu", callbacks=[heard])
+    assert sum("will stop after this validation" in note for note in heard.notes) == 1
+    assert b"val_loss" in (tmp_path / "stopped/metrics.jsonl").read_bytes()
+    assert records_without_times(resume_run(tmp_path / "stopped", device="cpu")) == records_without_times(whole)
