@@ -98,7 +98,7 @@ class _Sums:
         place = 1 + self.total.count
         self.total.add(losses)
         while len(losses):
-            while place == self._ends[self._file]:
+            while place >= self._ends[self._file]:
                 self._file += 1
             part, losses = np.split(losses, [self._ends[self._file] - place])
             self.of_files[self._file].add(part)

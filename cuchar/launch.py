@@ -5,6 +5,7 @@ number, its rank. This module imports nothing slow, so that every command can as
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 # For each kind of launcher the variables that hold a process's rank and the number of processes.
@@ -31,6 +32,12 @@ class Launch:
     rank: int = 0
     size: int = 1
     by: str | None = None
+
+
+def unlaunched(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without a launcher's variables, for a process that a rank starts and that is not one itself."""
+    own = {name for pairs in VARIABLES.values() for pair in pairs for name in pair} | {"PMI_FD"}
+    return {name: value for name, value in environment.items() if name not in own}
 
 
 def launched() -> Launch:

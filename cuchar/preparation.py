@@ -65,6 +65,11 @@ def prepare(
     known = before_reading(preset, given, val is not None)
     if val is not None and known.val_fraction:
         raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
+    if preset != AUTO:
+        _expect_something_to_validate_on(known, val is not None)
+    choose_engine(
+        device, ModelConfig(2, known.hidden, known.layers), precision=known.precision
+    )  # is there such a device?
     reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable, "cache": cache, "messages": messages}
     corpus, notes = load_training(texts, known, reading), []
     complete = with_preset(preset, given, val is not None, len(corpus.ids))
@@ -82,6 +87,13 @@ def prepare(
         device, ModelConfig(len(corpus.vocabulary), config.hidden, config.layers), precision=config.precision
     )
     return Prepared(config, material, engine, reason, initial, notes + notes_of(corpus, validation))
+
+
+def _expect_something_to_validate_on(config: TrainConfig, has_text: bool) -> None:
+    if config.patience is not None and not config.val_fraction and not has_text:
+        raise OptionError(
+            f"{option('patience', config.patience)}: expected {option('val')} or {option('val_fraction')} with it, found neither"
+        )
 
 
 def load_training(texts: Sequence[str | Path], config: TrainConfig, reading: Mapping[str, Any]) -> Corpus:
@@ -122,10 +134,7 @@ def material_of(corpus: Corpus, config: TrainConfig, validation: Corpus | None) 
         training, held_out = split_validation(corpus.ids, config)
     elif validation is not None:
         held_out = validation.ids[None]
-    elif config.patience is not None:
-        raise OptionError(
-            f"{option('patience', config.patience)}: expected {option('val')} or {option('val_fraction')} with it, found neither"
-        )
+    _expect_something_to_validate_on(config, held_out is not None)
     check_length(len(training), config)
 
     def names(files: Sequence[Path]) -> list[str]:

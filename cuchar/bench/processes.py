@@ -17,6 +17,7 @@ import cuchar
 from cuchar import errors
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Burst
+from cuchar.launch import unlaunched
 
 COMMAND = [sys.executable, "-P", "-m", "cuchar.bench.worker"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -57,13 +58,13 @@ class Worker:
 
     def __init__(self, contender: str, device: str, threads: int, ranks: int = 1):
         self.contender, self._ranks, self._began = contender, ranks, perf_counter()
-        self.steps = 0  # training steps done so far
+        self.training_s = 0.0  # seconds of training so far
         paths = [str(Path(cuchar.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [*(mpirun(ranks) if ranks > 1 else []), *COMMAND, contender, device, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=None if contender == OURS else subprocess.DEVNULL, text=True, encoding="utf-8",
             start_new_session=True,  # so that Ctrl-C reaches only the process that started it
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(THREADS, str(threads))},
+            env={**unlaunched(os.environ), "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(THREADS, str(threads))},
         )  # fmt: skip
         try:
             self.facts = self._answer()
@@ -76,8 +77,9 @@ class Worker:
         return str(self._ask(what="prepare", sizes=sizes.to_json())["notes"])
 
     def train(self, steps: int) -> Burst:
-        self.steps += steps
-        return Burst(**self._ask(what="train", steps=steps))
+        burst = Burst(**self._ask(what="train", steps=steps))
+        self.training_s += burst.seconds
+        return burst
 
     def draw(self, streams: int, characters: int) -> Burst:
         return Burst(**self._ask(what="draw", streams=streams, characters=characters))

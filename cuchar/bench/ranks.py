@@ -41,10 +41,10 @@ def bench_ranks(ranks: int, base: Configuration, device: str, notice: Callable[[
             workers[name] = stack.enter_context(Worker(OURS, device, own, count))
             workers[name].prepare(base)
         notice(f"{base.name}: timing by turns")
-        before, steps_before = workers["ranks"].summing_s(), workers["ranks"].steps
+        before, began = workers["ranks"].summing_s(), workers["ranks"].training_s
         timings = take_turns({name: worker.train for name, worker in workers.items()}, ROUNDS)
         summed = workers["ranks"].summing_s() - before
-        steps = workers["ranks"].steps - steps_before
+        part_summing = summed / (workers["ranks"].training_s - began)
         facts = workers["alone"].facts | {"mpi": workers["ranks"].facts["through"]}
     alone, part, many = (timings[name] for name in ("alone", "alone on a share", "ranks"))
     whole, of_share = ratio(alone.rounds, many.rounds), ratio(part.rounds, many.rounds)
@@ -54,6 +54,6 @@ def bench_ranks(ranks: int, base: Configuration, device: str, notice: Callable[[
             "configuration": base.to_json(), "ranks": ranks, "threads_a_rank": share,
             "timings": {name: asdict(timing) for name, timing in timings.items()}, "speedup": asdict(whole),
             "efficiency": {name: value / ranks for name, value in asdict(of_share).items()},
-            "summing_ms": summed / steps * 1e3,
+            "summing_ms": part_summing * many.ms,
         },
     }  # fmt: skip

@@ -16,6 +16,7 @@ from cuchar.vocabulary import MAX_VOCABULARY, UNKNOWN_CODE
 from cuchar.wording import option
 
 RARE = 10  # a character that occurs fewer times is rare
+MANY_RARE = 100  # so many rare characters are told of, also where they are more than a hundredth of the text
 REPEATED = 0.01  # the share of repeated long lines from which on they are told of
 LONG_LINE = 10_000  # characters
 C0 = [code for code in range(0x20) if chr(code) not in "\0\t\n\f\r"] + [0x7F]
@@ -49,7 +50,9 @@ class Finding:
 def findings(survey: Survey) -> list[Finding]:
     """All that was found, what damages a text most at first."""
     of_text = (
-        [] if survey.reading.as_bytes else [*_of_encoding(survey), *_of_characters(survey.characters, survey.reading)]
+        []
+        if survey.reading.as_bytes
+        else [*_of_encoding(survey), *_of_characters(survey.characters, survey.reading, survey.mojibake.seen.count > 0)]
     )
     return [*of_text, *_of_lines(survey.lines, survey.characters), *_of_repeats(survey.repeats), *_of_rare(survey)]
 
@@ -76,10 +79,12 @@ def _of_encoding(survey: Survey) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _of_characters(characters: Characters, reading: Reading) -> Iterator[Finding]:
+def _of_characters(characters: Characters, reading: Reading, has_mojibake: bool) -> Iterator[Finding]:
     windows = "iconv -f WINDOWS-1252 -t UTF-8 reads Windows-1252, whose quotes and dashes become these in Latin-1"
     if reading.encoding != "latin-1":
         windows = f"quotes and dashes of Windows-1252 that was read as Latin-1, most likely; {windows}"
+    if has_mojibake:
+        windows = "they belong to what was read as Latin-1, most likely, and go with it"
     for name, what, codes, advice in (
         ("replaced", "the replacement character U+FFFD", [UNKNOWN_CODE], "something was lost when the text was converted; convert it again"),
         ("nul", "the character NUL", [0], "binary files have it, and UTF-16; iconv -f UTF-16 -t UTF-8 converts the latter"),
@@ -119,7 +124,7 @@ def _of_lines(lines: Lines, characters: Characters) -> Iterator[Finding]:
     if lines.blank.count:
         yield Finding(
             "trailing_blanks", f"{_count(lines.blank.count, 'line')} with spaces or tabs at the end", _first(lines.blank.first),
-            "sed 's/[ \\t]*$//' removes them",
+            "sed 's/[ \\t]*\\(\\r*\\)$/\\1/' removes them",
         )  # fmt: skip
     yield from _occurring(
         characters, "tabs", "tabs", [ord("\t")], "a model learns it as any other character; expand makes spaces of it"
@@ -141,8 +146,8 @@ def _of_repeats(repeats: Repeats) -> Iterator[Finding]:
         yield Finding(
             "repeated_lines", f"{100 * repeats.share:.1f} % of the text are lines of {LONG} bytes and more that it has before",
             f"most of all {place}, which comes {_times(count)} again",
-            "models learn them by heart, and what they are validated on may be among them; sort -u or a few lines of a "
-            "script leave them out",
+            "models learn them by heart, and what they are validated on may be among them; "
+            "awk 'length < 32 || !seen[$0]++' leaves them out",
         )  # fmt: skip
 
 
@@ -155,9 +160,14 @@ def _of_rare(survey: Survey) -> Iterator[Finding]:
             "too_many_distinct", f"{len(codes):,} distinct characters, of which {MAX_VOCABULARY:,} can be told apart", None,
             f"{option('max_vocab', 1000)} keeps the most frequent, {option('bytes', True)} reads bytes",
         )  # fmt: skip
+    if len(codes) == 1:
+        yield Finding(
+            "one_distinct", "one distinct character", None, "there is nothing to predict, and cuchar train refuses it"
+        )
     rare = int(np.count_nonzero(counts < RARE))
     kept = len(codes) - rare + 1
-    if rare > 1 and 100 * counts[counts < RARE].sum() <= counts.sum() and not survey.reading.as_bytes:
+    few = 100 * counts[counts < RARE].sum() <= counts.sum()
+    if rare > 1 and (few or rare >= MANY_RARE) and not survey.reading.as_bytes:
         yield Finding(
             "rare_characters", f"{rare:,} characters that occur fewer than {RARE} times, {int(counts[counts < RARE].sum()):,} in all",
             _first(characters.place(int(codes[-rare]))),

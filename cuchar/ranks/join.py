@@ -3,6 +3,7 @@
 from functools import lru_cache
 from importlib import metadata
 
+from cuchar.errors import DeviceError
 from cuchar.launch import launched
 from cuchar.ranks.mpi import join_mpi
 from cuchar.ranks.ranks import Ranks
@@ -19,6 +20,10 @@ def join() -> Ranks | None:
     launch = launched()
     if launch.by is None:
         return None
+    if launch.rank >= launch.size:
+        raise DeviceError(
+            f"{launch.size} processes: expected a rank below that in the environment, found {launch.rank}"
+        )
     return join_mpi(launch) if launch.by == "MPI" else join_by_sockets(launch)
 
 

@@ -6,6 +6,7 @@ each then does Adam's update for itself, and all get the same bits.
 """
 
 import hashlib
+import signal
 import socket
 import traceback
 from collections.abc import Callable, Sequence
@@ -99,10 +100,19 @@ def together(lead: Callable[["Leader | None"], Result]) -> Result:
     try:
         outcome = lead(leader)
     except BaseException as error:
-        leader.end(error if isinstance(error, CucharError | Interrupted) else CucharError(f"rank 0 ended: {error!r}"))
+        leader.end(_for_others(error))
         raise
     leader.end(outcome)
     return outcome
+
+
+def _for_others(error: BaseException) -> BaseException:
+    """The exception that is raised in the other ranks where `error` ends rank 0."""
+    if isinstance(error, CucharError | Interrupted):
+        return error
+    return (
+        Interrupted(signal.SIGINT) if isinstance(error, KeyboardInterrupt) else CucharError(f"rank 0 ended: {error!r}")
+    )
 
 
 def share_of(rank: int, ranks: Ranks, batch: int) -> Share:
@@ -215,8 +225,8 @@ class SharedLearner:
         self._leader.tell([Train(part, step, rates) for part in parts])
         self._learner.go_on_with(parts[0])
         losses, norms = self._learner.train(0, step, rates)
-        for signal in self._leader.hear(None):
-            self._leader.signal = self._leader.signal or signal
+        for signum in self._leader.hear(None):
+            self._leader.signal = self._leader.signal or signum
         return losses, norms
 
     def fetch(self) -> None:

@@ -169,6 +169,12 @@ def names(files: dict, reading: Reading = UTF_8) -> dict[str, str]:
 CLEAN = "A line of text.\nAnother line, which differs.\n" * 3
 
 
+def test_controls_of_mojibake_are_not_to_be_converted_again(tmp_path):
+    found = names({tmp_path / "a": "l\u2019\u00e9l\u00e8ve\n".encode().decode("latin-1")})
+    assert found.keys() == {"mojibake", "c1"}
+    assert "iconv" not in found["c1"] and found["c1"].endswith("and go with it")
+
+
 def test_a_clean_text_has_no_findings(tmp_path):
     assert names({tmp_path / "a": CLEAN}) == {}
 
@@ -191,6 +197,8 @@ def test_a_clean_text_has_no_findings(tmp_path):
         ("tabs", "a\tb\tc", "tabs, 2 times (first at PATH:1:2)", "expand"),
         ("long_line", 10 * "ab\n" + 5000 * "ab", "a line of 10,000 characters (PATH:11:1)", "whether it is text"),
         ("repeated_lines", "a repeated line of 32 characters\n" * 3, "PATH:1:1, which comes 2 times again", "by heart"),
+        ("rare_characters", "".join(map(chr, range(0x4E00, 0x4E00 + 150))) + 20 * "ab", "150 characters that occur fewer than 10 times, 150 in all", "max_vocab=3"),
+        ("one_distinct", "aaaa", "one distinct character", "refuses it"),
         ("rare_characters", 500 * "abcd" + "xy", "2 characters that occur fewer than 10 times, 2 in all (first at PATH:1:2001)", "max_vocab=5"),
     ],
 )  # fmt: skip

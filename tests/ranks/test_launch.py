@@ -2,7 +2,9 @@
 
 import pytest
 
-from cuchar.launch import VARIABLES, Launch, launched
+from cuchar.errors import DeviceError
+from cuchar.launch import VARIABLES, Launch, launched, unlaunched
+from cuchar.ranks.join import join
 
 ALONE = Launch(0, 1, None)
 
@@ -38,3 +40,14 @@ def test_what_launchers_say(environment, expected, monkeypatch):
     for word in environment.split():
         monkeypatch.setenv(*word.split("=", 1))
     assert launched() == expected
+
+
+def test_a_rank_starts_processes_that_are_none():
+    started = {"PMI_RANK": "1", "PMI_SIZE": "2", "PMI_FD": "9", "RANK": "1", "WORLD_SIZE": "2", "PATH": "/bin"}
+    assert unlaunched(started) == {"PATH": "/bin"}
+
+
+def test_a_rank_that_cannot_be_is_an_error_at_once(monkeypatch):
+    monkeypatch.setattr("cuchar.ranks.join.launched", lambda: Launch(5, 2, "torchrun"))
+    with pytest.raises(DeviceError, match=r"^2 processes: expected a rank below that in the environment, found 5$"):
+        join.__wrapped__()
