@@ -17,10 +17,10 @@ import numpy as np
 from cuchar.errors import OutputError, TextError
 from cuchar.reading import AS_UTF8, Block, Reading, blocks, place
 from cuchar.tally import Tally, count
-from cuchar.text import left_out_notes
 from cuchar.text_cache import Messages, TextCache, seen
 from cuchar.text_files import TextFile, absolute, text_files
 from cuchar.unfinished import Unfinished
+from cuchar.unreadable import left_out_notes
 from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
 

@@ -16,7 +16,7 @@ from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, LossSum, Score
 from cuchar.files import STREAM, say, write_output
 from cuchar.id_stream import Alphabet, CountedText, count_text
 from cuchar.model import Model
-from cuchar.text import left_out_notes
+from cuchar.unreadable import left_out_notes
 from cuchar.wording import option
 
 ROWS_AT_ONCE = 1 << 14  # bytes of text whose rows of the table are made at once

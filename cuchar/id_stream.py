@@ -13,8 +13,8 @@ import numpy as np
 from cuchar.errors import TextError
 from cuchar.reading import BLOCK, Reading, blocks, place
 from cuchar.text_files import TextFile
+from cuchar.unreadable import expect_one_read, leave_out
 from cuchar.vocabulary import Vocabulary
-from cuchar.wording import option
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,12 @@ def count_text(
             file = TextFile(path)
             counted = _count(file, alphabet, advance)
         except TextError as error:
-            if skip_unreadable:
-                left_out.append(str(error))
-                continue
-            hint = f"; {option('skip_unreadable', True)} leaves such files out" if len(paths) > 1 else ""
-            raise TextError(f"{error}{hint}") from None
+            left_out.append(leave_out(error, skip_unreadable, len(paths)))
+            continue
         if counted.unknown and unknown == "error":
             _raise_unknown(counted)
         files.append(counted)
-    if not files:
-        raise TextError(f"expected a readable text file, found none: {left_out[0]}")
+    expect_one_read(files, left_out)
     return CountedText(tuple(files), tuple(left_out))
 
 

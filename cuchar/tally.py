@@ -17,7 +17,7 @@ from cuchar.kinds import FLAG, SHA256, ListOf, Record, integer, text
 from cuchar.reading import BLOCK, Block, Reading, blocks
 from cuchar.second_thread import SecondThread
 from cuchar.text_files import TextFile
-from cuchar.wording import option
+from cuchar.unreadable import expect_one_read, leave_out
 
 CODES = 0x110000  # Unicode's code points are below it
 SMALL = 1 << 16  # bytes from which on a block of bytes is counted by pairs, which are half as many
@@ -161,13 +161,10 @@ def count(
                 advance(len(block.raw))
                 save()
         except TextError as error:
-            if not skip_unreadable:
-                hint = f"; {option('skip_unreadable', True)} leaves such files out" if len(files) > 1 else ""
-                raise TextError(f"{error}{hint}") from None
-            tally.leave_out(str(error), _readable(files[number], reading, tally.files[-1].size))
+            why = leave_out(error, skip_unreadable, len(files))
+            tally.leave_out(why, _readable(files[number], reading, tally.files[-1].size))
         tally.finished += 1
-    if not tally.files:
-        raise TextError(f"expected a readable text file, found none: {tally.left_out[0]}")
+    expect_one_read(tally.files, tally.left_out)
 
 
 def _count(counts: np.ndarray, codes: np.ndarray, sign: int) -> None:

@@ -25,8 +25,8 @@ def corpus(
     from cuchar.corpus_report.survey import survey
     from cuchar.files import say
     from cuchar.reading import Reading
-    from cuchar.text import left_out_notes
     from cuchar.text_files import text_files
+    from cuchar.unreadable import left_out_notes
 
     reading = Reading.of(TrainConfig(bytes=bytes_, encoding=encoding, normalize=normalize).to_json())
     files = text_files(texts, glob)

@@ -14,7 +14,7 @@ from cuchar.corpus_report.spans import Span, spans
 from cuchar.errors import TextError
 from cuchar.reading import Reading
 from cuchar.text_files import TextFile
-from cuchar.wording import option
+from cuchar.unreadable import expect_one_read, leave_out
 
 SAMPLE = 10_000_000  # bytes from the text's beginning, in whole blocks, that n-grams are counted in
 
@@ -96,15 +96,11 @@ def survey(
                 if span.has_bom:
                     marked.append(path)
         except TextError as error:
-            if skip_unreadable:
-                left_out.append(str(error))
-                continue
-            hint = f"; {option('skip_unreadable', True)} leaves such files out" if len(paths) > 1 else ""
-            raise TextError(f"{error}{hint}") from None
+            left_out.append(leave_out(error, skip_unreadable, len(paths)))
+            continue
         gatherer.end_file(str(path))
         files.append(path)
-    if not files:
-        raise TextError(f"expected a readable text file, found none: {left_out[0]}")
+    expect_one_read(files, left_out)
     if not gatherer.characters.counts.any():
         raise TextError(f"{', '.join(map(str, paths))}: expected text, found an empty file")
     return Survey(
