@@ -114,7 +114,7 @@ class TextScore(Score):
         """The score of a text.
 
         Args:
-            codes: [n], as `Vocabulary.codes_of` returns them.
+            codes: [n], as `Reading.codes_of` returns them.
             known: [n] of bool; the others were skipped.
             losses: nats of each known character but the first.
         """

@@ -67,9 +67,8 @@ def prepare(
         raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
     if preset != AUTO:
         _expect_something_to_validate_on(known, val is not None)
-    choose_engine(
-        device, ModelConfig(2, known.hidden, known.layers), precision=known.precision
-    )  # is there such a device?
+    # A device that is not there is found before the text is read, which may take minutes.
+    choose_engine(device, ModelConfig(2, known.hidden, known.layers), precision=known.precision)
     reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable, "cache": cache, "messages": messages}
     corpus, notes = load_training(texts, known, reading), []
     complete = with_preset(preset, given, val is not None, len(corpus.ids))

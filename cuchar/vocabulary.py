@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.errors import OptionError, TextError
-from cuchar.reading import Reading, code_points
+from cuchar.reading import code_points
 from cuchar.tally import CODES
 from cuchar.wording import option
 
@@ -91,7 +91,7 @@ class Vocabulary:
         """Ids of `codes`, in the vocabulary's dtype.
 
         Args:
-            codes: [n] code points or byte values (`codes_of` makes them from text).
+            codes: [n] code points or byte values (`Reading.codes_of` makes them from text).
             unknown: "error", or "skip" to leave out characters that are not in the vocabulary.
             place: returns the words by which an error names the place of `codes[i]`; `Text.place` if files were read.
             hint: the end of the error's message, which says what to do about it; None names the option that skips.
@@ -122,14 +122,6 @@ class Vocabulary:
 
     def describe(self, code: int) -> str:
         return f"byte 0x{code:02x}" if self.is_bytes else f"character {chr(code)!r} (U+{code:04X})"
-
-    def codes_of(self, text: str | bytes) -> np.ndarray:
-        """Code points of `text`, or its bytes in a vocabulary of bytes, as a model reads it whose texts are UTF-8.
-
-        Raises:
-            TextError: `text` is bytes that are not UTF-8, and this is not a vocabulary of bytes.
-        """
-        return Reading(self.is_bytes).codes_of(text)
 
     def decode(self, ids: np.ndarray) -> bytes:
         """The text of `ids` as it would be in a file: UTF-8, or in a vocabulary of bytes the bytes themselves."""

@@ -263,7 +263,7 @@ def test_an_endless_stream_begins_at_once(trained):
 def test_every_character_has_its_loss(trained):
     model, part = cuchar.load(trained, device="cpu"), TEXT[:90]
     score = model.score(part)
-    ids = model.vocabulary.encode(model.vocabulary.codes_of(part))
+    ids = model.vocabulary.encode(model.reading.codes_of(part))
     assert score.text == part and score.per_char.shape == (90,) and math.isnan(score.per_char[0])
     for at in (1, 2, 50, 89):  # the loss of a character is that of the text up to it
         logits = model.engine.forward(model._weights, ids[:at, None], model.engine.zero_state(1))[0][-1, 0].astype(

@@ -13,7 +13,7 @@ from support.process import ROOT
 
 from cuchar.corpus import load_corpus
 from cuchar.errors import OptionError, TextError
-from cuchar.reading import Reading
+from cuchar.reading import AS_UTF8, Reading
 from cuchar.text import read_text
 from cuchar.text_files import text_files
 from cuchar.unreadable import left_out_notes
@@ -101,7 +101,7 @@ def test_invalid_utf8_names_file_line_column_and_offset(tmp_path):
 
 def test_unknown_characters_are_named_or_skipped():
     vocabulary = Vocabulary.of(np.frombuffer(b"abc", np.uint8))
-    codes = vocabulary.codes_of("ab☃c\x00")
+    codes = AS_UTF8.codes_of("ab☃c\x00")
     assert vocabulary.has(codes).tolist() == [True, True, False, True, False]
     with pytest.raises(
         TextError, match=r"^position 2: character '☃' \(U\+2603\) is not among the model's 3; unknown='skip'"
@@ -114,7 +114,7 @@ def test_unknown_characters_are_named_or_skipped():
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=2).filter(lambda t: len(set(t)) > 1))
 def test_text_survives_encode_and_decode(text):
-    codes = Vocabulary.of(np.array([97, 98])).codes_of(text)
+    codes = AS_UTF8.codes_of(text)
     vocabulary = Vocabulary.from_json(Vocabulary.of(codes).to_json())
     assert vocabulary.decode(vocabulary.encode(codes)).decode() == text
     assert vocabulary == Vocabulary.of(codes)
@@ -123,7 +123,7 @@ def test_text_survives_encode_and_decode(text):
 @given(st.binary(min_size=2).filter(lambda b: len(set(b)) > 1))
 def test_bytes_survive_encode_and_decode(data):
     vocabulary = Vocabulary.of(np.frombuffer(data, np.uint8), is_bytes=True)
-    assert vocabulary.decode(vocabulary.encode(vocabulary.codes_of(data))) == data
+    assert vocabulary.decode(vocabulary.encode(Reading(as_bytes=True).codes_of(data))) == data
 
 
 # --- places in files

@@ -19,7 +19,7 @@ from cuchar.evaluation import Score, chunk_losses
 
 def one_by_one(model, text, window):
     """Every character's loss, from the logits of windows that start from a zero state."""
-    ids = model.vocabulary.encode(model.vocabulary.codes_of(text))
+    ids = model.vocabulary.encode(model.reading.codes_of(text))
     weights, losses = model.engine.fold(model.parameters), []
     for start in range(0, len(ids) - 1, window):
         inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
@@ -47,7 +47,7 @@ def test_windows_start_from_zero_and_cover_every_character(trained, length, wind
     monkeypatch.setattr(evaluation, "BLOCK_CHARS", at_once)
     model, text = cuchar.load(trained), TEXT[:length]
     expected = one_by_one(model, text, window)
-    ids = model.vocabulary.encode(model.vocabulary.codes_of(text))
+    ids = model.vocabulary.encode(model.reading.codes_of(text))
     found = np.concatenate(list(model.losses(ids, window)))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert model.score(text, window=window).chars == length - 1
@@ -111,14 +111,14 @@ def test_chunks_score_every_character_once_and_in_order(length, monkeypatch):
 def test_chunks_lose_what_the_warm_up_does_not_remember(trained, length):
     """After 256 characters, a state of the fox's model is, but for rounding, what it would be after all of them."""
     model = cuchar.load(trained)
-    ids = model.vocabulary.encode(model.vocabulary.codes_of((TEXT * 12)[:length]))
+    ids = model.vocabulary.encode(model.reading.codes_of((TEXT * 12)[:length]))
     exact, chunked = (np.concatenate(list(model.losses(ids, chunked=chunked))) for chunked in (False, True))
     np.testing.assert_allclose(chunked, exact, rtol=2e-5, atol=2e-6)
 
 
 def test_a_shorter_warm_up_is_worse(trained, monkeypatch):
     model = cuchar.load(trained)
-    ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))
+    ids = model.vocabulary.encode(model.reading.codes_of(TEXT))
     exact, errors = np.concatenate(list(model.losses(ids))), []
     for warm_up in (1, 4, 16, 64):
         monkeypatch.setattr(evaluation, "WARM_UP", warm_up)
@@ -129,7 +129,7 @@ def test_a_shorter_warm_up_is_worse(trained, monkeypatch):
 def test_eval_scores_a_long_text_in_chunks_and_says_so(cli, fails, trained, text, tmp_path, monkeypatch):
     monkeypatch.setattr("cuchar.file_scores.LONG_TEXT", len(TEXT) - 1)
     model, tables = cuchar.load(trained), {}
-    ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))
+    ids = model.vocabulary.encode(model.reading.codes_of(TEXT))
     for options in ((), ("--exact",)):
         result = cli("eval", trained, text, "--per-char", tmp_path / "out.tsv", *options)
         expected = "" if options else (
@@ -150,7 +150,7 @@ def test_eval_scores_a_long_text_in_chunks_and_says_so(cli, fails, trained, text
 def test_one_stream_is_read_as_ever(trained):
     """Its losses are, bit by bit, those of carrying the state from block to block."""
     model = cuchar.load(trained)
-    ids, state = model.vocabulary.encode(model.vocabulary.codes_of(TEXT)), model.engine.zero_state(1)
+    ids, state = model.vocabulary.encode(model.reading.codes_of(TEXT)), model.engine.zero_state(1)
     expected, weights = [], model.engine.fold(model.parameters)
     for start in range(0, len(ids) - 1, 256):
         inputs, targets = ids[:-1][start : start + 256, None], ids[1:][start : start + 256, None]

@@ -280,7 +280,7 @@ def use(file):
     model = Model(file, "cpu")
     model.vocabulary.decode(np.arange(len(model.vocabulary)))
     try:
-        assert len(model.vocabulary.codes_of(model.sample(3, seed=1))) >= 3
+        assert len(model.reading.codes_of(model.sample(3, seed=1))) >= 3
     except DivergedError:
         return "diverged"
     return "used"

@@ -95,7 +95,7 @@ def test_sample_is_what_the_model_says_character_by_character(trained):
     model = cuchar.load(trained)
     config = SampleConfig(temperature=0.7)
     text = model.sample(40, prime="the ", seed=5, temperature=0.7)
-    ids = model.vocabulary.encode(model.vocabulary.codes_of("the " + text))
+    ids = model.vocabulary.encode(model.reading.codes_of("the " + text))
     weights, chances = model.engine.fold(model.parameters), uniforms(5, range(1), range(40))
     for at in range(4, 44):
         logits, _ = model.engine.forward(weights, ids[:at, None], model.engine.zero_state(1))
@@ -113,7 +113,7 @@ def test_long_primes_are_read_whole(trained):
     prime = "the quick brown fox " * 40  # more than one block
     logits, _ = model.engine.forward(
         model.engine.fold(model.parameters),
-        model.vocabulary.encode(model.vocabulary.codes_of(prime))[:, None],
+        model.vocabulary.encode(model.reading.codes_of(prime))[:, None],
         model.engine.zero_state(1),
     )
     assert model.sample(1, prime=prime, argmax=True) == model.vocabulary.characters()[int(np.argmax(logits[-1, 0]))]

@@ -14,6 +14,7 @@ from cuchar.errors import CheckpointError, OptionError
 from cuchar.export.json import json_file
 from cuchar.export.onnx import onnx_model
 from cuchar.export.pytorch import pytorch_file
+from cuchar.reading import AS_UTF8
 from cuchar.vocabulary import Vocabulary
 
 SIZES = {"hidden": 6, "layers": 1, "window": 5, "batch": 2, "max_steps": 4, "device": "cpu"}
@@ -24,9 +25,9 @@ def test_the_most_frequent_characters_are_kept_and_ties_go_by_number():
     counts = np.bincount([ord(c) for c in "aaaabbbccddxy"])
     vocabulary = Vocabulary.of_counts(counts, most=4)
     assert vocabulary.characters() == ["a", "b", "c", "\ufffd"] and vocabulary.has_unknown
-    assert vocabulary.encode(vocabulary.codes_of("abdcy☃")).tolist() == [0, 1, 3, 2, 3, 3]
-    assert vocabulary.has(vocabulary.codes_of("az")).all()
-    assert vocabulary.ids_of_known(vocabulary.codes_of("adc")).tolist() == [0, 3, 2]
+    assert vocabulary.encode(AS_UTF8.codes_of("abdcy☃")).tolist() == [0, 1, 3, 2, 3, 3]
+    assert vocabulary.has(AS_UTF8.codes_of("az")).all()
+    assert vocabulary.ids_of_known(AS_UTF8.codes_of("adc")).tolist() == [0, 3, 2]
     assert vocabulary.decode(np.array([3, 0])).decode() == "\ufffda"
     assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
     assert vocabulary != Vocabulary(vocabulary.codes)

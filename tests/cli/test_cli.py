@@ -331,7 +331,7 @@ def test_positions_are_the_files_whatever_was_skipped(cli, trained, tmp_path):
         assert read == [row for row in every if row[1:] != (1, "t")]  # nothing predicts the first known character
         model = cuchar.load(trained)
         known = [character for character in whole if character in model.vocabulary.characters()]
-        ids = model.vocabulary.encode(model.vocabulary.codes_of("".join(known)))
+        ids = model.vocabulary.encode(model.reading.codes_of("".join(known)))
         losses = np.concatenate(list(model.losses(ids, *options[1:])))
         assert [row["nats"] for row in rows if row["nats"]] == [f"{nats:.6f}" for nats in losses]
         assert [row[2] for row, line in zip(read, rows, strict=True) if not line["nats"]] == list('ÉÉ"Ö\\ÉÜ\t☃')

@@ -135,7 +135,7 @@ def test_bytes_come_as_utf8(browser_page, tmp_path):
     )  # fmt: skip
     model.export(tmp_path / "page.html")
     page = browser_page(tmp_path / "page.html")
-    ids = model.vocabulary.encode(model.vocabulary.codes_of("ï😀☕n"))
+    ids = model.vocabulary.encode(model.reading.codes_of("ï😀☕n"))
     pieces = page.evaluate("ids => [...ids.map(id => [id]), []].map(reader())", ids.tolist())
     assert pieces == ["", "ï", "", "", "", "😀", "", "", "☕", "n", ""]  # a character comes with its last byte
     assert page.evaluate("id => [[id], []].map(reader())", int(ids[0])) == ["", "\ufffd"]
@@ -240,7 +240,7 @@ def test_eight_bits_are_the_nearest_and_a_quarter_of_the_size(model, tmp_path):
 def test_what_eight_bits_cost_is_said(cli, run, model, browser_page, tmp_path):
     """On a text it is what the NumPy engine scores; on the model's own writing, its entropy and a little more."""
     (tmp_path / "text.txt").write_text("Ω" + CORPUS[:1500])  # a character that the model does not know is left out
-    ids = model.vocabulary.encode(model.vocabulary.codes_of(CORPUS[:1500]))[None]
+    ids = model.vocabulary.encode(model.reading.codes_of(CORPUS[:1500]))[None]
     engine = NumpyEngine(model.parameters.model, np.float32)
     expected = [
         np.mean(np.concatenate(list(stream_losses(engine, engine.fold(weights), ids)), axis=1))

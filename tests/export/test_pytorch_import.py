@@ -11,6 +11,7 @@ from support.checkpoints import made, signed, tensors_and_metadata
 import cuchar
 from cuchar.checkpoint import read_checkpoint
 from cuchar.engines.numpy_engine import NumpyEngine
+from cuchar.reading import AS_UTF8
 
 V, H, L, E = 4, 3, 2, 5
 CHARACTERS = ["b", "é", "\n", "a"]  # not in the order in which cuchar has them
@@ -95,7 +96,7 @@ def test_the_model_predicts_what_it_did(imported, cli, tmp_path, with_embedding)
     checkpoint = imported(tensors)
     assert checkpoint.vocabulary.characters() == sorted(CHARACTERS)
     engine = NumpyEngine(checkpoint.parameters.model, np.float32)
-    own = checkpoint.vocabulary.encode(checkpoint.vocabulary.codes_of(text))
+    own = checkpoint.vocabulary.encode(AS_UTF8.codes_of(text))
     logits, _ = engine.forward(engine.fold(checkpoint.parameters), own[:, None], engine.zero_state(1))
     # Some ten roundings of numbers below 10 on the way to a logit.
     assert np.abs(logits[:, 0] - expected[:, ORDER]).max() < 10 * 10 * 2**-24

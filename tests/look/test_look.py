@@ -18,6 +18,7 @@ from cuchar.errors import DivergedError, OptionError, TextError
 from cuchar.html_page import digest
 from cuchar.look import activations, page, ranking
 from cuchar.look.page import make_page
+from cuchar.reading import AS_UTF8
 
 
 def data_of(written: bytes) -> dict:
@@ -42,7 +43,7 @@ class Tags(HTMLParser):
 
 def test_the_page_holds_the_text_its_predictions_and_its_cells(trained):
     model = cuchar.load(trained)
-    ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))
+    ids = model.vocabulary.encode(model.reading.codes_of(TEXT))
     data = data_of(make_page(model.parameters, model.vocabulary, ids, "fox", chars=500))
     characters = [chr(code) for code in data["characters"]]
     assert "".join(characters[at] for at in unpacked(data["ids"], "<u2")) == TEXT[:500]
@@ -62,7 +63,7 @@ def test_twenty_thousand_characters_of_the_default_model_are_less_than_5_mb(monk
     monkeypatch.setattr(activations, "ONE_STREAM", 0)  # which is quicker
     text = prose(20_000)
     parameters, vocabulary = lively_model(text, 64)
-    written = make_page(parameters, vocabulary, vocabulary.encode(vocabulary.codes_of(text)), "prose")
+    written = make_page(parameters, vocabulary, vocabulary.encode(AS_UTF8.codes_of(text)), "prose")
     data = data_of(written)
     assert 3_000_000 < len(written) < 5_000_000
     assert len(data["cells"]) == 128 and data["gates"] > 64
@@ -74,7 +75,7 @@ def test_what_has_no_room_is_left_out_and_counted(monkeypatch):
     monkeypatch.setattr(ranking, "MARGIN", -1)  # every cell is said to track something
     text = prose(3_000)
     parameters, vocabulary = lively_model(text, 64)
-    written = make_page(parameters, vocabulary, vocabulary.encode(vocabulary.codes_of(text)), "prose")
+    written = make_page(parameters, vocabulary, vocabulary.encode(AS_UTF8.codes_of(text)), "prose")
     data = data_of(written)
     assert 90_000 < len(written) <= 120_000
     assert 20 < len(data["cells"]) < 128 and 0 < data["gates"] < len(data["cells"])
@@ -169,7 +170,7 @@ def test_a_model_that_diverged_is_said_to_have(recwarn):
     parameters, vocabulary = lively_model(TEXT, 4)
     parameters.flat[...] = np.sign(parameters.flat) * 3e38
     with pytest.raises(DivergedError, match="expected finite predictions"):
-        make_page(parameters, vocabulary, vocabulary.encode(vocabulary.codes_of(TEXT)), "fox")
+        make_page(parameters, vocabulary, vocabulary.encode(AS_UTF8.codes_of(TEXT)), "fox")
     assert not recwarn.list
 
 
@@ -177,6 +178,6 @@ def test_a_model_that_diverged_is_said_to_have(recwarn):
 def test_a_text_too_short_for_any_property_has_a_page(trained, count):
     """In so few characters no property varies and no sequence is frequent: there is nothing to rank by."""
     model = cuchar.load(trained)
-    ids = model.vocabulary.encode(model.vocabulary.codes_of(TEXT))[:count]
+    ids = model.vocabulary.encode(model.reading.codes_of(TEXT))[:count]
     data = data_of(make_page(model.parameters, model.vocabulary, ids, "A text", 100))
     assert data["total"] == count and not any(cell["tracks"] for cell in data["cells"])

@@ -12,6 +12,7 @@ from support.planted import HOSTILE, lively_model, prose
 
 from cuchar.look.activations import CELL_STEPS, SURPRISE_STEPS
 from cuchar.look.page import make_page
+from cuchar.reading import AS_UTF8
 
 TEXT = prose(3000)
 # Every element with a text of its own: its contrast with what is behind it, by WCAG 2.2, 1.4.3.
@@ -56,9 +57,7 @@ def written(tmp_path_factory):
     def write(text, name, hidden=8, **options):
         file = tmp_path_factory.mktemp("page") / name
         parameters, vocabulary = lively_model(text, hidden)
-        file.write_bytes(
-            make_page(parameters, vocabulary, vocabulary.encode(vocabulary.codes_of(text)), name, **options)
-        )
+        file.write_bytes(make_page(parameters, vocabulary, vocabulary.encode(AS_UTF8.codes_of(text)), name, **options))
         return file
 
     return write

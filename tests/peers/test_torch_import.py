@@ -48,7 +48,7 @@ def test_a_model_trained_by_pytorch(tmp_path, width, layers):
     model = trained(CharacterModel(width, layers))
     save_file(model.state_dict(), tmp_path / "in.safetensors", {"vocabulary": json.dumps(CHARACTERS)})
     imported = cuchar.import_model(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
-    ids = imported.vocabulary.encode(imported.vocabulary.codes_of(TEXT[:500]))
+    ids = imported.vocabulary.encode(imported.reading.codes_of(TEXT[:500]))
     with torch.no_grad():
         theirs = model.double()(torch.tensor([CHARACTERS.index(character) for character in TEXT[:500]])).numpy()
     theirs = theirs[:, [CHARACTERS.index(character) for character in imported.vocabulary.characters()]]
