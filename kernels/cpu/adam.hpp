@@ -36,24 +36,22 @@ inline double sum_of_squares(const real* numbers, long count) {
 inline double adam(const Update& update) {
     constexpr long NUMBERS = 4096;
     std::vector<double> squares((update.size + NUMBERS - 1) / NUMBERS);
-    double norm = 0;
-    ThreadPool::run(update.threads, [&](int thread, ThreadPool& pool) {
-        const Share mine(squares.size(), thread, update.threads);
-        for (long index = mine.begin; index < mine.end; ++index)
-            squares[index] = sum_of_squares(
-                update.gradients + index * NUMBERS, std::min(NUMBERS, update.size - index * NUMBERS));
-        pool.meet();
-        double sum = 0;
-        for (const double square : squares) sum += square;
-        const double found = std::sqrt(sum > std::numeric_limits<real>::max() ? HUGE_VAL : sum);
-        if (thread == 0) norm = found;
-        if (!std::isfinite(found)) return;
-        const real scale = update.clip && found > update.clip ? update.clip / found : 1;
+    const long blocks = squares.size();
+    ThreadPool::run(update.threads, blocks, [&](long block) {
+        squares[block] =
+            sum_of_squares(update.gradients + block * NUMBERS, std::min(NUMBERS, update.size - block * NUMBERS));
+    });
+    double sum = 0;
+    for (const double square : squares) sum += square;
+    const double norm = std::sqrt(sum > std::numeric_limits<real>::max() ? HUGE_VAL : sum);
+    if (!std::isfinite(norm)) return norm;
+    ThreadPool::run(update.threads, blocks, [&](long block) {
+        const real scale = update.clip && norm > update.clip ? update.clip / norm : 1;
         const real beta1 = update.beta1, beta2 = update.beta2, new1 = 1 - update.beta1, new2 = 1 - update.beta2;
         const real step_size = update.step_size, root = update.root, decay = update.decay, epsilon = update.epsilon;
         real *__restrict p = update.parameters, *__restrict m = update.m, *__restrict v = update.v;
         const real* __restrict gradients = update.gradients;
-        for (long i = mine.begin * NUMBERS; i < std::min(update.size, mine.end * NUMBERS); ++i) {
+        for (long i = block * NUMBERS; i < std::min(update.size, (block + 1) * NUMBERS); ++i) {
             const real g = gradients[i] * scale;
             // These stay in registers: to read them again from m and v would mean to wait for the stores.
             const real mean = m[i] * beta1 + g * new1, square = v[i] * beta2 + g * g * new2;

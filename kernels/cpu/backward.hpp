@@ -14,36 +14,40 @@
 /* 1 - x^2, by `fused`. */
 inline Lanes one_minus_square(Lanes x) { return fused(-x, x, all(1)); }
 
-/* da at time step t, for batch rows b..b+R-1 and the units of one panel of P vectors. */
-template <int R, int P>
+/* da at time step t, for batch rows b..b+rows-1, ROWS_AT_ONCE at most, and the units of one panel of P vectors. */
+template <int P>
 inline void cell_back(
-    const Task& task, const Layout& layout, long layer, long t, long b, long panel_index, Number<R>, Number<P>) {
-    const long Hp = layout.Hp, n = t * task.B + b, N = task.T * task.B;
+    const Task& task, const Layout& layout, long layer, long t, long b, long rows, long panel_index, Number<P>) {
+    const long H = layout.H, Hp = layout.Hp, n = t * task.B + b, N = task.T * task.B;
     const real* const weights = task.weights;
     real* const gates = task.gates + (layer * N + n) * 4 * Hp;
-    const auto add_product = [&](Lanes (&sum)[R][P], const real* da, const real* panels) {
+    const auto add_product = [&](real* sums, const real* da, const real* panels) {
         for (long gate = 0; gate < 4; ++gate)
-            multiply<R, P>(
-                sum, da + gate * Hp, 4 * Hp, panels + (panel_index * 4 + gate) * layout.H * P * LANES, layout.H);
+            multiply<P>(
+                sums, P * LANES, da + gate * Hp, 4 * Hp, rows, panels + (panel_index * 4 + gate) * H * P * LANES, H);
     };
-    Lanes above[R][P] = {}, recurrent[R][P] = {};
+    real above[ROWS_AT_ONCE * P * LANES], recurrent[ROWS_AT_ONCE * P * LANES];
+    std::fill_n(above, rows * P * LANES, real(0));
+    std::fill_n(recurrent, rows * P * LANES, real(0));
     if (layer + 1 == layout.L) {
-        multiply<R, P>(
-            above, task.logits + n * layout.Vp, layout.Vp,
+        multiply<P>(
+            above, P * LANES, task.logits + n * layout.Vp, layout.Vp, rows,
             weights + layout.head_backward() + panel_index * layout.V * P * LANES, layout.V);
     } else {
         add_product(above, gates + N * 4 * Hp, weights + layout.inputs_backward(layer + 1));
     }
     if (t + 1 < task.T) add_product(recurrent, gates + task.B * 4 * Hp, weights + layout.recurrent_backward(layer));
-    for (int p = 0; p < P && panel_index * P + p < layout.U; ++p)
-        for (int r = 0; r < R; ++r) {
+    for (long r = 0; r < rows; ++r)
+        for (int p = 0; p < P && panel_index * P + p < layout.U; ++p) {
             const long unit = (panel_index * P + p) * LANES;
             const real* c = task.c + (layer * (N + task.B) + n + r) * Hp + unit;  // c' is B rows further on
             real* const gate = gates + r * 4 * Hp + unit;
             real* const carried = task.dc + (b + r) * Hp + unit;  // f_next*dc_next, then f*dc
             const Lanes i = load(gate), f = load(gate + Hp), g = load(gate + 2 * Hp), o = load(gate + 3 * Hp);
-            if (task.masks) above[r][p] *= load(task.masks + (layer * N + n + r) * Hp + unit);
-            const Lanes dh = above[r][p] + recurrent[r][p], tanh_c = tanh(load(c + task.B * Hp));
+            Lanes dh = load(above + (r * P + p) * LANES);
+            if (task.masks) dh *= load(task.masks + (layer * N + n + r) * Hp + unit);
+            dh += load(recurrent + (r * P + p) * LANES);
+            const Lanes tanh_c = tanh(load(c + task.B * Hp));
             Lanes dc = dh * o * one_minus_square(tanh_c);
             if (t + 1 < task.T) dc += load(carried);
             store(carried, dc * f);
@@ -56,12 +60,12 @@ inline void cell_back(
 
 /* From the last layer to the first, each from the last time step to the first. */
 inline void backward(const Task& task, const Layout& layout, Share batch_rows) {
-    for (long layer = layout.L - 1; layer >= 0; --layer)
-        for (long t = task.T - 1; t >= 0; --t)
-            with<TILE_VECTORS>(layout.unit_panels.width, [&](auto P) {
-                for (long panel_index = 0; panel_index < layout.unit_panels.count; ++panel_index)
-                    for_tiles<TILE_ROWS>(batch_rows.begin, batch_rows.end, [&](long b, auto R) {
-                        cell_back(task, layout, layer, t, b, panel_index, R, P);
-                    });
-            });
+    with<TILE_VECTORS>(layout.unit_panels.width, [&](auto P) {
+        for (long layer = layout.L - 1; layer >= 0; --layer)
+            for (long t = task.T - 1; t >= 0; --t)
+                for_rows(batch_rows, [&](long b, long rows) {
+                    for (long panel_index = 0; panel_index < layout.unit_panels.count; ++panel_index)
+                        cell_back(task, layout, layer, t, b, rows, panel_index, P);
+                });
+    });
 }

@@ -26,34 +26,32 @@ using std::fma, std::log1p;
 /* sigmoid(x), given x/2. */
 inline Lanes sigmoid_of_half(Lanes half) { return fused(tanh(half), all(0.5), all(0.5)); }
 
-/* The cell at time step t, for batch rows b..b+R-1 and vector u of the units: the two products for its four gates, then
- * the pointwise formulas on what is still in registers. Writes c' and h', and for backward the gates.
+/* The cell at time step t, for batch rows b..b+rows-1, ROWS_AT_ONCE at most, and vector u of the units: the two products
+ * for its four gates, and then the pointwise formulas. Writes c' and h', and for backward the gates.
  */
-template <int R>
-inline void cell(const Task& task, const Layout& layout, long layer, long t, long b, long u, Number<R>) {
-    const long Hp = layout.Hp, n = t * task.B + b, states = task.T * task.B + task.B, unit = u * LANES;
+inline void cell(const Task& task, const Layout& layout, long layer, long t, long b, long rows, long u) {
+    constexpr int P = TILE_VECTORS;  // a panel has 4 or 2 of the 4 gates of these units
+    const long H = layout.H, Hp = layout.Hp, n = t * task.B + b, states = task.T * task.B + task.B, unit = u * LANES;
     const real* const weights = task.weights;
     real* const h = task.h + (layer * states + n) * Hp;  // h' is B rows further on
     real* const c = task.c + (layer * states + n) * Hp;
-    const long panel_offset = u * layout.H * 4 * LANES;
-    Lanes sum[R][4] = {};
-    if (layer)
-        multiply<R, 4>(
-            sum, layout.output(task, layer - 1) + n * Hp, Hp, weights + layout.inputs_forward(layer) + panel_offset,
-            layout.H);
-    multiply<R, 4>(sum, h, Hp, weights + layout.recurrent_forward(layer) + panel_offset, layout.H);
-    Lanes held[R][4];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-        // The bias comes last, since most products are smaller than the forget gate's.
-        const real* bias = weights + layout.layer_start(layer) + (layer ? 0 : task.inputs[n + r] * 4 * Hp);
-#pragma GCC unroll 4
-        for (int gate = 0; gate < 4; ++gate) held[r][gate] = sum[r][gate] + load(bias + gate * Hp + unit);
+    real sums[ROWS_AT_ONCE * 4 * LANES];
+    std::fill_n(sums, rows * 4 * LANES, real(0));
+    for (int gate = 0; gate < 4; gate += P) {
+        const long panel = (4 * u + gate) * H * LANES;
+        if (layer)
+            multiply<P>(
+                sums + gate * LANES, 4 * LANES, layout.output(task, layer - 1) + n * Hp, Hp, rows,
+                weights + layout.inputs_forward(layer) + panel, H);
+        multiply<P>(
+            sums + gate * LANES, 4 * LANES, h, Hp, rows, weights + layout.recurrent_forward(layer) + panel, H);
     }
-    for (int r = 0; r < R; ++r) {
-        const Lanes i = sigmoid_of_half(held[r][0]), f = sigmoid_of_half(held[r][1]);
-        const Lanes g = tanh(held[r][2]), o = sigmoid_of_half(held[r][3]);
-        const Lanes next = fused(f, load(c + r * Hp + unit), i * g);
+    for (long r = 0; r < rows; ++r) {
+        // The bias comes last, since most products are smaller than the forget gate's.
+        const real* bias = weights + layout.layer_start(layer) + (layer ? 0 : task.inputs[n + r] * 4 * Hp) + unit;
+        const auto held = [&](int gate) { return load(sums + (4 * r + gate) * LANES) + load(bias + gate * Hp); };
+        const Lanes i = sigmoid_of_half(held(0)), f = sigmoid_of_half(held(1)), g = tanh(held(2));
+        const Lanes o = sigmoid_of_half(held(3)), next = fused(f, load(c + r * Hp + unit), i * g);
         store(c + (task.B + r) * Hp + unit, next);
         store(h + (task.B + r) * Hp + unit, o * tanh(next));
         if (task.gates) {
@@ -126,30 +124,29 @@ inline real cross_entropy(real* logits, long V, long target, long N, bool with_b
     return softmax.loss(largest - chosen);
 }
 
-/* The logits of batch rows b..b+R-1 at time step t, for the characters of one panel of P vectors. */
-template <int R, int P>
+/* The logits of batch rows b..b+rows-1, ROWS_AT_ONCE at most, at time step t, for the characters of a panel of P vectors. */
+template <int P>
 inline void logits_of(
-    const Task& task, const Layout& layout, long t, long b, long panel_index, Number<R>, Number<P>) {
+    const Task& task, const Layout& layout, long t, long b, long rows, long panel_index, Number<P>) {
     const real* const bias = task.weights + layout.head_bias_row() + panel_index * P * LANES;
     const real* const panel = task.weights + layout.head_forward() + panel_index * layout.H * P * LANES;
     const real* const output = layout.output(task, layout.L - 1) + (t * task.B + b) * layout.Hp;
     real* const logits = task.logits + (t * task.B + b) * layout.Vp + panel_index * P * LANES;
-    Lanes sum[R][P] = {};
-    multiply<R, P>(sum, output, layout.Hp, panel, layout.H);
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p)
-        if ((panel_index * P + p) * LANES < layout.Vp)
-#pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) store(logits + r * layout.Vp + p * LANES, sum[r][p] + load(bias + p * LANES));
+    real sums[ROWS_AT_ONCE * P * LANES];
+    std::fill_n(sums, rows * P * LANES, real(0));
+    multiply<P>(sums, P * LANES, output, layout.Hp, rows, panel, layout.H);
+    for (long r = 0; r < rows; ++r)
+        for (int p = 0; p < P && (panel_index * P + p) * LANES < layout.Vp; ++p)
+            store(logits + r * layout.Vp + p * LANES, load(sums + (r * P + p) * LANES) + load(bias + p * LANES));
 }
 
 /* The logits of one time step, and, where there are targets, the losses. */
 inline void head(const Task& task, const Layout& layout, long t, Share batch_rows) {
     with<TILE_VECTORS>(layout.vocabulary_panels.width, [&](auto P) {
-        for (long panel_index = 0; panel_index < layout.vocabulary_panels.count; ++panel_index)
-            for_tiles<TILE_ROWS>(batch_rows.begin, batch_rows.end, [&](long b, auto R) {
-                logits_of(task, layout, t, b, panel_index, R, P);
-            });
+        for_rows(batch_rows, [&](long b, long rows) {
+            for (long panel_index = 0; panel_index < layout.vocabulary_panels.count; ++panel_index)
+                logits_of(task, layout, t, b, rows, panel_index, P);
+        });
     });
     if (!task.targets) return;
     for (long n = t * task.B + batch_rows.begin; n < t * task.B + batch_rows.end; ++n)
@@ -161,10 +158,9 @@ inline void head(const Task& task, const Layout& layout, long t, Share batch_row
 inline void forward(const Task& task, const Layout& layout, Share batch_rows) {
     for (long layer = 0; layer < layout.L; ++layer)
         for (long t = 0; t < task.T; ++t) {
-            for (long u = 0; u < layout.U; ++u)
-                for_tiles<CELL_ROWS>(batch_rows.begin, batch_rows.end, [&](long b, auto R) {
-                    cell(task, layout, layer, t, b, u, R);
-                });
+            for_rows(batch_rows, [&](long b, long rows) {
+                for (long u = 0; u < layout.U; ++u) cell(task, layout, layer, t, b, rows, u);
+            });
             if (task.masks)
                 for (long b = batch_rows.begin; b < batch_rows.end; ++b) drop(task, layout, layer, t, b);
         }

@@ -13,7 +13,13 @@
 
 #include "cpu/layout.hpp"
 
-constexpr long PARTIAL_CHARACTERS = 128;
+constexpr long PARTIAL_CHARACTERS = 128, ROWS_OF_LEFT = 128;
+
+/* At least so many numbers, which fill an odd number of cache lines: rows of that length fill a cache evenly. */
+constexpr long odd_lines(long numbers) {
+    constexpr long LINE = 64 / sizeof(real);
+    return ((numbers + LINE - 1) / LINE | 1) * LINE;
+}
 
 /* R rows and one panel of the product of `outer_products`: the partial sum of N characters, which is stored in `out`
  * or, with `add`, added to it. `left` and `right` point to the first character's rows, `out` to the first of the R
@@ -42,18 +48,29 @@ inline void outer_products_tile(
         for (int p = 0; p < P; ++p) put(out + r * K + column + p * LANES, sum[r][p], K - column - p * LANES, add);
 }
 
-/* out[m, k] = sum over n of left[n, m] * right[n, k], for the rows m of one thread and all k < K. */
+/* out[m, k] = sum over n of left[n, m] * right[n, k], for some rows m, ROWS_OF_LEFT at most, and all k < K.
+ * A row of `left` is a few numbers of each of many places that are far apart, in a model with many units even by a power
+ * of 2, of which a cache keeps few at once. So what a partial sum reads of it is copied together first.
+ */
 inline void outer_products(
     real* out, Share rows, long K, const real* left, long left_stride, const real* right, long right_stride, long N) {
     const Panels panels(K);
+    const long step = odd_lines(rows.end - rows.begin);
+    real copied[PARTIAL_CHARACTERS * odd_lines(ROWS_OF_LEFT)];
     with<TILE_VECTORS>(panels.width, [&](auto P) {
-        for (long n = 0; n < N; n += PARTIAL_CHARACTERS)
+        for (long n = 0; n < N; n += PARTIAL_CHARACTERS) {
+            const long count = std::min(PARTIAL_CHARACTERS, N - n);
+            for (long i = 0; i < count; ++i)
+                std::copy(
+                    left + (n + i) * left_stride + rows.begin, left + (n + i) * left_stride + rows.end,
+                    copied + i * step);
             for (long panel_index = 0; panel_index < panels.count; ++panel_index)
                 for_tiles<TILE_ROWS>(rows.begin, rows.end, [&](long m, auto R) {
                     outer_products_tile(
-                        out + m * K, K, left + n * left_stride + m, left_stride, right + n * right_stride, right_stride,
-                        panel_index * panels.width * LANES, std::min(PARTIAL_CHARACTERS, N - n), n > 0, R, P);
+                        out + m * K, K, copied + m - rows.begin, step, right + n * right_stride, right_stride,
+                        panel_index * panels.width * LANES, count, n > 0, R, P);
                 });
+        }
     });
 }
 
@@ -99,28 +116,46 @@ inline void sums_by_character(const Task& task, const Layout& layout, real* out,
     }
 }
 
-/* One thread's share of all the gradients: some units of every gate of every layer, and some characters of the head. */
-inline void gradients(const Task& task, const Layout& layout, int thread) {
+/* How the gradients are cut into blocks: each has some rows of one gate of one layer, or of the head. The layers that
+ * take longest come first.
+ */
+struct GradientBlocks {
+    long of_gate, of_head, of_layers;
+
+    GradientBlocks(const Task& task, const Layout& layout)
+        : of_gate(pieces(layout.H, BLOCKS_A_THREAD * task.threads / (4 * layout.L))), of_head(pieces(layout.V, 1)),
+          of_layers(layout.L * 4 * of_gate) {}
+
+    /* Into how many pieces so many rows are cut, if they can be cut into `wanted` pieces. */
+    static long pieces(long rows, long wanted) {
+        return std::max((rows + ROWS_OF_LEFT - 1) / ROWS_OF_LEFT, std::min(wanted, (rows + TILE_ROWS - 1) / TILE_ROWS));
+    }
+
+    long count() const { return of_layers + of_head; }
+};
+
+/* One block of the gradients. */
+inline void gradient_block(const Task& task, const Layout& layout, long block) {
+    const GradientBlocks blocks(task, layout);
     const long N = task.T * task.B, H = layout.H, Hp = layout.Hp, states = N + task.B;
-    const Share units(H, thread, task.threads), vocabulary(layout.V, thread, task.threads);
-    for (long layer = 0; layer < layout.L; ++layer)
-        for (long gate = 0; gate < 4; ++gate) {
-            const real* da = task.gates + layer * N * 4 * Hp + gate * Hp;
-            const auto of_gate = [&](long tensor, long columns) {
-                return task.gradients + tensor + gate * H * columns;
-            };
-            const real* h = task.h + layer * states * Hp;
-            outer_products(of_gate(layout.recurrent(layer), H), units, H, da, 4 * Hp, h, Hp, N);
-            column_sums(of_gate(layout.bias(layer), 1), units, da, 4 * Hp, N);
-            if (layer == 0) {
-                sums_by_character(task, layout, task.gradients, gate, units);
-            } else {
-                outer_products(
-                    of_gate(layout.inputs(layer), H), units, H, da, 4 * Hp, layout.output(task, layer - 1), Hp, N);
-            }
-        }
-    outer_products(
-        task.gradients + layout.head(), vocabulary, H, task.logits, layout.Vp, layout.output(task, layout.L - 1), Hp,
-        N);
-    column_sums(task.gradients + layout.head_bias(), vocabulary, task.logits, layout.Vp, N);
+    if (block >= blocks.of_layers) {
+        const Share vocabulary(layout.V, block - blocks.of_layers, blocks.of_head);
+        outer_products(
+            task.gradients + layout.head(), vocabulary, H, task.logits, layout.Vp, layout.output(task, layout.L - 1),
+            Hp, N);
+        return column_sums(task.gradients + layout.head_bias(), vocabulary, task.logits, layout.Vp, N);
+    }
+    const long layer = layout.L - 1 - block / (4 * blocks.of_gate), gate = block / blocks.of_gate % 4;
+    const Share units(H, block % blocks.of_gate, blocks.of_gate);
+    const real* da = task.gates + layer * N * 4 * Hp + gate * Hp;
+    const auto of_gate = [&](long tensor, long columns) { return task.gradients + tensor + gate * H * columns; };
+    const real* h = task.h + layer * states * Hp;
+    outer_products(of_gate(layout.recurrent(layer), H), units, H, da, 4 * Hp, h, Hp, N);
+    column_sums(of_gate(layout.bias(layer), 1), units, da, 4 * Hp, N);
+    if (layer == 0) {
+        sums_by_character(task, layout, task.gradients, gate, units);
+    } else {
+        outer_products(
+            of_gate(layout.inputs(layer), H), units, H, da, 4 * Hp, layout.output(task, layer - 1), Hp, N);
+    }
 }

@@ -8,6 +8,9 @@
 #include "cpu/product.hpp"
 #include "cpu/thread_pool.hpp"
 
+/* Blocks of work are taken by threads as they come free: with several for each, none waits long for another. */
+constexpr long BLOCKS_A_THREAD = 1;
+
 /* One call's sizes and arrays: a window [T,B], or in sampling one time step of B streams. The fields of `Task` in
  * cuchar/engines/cpu/library.py are these in the same order; `Tape` in cuchar/engines/cpu/engine.py makes the arrays,
  * which are C-contiguous. Rows of H or V numbers are padded to whole vectors, Hp or Vp numbers (see Layout).
@@ -29,6 +32,9 @@ struct Task {
     std::uint64_t seed, step;     // of dropout's masks; `step` is the training step
     double dropout;               // the probability that a unit is dropped
     long first_row, batch;        // the B rows are rows first_row, first_row+1, ... of a batch whose mask they take
+
+    /* How many blocks the threads divide work into that any block can have a share of. */
+    long blocks() const { return threads == 1 ? 1 : BLOCKS_A_THREAD * threads; }
 };
 
 /* Offsets of the tensors, in the flat parameters and in the folded weights. */
@@ -78,19 +84,30 @@ struct Layout {
     long size() const { return head_bias_row() + vocabulary_panels.count * vocabulary_panels.width * LANES; }
 };
 
-/* What one of `threads` threads takes of `count` things. */
+/* What block `index` of `blocks` has of `count` things. */
 struct Share {
     long begin, end;
-    Share(long count, long thread, long threads)
-        : begin(count * thread / threads), end(count * (thread + 1) / threads) {}
+    Share(long count, long index, long blocks) : begin(count * index / blocks), end(count * (index + 1) / blocks) {}
 };
 
-/* Packs vector u of the units of a matrix [4H, K]: one panel of four vectors, which are the units' four gates. */
+/* Calls call(first row, number of rows) for at most ROWS_AT_ONCE of these rows after the others. */
+template <class Call>
+inline void for_rows(Share rows, Call call) {
+    const long count = rows.end - rows.begin, blocks = (count + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    for (long block = 0; block < blocks; ++block) {
+        const Share part(count, block, blocks);
+        call(rows.begin + part.begin, part.end - part.begin);
+    }
+}
+
+/* Packs vector u of the units of a matrix [4H, K]: four vectors, which are the units' four gates, in one or two panels. */
 inline void fold_forward(const Layout& layout, real* to, const real* from, long K, long u) {
-    pack_transposed(to + u * K * 4 * LANES, K, 4, [&](long gate, long lane) {
-        const long unit = u * LANES + lane;
-        return std::pair(unit < layout.H ? from + (gate * layout.H + unit) * K : nullptr, real(gate == 2 ? 1 : 0.5));
-    });
+    for (int first = 0; first < 4; first += TILE_VECTORS)
+        pack_transposed(to + (4 * u + first) * K * LANES, K, TILE_VECTORS, [&](long p, long lane) {
+            const long gate = first + p, unit = u * LANES + lane;
+            const real* const row = unit < layout.H ? from + (gate * layout.H + unit) * K : nullptr;
+            return std::pair(row, real(gate == 2 ? 1 : 0.5));
+        });
 }
 
 /* Packs one panel of a matrix [4H, H] for a product over its 4H rows, with da, which has no halving in it. */
@@ -100,13 +117,13 @@ inline void fold_backward(const Layout& layout, real* to, const real* from, long
         layout.unit_panels, panel_index);
 }
 
-/* Packs one thread's share of the parameters into the weights; what only backward reads, where it is asked for. */
-inline void fold(const Task& task, int thread, bool with_backward) {
+/* Packs one block of the parameters into the weights; what only backward reads, where it is asked for. */
+inline void fold(const Task& task, long block, bool with_backward) {
     const Layout layout(task);
     const long H = layout.H, V = layout.V;
     real* const weights = task.weights;
-    const Share vectors_of_units(layout.U, thread, task.threads);
-    const Share panels(layout.unit_panels.count, thread, task.threads);
+    const Share vectors_of_units(layout.U, block, task.blocks());
+    const Share panels(layout.unit_panels.count, block, task.blocks());
     for (long layer = 0; layer < layout.L; ++layer) {
         const real* const W_ih = task.parameters + layout.inputs(layer);
         const real* const W_hh = task.parameters + layout.recurrent(layer);
@@ -133,7 +150,7 @@ inline void fold(const Task& task, int thread, bool with_backward) {
         }
     }
     const real* const W = task.parameters + layout.head();
-    const Share head_panels(layout.vocabulary_panels.count, thread, task.threads);
+    const Share head_panels(layout.vocabulary_panels.count, block, task.blocks());
     for (long panel_index = head_panels.begin; panel_index < head_panels.end; ++panel_index) {
         const long width = layout.vocabulary_panels.width;
         pack_transposed(

@@ -4,7 +4,8 @@
  * loop reads it from its beginning to its end. A tile is the R x P vectors of sums that are computed together: each
  * vector read from the panel serves R rows, and each number of a row serves P vectors.
  * Every sum is taken in the order of k, in partial sums of PARTIAL_TERMS terms, which are then added in their order.
- * Neither the tile nor the number of threads changes that, so neither changes a bit.
+ * So much of a panel fits into the first-level cache, where it stays while all tiles of some rows are multiplied with
+ * it. Neither the tile nor the number of threads changes a sum's order, so neither changes a bit.
  */
 #pragma once
 
@@ -15,8 +16,8 @@
 /* A tile's sums, the vectors read from the panel and one number of a row together fill the registers. */
 constexpr int TILE_ROWS = 6;
 constexpr int TILE_VECTORS = REGISTERS == 32 ? 4 : 2;
-constexpr int CELL_ROWS = REGISTERS == 32 ? 6 : 3;  // of a tile whose four vectors are the gates of one vector of units
-constexpr long PARTIAL_TERMS = 256;                 // Partial sums mean fewer roundings of large numbers.
+constexpr long PARTIAL_TERMS = 256;  // Partial sums also mean fewer roundings of large numbers.
+constexpr long ROWS_AT_ONCE = 48;    // of a product: their sums fit into the first-level cache beside part of a panel
 
 /* How many vectors hold so many numbers. */
 constexpr long vectors(long numbers) { return (numbers + LANES - 1) / LANES; }
@@ -56,29 +57,46 @@ inline void for_tiles(long begin, long end, Call call) {
     }
 }
 
-/* The product in this file's header. `rows` is the first of R rows, each of which begins `stride` numbers after the one
- * before.
- */
+/* The product in this file's header, in one partial sum. Row r's number k is rows[r * row_stride + k * step]. */
 template <int R, int P>
-inline __attribute__((always_inline)) void multiply(
-    Lanes (&sum)[R][P], const real* rows, long stride, const real* panel, long K) {
-    for (long first = 0; first < K; first += PARTIAL_TERMS) {
-        Lanes partial[R][P] = {};
-        for (long k = first; k < std::min(K, first + PARTIAL_TERMS); ++k, panel += P * LANES) {
-            Lanes weights[P];
+inline __attribute__((always_inline)) void multiply_tile(
+    Lanes (&sum)[R][P], const real* rows, long row_stride, long step, const real* panel, long K) {
+    for (Lanes (&of_row)[P] : sum)
+        for (Lanes& lanes : of_row) lanes = Lanes{};
+    for (long k = 0; k < K; ++k, rows += step, panel += P * LANES) {
+        Lanes weights[P];
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) weights[p] = load(panel + p * LANES);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-                for (int p = 0; p < P; ++p)
-                    partial[r][p] = fused(all(rows[r * stride + k]), weights[p], partial[r][p]);
-        }
+        for (int p = 0; p < P; ++p) weights[p] = load(panel + p * LANES);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) sum[r][p] += partial[r][p];
+            for (int p = 0; p < P; ++p) sum[r][p] = fused(all(rows[r * row_stride]), weights[p], sum[r][p]);
     }
+}
+
+/* Stores a tile at `to`, whose rows begin `stride` numbers apart and have `valid` numbers there; with `add`, adds it. */
+template <int R, int P>
+inline __attribute__((always_inline)) void put_tile(
+    real* to, long stride, const Lanes (&sum)[R][P], long valid, bool add) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int p = 0; p < P; ++p) put(to + r * stride + p * LANES, sum[r][p], valid - p * LANES, add);
+}
+
+/* Adds to `sums` the product of `count` rows, each of which begins `stride` numbers after the one before, with a panel of
+ * P vectors. The rows of `sums` are `sums_stride` numbers apart.
+ */
+template <int P>
+inline void multiply(
+    real* sums, long sums_stride, const real* rows, long stride, long count, const real* panel, long K) {
+    for (long k = 0; k < K; k += PARTIAL_TERMS)
+        for_tiles<TILE_ROWS>(0, count, [&](long row, auto R) {
+            Lanes partial[R()][P];
+            multiply_tile(
+                partial, rows + row * stride + k, stride, 1, panel + k * P * LANES, std::min(PARTIAL_TERMS, K - k));
+            put_tile(sums + row * sums_stride, sums_stride, partial, P * LANES, /*add=*/true);
+        });
 }
 
 /* Packs one panel, [K][width][LANES], whose columns are rows of a matrix. column(p, lane) says which: it returns where

@@ -32,41 +32,42 @@ long weights_size(const Task* task) { return Layout(*task).size(); }
  */
 double multiply_add(long threads, long trips) {
     std::vector<Lanes> kept(threads);
-    ThreadPool::run(threads, [&](int thread, ThreadPool&) {
+    ThreadPool::run(threads, threads, [&](long block) {
         constexpr int SUMS = TILE_ROWS * TILE_VECTORS;
         Lanes sum[SUMS], factor = all(0.5);
-        for (int i = 0; i < SUMS; ++i) sum[i] = all(thread + i);  // If all were equal, the compiler would keep one.
+        for (int i = 0; i < SUMS; ++i) sum[i] = all(block + i);  // If all were equal, the compiler would keep one.
         for (long trip = 0; trip < trips; ++trip)
 #pragma GCC unroll 32
             for (int i = 0; i < SUMS; ++i) sum[i] = fused(sum[i], factor, factor);
-        for (int i = 0; i < SUMS; ++i) kept[thread] += sum[i];
+        for (int i = 0; i < SUMS; ++i) kept[block] += sum[i];
     });
     return 2.0 * TILE_ROWS * TILE_VECTORS * LANES * trips * threads;
 }
 
 /* From parameters to folded weights, without those that only backward reads. */
 void fold_weights(const Task* task) {
-    ThreadPool::run(task->threads, [&](int thread, ThreadPool&) { fold(*task, thread, /*with_backward=*/false); });
+    ThreadPool::run(task->threads, task->blocks(), [&](long block) { fold(*task, block, /*with_backward=*/false); });
 }
 
 /* From folded weights to logits and, where there are targets, losses. */
 void run_forward(const Task* task) {
-    ThreadPool::run(task->threads, [&](int thread, ThreadPool&) {
-        forward(*task, Layout(*task), Share(task->B, thread, task->threads));
-    });
+    const long blocks = std::min(task->B, task->blocks());
+    ThreadPool::run(
+        task->threads, blocks, [&](long block) { forward(*task, Layout(*task), Share(task->B, block, blocks)); });
 }
 
 /* From parameters to losses and gradients. */
 void run_window(const Task* task) {
-    ThreadPool::run(task->threads, [&](int thread, ThreadPool& pool) {
-        const Layout layout(*task);
-        const Share batch_rows(task->B, thread, task->threads);
-        fold(*task, thread, /*with_backward=*/true);
-        pool.meet();
+    const Layout layout(*task);
+    ThreadPool::run(task->threads, task->blocks(), [&](long block) { fold(*task, block, /*with_backward=*/true); });
+    const long blocks = std::min(task->B, task->blocks());
+    ThreadPool::run(task->threads, blocks, [&](long block) {
+        const Share batch_rows(task->B, block, blocks);
         forward(*task, layout, batch_rows);
         backward(*task, layout, batch_rows);
-        pool.meet();
-        gradients(*task, layout, thread);
+    });
+    ThreadPool::run(task->threads, GradientBlocks(*task, layout).count(), [&](long block) {
+        gradient_block(*task, layout, block);
     });
 }
 
@@ -80,9 +81,10 @@ double update(const Update* update) { return adam(*update); }
 void sample(
     const Task* task, const Law* law, std::uint64_t seed, std::uint64_t stream, std::uint64_t position, long count,
     std::int32_t* inputs, std::int32_t* made) {
-    ThreadPool::run(task->threads, [&](int thread, ThreadPool&) {
+    const long blocks = std::min(task->B, task->blocks());
+    ThreadPool::run(task->threads, blocks, [&](long block) {
         const Layout layout(*task);
-        const Share streams(task->B, thread, task->threads);
+        const Share streams(task->B, block, blocks);
         Sampler sampler(*law, layout.V);
         for (long k = 0; k < count; ++k) {
             forward(*task, layout, streams);

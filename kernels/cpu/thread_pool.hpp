@@ -1,16 +1,18 @@
 /* cpu/thread_pool.hpp: the threads that work on one task together, and sleep between tasks.
- * The calling thread is one of them. A thread that waits, for a task or for the others, looks again and again for a
- * moment, since in training the next task comes at once. Then it sleeps, so that it is in nobody's way.
+ * A task is a number of blocks of work. The calling thread takes one block after the other, and so does every other
+ * thread that comes in time: none waits for a thread that has taken no block, because it sleeps or because another
+ * process has its processor. Who takes which block must not change what the block does.
+ * A thread that waits, for a task or for the blocks that others have taken, looks again and again for a moment, since in
+ * training the next task comes at once. Then it sleeps, so that it is in nobody's way.
  * While they work, numbers below the smallest normal one are 0 for them (subnormals.hpp).
  */
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
-#include <memory>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 #include <pthread.h>
 
@@ -18,32 +20,24 @@
 
 class ThreadPool {
    public:
-    using Work = std::function<void(int thread, ThreadPool& pool)>;
+    using Work = std::function<void(long block)>;
 
-    /* Runs work(thread, pool) for thread = 0..size-1 at the same time, and returns when all of them are done. Of two
-     * callers the second waits for the first one's work to be done.
+    /* Runs work(block) once for each block = 0..count-1, on at most `threads` threads, and returns when all are done. Of
+     * two callers the second waits for the first one's work to be done.
      */
-    static void run(int size, const Work& work) {
+    static void run(unsigned threads, long count, const Work& work) {
         // A fork waits until no task is under way, so that the child does not inherit a lock that nobody will open.
         static const int registered =
             pthread_atfork([] { one_at_a_time.lock(); }, [] { one_at_a_time.unlock(); }, after_fork);
         (void)registered;
         const std::lock_guard lock(one_at_a_time);
+        const FlushSubnormals flush;
+        if (threads == 1 || count == 1) {
+            for (long block = 0; block < count; ++block) work(block);
+            return;
+        }
         if (!pool) pool = new ThreadPool;
-        pool->start(size, work);
-    }
-
-    /* A barrier, for use in `work`: returns when all threads have called it, and a thread then sees all that the others
-     * wrote before.
-     */
-    void meet() {
-        // Both are read before this thread arrives: once the last one has, the next task may change them.
-        const unsigned old = meetings.load(std::memory_order_relaxed), expected = size;
-        const unsigned here = arrived.fetch_add(1, std::memory_order_acq_rel) + 1;
-        if (here < expected) return wait(meetings, old);
-        arrived.store(0, std::memory_order_relaxed);
-        meetings.fetch_add(1, std::memory_order_release);
-        meetings.notify_all();
+        pool->start(threads, count, work);
     }
 
    private:
@@ -72,39 +66,56 @@ class ThreadPool {
         count.wait(old, std::memory_order_acquire);
     }
 
-    /* Makes the threads that are missing, gives every thread the work, does thread 0's itself, and waits for the
-     * others.
-     */
-    void start(unsigned count, const Work& what) {
-        size = count;
-        work = &what;
-        while (orders.size() + 1 < size) {
-            auto order = std::make_unique<Count>(0);
-            std::thread(&ThreadPool::serve, this, static_cast<int>(orders.size() + 1), order.get()).detach();
-            orders.push_back(std::move(order));
-        }
-        for (unsigned other = 1; other < size; ++other) {
-            orders[other - 1]->fetch_add(1, std::memory_order_release);
-            orders[other - 1]->notify_one();
-        }
-        const FlushSubnormals flush;
-        what(0, *this);
-        meet();
+    /* Makes the threads that are missing, announces the task, works on it, and waits until its last block is done. */
+    void start(unsigned threads, long count, const Work& what) {
+        for (; made + 1 < threads; ++made) std::thread(&ThreadPool::serve, this, made + 1).detach();
+        work.store(&what, std::memory_order_relaxed);
+        size.store(threads, std::memory_order_relaxed);
+        blocks.store(count, std::memory_order_relaxed);
+        const unsigned before = tasks.load(std::memory_order_relaxed);
+        next.store(std::uint64_t{before + 1} << 32, std::memory_order_release);
+        tasks.store(before + 1, std::memory_order_release);
+        tasks.notify_all();
+        take_blocks();
+        wait(finished, before);
     }
 
-    /* What another thread than the caller does for ever: it waits for an order, works, and meets the others. */
-    void serve(int thread, const Count* order) {
+    /* What another thread than the caller does for ever; it takes part in a task of more threads than its number. */
+    void serve(unsigned thread) {
         const FlushSubnormals flush;
-        for (unsigned done = 0;; ++done) {
-            wait(*order, done);
-            (*work)(thread, *this);
-            meet();
+        for (unsigned seen = 0;;) {
+            wait(tasks, seen);
+            seen = tasks.load(std::memory_order_acquire);
+            if (thread < size.load(std::memory_order_relaxed)) take_blocks();
         }
     }
 
-    std::vector<std::unique_ptr<Count>> orders;  // orders[i]: how many tasks thread i + 1 has been given
-    const Work* work = nullptr;                  // the present task's
-    unsigned size = 1;                           // threads of the present task
-    Count arrived{0};                            // threads that have come to the present meeting
-    Count meetings{0};                           // meetings that are over
+    /* Does blocks of the present task until all of them are taken. */
+    void take_blocks() {
+        std::uint64_t ticket = next.load(std::memory_order_acquire);
+        for (;;) {
+            // These may be the next task's already, but then `next` has changed since it was read, and no block is taken.
+            const Work* const what = work.load(std::memory_order_relaxed);
+            const long count = blocks.load(std::memory_order_relaxed), block = static_cast<std::uint32_t>(ticket);
+            if (block >= count) return;
+            if (!next.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+                continue;
+            (*what)(block);
+            if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
+                done.store(0, std::memory_order_relaxed);
+                finished.fetch_add(1, std::memory_order_release);
+                finished.notify_all();
+            }
+            ticket = next.load(std::memory_order_acquire);
+        }
+    }
+
+    unsigned made = 0;  // threads besides the caller
+    // The present task: its work, how many threads may take part, and how many blocks it has.
+    std::atomic<const Work*> work{nullptr};
+    Count size{0};
+    std::atomic<long> blocks{0};
+    std::atomic<std::uint64_t> next{0};  // the task's number, in the upper half, and the block that is taken next
+    std::atomic<long> done{0};           // blocks of the task that are done
+    Count tasks{0}, finished{0};         // tasks that have begun, and that have ended
 };
