@@ -27,12 +27,16 @@ class Alphabet:
 
 @dataclass(frozen=True)
 class CountedFile:
-    """A file that can be read, with the numbers of its characters that have an id, and of those that have none."""
+    """A file that can be read, with the numbers of its characters that have an id, and of those that have none.
+
+    `replaced` of those that have one have the unknown symbol's, without being it.
+    """
 
     file: TextFile
     alphabet: Alphabet
     known: int
     unknown: int
+    replaced: int
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The file again, in blocks of about so many bytes: [n] codes, and [n] of bool, which of them have an id.
@@ -66,6 +70,11 @@ class CountedText:
     @property
     def unknown(self) -> int:
         return sum(file.unknown for file in self.files)
+
+    @property
+    def replaced(self) -> int:
+        """How many characters have the unknown symbol's id without being it."""
+        return sum(file.replaced for file in self.files)
 
     def ids(self) -> "IdStream":
         """The ids of all characters that have one."""
@@ -109,12 +118,13 @@ def count_text(
 
 
 def _count(file: TextFile, alphabet: Alphabet, advance: Callable[[int], None]) -> CountedFile:
-    known = unknown = 0
+    known = unknown = replaced = 0
     for block in blocks(file, alphabet.reading, size=BLOCK):
         found = int(np.count_nonzero(alphabet.vocabulary.has(block.codes)))
         known, unknown = known + found, unknown + len(block.codes) - found
+        replaced += alphabet.vocabulary.count_replaced(block.codes)
         advance(len(block.raw))
-    return CountedFile(file, alphabet, known, unknown)
+    return CountedFile(file, alphabet, known, unknown, replaced)
 
 
 def _raise_unknown(counted: CountedFile) -> None:

@@ -58,6 +58,8 @@ def test_a_run_and_its_model_use_the_unknown_symbol(tmp_path, cli):
     assert cli("sample", out, "--prime", "é", "--length", 3).stdout.startswith("\ufffd".encode())
     scored = json.loads(cli("eval", out, text, "--json").stdout)
     assert scored["chars"] == 23 * 30 - 1 and scored["skipped"] == 0
+    outside = sum(character not in model.vocabulary.characters() for character in text.read_text())
+    assert scored["replaced"] == scored["files"][0]["replaced"] == model.score(text.read_text()).replaced == outside
     (tmp_path / "other").write_text("wholly ÄÖÜ others\n" * 30)
     again = cuchar.resume(out, max_steps=6, device="cpu")
     assert again.vocabulary == model.vocabulary
@@ -65,6 +67,25 @@ def test_a_run_and_its_model_use_the_unknown_symbol(tmp_path, cli):
         tmp_path / "other", max_vocab=9, init_from=out, out=tmp_path / "tuned", **SIZES | {"layers": 2}
     )
     assert tuned.vocabulary.has_unknown
+
+
+def test_what_is_outside_the_vocabulary_is_counted_and_scored_as_the_symbol(tmp_path, cli):
+    (tmp_path / "model").write_bytes(checkpoint_bytes(with_unknown()))
+    (tmp_path / "1").write_text("a☃b\ufffd🦊é")
+    (tmp_path / "2").write_text("ab" * 4 + "x")
+    command = ("eval", tmp_path / "model", tmp_path / "1", tmp_path / "2")
+    scored = json.loads(cli(*command, "--json").stdout)
+    assert [scored["replaced"], *(file["replaced"] for file in scored["files"])] == [4, 3, 1]
+    model = cuchar.load(tmp_path / "model")
+    as_symbols = model.score("a\ufffdb\ufffd\ufffd\ufffd" + "ab" * 4 + "\ufffd")
+    assert (scored["nats_per_char"], scored["chars"]) == (as_symbols.nats_per_char, as_symbols.chars)
+    assert as_symbols.replaced == 0 and repr(model.score("a☃")).endswith(
+        "; 1 characters scored, 1 scored as the unknown symbol>"
+    )
+    total, table = cli(*command).stdout.decode().split("\n\n")
+    assert total.endswith("characters replaced 4 outside the vocabulary, read and scored as the unknown symbol")
+    shown = [line.split() for line in table.splitlines()]
+    assert [line[5] for line in shown] == ["replaced", "3", "1"]
 
 
 def test_composed_and_decomposed_texts_train_the_same_model(tmp_path):
