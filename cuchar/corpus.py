@@ -127,6 +127,16 @@ class Source:
         if done != tally.characters:
             raise self.changed()
 
+    def key(self, tally: Tally) -> str:
+        """The key by which a cache knows the text: a digest of its content and of all that decides about the ids."""
+        sizes = [(file.size, file.has_bom) for file in tally.files]
+        return _digest([VERSION, tally.sha256, sizes, self.options()])
+
+    def known(self, key: str, tally: Tally, vocabulary: Vocabulary) -> dict[str, Any]:
+        """What a cache remembers of the files (`text_cache.KNOWN`)."""
+        files = [str(self.files[file.number].path) for file in tally.files]
+        return {"key": key, "files": files, "left_out": tally.left_out, "notes": self.notes(tally, vocabulary)}
+
     def changed(self) -> TextError:
         names = ", ".join(str(file.path) for file in self.files[:3])
         return TextError(f"{names}: expected a text that stays as it is while it is read, found it changed")
@@ -205,6 +215,8 @@ def _cached(source: Source, stamps: list[Stamp], size: int, cache: TextCache, me
     """The text's ids from the cache, into which they are written first if they are not there."""
     known = _digest([VERSION, stamps, source.options(), source.skip_unreadable])
     found = cache.find(known)
+    if found is None and cache.is_read_only:
+        found = _find_by_content(source, stamps, size, cache, messages)
     if found is None:
         with cache.locked():
             found = cache.find(known)  # another process may have encoded it while this one waited
@@ -220,14 +232,28 @@ def _cached(source: Source, stamps: list[Stamp], size: int, cache: TextCache, me
     )  # fmt: skip
 
 
+def _find_by_content(
+    source: Source, stamps: list[Stamp], size: int, cache: TextCache, messages: Messages
+) -> tuple[dict[str, Any], dict[str, Any], np.ndarray] | None:
+    """What `TextCache.find` returns, for a text whose files look different; it is counted, and nothing is written."""
+    tally = Tally()
+    with messages.counted("counting", size) as advance:
+        count(tally, source.files, source.reading, source.skip_unreadable, advance)
+    vocabulary = _vocabulary(source, tally)
+    key = source.key(tally)
+    found = cache.open(key)
+    if source.stamps() != stamps:
+        raise source.changed()
+    return (source.known(key, tally, vocabulary), *found) if found else None
+
+
 def _encode(source: Source, stamps: list[Stamp], size: int, known: str, cache: TextCache, messages: Messages) -> None:
     """Encode a text into the cache, which is locked; what a killed process has done of it is gone on with."""
     unfinished = Unfinished(cache.folder, known, messages)
     try:
         tally = _count(source, size, unfinished, messages)
         vocabulary = _vocabulary(source, tally)
-        sizes = [(file.size, file.has_bom) for file in tally.files]
-        key = _digest([VERSION, tally.sha256, sizes, source.options()])
+        key = source.key(tally)
         if cache.open(key) is None:
             with unfinished.writing() as writer, messages.counted("encoding", size) as advance:
                 advance(sum(file.size for file in tally.files[: writer.file]) + writer.offset)
@@ -241,9 +267,7 @@ def _encode(source: Source, stamps: list[Stamp], size: int, known: str, cache: T
             facts = {"vocabulary": vocabulary.to_json(), "sha256": tally.sha256, "characters": tally.characters}
             cache.keep(unfinished.ids, {"key": key, **facts, "ids": written})
             messages.note(f"encoded {size:,} bytes of text into {cache.folder}, where the next run finds them")
-        files = [str(source.files[file.number].path) for file in tally.files]
-        notes = source.notes(tally, vocabulary)
-        cache.remember(known, {"key": key, "files": files, "left_out": tally.left_out, "notes": notes})
+        cache.remember(known, source.known(key, tally, vocabulary))
         unfinished.remove()
     except OSError:
         unfinished.remove()  # a full disk gets back what was taken

@@ -82,6 +82,11 @@ class TextCache:
     def __init__(self, folder: Path, messages: Messages):
         self.folder, self._messages = folder, messages
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the folder is there, but not to be written to, as somebody else's."""
+        return self.folder.is_dir() and not os.access(self.folder, os.W_OK)
+
     def find(self, source: str) -> tuple[dict[str, Any], dict[str, Any], np.ndarray] | None:
         """What is known (KNOWN) of files that look like `source` from outside, and the facts (FACTS) and ids of their text.
 

@@ -108,6 +108,30 @@ def test_files_that_only_look_changed_are_counted_and_their_ids_found(texts, tmp
     assert heard.kinds() == ["counting"] and [file.name for file in found.files] == ["1", "2", "3", "5"]
 
 
+def look_of(folder):
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
+
+
+def test_a_cache_that_may_not_be_written_to_gives_the_ids_that_it_has(texts, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    cache = tmp_path / "cache"
+    load(texts, cache)
+    before = look_of(cache)
+    os.utime(texts / "1")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != cache or not mode & os.W_OK)
+    for name in ("pathlib.Path.write_bytes", "os.replace", "os.utime"):  # what root may do all the same
+        monkeypatch.setattr(name, refuse)
+    for _ in range(2):
+        heard = Heard()
+        expect_same(load(texts, cache, heard), load(texts, None))
+        assert heard.kinds() == ["counting"] and not heard.notes
+    with pytest.raises(OutputError, match=r"cache: .*, found: Read-only file system; cache names another folder$"):
+        load(texts, cache, max_vocab=9)
+    assert look_of(cache) == before
+
+
 def test_left_out_files_are_as_in_memory(texts, tmp_path):
     (texts / "2").write_bytes(b"fine as far as here, " * 20 + b"\xff")
     (texts / "gone").symlink_to("nowhere")
