@@ -255,6 +255,7 @@ def _encode(source: Source, stamps: list[Stamp], size: int, known: str, cache: T
         vocabulary = _vocabulary(source, tally)
         key = source.key(tally)
         if cache.open(key) is None:
+            cache.remove_unused()
             with unfinished.writing() as writer, messages.counted("encoding", size) as advance:
                 advance(sum(file.size for file in tally.files[: writer.file]) + writer.offset)
                 done = writer.size // vocabulary.dtype.itemsize

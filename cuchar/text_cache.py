@@ -5,6 +5,9 @@ in the smallest unsigned type, and KEY.json the facts about them. SOURCE.known n
 from outside as those that were encoded: SOURCE is a digest of their paths, sizes and times of change, by which make and
 git, too, know whether a file has changed. If only these differ, the text is counted again, and its key found.
 
+A SOURCE.known's time of change says when it was last used. Before a text is encoded, what was not used for 30 days is
+removed; a process that has the ids mapped keeps them.
+
 Nothing here is waited for to be on disk, since a text can be encoded again. So ids are trusted while the machine has not
 been started again and their file looks the same from outside. Otherwise they are held against their SHA-256 and the
 size of their vocabulary, once.
@@ -14,11 +17,12 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import sleep
+from time import sleep, time
 from typing import Any
 
 import numpy as np
@@ -33,6 +37,8 @@ from cuchar.wording import option
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # another text each time the machine is started; Linux alone has it
 HASHED_AT_ONCE = 1 << 20  # bytes
 WAIT_S = 0.1  # seconds between two looks whether another process has ended
+UNUSED_DAYS = 30  # after which what nobody has used may be removed
+NAME = re.compile(r"[0-9a-f]{64}\.(known|json|ids)")  # of a file that may be removed
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# cuchar keeps encoded texts here; they can be made again.\n"
 
 FACTS = Record(
@@ -93,6 +99,8 @@ class TextCache:
         None if there are none, or they are damaged.
         """
         known = read_signed(self._known(source), KNOWN)
+        with suppress(OSError):  # there is none, or the folder is not to be written to
+            os.utime(self._known(source))
         found = self.open(known["key"]) if known else None
         return (known, *found) if found else None
 
@@ -149,6 +157,28 @@ class TextCache:
             OSError: the folder cannot be written to.
         """
         write_signed(self._known(source), known)
+
+    def remove_unused(self) -> None:
+        """Remove what is known of files that nobody has used for long, and old texts of no known files.
+
+        The folder must be locked.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        files = [file for file in self.folder.iterdir() if NAME.fullmatch(file.name)]
+        old = {file for file in files if file.lstat().st_mtime < time() - UNUSED_DAYS * 24 * 3600}
+        known = [read_signed(file, KNOWN) for file in files if file.suffix == ".known" and file not in old]
+        used = {record["key"] for record in known if record}
+        removed = [file for file in old if file.stem not in used]  # a SOURCE is no KEY
+        for file in removed:
+            with suppress(OSError):  # it is somebody else's
+                file.unlink()
+        texts = sum(file.suffix == ".ids" for file in removed)
+        if texts:
+            self._messages.note(
+                f"removed from {self.folder} the ids of texts that nobody has used for {UNUSED_DAYS} days: {texts:,}"
+            )
 
     def _facts(self, key: str) -> Path:
         return self.folder / f"{key}.json"

@@ -171,6 +171,41 @@ def test_an_unknown_character_of_a_validation_text_is_named_with_its_place(texts
         )
 
 
+def age(files, days):
+    for file in files:
+        os.utime(file, times=(0, file.stat().st_mtime - days * 24 * 3600))
+
+
+def test_what_nobody_has_used_for_30_days_is_removed_when_a_text_is_encoded(texts, tmp_path):
+    """Nothing else in the folder is."""
+    cache, expected = tmp_path / "cache", {}
+    for number in (5, 6, 7):
+        expected[number] = load(texts, cache, max_vocab=number)
+    others = {cache / name for name in ("mine.ids", "mine.known", "0" * 63 + ".ids", "f" * 64, "f" * 64 + ".ids2")}
+    for file in others:
+        file.touch()
+
+    def kept():
+        return Counter(file.suffix for file in {*cache.iterdir()} - others if file.name != "CACHEDIR.TAG")
+
+    age(cache.iterdir(), 31)
+    load(texts, cache, max_vocab=6)  # is used as it is
+    os.utime(texts / "1")
+    load(texts, cache, max_vocab=7)  # is used by files that look different
+    assert kept() == {".known": 4, ".json": 3, ".ids": 3}
+    heard = Heard()
+    load(texts, cache, heard, max_vocab=8)
+    assert f"removed from {cache} the ids of texts that nobody has used for 30 days: 1" in heard.notes
+    assert kept() == {".known": 3, ".json": 3, ".ids": 3} and all(file.exists() for file in others)
+    expect_same(expected[5], load(texts, None, max_vocab=5))  # whoever has the ids, keeps them
+    heard = Heard()
+    expect_same(load(texts, cache, heard, max_vocab=7), expected[7])
+    assert not heard.done
+    age(cache.iterdir(), 29)
+    load(texts, cache, max_vocab=9)
+    assert kept() == {".known": 4, ".json": 4, ".ids": 4}
+
+
 # --- what goes wrong
 
 
