@@ -12,7 +12,7 @@ import numpy as np
 
 from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
-from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
+from cuchar.config import TRAIN, ModelConfig, TrainConfig, check_option, expect_options
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
@@ -125,12 +125,13 @@ def resume_run(
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     expect_options(options or {}, TRAIN)
+    given = {name: check_option(name, TRAIN[name], value) for name, value in (options or {}).items()}
     everyone, path = Callbacks(callbacks), Path(path)
     reading = {
         "glob": glob, "skip_unreadable": skip_unreadable,
         "cache": cache_folder(path, cache), "messages": Messages(everyone.note, everyone.reading),
     }  # fmt: skip
-    return together(lambda leader: _resume(path, texts, val, options or {}, device, reading, everyone, leader))
+    return together(lambda leader: _resume(path, texts, val, given, device, reading, everyone, leader))
 
 
 def _resume(

@@ -18,7 +18,7 @@ from cuchar.cli.options import (
     Window,
     was_given,
 )
-from cuchar.config import FORMER_NAMES, TrainConfig, with_present_names
+from cuchar.config import FORMER_NAMES, TrainConfig, expect_bytes_alone, with_present_names
 from cuchar.errors import OptionError
 from cuchar.launch import launched
 
@@ -81,6 +81,7 @@ def train(
     fields = [name for name in chosen if name in {*TrainConfig.__dataclass_fields__, *FORMER_NAMES}]
     given = {name: chosen[name] for name in fields if was_given(context, "bytes_" if name == "bytes" else name)}
     given = with_present_names(given, say)
+    expect_bytes_alone(given)
     callbacks: list[Callback] = [terminal_progress()]
     if tensorboard:
         from cuchar.tensorboard.callback import TensorBoard
