@@ -31,11 +31,10 @@ from cuchar.errors import OutputError
 from cuchar.kinds import FILE_NAME, SHA256, ListOf, Mismatch, Record, integer, text
 from cuchar.mapped import map_file
 from cuchar.schema import VOCABULARY, parse_json
-from cuchar.text_files import CACHE_TAG
+from cuchar.text_files import CACHE_TAG, pieces
 from cuchar.wording import option
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # another text each time the machine is started; Linux alone has it
-HASHED_AT_ONCE = 1 << 20  # bytes
 WAIT_S = 0.1  # seconds between two looks whether another process has ended
 UNUSED_DAYS = 30  # after which what nobody has used may be removed
 NAME = re.compile(r"[0-9a-f]{64}\.(known|json|ids)")  # of a file that may be removed
@@ -238,14 +237,6 @@ def _boot() -> str:
         return BOOT.read_text().strip()
     except OSError:
         return ""
-
-
-def pieces(descriptor: int, size: int) -> Iterator[bytes]:
-    """The first `size` bytes of a file, some at once; fewer if it has no more."""
-    start = 0
-    while piece := os.pread(descriptor, min(HASHED_AT_ONCE, size - start), start):
-        yield piece
-        start += len(piece)
 
 
 def write_signed(path: Path, value: Any) -> None:

@@ -21,7 +21,7 @@ from cuchar.wording import command_to_resume, option
 CACHE_TAG = (
     "CACHEDIR.TAG"  # stands in folders of what can be made again, as text_cache.py's; see https://bford.info/cachedir
 )
-COPIED_AT_ONCE = 1 << 20  # bytes
+AT_ONCE = 1 << 20  # bytes that are read or copied at once
 
 
 class TextFile:
@@ -61,6 +61,13 @@ class TextFile:
             os.close(descriptor)
 
 
+def pieces(descriptor: int, end: int, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a file from `start` to before `end`, AT_ONCE at a time; fewer if it has no more."""
+    while piece := os.pread(descriptor, min(AT_ONCE, end - start), start):
+        yield piece
+        start += len(piece)
+
+
 def _is_read_once(path: Path) -> bool:
     """Whether this is standard input, a pipe, a socket or a device."""
     try:
@@ -77,7 +84,7 @@ def _copy_of(path: Path) -> BinaryIO:
         raise _no_room(path, error) from None
     try:
         with opened_stdin() if path == STREAM else path.open("rb") as source:
-            while data := source.read(COPIED_AT_ONCE):
+            while data := source.read(AT_ONCE):
                 try:
                     copy.write(data)
                     copy.flush()

@@ -63,6 +63,14 @@ def test_an_error_is_in_the_same_place_wherever_blocks_end(file, pieces, size, h
     assert str(raised.value).startswith(expected + "(invalid continuation byte)")
 
 
+def test_an_error_is_in_the_same_place_in_whatever_pieces_it_is_looked_for(file, monkeypatch):
+    file.write_bytes("\ufeffé\n☃🦊\n☃é".encode() + b"\xff")
+    for at_once in range(1, 20):
+        monkeypatch.setattr("cuchar.text_files.AT_ONCE", at_once)
+        with pytest.raises(TextError, match=r"text:3:3: expected UTF-8, found byte 0xff at offset 19 "):
+            list(blocks(TextFile(file), Reading()))
+
+
 def test_a_last_character_that_lacks_bytes_is_an_error(file):
     file.write_bytes("ab☃".encode()[:-1])
     with pytest.raises(TextError, match=r":1:3: .*byte 0xe2 at offset 2 \(unexpected end of data\)"):

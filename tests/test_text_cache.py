@@ -294,6 +294,7 @@ def test_damage_to_what_is_unfinished_is_noticed(texts, tmp_path, name):
 def test_ids_are_trusted_until_their_file_or_the_boot_is_another(texts, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     load(texts, cache)
+    monkeypatch.setattr("cuchar.text_files.AT_ONCE", 300)
     (tmp_path / "boot").write_text("another boot\n")
     monkeypatch.setattr("cuchar.text_cache.BOOT", tmp_path / "boot")
     os.utime(ids_file(cache))
