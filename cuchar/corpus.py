@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from cuchar.errors import OutputError, TextError
-from cuchar.reading import AS_UTF8, Block, Reading, blocks, place
+from cuchar.id_stream import Alphabet
+from cuchar.reading import AS_UTF8, Block, Reading, blocks
 from cuchar.tally import Tally, count
 from cuchar.text_cache import Messages, TextCache, seen
 from cuchar.text_files import TextFile, absolute, text_files
@@ -92,19 +93,10 @@ class Source:
             return Vocabulary.of_counts(tally.counts, self.reading.as_bytes, self.max_vocab)
         found = np.flatnonzero(tally.counts)
         if not self.vocabulary.has(found).all():
-            self._raise_first_unknown(tally, self.vocabulary)
+            alphabet, hint = Alphabet(self.reading, self.vocabulary), "; the vocabulary is the training text's"
+            for counted in tally.files:
+                alphabet.expect_all(self.files[counted.number], f"{option('val')}: ", hint)
         return self.vocabulary
-
-    def _raise_first_unknown(self, tally: Tally, vocabulary: Vocabulary) -> None:
-        for counted in tally.files:
-            file, before = self.files[counted.number], 0
-            for block in blocks(file, self.reading):
-
-                def place_of(at: int, file: TextFile = file, before: int = before) -> str:
-                    return f"{option('val')}: {place(file, self.reading, before + at)}"
-
-                vocabulary.encode(block.codes, place=place_of, hint="; the vocabulary is the training text's")
-                before += len(block.codes)
 
     def blocks(self, tally: Tally, first: int = 0, offset: int = 0, done: int = 0) -> Iterator[tuple[int, Block]]:
         """Read the text again after it was counted, from a place on.

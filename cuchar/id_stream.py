@@ -24,6 +24,24 @@ class Alphabet:
     reading: Reading
     vocabulary: Vocabulary
 
+    def expect_all(self, file: TextFile, what: str = "", hint: str | None = None) -> None:
+        """Check that all characters of a file have an id.
+
+        Args:
+            what: the beginning of the error's message.
+            hint: as for `Vocabulary.encode`.
+        Raises:
+            TextError: one has none; it names the first one and its place.
+        """
+        before = 0
+        for block in blocks(file, self.reading):
+
+            def place_of(at: int, before: int = before) -> str:
+                return what + place(file, self.reading, before + at)
+
+            self.vocabulary.encode(block.codes, "error", place_of, hint)
+            before += len(block.codes)
+
 
 @dataclass(frozen=True)
 class CountedFile:
@@ -111,7 +129,7 @@ def count_text(
             left_out.append(leave_out(error, skip_unreadable, len(paths)))
             continue
         if counted.unknown and unknown == "error":
-            _raise_unknown(counted)
+            alphabet.expect_all(file)
         files.append(counted)
     expect_one_read(files, left_out)
     return CountedText(tuple(files), tuple(left_out))
@@ -125,18 +143,6 @@ def _count(file: TextFile, alphabet: Alphabet, advance: Callable[[int], None]) -
         replaced += alphabet.vocabulary.count_replaced(block.codes)
         advance(len(block.raw))
     return CountedFile(file, alphabet, known, unknown, replaced)
-
-
-def _raise_unknown(counted: CountedFile) -> None:
-    """Raise the error for the file's first character that has no id."""
-    before = 0
-    for block in blocks(counted.file, counted.alphabet.reading):
-
-        def place_of(at: int, before: int = before) -> str:
-            return place(counted.file, counted.alphabet.reading, before + at)
-
-        counted.alphabet.vocabulary.encode(block.codes, "error", place_of)
-        before += len(block.codes)
 
 
 class IdStream:
