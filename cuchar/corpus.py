@@ -16,9 +16,10 @@ import numpy as np
 
 from cuchar.errors import OutputError, TextError
 from cuchar.id_stream import Alphabet
+from cuchar.messages import Messages
 from cuchar.reading import AS_UTF8, Block, Reading, blocks
 from cuchar.tally import Tally, count
-from cuchar.text_cache import Messages, TextCache, seen
+from cuchar.text_cache import TextCache, seen
 from cuchar.text_files import TextFile, absolute, text_files
 from cuchar.unfinished import Unfinished
 from cuchar.unreadable import left_out_notes

@@ -13,12 +13,12 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows, draw_offset, offset_generator
 from cuchar.engines.base import TrainingState
 from cuchar.files import escape, say
+from cuchar.messages import Messages
 from cuchar.parameters import initialise, parameter_count
 from cuchar.preparation import Prepared, prepare
 from cuchar.run_folder import expect_no_run
 from cuchar.runs import cache_folder, run_folder
 from cuchar.terminal import clock
-from cuchar.text_cache import Messages
 from cuchar.training import total_steps
 from cuchar.vocabulary import Vocabulary
 

@@ -14,10 +14,10 @@ from cuchar.engines.base import Engine
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, TextError
 from cuchar.init_from import read_source
+from cuchar.messages import Messages
 from cuchar.parameters import Parameters
 from cuchar.presets import AUTO, before_reading, describe_auto, with_preset
 from cuchar.reading import Reading
-from cuchar.text_cache import Messages
 from cuchar.text_files import absolute
 from cuchar.training import Material
 from cuchar.wording import option

@@ -18,11 +18,11 @@ from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
 from cuchar.init_from import read_source_again
 from cuchar.interrupts import Interrupted, signalled
+from cuchar.messages import Messages
 from cuchar.position import Position
 from cuchar.preparation import load_training, load_validation, material_of, notes_of, prepare
 from cuchar.ranks.together import Leader, together
 from cuchar.run_folder import RunFolder, expect_no_run
-from cuchar.text_cache import Messages
 from cuchar.text_files import expect_kept
 from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option

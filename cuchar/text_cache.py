@@ -18,9 +18,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import sleep, time
 from typing import Any
@@ -30,6 +29,7 @@ import numpy as np
 from cuchar.errors import OutputError
 from cuchar.kinds import FILE_NAME, SHA256, ListOf, Mismatch, Record, integer, text
 from cuchar.mapped import map_file
+from cuchar.messages import Messages
 from cuchar.schema import VOCABULARY, parse_json
 from cuchar.text_files import CACHE_TAG, pieces
 from cuchar.wording import option
@@ -50,35 +50,6 @@ FACTS = Record(
     }
 )
 KNOWN = Record({"key": SHA256, "files": ListOf(FILE_NAME), "left_out": ListOf(text()), "notes": ListOf(text())})
-
-
-@dataclass(frozen=True)
-class Messages:
-    """Where messages for the user go.
-
-    Args:
-        note: takes a line of text.
-        progress: takes what is being done, how many bytes of it are done, and how many there are; `done` is `total` in
-            the last call, also if an error ends it.
-    """
-
-    note: Callable[[str], None] = lambda line: None
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
-
-    @contextmanager
-    def counted(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A context in which so many bytes are worked through; it gives a function to call with the bytes just done."""
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self.progress(what, min(done, total - 1), total)
-
-        try:
-            yield advance
-        finally:
-            self.progress(what, total, total)
 
 
 class TextCache:

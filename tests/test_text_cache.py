@@ -22,9 +22,10 @@ from cuchar.config import TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.errors import OutputError, RunError, TextError
 from cuchar.mapped import drop_pages
+from cuchar.messages import Messages
 from cuchar.reading import Reading
 from cuchar.tally import count
-from cuchar.text_cache import Messages, write_signed
+from cuchar.text_cache import write_signed
 from cuchar.training import total_steps
 from cuchar.vocabulary import Vocabulary
 
@@ -239,7 +240,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from cuchar import corpus, reading, unfinished
-from cuchar.text_cache import Messages
+from cuchar.messages import Messages
 corpus.IN_MEMORY, reading.BLOCK, unfinished.SAVED_S = 10, 100, 0
 texts, cache = map(Path, sys.argv[1:])
 kills = 0
