@@ -13,6 +13,7 @@ been started again and their file looks the same from outside. Otherwise they ar
 size of their vocabulary, once.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -38,6 +39,10 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")  # another text each time the mac
 WAIT_S = 0.1  # seconds between two looks whether another process has ended
 UNUSED_DAYS = 30  # after which what nobody has used may be removed
 NAME = re.compile(r"[0-9a-f]{64}\.(known|json|ids)")  # of a file that may be removed
+EXPECTED = {  # where an error of the system ends the writing of ids
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "room for the ids of a text"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "a folder that may be written to, for the ids of a text"),
+}
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# cuchar keeps encoded texts here; they can be made again.\n"
 
 FACTS = Record(
@@ -164,7 +169,7 @@ class TextCache:
         """A context in which no other process encodes a text in this folder; if one does now, it is waited for.
 
         Raises:
-            OutputError: the folder cannot be made or written to, as when the disk is full.
+            OutputError: the folder cannot be made or written to, or the disk is full.
         """
         descriptor = None
         try:
@@ -174,9 +179,9 @@ class TextCache:
             (self.folder / CACHE_TAG).write_bytes(SIGNATURE)
             yield
         except OSError as error:
+            expected = EXPECTED.get(error.errno or 0, "to write the ids of a text")
             raise OutputError(
-                f"{self.folder}: expected room for the ids of a text, found: {error.strerror}; "
-                f"{option('cache')} names another folder"
+                f"{self.folder}: expected {expected}, found: {error.strerror}; {option('cache')} names another folder"
             ) from None
         finally:
             if descriptor is not None:

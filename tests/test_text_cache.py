@@ -128,7 +128,9 @@ def test_a_cache_that_may_not_be_written_to_gives_the_ids_that_it_has(texts, tmp
         heard = Heard()
         expect_same(load(texts, cache, heard), load(texts, None))
         assert heard.kinds() == ["counting"] and not heard.notes
-    with pytest.raises(OutputError, match=r"cache: .*, found: Read-only file system; cache names another folder$"):
+    with pytest.raises(
+        OutputError, match=r"cache: expected a folder that may be written to, .*: Read-only file system"
+    ):
         load(texts, cache, max_vocab=9)
     assert look_of(cache) == before
 
@@ -392,6 +394,32 @@ def test_a_full_disk_is_one_line_and_gets_back_what_was_taken(texts, tmp_path, m
     )
     assert not list((tmp_path / "cache").glob("*unfinished*"))
     expect_same(load(texts, tmp_path / "cache"), load(texts, None))
+
+
+@pytest.mark.parametrize(
+    "number,line",
+    [
+        (errno.EDQUOT, "room for the ids of a text, found: Disk quota exceeded"),
+        (errno.EACCES, "a folder that may be written to, for the ids of a text, found: Permission denied"),
+        (errno.EIO, "to write the ids of a text, found: Input/output error"),
+    ],
+)
+def test_what_keeps_ids_from_being_written_is_named(texts, tmp_path, monkeypatch, number, line):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("cuchar.unfinished.SecondThread.begin", fail)
+    with pytest.raises(OutputError) as raised:
+        load(texts, tmp_path / "cache")
+    assert str(raised.value) == f"{tmp_path / 'cache'}: expected {line}; cache names another folder"
+
+
+def test_a_cache_that_is_no_folder_is_named(texts, tmp_path):
+    (tmp_path / "cache").touch()
+    with pytest.raises(OutputError) as raised:
+        load(texts, tmp_path / "cache")
+    line = "expected to write the ids of a text, found: File exists; cache names another folder"
+    assert str(raised.value) == f"{tmp_path / 'cache'}: {line}"
 
 
 def test_a_text_that_another_process_encodes_is_waited_for(texts, tmp_path):
