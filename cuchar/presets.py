@@ -57,7 +57,7 @@ def fitted(characters: int | None, processes: int = 1) -> dict[str, Any]:
     """
     if characters is None:
         return dict(FITTED)
-    settings = FITTED | BY_SIZE[max(size for size in BY_SIZE if size <= characters)]
+    settings: dict[str, Any] = FITTED | BY_SIZE[max(size for size in BY_SIZE if size <= characters)]
     return {**settings, "batch": max(settings["batch"], processes)}
 
 
