@@ -132,6 +132,8 @@ def test_long_lines_and_files_that_come_again(tmp_path, monkeypatch):
     assert found.share == pytest.approx((3 * len(often) + len(once)) / size)
     assert (str(found.most[0]), found.most[1]) == (f"{tmp_path / 'a'}:3:1", 3)
     assert found.files == [(str(tmp_path / "d"), str(tmp_path / "a"))] and found.sampled == 1
+    of_bytes = survey(list(files), Reading(as_bytes=True)).repeats
+    assert str(of_bytes.most[0]) == f"{tmp_path / 'a'}: offset {len(short) + 1 + len(once) + 1}"
 
 
 def test_of_many_lines_a_sample_tells_the_share(tmp_path, monkeypatch):
