@@ -70,3 +70,9 @@ def test_of_a_run_that_goes_on(count, how, expected, processes, trained):
 def test_of_a_dry_run(trained, text, fails):
     line = fails(1, "train", text, "--dry-run", "--out", trained)
     assert f"{trained}: expected a new run folder, found a run in it" in line
+
+
+def test_a_batch_that_goes_by_the_text_is_not_known_before(processes, text, tmp_path):
+    processes(40)  # the default is a batch of 32, but the preset has a row for each
+    with pytest.raises(pytest.fail.Exception, match="a text was read"):
+        start_run([text], {}, preset="auto", out=tmp_path / "run")

@@ -154,7 +154,8 @@ MISTAKES = [
     ("sample MISSING", 1, "MISSING: expected"),
 ]
 COMMANDS = [
-    "info", "sample RUN --seed 1 --length 50", "eval RUN TEXT", "export RUN OUT", "train TEXT --dry-run",
+    "info", "sample RUN --seed 1 --length 50", "eval RUN TEXT", "export RUN OUT",
+    "train TEXT --dry-run --hidden 32 --window 200 --batch 5",
     "train - --max-steps 3 --sample-length 20 --out NEW", "train TEXT --preset auto --max-steps 1 --out AUTO", "--version", "train --help",
 ]  # fmt: skip
 
@@ -221,7 +222,7 @@ def expect_plan_of_two(plan: str, alone: str) -> None:
     assert len(plan.splitlines()) == len(alone.splitlines()) + 1
     same = [name for name, value in ours.items() if others.get(name) == value]
     assert same == ["engine", "model", "text", "validation", "vocabulary", "steps"]
-    model, config = ModelConfig(28, 12, 2), TrainConfig(hidden=12, window=8, batch=5)
+    model, config = ModelConfig(28, 32, 2), TrainConfig(hidden=32, window=200, batch=5)
     for found, rows, where in ((ours, 3, " in each process"), (others, 5, "")):
         expected = training_bytes(model, 4, config, rows) / 2**20
         assert found["memory"].startswith(f"{expected:.1f} MiB for training{where}, ")
