@@ -89,8 +89,10 @@ def _windows(run: Prepared) -> Windows:
 
 
 def _measure(run: Prepared, windows: Windows, leader: Leader | None) -> tuple[int, float]:
-    """Train for some seconds, together with the processes that there are, with a learning rate of 0, on what is thrown away afterwards.
+    """Train for some seconds, with a learning rate of 0, on what is thrown away afterwards.
 
+    Args:
+        leader: leads the processes that train together; None if this one is alone.
     Returns:
         how many steps were timed, and the seconds that each took.
     """

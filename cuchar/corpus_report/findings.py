@@ -86,7 +86,10 @@ def _of_characters(characters: Characters, reading: Reading, has_mojibake: bool)
     if reading.encoding != "latin-1":
         windows = f"quotes and dashes of Windows-1252 that was read as Latin-1, most likely; {windows}"
     perl = "perl -pe" if reading.encoding == "latin-1" else "perl -CSD -pe"
-    spaces = f"they look like spaces; where French, or a number, does not need them, {perl} 's/[\\x{{A0}}\\x{{202F}}]/ /g' makes spaces of them"
+    spaces = (
+        "they look like spaces; where French, or a number, does not need them, "
+        f"{perl} 's/[\\x{{A0}}\\x{{202F}}]/ /g' makes spaces of them"
+    )
     hyphens = f"they are seen at a line's end alone; {perl} 's/\\x{{AD}}//g' removes them"
     if has_mojibake:
         windows = spaces = hyphens = "they belong to what was read as Latin-1, most likely, and go with it"
@@ -96,7 +99,7 @@ def _of_characters(characters: Characters, reading: Reading, has_mojibake: bool)
         ("c1", "control characters U+0080 to U+009F", C1, windows),
         ("c0", "other control characters", C0, f"leave binary files out, by {option('glob')}, or remove the characters, by tr -d"),
         ("inner_bom", "byte order marks inside the text", [MARK], "files were joined with theirs; sed 's/\\xEF\\xBB\\xBF//g' removes it"),
-        ("zero_width", "characters that take no room (U+200B to U+200D, U+2060)", ZERO_WIDTH, f"Persian, scripts of India and emoji need U+200C and U+200D; elsewhere, {perl} 's/[\\x{{200B}}-\\x{{200D}}\\x{{2060}}]//g' removes them"),
+        ("zero_width", "characters that take no room (U+200B to U+200D, U+2060)", ZERO_WIDTH, f"Persian, Indic scripts and emoji need U+200C and U+200D; elsewhere, {perl} 's/[\\x{{200B}}-\\x{{200D}}\\x{{2060}}]//g' removes them"),
         ("no_break_spaces", "no-break spaces (U+00A0, U+202F)", NO_BREAK_SPACES, spaces),
         ("separators", "line and paragraph separators (U+2028, U+2029)", SEPARATORS, f"they end no line here; {perl} 's/[\\x{{2028}}\\x{{2029}}]/\\n/g' makes line ends of them"),
         ("soft_hyphens", "soft hyphens (U+00AD)", [SOFT_HYPHEN], hyphens),
