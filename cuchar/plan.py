@@ -16,7 +16,7 @@ from cuchar.files import escape, say
 from cuchar.parameters import initialise, parameter_count
 from cuchar.preparation import Prepared, prepare
 from cuchar.ranks.together import Leader, make_learner, together
-from cuchar.run_folder import expect_no_run
+from cuchar.run_folder import expect_place_for_run
 from cuchar.runs import cache_folder, run_folder
 from cuchar.terminal import clock
 from cuchar.text_cache import Messages
@@ -47,7 +47,7 @@ def print_plan(
     folder = run_folder(texts, out)
 
     def lead(leader: Leader | None) -> None:
-        expect_no_run(folder)
+        expect_place_for_run(folder)
         messages = Messages(say, reading)
         run = prepare(texts, options, **start, cache=cache_folder(folder, cache), messages=messages, leader=leader)
         facts = [f"{name:<11} {value}" for name, value in _facts(run, folder, leader)]

@@ -28,7 +28,7 @@ from cuchar.preparation import (
     prepare,
 )
 from cuchar.ranks.together import Leader, together
-from cuchar.run_folder import RunFolder, expect_no_run
+from cuchar.run_folder import RunFolder, expect_place_for_run
 from cuchar.text_cache import Messages
 from cuchar.text_files import expect_kept, text_files
 from cuchar.training import Material, Trainer
@@ -75,7 +75,7 @@ def start_run(
     everyone = Callbacks(callbacks)
 
     def lead(leader: Leader | None) -> Path:
-        expect_no_run(run_folder(texts, out))  # now too, since to read a large text takes minutes
+        expect_place_for_run(run_folder(texts, out))  # before a text is read, which may take minutes
         run = prepare(
             texts, options, preset=preset, init_from=init_from,
             val=val, device=device, glob=glob, skip_unreadable=skip_unreadable,

@@ -1,5 +1,7 @@
 """What needs no text is checked before one is read, since to read a large one takes minutes."""
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -41,12 +43,20 @@ def processes(monkeypatch):
         ({"bytes": True}, {"init_from": "abc.safetensors"}, "expected a model of bytes, found one of characters"),
         ({"batch": 8}, {}, TOO_FEW.format(9, 8)),
         ({"batch": 8}, {"preset": "auto"}, TOO_FEW.format(9, 8)),
+        (
+            {},
+            {"out": "abc.safetensors/run"},
+            "abc.safetensors/run: expected to make a run folder, found: Not a directory",
+        ),
+        ({}, {"out": "locked/run"}, "locked/run: expected to make a run folder, found: Permission denied"),
     ],
 )
 def test_of_a_new_run(options, how, expected, processes, tmp_path, monkeypatch):
     processes(9)
     monkeypatch.chdir(tmp_path)
     write_checkpoint(tmp_path / "abc.safetensors", made("abc"))
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "locked")  # to root, nothing is locked
     with pytest.raises(CucharError, match=expected):
         start_run(["-"], options, **how)
 
