@@ -19,6 +19,7 @@ A run by `--on-nan rollback` goes back to a checkpoint that every run would have
 last.safetensors is another one, since the run was interrupted or had ended, previous-last.safetensors is that one.
 """
 
+import errno
 import json
 import math
 import os
@@ -324,6 +325,19 @@ def _remove_folders(made: list[Path]) -> None:
     for folder in made:
         with suppress(OSError):  # a folder that holds something else by now stays
             folder.rmdir()
+
+
+def expect_place_for_run(path: Path) -> None:
+    """Check that a new run's folder can be made, without making it.
+
+    Raises:
+        RunError: there is a run, or the folder cannot be made or written to.
+    """
+    expect_no_run(path)
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        found = errno.EACCES if there.is_dir() else errno.ENOTDIR
+        raise RunError(f"{path}: expected to make a run folder, found: {os.strerror(found)}")
 
 
 def expect_no_run(path: Path) -> None:

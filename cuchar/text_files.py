@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cuchar.errors import TextError
-from cuchar.files import STREAM, opened_stdin
+from cuchar.files import STDIN_TWICE, STREAM, opened_stdin
 from cuchar.wording import command_to_resume, option
 
 CACHE_TAG = (
@@ -124,12 +124,15 @@ def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Pat
     """`paths` with every folder replaced by the files in it.
 
     Raises:
-        TextError: there is nothing at a path, or a folder is that of a run or has no file to read.
+        TextError: there is nothing at a path, a folder is that of a run or has no file to read, or standard input is named
+            twice.
     """
     files: list[Path] = []
     for given in paths:
         path = Path(given)
         if path == STREAM:
+            if path in files:
+                raise TextError(STDIN_TWICE)
             files.append(path)
             continue
         try:

@@ -20,7 +20,6 @@ from cuchar.cli.options import (
 )
 from cuchar.config import FORMER_NAMES, TrainConfig, expect_bytes_alone, with_present_names
 from cuchar.errors import OptionError
-from cuchar.launch import launched
 
 
 def train(
@@ -93,8 +92,6 @@ def train(
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
         start = {"preset": preset, "init_from": init_from, "val": val, "out": out, "device": device, **reading}
         if dry_run:
-            if launched().rank > 0:
-                return
             print_plan(texts, given, **start, reading=callbacks[0].reading)
         else:
             start_run(texts, given, **start, callbacks=callbacks)
