@@ -58,6 +58,8 @@ FACTS = Record(
 )
 KNOWN = Record({"key": SHA256, "files": ListOf(FILE_NAME), "left_out": ListOf(text()), "notes": ListOf(text())})
 
+Found = tuple[dict[str, Any], dict[str, Any], np.ndarray]  # what is known of files, and the facts and ids of their text
+
 
 class TextCache:
     """A folder with encoded texts; it is made when a text is to be encoded."""
@@ -70,8 +72,8 @@ class TextCache:
         """Whether the folder is there, but not to be written to, as somebody else's."""
         return os.path.isdir(self.folder) and not os.access(self.folder, os.W_OK)
 
-    def find(self, source: str) -> tuple[dict[str, Any], dict[str, Any], np.ndarray] | None:
-        """What is known (KNOWN) of files that look like `source` from outside, and the facts (FACTS) and ids of their text.
+    def find(self, source: str) -> Found | None:
+        """What there is for files that look like `source` from outside.
 
         None if there are none, or they are damaged; the errors are those of `open`.
         """
