@@ -219,7 +219,7 @@ def expect_bytes_alone(given: Mapping[str, Any]) -> None:
         OptionError: one of these options is given with bytes.
     """
     for name in ("encoding", "normalize", "max_vocab"):
-        if given.get("bytes") and given.get(name) is not None:
+        if given.get("bytes") is True and given.get(name) is not None:
             raise OptionError(f"{option(name, given[name])}: expected it or {option('bytes', True)}, found both")
 
 

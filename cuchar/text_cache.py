@@ -6,7 +6,7 @@ from outside as those that were encoded: SOURCE is a digest of their paths, size
 git, too, know whether a file has changed. If only these differ, the text is counted again, and its key found.
 
 A SOURCE.known's time of change says when it was last used. Before a text is encoded, what was not used for 30 days is
-removed; a process that has the ids mapped keeps them.
+removed, with what killed processes have left; a process that has the ids mapped keeps them.
 
 Nothing here is waited for to be on disk, since a text can be encoded again. So ids are trusted while the machine has not
 been started again and their file looks the same from outside. Otherwise they are held against their SHA-256 and the
@@ -38,7 +38,9 @@ from cuchar.wording import option
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # another text each time the machine is started; Linux alone has it
 WAIT_S = 0.1  # seconds between two looks whether another process has ended
 UNUSED_DAYS = 30  # after which what nobody has used may be removed
-NAME = re.compile(r"[0-9a-f]{64}\.(known|json|ids)")  # of a file that may be removed
+NAME = re.compile(  # of a file that may be removed; `write_signed` has left the second kind, if it was killed
+    r"[0-9a-f]{64}\.(known|json|ids)|\.([0-9a-f]{64}\.(known|json)|unfinished\.json)\.[0-9]+\.tmp"
+)
 EXPECTED = {  # where an error of the system ends the writing of ids
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "room for the ids of a text"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "a folder that may be written to, for the ids of a text"),
@@ -56,6 +58,8 @@ FACTS = Record(
 )
 KNOWN = Record({"key": SHA256, "files": ListOf(FILE_NAME), "left_out": ListOf(text()), "notes": ListOf(text())})
 
+Found = tuple[dict[str, Any], dict[str, Any], np.ndarray]  # what is known of files, and the facts and ids of their text
+
 
 class TextCache:
     """A folder with encoded texts; it is made when a text is to be encoded."""
@@ -66,12 +70,12 @@ class TextCache:
     @property
     def is_read_only(self) -> bool:
         """Whether the folder is there, but not to be written to, as somebody else's."""
-        return self.folder.is_dir() and not os.access(self.folder, os.W_OK)
+        return os.path.isdir(self.folder) and not os.access(self.folder, os.W_OK)
 
-    def find(self, source: str) -> tuple[dict[str, Any], dict[str, Any], np.ndarray] | None:
-        """What is known (KNOWN) of files that look like `source` from outside, and the facts (FACTS) and ids of their text.
+    def find(self, source: str) -> Found | None:
+        """What there is for files that look like `source` from outside.
 
-        None if there are none, or they are damaged.
+        None if there are none, or they are damaged; the errors are those of `open`.
         """
         known = read_signed(self._known(source), KNOWN)
         with suppress(OSError):  # there is none, or the folder is not to be written to
@@ -80,7 +84,11 @@ class TextCache:
         return (known, *found) if found else None
 
     def open(self, key: str) -> tuple[dict[str, Any], np.ndarray] | None:
-        """Facts and ids of a text by its key, or None if there are none or they are damaged."""
+        """Facts and ids of a text by its key, or None if there are none or they are damaged.
+
+        Raises:
+            OutputError: they are damaged, and the folder may not be written to.
+        """
         facts = read_signed(self._facts(key), FACTS)
         if facts is None or facts["key"] != key:
             return None
@@ -95,9 +103,12 @@ class TextCache:
                     return facts, map_file(file.fileno(), dtype)
         except OSError:
             return None
-        self._messages.note(
-            f"{self.folder / f'{key}.ids'}: expected the ids of a text, found damage; it is encoded again"
-        )
+        damage = f"{self.folder / f'{key}.ids'}: expected the ids of a text, found damage"
+        if self.is_read_only:
+            raise OutputError(
+                f"{damage}, in a folder that may not be written to; {option('cache')} names another folder"
+            )
+        self._messages.note(f"{damage}; it is encoded again")
         with suppress(OSError):  # so that nobody looks at them again
             self._facts(key).unlink()
         return None
@@ -142,7 +153,7 @@ class TextCache:
             OSError: the folder cannot be read.
         """
         files = [file for file in self.folder.iterdir() if NAME.fullmatch(file.name)]
-        old = {file for file in files if file.lstat().st_mtime < time() - UNUSED_DAYS * 24 * 3600}
+        old = {file for file in files if _is_old(file)}
         known = [read_signed(file, KNOWN) for file in files if file.suffix == ".known" and file not in old]
         used = {record["key"] for record in known if record}
         removed = [file for file in old if file.stem not in used]  # a SOURCE is no KEY
@@ -177,6 +188,8 @@ class TextCache:
             descriptor = os.open(self.folder, os.O_RDONLY)
             self._lock(descriptor)
             (self.folder / CACHE_TAG).write_bytes(SIGNATURE)
+            if self.is_read_only:  # the tag itself may be written to all the same
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             yield
         except OSError as error:
             expected = EXPECTED.get(error.errno or 0, "to write the ids of a text")
@@ -197,6 +210,14 @@ class TextCache:
                     self._messages.note(f"waiting for another process, which encodes a text in {self.folder}")
                 has_said_so = True
                 sleep(WAIT_S)
+
+
+def _is_old(file: Path) -> bool:
+    """Whether a file was not used for long; one that another process has just removed is not old."""
+    try:
+        return file.lstat().st_mtime < time() - UNUSED_DAYS * 24 * 3600
+    except FileNotFoundError:
+        return False
 
 
 def seen(sha256: str, status: os.stat_result) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from support.checkpoints import made
 
 from cuchar.checkpoint import write_checkpoint
-from cuchar.errors import CucharError
+from cuchar.errors import CucharError, RunError
 from cuchar.ranks.together import Leader
 from cuchar.runs import resume_run, start_run
 
@@ -43,22 +43,36 @@ def processes(monkeypatch):
         ({"bytes": True}, {"init_from": "abc.safetensors"}, "expected a model of bytes, found one of characters"),
         ({"batch": 8}, {}, TOO_FEW.format(9, 8)),
         ({"batch": 8}, {"preset": "auto"}, TOO_FEW.format(9, 8)),
-        (
-            {},
-            {"out": "abc.safetensors/run"},
-            "abc.safetensors/run: expected to make a run folder, found: Not a directory",
-        ),
-        ({}, {"out": "locked/run"}, "locked/run: expected to make a run folder, found: Permission denied"),
     ],
 )
 def test_of_a_new_run(options, how, expected, processes, tmp_path, monkeypatch):
     processes(9)
     monkeypatch.chdir(tmp_path)
     write_checkpoint(tmp_path / "abc.safetensors", made("abc"))
-    (tmp_path / "locked").mkdir()
-    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "locked")  # to root, nothing is locked
     with pytest.raises(CucharError, match=expected):
         start_run(["-"], options, **how)
+
+
+@pytest.mark.parametrize(
+    "out,found",
+    [
+        ("file/run", "Not a directory"),
+        ("to-nowhere/run", "Not a directory"),
+        ("to-itself/run", "Too many levels of symbolic links"),
+        ("locked/run", "Permission denied"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_of_the_place_for_a_run(out, found, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("to-nowhere").symlink_to("nowhere")
+    Path("to-itself").symlink_to("to-itself")
+    Path("locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "locked")  # to root, nothing is locked
+    with pytest.raises(RunError) as raised:
+        start_run(["-"], {}, out=out)
+    assert str(raised.value) == f"{out}: expected to make a run folder, found: {found}"
 
 
 @pytest.mark.parametrize(

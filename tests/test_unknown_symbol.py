@@ -147,6 +147,8 @@ def test_bytes_refuse_even_the_usual_encoding_if_it_is_given(tmp_path, fails):
         assert fails(2, command, tmp_path / "text", "--bytes", "--encoding", "utf-8") == line
     with pytest.raises(OptionError, match=r"^encoding='utf-8': expected it or bytes=True, found both$"):
         cuchar.train(tmp_path / "text", bytes=True, encoding="utf-8", normalize=None)
+    with pytest.raises(OptionError, match=r"^bytes: expected true or false, found "):
+        cuchar.train(tmp_path / "text", bytes=np.ones(2), encoding="utf-8")
 
 
 @pytest.mark.parametrize("options", [{"max_vocab": 9}, {"normalize": "nfc"}, {"encoding": "latin-1"}])
