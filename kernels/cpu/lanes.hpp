@@ -126,8 +126,8 @@ inline Power power(Lanes x) {
 inline Lanes exp_of_negative(Lanes x, Lanes low) {
     constexpr real LEAST = SINGLE ? -87.336544 : -708.3964;  // its exp is the smallest normal number
     const Power e = power(clamp(x, LEAST, 0));
-    const Lanes fraction = e.fraction + fused(low, e.fraction, low);
-    return x < LEAST ? Lanes{} : fused(e.scale, fraction, e.scale);
+    const Lanes fraction = e.fraction + fused(low, e.fraction, low), result = fused(e.scale, fraction, e.scale);
+    return x < LEAST ? Lanes{} : result;
 }
 
 inline Lanes tanh(Lanes x) {

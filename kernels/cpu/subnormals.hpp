@@ -3,6 +3,8 @@
  * Processors compute with them many times more slowly, and a moment of Adam that decays would never get out of them:
  * 0.9 * x, rounded to a multiple of the smallest subnormal number, is x itself where x is four of those or fewer.
  * Kernels for float32 do the same, by CuPy's option -ftz=true. On other processors than these two nothing is flushed.
+ * A result that only rounding lifts to the smallest normal number is that number on x86-64 and 0 on Arm, where a result
+ * is judged before it is rounded.
  * Source: Intel 64 and IA-32 Architectures Software Developer's Manual 1, sections 11.5.2.1 and 10.2.3.3 (FTZ and DAZ,
  * MXCSR's bits 15 and 6); Arm Architecture Reference Manual, FPCR.FZ (bit 24).
  */

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support.accuracy import EPS, Recording, everything, magnitudes
+from support.accuracy import everything, expect_accuracy_of_cpu_engine
 from support.central_differences import expect_gradients_of_central_differences
 from support.cpu_fingerprint import digest_of, results
 from support.learners import learner_of
@@ -60,42 +60,18 @@ def built_with(monkeypatch, *flags):
     monkeypatch.setattr(cpu_library, "loaded", {})
 
 
-def expect_accuracy(shape, monkeypatch):
-    """Check that every result's error is within the bound of the arithmetic, on five threads.
-
-    Where H is 1, a tensor has so few numbers that NumPy's error may happen to be 0: 16 problems then count as one.
-    """
-    V, H, L, B, T = shape
-    dropout = Dropout(0.4, (3 << 32) | 5, (7 << 32) | 9) if (V + H + L + B + T) % 2 else None
-    squares: dict[str, np.ndarray] = {}
-    for seed in range(16 if H == 1 else 1):
-        model, parameters, inputs, targets, state = problem(*shape, seed)
-        reference = Recording(model, np.float64)
-        reference.loss_and_gradients(
-            parameters, Example(inputs, targets, state, dropout), Parameters(model, np.float64)
-        )
-        terms = magnitudes(reference, inputs, dropout)
-        exact = everything(reference, parameters, state, inputs, targets, dropout)
-        single = (*as_type(parameters, state, np.float32), inputs, targets, dropout)
-        threads(monkeypatch, 5)
-        ours, numpys = (everything(engine, *single) for engine in (CpuEngine(model), NumpyEngine(model)))
-        for name in ours:
-            found = (ours[name] - exact[name], numpys[name] - exact[name], terms.get(name, exact[name]))
-            squares[name] = squares.get(name, 0) + np.array([np.sum(values**2) for values in found])
-    for name, (error, numpys_error, size) in {name: np.sqrt(values) for name, values in squares.items()}.items():
-        assert error <= 2 * numpys_error + 4 * EPS * size, name
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_result_is_as_accurate_as_numpys(shape, monkeypatch):
-    expect_accuracy(shape, monkeypatch)
+    threads(monkeypatch, 5)
+    expect_accuracy_of_cpu_engine(shape)
 
 
 @pytest.mark.parametrize("flag", WIDTHS)
 @pytest.mark.parametrize("shape", SHAPES[::4])
 def test_with_other_instructions_too(shape, flag, monkeypatch):
     built_with(monkeypatch, *flag.split())
-    expect_accuracy(shape, monkeypatch)
+    threads(monkeypatch, 5)
+    expect_accuracy_of_cpu_engine(shape)
 
 
 def small_shapes():

@@ -24,8 +24,10 @@ SHAPES = [(70, 50, 3, 13, 5), (5, 3, 1, 1, 3), (130, 70, 2, 5, 40)]  # V, H, L, 
 LAWS = ({"law": "exp"}, {"top_k": 4, "top_p": 0.6}, {"top_p": 0.4}, {"argmax": True}, {"temperature": 1e-4})
 
 
-def results(V: int, H: int, L: int, B: int, T: int, dtype: str = "f4", laws: Sequence[dict] = LAWS) -> list[np.ndarray]:
-    """Losses, norms, parameters, moments, state, gradients, scores, logits and draws after two steps of training.
+def results(
+    V: int, H: int, L: int, B: int, T: int, dtype: str = "f4", laws: Sequence[dict] = LAWS
+) -> dict[str, np.ndarray]:
+    """By name, losses, norms, parameters, moments, state, gradients, scores, logits and draws after two steps of training.
 
     With dropout, the gradients are those of rows of a larger batch.
     """
@@ -48,22 +50,23 @@ def results(V: int, H: int, L: int, B: int, T: int, dtype: str = "f4", laws: Seq
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)
     logits, _ = engine.forward(weights, inputs, state)
-    found = [*trained, parameters.flat, adam.m, adam.v, state.h, state.c, gradients.flat]
-    found += [losses, end.h, end.c, logits.copy()]
+    found = dict(zip(("losses", "norms"), trained, strict=True))
+    found |= {"parameters": parameters.flat.copy(), "m": adam.m, "v": adam.v, "h": state.h, "c": state.c}
+    found |= {"gradients": gradients.flat, "scores": losses, "end.h": end.h, "end.c": end.c, "logits": logits.copy()}
     for options in laws:
         sampler = engine.sampler(
             weights, SampleConfig(**options), Streams((5 << 32) | 7, range(2, 2 + B), inputs[-1], state, 9)
         )
-        found += [sampler.make(50), sampler.make(1)]
+        found |= {f"draws by {options}": sampler.make(50), f"one more by {options}": sampler.make(1)}
     parameters["head.bias"][-1] = np.inf
     weights = engine.fold(parameters)
-    found.append(engine.sampler(weights, SampleConfig(), Streams(7, range(B), inputs[-1], state, 9)).make(1))
+    found["no draw"] = engine.sampler(weights, SampleConfig(), Streams(7, range(B), inputs[-1], state, 9)).make(1)
     return found
 
 
-def digest_of(arrays: list[np.ndarray]) -> str:
+def digest_of(*found: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
-    for array in arrays:
+    for array in (array for arrays in found for array in arrays.values()):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -74,4 +77,4 @@ if __name__ == "__main__":
     cpu_library.FLAGS = [*cpu_library.FLAGS, *sys.argv[2:]]
     cpu_engine.thread_count, cpu_engine.PRODUCTS_A_THREAD = lambda: 3, 1
     cpu_engine.aligned = np.zeros  # its memory ends where the array does, so that AddressSanitizer sees a read beyond
-    print(digest_of([array for shape in SHAPES for array in results(*shape)]))
+    print(digest_of(*(results(*shape) for shape in SHAPES)))
