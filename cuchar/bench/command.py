@@ -10,12 +10,13 @@ from typing import Any
 
 from cuchar.bench.configurations import NAMED, Configuration, named
 from cuchar.bench.contender import Choice
+from cuchar.bench.load import bench_load
 from cuchar.bench.plot import plot_results
 from cuchar.bench.ranks import bench_ranks
 from cuchar.bench.results import compare, configurations_of, make_folder, peers_of, read_results, write_results
 from cuchar.bench.run import bench
 from cuchar.bench.sweep import configurations_along, sweep
-from cuchar.bench.tables import print_changes, print_ranks, print_results, print_sweep, status
+from cuchar.bench.tables import print_changes, print_load, print_ranks, print_results, print_sweep, status
 from cuchar.config import PRECISIONS
 from cuchar.errors import OptionError
 from cuchar.files import STREAM, expect_output, say
@@ -39,6 +40,7 @@ class Request:
     plot: Path | None
     compare: Path | None
     ranks: int | None
+    load: int | None
 
     def configurations(self) -> list[Configuration]:
         """The configurations that are to be timed.
@@ -70,12 +72,14 @@ class Request:
             for option in ("sampling", "profile", "plot", "compare"):
                 if getattr(self, option):
                     raise OptionError(f"--sweep: expected it without --{option}, found both")
-        if self.ranks is not None:
+        for study in ("ranks", "load"):
+            if getattr(self, study) is None:
+                continue
             if len(self.names) > 1:
-                raise OptionError(f"--ranks: expected one NAME, found {' '.join(self.names)}")
-            for option in ("sweep", "sampling", "profile", "plot", "compare", "peers"):
+                raise OptionError(f"--{study}: expected one NAME, found {' '.join(self.names)}")
+            for option in ("sweep", "sampling", "profile", "plot", "compare", "peers", *{"ranks", "load"} - {study}):
                 if getattr(self, option):
-                    raise OptionError(f"--ranks: expected it without --{option.removesuffix('s')}, found both")
+                    raise OptionError(f"--{study}: expected it without --{option.removesuffix('s')}, found both")
         if self.plot is not None:
             expect_drawable("--plot", self.plot)
             expect_output("--plot", self.plot, [self.compare] if self.compare else [], binary=True)
@@ -99,11 +103,12 @@ def run_request(request: Request) -> int:
             results = sweep(request.sweep, configurations[0], request.device, choice, notice)
         _show(request, results)
         return 0
-    if request.ranks is not None:
-        with status() as notice:
-            results = bench_ranks(request.ranks, configurations[0], request.device, notice)
-        _show(request, results)
-        return 0
+    for study, count in ((bench_ranks, request.ranks), (bench_load, request.load)):
+        if count is not None:
+            with status() as notice:
+                results = study(count, configurations[0], request.device, notice)
+            _show(request, results)
+            return 0
     if old is not None:
         if not request.names and not request.sizes:
             configurations = configurations_of(old)
@@ -134,5 +139,7 @@ def _show(request: Request, results: dict[str, Any]) -> None:
         print_sweep(results)
     elif "ranks" in results:
         print_ranks(results)
+    elif "load" in results:
+        print_load(results)
     else:
         print_results(results)

@@ -34,7 +34,12 @@ def write_results(folder: Path, results: dict[str, Any]) -> Path:
         OutputError: it cannot be written.
     """
     device = re.sub(r"[^a-z0-9]+", "-", results["device"].lower()).strip("-")
-    what = f"-{results['sweep']['along']}" if "sweep" in results else "-ranks" if "ranks" in results else ""
+    studies = {
+        "sweep": f"-{results['sweep']['along']}" if "sweep" in results else "",
+        "ranks": "-ranks",
+        "load": "-load",
+    }
+    what = next((part for study, part in studies.items() if study in results), "")
     name = f"{device}-{results['date'][:10]}{what}"
     files = (folder / f"{name}{'' if number == 1 else f'.{number}'}.json" for number in count(1))
     file = next(file for file in files if not file.exists())
@@ -57,7 +62,7 @@ def read_results(file: Path) -> dict[str, Any]:
     if found != FORMAT or "configurations" not in results:
         raise ResultError(
             f"{file}: expected configurations that cuchar bench has timed, in format {FORMAT}, found "
-            f"{'a sweep or ranks' if found == FORMAT else f'format {found}'}"
+            f"{'a sweep, ranks or load' if found == FORMAT else f'format {found}'}"
         )
     return results
 

@@ -158,6 +158,23 @@ def print_ranks(results: dict[str, Any]) -> None:
     _print_heading(console, results)
 
 
+def print_load(results: dict[str, Any]) -> None:
+    """Print what a training step takes while other processes keep processors busy."""
+    console, found, threads = Console(), results["load"], str(results["threads"])
+    sizes, timings, busy = Configuration(**found["configuration"]), found["timings"], found["busy"]
+    others = f"{busy} busy process{'es' if busy > 1 else ''}"
+    table = Table("", "threads", "ms a step", title=f"{sizes.name}: {sizes.sizes} {sizes.precision}, beside {others}")
+    for name, words, own in (
+        ("one thread", "one thread, nothing beside it", "1"),
+        ("free", "all threads, nothing beside them", threads),
+        ("under load", f"all threads, beside {others}", threads),
+    ):
+        table.add_row(words, own, f"{timings[name]['ms']:.4g}")
+    console.print(table)
+    _say(console, f"beside {others} a step takes {_interval(found['slowdown'])} times as long as on one free thread")
+    _print_heading(console, results)
+
+
 def print_changes(changes: Sequence[Change], since: str) -> None:
     console = Console()
     table = Table("", "", "ms before", "ms now", "time / cuchar's before", "now", "", title=f"since {since}")

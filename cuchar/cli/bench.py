@@ -22,6 +22,7 @@ def bench(
     batch: Batch = DEFAULT.batch,
     sweep: Annotated[str | None, typer.Option(metavar="SIZE", help="Scaling along hidden | batch | window | layers.")] = None,
     ranks: Annotated[int | None, typer.Option(help="Scaling: so many processes share every batch, and divide the processors.", show_default=False)] = None,
+    load: Annotated[int | None, typer.Option(help="A step beside so many other processes, each of which keeps a processor busy.", show_default=False)] = None,
     sampling: Annotated[bool, typer.Option("--sampling", help="Draw characters too: 1, 64 and 4096 streams.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="What a training step is made of, too.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -45,6 +46,19 @@ def bench(
         sweep = FORMER_NAMES[sweep]
     return run_request(
         Request(
-            names or [], sizes, precision, device, peer or [], sweep, sampling, profile, json, out, plot, compare, ranks
+            names or [],
+            sizes,
+            precision,
+            device,
+            peer or [],
+            sweep,
+            sampling,
+            profile,
+            json,
+            out,
+            plot,
+            compare,
+            ranks,
+            load,
         )
     )

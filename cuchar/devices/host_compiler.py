@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from cuchar.errors import DeviceError
 
 # The compiler's flag for every instruction that this processor has.
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+Notice = Callable[[str], AbstractContextManager[object]]
 DIGEST = ".sha256"  # the suffix of the file beside a library that holds the library's SHA-256
 
 
@@ -40,7 +41,7 @@ def build(
     folder: str,
     headers: Path | None = None,
     libraries: Sequence[Path] = (),
-    notice: Callable[[str], None] = lambda kept: None,
+    notice: Notice = nullcontext,
 ) -> Path:
     """Compile a source text to a shared library, or find it in the cache if it was compiled before and is undamaged.
 
@@ -52,7 +53,7 @@ def build(
         folder: the cache's folder for this kind of library.
         headers: a folder that the source includes from.
         libraries: libraries to link. Either the process has loaded them, or they lie in the same folder of the cache.
-        notice: called before something is compiled, with a text that says whether the next run will find it compiled.
+        notice: makes the context in which something is compiled, from a text that says whether the next run will find it.
     Returns:
         The library's path.
     Raises:
@@ -69,10 +70,10 @@ def build(
         place, kept = _place(folder, name)
         if _is_sound(place / name):
             return place / name
-        notice(kept)
         with tempfile.TemporaryDirectory(dir=place) as unfinished:
             made = Path(unfinished, name)
-            done = run([*command, "-o", str(made), "-x", "c++", "-", "-x", "none", *map(str, libraries)], source)
+            with notice(kept):
+                done = run([*command, "-o", str(made), "-x", "c++", "-", "-x", "none", *map(str, libraries)], source)
             if done.returncode:
                 lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
                 raise DeviceError(next((line for line in lines if "error:" in line), lines[-1]))

@@ -2,6 +2,8 @@
 
 import ctypes
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -37,7 +39,7 @@ def choose_engine(
                 f"{option('precision', 'fp32')} runs here, {option('device', 'emulate')} runs the tensor cores' kernels"
             )
         try:
-            return CpuEngine(model, dtype, _say_compiling), reason
+            return CpuEngine(model, dtype, _compiling), reason
         except DeviceError as error:
             return NumpyEngine(model, dtype), f"{reason}; for C++ {error}"
 
@@ -58,7 +60,7 @@ def choose_engine(
     if device == "emulate":
         from cuchar.devices.emulator import EmulatedDevice
 
-        return CudaEngine(model, EmulatedDevice(notice=_say_compiling), dtype, precision), "asked for"
+        return CudaEngine(model, EmulatedDevice(notice=_compiling), dtype, precision), "asked for"
     try:
         chosen = CudaDevice(int(device.partition(":")[2] or 0), _say_compiling)
     except DeviceError as error:
@@ -93,6 +95,16 @@ def _has_driver() -> bool:
             continue
         return True
     return False
+
+
+@contextmanager
+def _compiling(kept: str) -> Iterator[None]:
+    """A context in which kernels are compiled: a line says so, and a terminal shows that something goes on."""
+    from cuchar.bars import bar  # rich is slow to import
+
+    _say_compiling(kept)
+    with bar("compiling", None):
+        yield
 
 
 @lru_cache(maxsize=1)  # so that it is said once in a process

@@ -1,4 +1,4 @@
-/* cpu/backward.hpp: back-propagation through time, from dlogits to da of every layer, for one thread's batch rows.
+/* cpu/backward.hpp: back-propagation through time, from dlogits to da of every layer, for one job's batch rows.
  *   dh = factors * (W_above^T da_above) + W_hh^T da_next         (for the last layer: W^T dlogits, with the head's W)
  *   dc = dh*o*(1 - tanh(c')^2) + f_next*dc_next
  *   da_i = dc*g*i*(1-i)    da_f = dc*c*f*(1-f)    da_g = dc*i*(1-g^2)    da_o = dh*tanh(c')*o*(1-o)

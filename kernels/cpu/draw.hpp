@@ -26,30 +26,25 @@ struct Law {
 /* Draws by one law, again and again, with the scratch space that takes. */
 class Sampler {
    public:
-    Sampler(const Law& law, long V) : law(law), p(V), order(V) {}
+    Sampler(const Law& law, long V)
+        : law(law), V(V), p((V + IN_VECTOR - 1) / IN_VECTOR * IN_VECTOR), up_to(V), order(V) {}
 
     /* An id, by a number `uniform` between 0 and 1; -1 where a logit is not finite. */
     int draw(const real* logits, double uniform) {
-        const long V = p.size();
-        if (!std::all_of(logits, logits + V, [](real logit) { return std::isfinite(logit); })) return -1;
         const auto likelier = [&](int a, int b) {
-            return static_cast<float>(logits[a]) > static_cast<float>(logits[b]);
+            const float of_a = logits[a], of_b = logits[b];
+            return of_a > of_b || (of_a == of_b && a < b);
         };
+        if (!find_p(logits)) return -1;
         if (law.argmax) {
             int best = 0;
             for (int v = 1; v < V; ++v)
                 if (likelier(v, best)) best = v;
             return best;
         }
-        for (long v = 0; v < V; ++v) {
-            const double score = logits[v] * law.coldness;
-            p[v] = law.is_exp ? std::exp(std::min(score, 700.0)) : score;
-        }
-        const double most = *std::max_element(p.begin(), p.end());
-        for (double& value : p) value = std::exp(value - most);
         if (law.top_k || law.top_p < 1) {
             std::iota(order.begin(), order.end(), 0);
-            std::stable_sort(order.begin(), order.end(), likelier);
+            std::sort(order.begin(), order.end(), likelier);
             long kept = law.top_k ? std::min(law.top_k, V) : V;
             double goal = 0, sum = 0;
             for (long rank = 0; rank < kept; ++rank) goal += p[order[rank]] * law.top_p;
@@ -59,17 +54,51 @@ class Sampler {
             }
             for (long rank = kept; rank < V; ++rank) p[order[rank]] = 0;
         }
-        const double goal = uniform * std::accumulate(p.begin(), p.end(), 0.0);
         double sum = 0;
-        for (int v = 0; v < V; ++v) {
-            sum += p[v];
-            if (sum >= goal) return v;
-        }
-        return V - 1;
+        for (long v = 0; v < V; ++v) up_to[v] = sum += p[v];
+        const double goal = uniform * sum;
+        long below = 0;
+        for (const double found : up_to) below += found < goal;
+        return std::min(below, V - 1);
     }
 
    private:
+    static constexpr long IN_VECTOR = REGISTER_BYTES / sizeof(double);
+
+    static Doubles load(const double* from) {
+        Doubles numbers;
+        std::memcpy(&numbers, from, sizeof numbers);
+        return numbers;
+    }
+
+    /* Makes p, up to a factor, from the logits. Returns whether all of them are finite. */
+    bool find_p(const real* logits) {
+        double no_difference = 0;
+        for (long v = 0; v < V; ++v) {
+            p[v] = logits[v] * law.coldness;
+            no_difference += p[v] - p[v];  // NaN where a logit is not finite
+        }
+        if (no_difference != 0) return false;
+        if (law.is_exp)
+            for (long v = 0; v < V; ++v) p[v] = std::exp(std::min(p[v], 700.0));
+        std::fill(p.begin() + V, p.end(), -HUGE_VAL);  // so that the numbers beyond V have a p of 0
+        Doubles largest = load(p.data());
+        for (std::size_t v = 0; v < p.size(); v += IN_VECTOR) {
+            const Doubles scores = load(&p[v]);
+            largest = scores > largest ? scores : largest;
+        }
+        double most = largest[0];
+        for (long lane = 1; lane < IN_VECTOR; ++lane) most = std::max(most, largest[lane]);
+        for (std::size_t v = 0; v < p.size(); v += IN_VECTOR) {
+            const Doubles found = exp_of_negative(load(&p[v]) - most, Doubles{});
+            std::memcpy(&p[v], &found, sizeof found);
+        }
+        return true;
+    }
+
     const Law& law;
-    std::vector<double> p;
-    std::vector<int> order;  // the ids, the likeliest first
+    const long V;
+    std::vector<double> p;      // [V], and then numbers that fill the last vector
+    std::vector<double> up_to;  // [V]: the sum of p up to an id
+    std::vector<int> order;     // the ids, the likeliest first
 };

@@ -1,4 +1,4 @@
-/* cpu/forward.hpp: the layers, dropout, the head and the loss, for one thread's batch rows.
+/* cpu/forward.hpp: the layers, dropout, the head and the loss, for one job's batch rows.
  *   a = W_ih x + W_hh h + b    i,f,o = sigmoid(a_i, a_f, a_o)    g = tanh(a_g)    c' = f*c + i*g    h' = o*tanh(c')
  *   logits = W y + b           loss = -log softmax(logits)[target]
  * In layer 0, W_ih x is the character's column of W_ih. Above it, x is the output of the layer below: its h', with
@@ -94,12 +94,17 @@ inline void drop(const Task& task, const Layout& layout, long layer, long t, lon
 inline real cross_entropy(real* logits, long V, long target, long N, bool with_backward) {
     constexpr int PARTIAL_SUMS = 64 / sizeof(real), VECTORS = PARTIAL_SUMS / LANES;
     const long padded = vectors(V) * LANES;
-    real largest = logits[0];
-    for (long v = 1; v < V; ++v) largest = logits[v] > largest ? logits[v] : largest;
-    const real chosen = logits[target], of_target = exp_of_difference(all(chosen), all(largest))[0];
-    // What is not to be added gets an e of 0: the target, and the numbers that fill the row up to whole vectors.
-    logits[target] = std::numeric_limits<real>::lowest();
+    // What is not to be added gets an e of 0: the numbers that fill the row up to whole vectors, and then the target.
     std::fill(logits + V, logits + padded, std::numeric_limits<real>::lowest());
+    Lanes largest_of_lane = load(logits);
+    for (long v = LANES; v < padded; v += LANES) {
+        const Lanes found = load(logits + v);
+        largest_of_lane = found > largest_of_lane ? found : largest_of_lane;
+    }
+    real largest = largest_of_lane[0];
+    for (int lane = 1; lane < LANES; ++lane) largest = largest_of_lane[lane] > largest ? largest_of_lane[lane] : largest;
+    const real chosen = logits[target], of_target = exp_of_difference(all(chosen), all(largest))[0];
+    logits[target] = std::numeric_limits<real>::lowest();
     Sum<Lanes> partial[VECTORS] = {};
     for (long v = 0; v < padded; v += PARTIAL_SUMS)
 #pragma GCC unroll 4

@@ -5,7 +5,7 @@
  * the last layer. Layer 0 has characters for x: column v of its dW_ih is the sum of da[n] over the n with character v.
  * Sums are taken in the order of n, in partial sums of PARTIAL_CHARACTERS characters, which are then added in their
  * order: what a partial sum reads stays in the cache, and roundings stay few. Only layer 0's dW_ih is one sum in the
- * order of n. One thread makes the whole of a sum, so neither the tile nor the number of threads changes a bit.
+ * order of n. One job makes the whole of a sum, so neither the tile nor the number of threads changes a bit.
  */
 #pragma once
 
@@ -74,7 +74,7 @@ inline void outer_products(
     });
 }
 
-/* out[m] = sum over n of left[n, m], for the m of one thread. */
+/* out[m] = sum over n of left[n, m], for one job's m. */
 inline void column_sums(real* out, Share columns, const real* left, long stride, long N) {
     constexpr long MOST = 64;  // columns at a time
     for (long m = columns.begin; m < columns.end; m += MOST) {
@@ -116,14 +116,14 @@ inline void sums_by_character(const Task& task, const Layout& layout, real* out,
     }
 }
 
-/* How the gradients are cut into blocks: each has some rows of one gate of one layer, or of the head. The layers that
- * take longest come first.
+/* How the gradients are cut into jobs: each has some rows of one gate of one layer, or of the head. Layer 0, which takes
+ * less time than those above it, comes last of the layers, and the head after it: so the last jobs are short.
  */
-struct GradientBlocks {
+struct GradientJobs {
     long of_gate, of_head, of_layers;
 
-    GradientBlocks(const Task& task, const Layout& layout)
-        : of_gate(pieces(layout.H, BLOCKS_A_THREAD * task.threads / (4 * layout.L))), of_head(pieces(layout.V, 1)),
+    GradientJobs(const Task& task, const Layout& layout)
+        : of_gate(pieces(layout.H, JOBS_A_THREAD * task.threads / (4 * layout.L))), of_head(pieces(layout.V, 1)),
           of_layers(layout.L * 4 * of_gate) {}
 
     /* Into how many pieces so many rows are cut, if they can be cut into `wanted` pieces. */
@@ -134,19 +134,19 @@ struct GradientBlocks {
     long count() const { return of_layers + of_head; }
 };
 
-/* One block of the gradients. */
-inline void gradient_block(const Task& task, const Layout& layout, long block) {
-    const GradientBlocks blocks(task, layout);
+/* The gradients of one job. */
+inline void gradient_job(const Task& task, const Layout& layout, long job) {
+    const GradientJobs jobs(task, layout);
     const long N = task.T * task.B, H = layout.H, Hp = layout.Hp, states = N + task.B;
-    if (block >= blocks.of_layers) {
-        const Share vocabulary(layout.V, block - blocks.of_layers, blocks.of_head);
+    if (job >= jobs.of_layers) {
+        const Share vocabulary(layout.V, job - jobs.of_layers, jobs.of_head);
         outer_products(
             task.gradients + layout.head(), vocabulary, H, task.logits, layout.Vp, layout.output(task, layout.L - 1),
             Hp, N);
         return column_sums(task.gradients + layout.head_bias(), vocabulary, task.logits, layout.Vp, N);
     }
-    const long layer = layout.L - 1 - block / (4 * blocks.of_gate), gate = block / blocks.of_gate % 4;
-    const Share units(H, block % blocks.of_gate, blocks.of_gate);
+    const long layer = layout.L - 1 - job / (4 * jobs.of_gate), gate = job / jobs.of_gate % 4;
+    const Share units(H, job % jobs.of_gate, jobs.of_gate);
     const real* da = task.gates + layer * N * 4 * Hp + gate * Hp;
     const auto of_gate = [&](long tensor, long columns) { return task.gradients + tensor + gate * H * columns; };
     const real* h = task.h + layer * states * Hp;

@@ -40,11 +40,11 @@ constexpr int REGISTER_BYTES = 16, REGISTERS = 16;
 constexpr char INSTRUCTIONS[] = "vectors of 16 bytes";
 #endif
 constexpr int LANES = REGISTER_BYTES / sizeof(real);
-constexpr bool SINGLE = sizeof(real) == 4;
 
-using Whole = std::conditional_t<SINGLE, std::uint32_t, std::uint64_t>;  // as wide as `real`, for work on its bits
 typedef real Lanes __attribute__((vector_size(REGISTER_BYTES)));
-typedef Whole Wholes __attribute__((vector_size(REGISTER_BYTES)));
+typedef double Doubles __attribute__((vector_size(REGISTER_BYTES)));
+template <class Vector>
+using Element = std::decay_t<decltype(Vector{}[0])>;  // what a lane has
 
 inline Lanes load(const real* from) {
     Lanes lanes;
@@ -63,7 +63,10 @@ inline void put(real* to, Lanes values, long valid, bool add) {
 }
 
 /* x in every lane. It is written x - 0, since 0 + x would make 0 of -0. */
-inline Lanes all(real x) { return x - Lanes{}; }
+template <class Vector = Lanes>
+inline Vector all(Element<Vector> x) {
+    return x - Vector{};
+}
 
 /* a*b + c, rounded once where the processor can do that. Elsewhere the product is rounded and then the sum. */
 #if defined(__AVX512F__)
@@ -76,63 +79,74 @@ inline __m256d fused(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a
 inline float32x4_t fused(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
 inline float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return vfmaq_f64(c, a, b); }
 #else
-inline Lanes fused(Lanes a, Lanes b, Lanes c) { return a * b + c; }
+template <class Vector>
+inline Vector fused(Vector a, Vector b, Vector c) {
+    return a * b + c;
+}
 #endif
 
 /* x, but at least `low` and at most `high`; NaN, for which both comparisons are false, stays NaN. */
-inline Lanes clamp(Lanes x, real low, real high) {
-    x = x < low ? all(low) : x;
-    return x > high ? all(high) : x;
+template <class Vector>
+inline Vector clamp(Vector x, Element<Vector> low, Element<Vector> high) {
+    x = x < low ? all<Vector>(low) : x;
+    return x > high ? all<Vector>(high) : x;
 }
 
 /* e^x = scale * (1 + fraction), where `scale` is a power of 2. */
+template <class Vector>
 struct Power {
-    Lanes scale, fraction;
+    Vector scale, fraction;
 };
 
 /* e^x for |x| up to 87.33 (float) or 708.39 (double), where 2^k is neither infinite nor subnormal. */
-inline Power power(Lanes x) {
-    constexpr real LOG2_E = 1.4426950408889634;
+template <class Vector>
+inline Power<Vector> power(Vector x) {
+    using Number = Element<Vector>;
+    constexpr bool SINGLE = sizeof(Number) == 4;
+    using Whole = std::conditional_t<SINGLE, std::uint32_t, std::uint64_t>;  // as wide as a number, for work on its bits
+    typedef Whole Wholes __attribute__((vector_size(REGISTER_BYTES)));
+    constexpr Number LOG2_E = 1.4426950408889634;
     // HIGH + LOW = ln 2. HIGH has so few bits that k * HIGH is exact.
-    constexpr real HIGH = SINGLE ? 0.693359375 : 6.93147180369123816490e-1;
-    constexpr real LOW = SINGLE ? -2.12194440054690583e-4 : 1.90821492927058770002e-10;
+    constexpr Number HIGH = SINGLE ? 0.693359375 : 6.93147180369123816490e-1;
+    constexpr Number LOW = SINGLE ? -2.12194440054690583e-4 : 1.90821492927058770002e-10;
     constexpr int FRACTION_BITS = SINGLE ? 23 : 52, BIAS = SINGLE ? 127 : 1023;
     // 1.5 * 2^FRACTION_BITS. Added to a number, it rounds that to a whole one, which is then in the sum's lowest bits.
-    constexpr real ROUND = SINGLE ? 12582912.0 : 6755399441055744.0;
+    constexpr Number ROUND = SINGLE ? 12582912.0 : 6755399441055744.0;
     constexpr int TERMS = SINGLE ? 7 : 13;  // of Taylor's series: r + r^2/2! + ... + r^TERMS/TERMS!
-    const Lanes rounded = fused(x, all(LOG2_E), all(ROUND));
-    const Lanes k = rounded - ROUND;
-    const Lanes r = fused(k, all(-LOW), fused(k, all(-HIGH), x));
-    Power result;
+    const Vector rounded = fused(x, all<Vector>(LOG2_E), all<Vector>(ROUND));
+    const Vector k = rounded - ROUND;
+    const Vector r = fused(k, all<Vector>(-LOW), fused(k, all<Vector>(-HIGH), x));
+    Power<Vector> result;
     Wholes bits;
     std::memcpy(&bits, &rounded, sizeof bits);
     bits = (bits + BIAS) << FRACTION_BITS;  // k + BIAS as the exponent of a number with fraction 0: 2^k
     std::memcpy(&result.scale, &bits, sizeof bits);
     double factorial = 1;
     for (int n = 2; n <= TERMS; ++n) factorial *= n;
-    Lanes series = all(1 / factorial);
+    Vector series = all<Vector>(1 / factorial);
 #pragma GCC unroll 16
     for (int n = TERMS - 1; n >= 2; --n) {
         factorial /= n + 1;
-        series = fused(series, r, all(1 / factorial));
+        series = fused(series, r, all<Vector>(1 / factorial));
     }
-    result.fraction = fused(series, r * r, r);
+    result.fraction = fused(series, Vector(r * r), r);
     return result;
 }
 
 /* e^(x + low) for x <= 0, where `low` is what rounding has taken from x. A result below the smallest normal number is
  * 0.
  */
-inline Lanes exp_of_negative(Lanes x, Lanes low) {
-    constexpr real LEAST = SINGLE ? -87.336544 : -708.3964;  // its exp is the smallest normal number
-    const Power e = power(clamp(x, LEAST, 0));
-    const Lanes fraction = e.fraction + fused(low, e.fraction, low), result = fused(e.scale, fraction, e.scale);
-    return x < LEAST ? Lanes{} : result;
+template <class Vector>
+inline Vector exp_of_negative(Vector x, Vector low) {
+    constexpr Element<Vector> LEAST = sizeof(LEAST) == 4 ? -87.336544 : -708.3964;  // its exp is the smallest normal number
+    const Power<Vector> e = power(clamp(x, LEAST, 0));
+    const Vector fraction = e.fraction + fused(low, e.fraction, low), result = fused(e.scale, fraction, e.scale);
+    return x < LEAST ? Vector{} : result;
 }
 
 inline Lanes tanh(Lanes x) {
-    constexpr real BOUND = SINGLE ? 10 : 20;  // its tanh is 1 to the last bit
-    const Power e = power(2 * clamp(x, -BOUND, BOUND));
+    constexpr real BOUND = sizeof(real) == 4 ? 10 : 20;  // its tanh is 1 to the last bit
+    const Power<Lanes> e = power<Lanes>(2 * clamp(x, -BOUND, BOUND));
     const Lanes m = fused(e.scale, e.fraction, e.scale - 1);
     return m / (m + 2);
 }

@@ -8,8 +8,8 @@
 #include "cpu/product.hpp"
 #include "cpu/thread_pool.hpp"
 
-/* Blocks of work are taken by threads as they come free: with several for each, none waits long for another. */
-constexpr long BLOCKS_A_THREAD = 1;
+/* Into how many jobs work is cut for each thread, where it can be cut at will (thread_pool.hpp). */
+constexpr long JOBS_A_THREAD = 1;
 
 /* One call's sizes and arrays: a window [T,B], or in sampling one time step of B streams. The fields of `Task` in
  * cuchar/engines/cpu/library.py are these in the same order; `Tape` in cuchar/engines/cpu/engine.py makes the arrays,
@@ -33,8 +33,8 @@ struct Task {
     double dropout;               // the probability that a unit is dropped
     long first_row, batch;        // the B rows are rows first_row, first_row+1, ... of a batch whose mask they take
 
-    /* How many blocks the threads divide work into that any block can have a share of. */
-    long blocks() const { return threads == 1 ? 1 : BLOCKS_A_THREAD * threads; }
+    /* Into how many jobs the threads cut work that can be cut at will. */
+    long jobs() const { return threads == 1 ? 1 : JOBS_A_THREAD * threads; }
 };
 
 /* Offsets of the tensors, in the flat parameters and in the folded weights. */
@@ -84,18 +84,20 @@ struct Layout {
     long size() const { return head_bias_row() + vocabulary_panels.count * vocabulary_panels.width * LANES; }
 };
 
-/* What block `index` of `blocks` has of `count` things. */
+/* What job `index` of `jobs` has of `count` things. */
 struct Share {
     long begin, end;
-    Share(long count, long index, long blocks) : begin(count * index / blocks), end(count * (index + 1) / blocks) {}
+    Share(long count, long index, long jobs) : begin(count * index / jobs), end(count * (index + 1) / jobs) {}
 };
 
-/* Calls call(first row, number of rows) for at most ROWS_AT_ONCE of these rows after the others. */
+/* Cuts rows into as few parts as possible, of at most ROWS_AT_ONCE rows and as equal as they can be, and calls
+ * call(first row, number of rows) for each.
+ */
 template <class Call>
 inline void for_rows(Share rows, Call call) {
-    const long count = rows.end - rows.begin, blocks = (count + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    for (long block = 0; block < blocks; ++block) {
-        const Share part(count, block, blocks);
+    const long count = rows.end - rows.begin, parts = (count + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    for (long index = 0; index < parts; ++index) {
+        const Share part(count, index, parts);
         call(rows.begin + part.begin, part.end - part.begin);
     }
 }
@@ -117,13 +119,13 @@ inline void fold_backward(const Layout& layout, real* to, const real* from, long
         layout.unit_panels, panel_index);
 }
 
-/* Packs one block of the parameters into the weights; what only backward reads, where it is asked for. */
-inline void fold(const Task& task, long block, bool with_backward) {
+/* Packs one job's parameters into the weights; what only backward reads, where it is asked for. */
+inline void fold(const Task& task, long job, bool with_backward) {
     const Layout layout(task);
     const long H = layout.H, V = layout.V;
     real* const weights = task.weights;
-    const Share vectors_of_units(layout.U, block, task.blocks());
-    const Share panels(layout.unit_panels.count, block, task.blocks());
+    const Share vectors_of_units(layout.U, job, task.jobs());
+    const Share panels(layout.unit_panels.count, job, task.jobs());
     for (long layer = 0; layer < layout.L; ++layer) {
         const real* const W_ih = task.parameters + layout.inputs(layer);
         const real* const W_hh = task.parameters + layout.recurrent(layer);
@@ -150,7 +152,7 @@ inline void fold(const Task& task, long block, bool with_backward) {
         }
     }
     const real* const W = task.parameters + layout.head();
-    const Share head_panels(layout.vocabulary_panels.count, block, task.blocks());
+    const Share head_panels(layout.vocabulary_panels.count, job, task.jobs());
     for (long panel_index = head_panels.begin; panel_index < head_panels.end; ++panel_index) {
         const long width = layout.vocabulary_panels.width;
         pack_transposed(

@@ -4,9 +4,9 @@
  *   dh = W_above^T da_above + W_hh^T da_next    dc = dh*o*(1 - tanh(c')^2) + f_next*dc_next
  *   da_i = dc*g*i*(1-i)    da_f = dc*c*f*(1-f)    da_g = dc*i*(1-g^2)    da_o = dh*tanh(c')*o*(1-o)
  * `next` is of the time step after. What a call takes is in `Task` (layout.hpp), `Update` (adam.hpp), `Law` (draw.hpp).
- * Batch rows do not meet before the parameters' gradients are summed. So every thread takes its share of the batch rows
- * through all layers and time steps, forward and back, reading a time step's weights once for a tile of them. Then the
- * threads meet, and share the gradients' rows.
+ * Batch rows do not meet before the parameters' gradients are summed. So a window is three tasks, each cut into jobs that
+ * threads take as they come free (thread_pool.hpp): to fold the weights; to take some batch rows through all layers and
+ * time steps, forward and back; and to sum some rows of the gradients.
  * Every sum has one order, which the header of its file tells: the number of threads changes no bit.
  * Reference: cuchar/engines/numpy_engine.py
  */
@@ -32,42 +32,42 @@ long weights_size(const Task* task) { return Layout(*task).size(); }
  */
 double multiply_add(long threads, long trips) {
     std::vector<Lanes> kept(threads);
-    ThreadPool::run(threads, threads, [&](long block) {
+    ThreadPool::run(threads, threads, [&](long job) {
         constexpr int SUMS = TILE_ROWS * TILE_VECTORS;
         Lanes sum[SUMS], factor = all(0.5);
-        for (int i = 0; i < SUMS; ++i) sum[i] = all(block + i);  // If all were equal, the compiler would keep one.
+        for (int i = 0; i < SUMS; ++i) sum[i] = all(job + i);  // If all were equal, the compiler would keep one.
         for (long trip = 0; trip < trips; ++trip)
 #pragma GCC unroll 32
             for (int i = 0; i < SUMS; ++i) sum[i] = fused(sum[i], factor, factor);
-        for (int i = 0; i < SUMS; ++i) kept[block] += sum[i];
+        for (int i = 0; i < SUMS; ++i) kept[job] += sum[i];
     });
     return 2.0 * TILE_ROWS * TILE_VECTORS * LANES * trips * threads;
 }
 
 /* From parameters to folded weights, without those that only backward reads. */
 void fold_weights(const Task* task) {
-    ThreadPool::run(task->threads, task->blocks(), [&](long block) { fold(*task, block, /*with_backward=*/false); });
+    ThreadPool::run(task->threads, task->jobs(), [&](long job) { fold(*task, job, /*with_backward=*/false); });
 }
 
 /* From folded weights to logits and, where there are targets, losses. */
 void run_forward(const Task* task) {
-    const long blocks = std::min(task->B, task->blocks());
+    const long jobs = std::min(task->B, task->jobs());
     ThreadPool::run(
-        task->threads, blocks, [&](long block) { forward(*task, Layout(*task), Share(task->B, block, blocks)); });
+        task->threads, jobs, [&](long job) { forward(*task, Layout(*task), Share(task->B, job, jobs)); });
 }
 
 /* From parameters to losses and gradients. */
 void run_window(const Task* task) {
     const Layout layout(*task);
-    ThreadPool::run(task->threads, task->blocks(), [&](long block) { fold(*task, block, /*with_backward=*/true); });
-    const long blocks = std::min(task->B, task->blocks());
-    ThreadPool::run(task->threads, blocks, [&](long block) {
-        const Share batch_rows(task->B, block, blocks);
+    ThreadPool::run(task->threads, task->jobs(), [&](long job) { fold(*task, job, /*with_backward=*/true); });
+    const long jobs = std::min(task->B, task->jobs());
+    ThreadPool::run(task->threads, jobs, [&](long job) {
+        const Share batch_rows(task->B, job, jobs);
         forward(*task, layout, batch_rows);
         backward(*task, layout, batch_rows);
     });
-    ThreadPool::run(task->threads, GradientBlocks(*task, layout).count(), [&](long block) {
-        gradient_block(*task, layout, block);
+    ThreadPool::run(task->threads, GradientJobs(*task, layout).count(), [&](long job) {
+        gradient_job(*task, layout, job);
     });
 }
 
@@ -81,10 +81,10 @@ double update(const Update* update) { return adam(*update); }
 void sample(
     const Task* task, const Law* law, std::uint64_t seed, std::uint64_t stream, std::uint64_t position, long count,
     std::int32_t* inputs, std::int32_t* made) {
-    const long blocks = std::min(task->B, task->blocks());
-    ThreadPool::run(task->threads, blocks, [&](long block) {
+    const long jobs = std::min(task->B, task->jobs());
+    ThreadPool::run(task->threads, jobs, [&](long job) {
         const Layout layout(*task);
-        const Share streams(task->B, block, blocks);
+        const Share streams(task->B, job, jobs);
         Sampler sampler(*law, layout.V);
         for (long k = 0; k < count; ++k) {
             forward(*task, layout, streams);

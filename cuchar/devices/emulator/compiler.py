@@ -2,12 +2,12 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
 from cuchar.devices import host_compiler
-from cuchar.devices.host_compiler import NATIVE, build, compiler, run
+from cuchar.devices.host_compiler import NATIVE, Notice, build, compiler, run
 from cuchar.errors import DeviceError
 
 Sanitize = Literal["address", "thread"]
@@ -28,13 +28,13 @@ OPTIONS = {
 }
 
 
-def load(source: str, sanitize: Sanitize | None, notice: Callable[[str], None] = lambda kept: None) -> ctypes.CDLL:
+def load(source: str, sanitize: Sanitize | None, notice: Notice = nullcontext) -> ctypes.CDLL:
     """Compile a source text and load the library, or load it from the cache if it was compiled before.
 
     Args:
         source: CUDA C++ with its `#line` directives, and with EMULATE(name, parameters) for every kernel.
         sanitize: the sanitizer that watches the kernels, or None.
-        notice: called before something is compiled, with a text that says whether the next run will find it compiled.
+        notice: makes the context in which something is compiled, from a text that says whether the next run will find it.
     Raises:
         DeviceError: there is no compiler, the source has an error, the library cannot be written, or the sanitizer's
             library is not preloaded.

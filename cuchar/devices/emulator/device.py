@@ -3,12 +3,14 @@
 import ctypes
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
 
 from cuchar.devices.device import MOST_THREADS, Kernel, Limits, product_sizes
 from cuchar.devices.emulator.compiler import HERE, Sanitize, load
+from cuchar.devices.host_compiler import Notice
 from cuchar.devices.kernel_sources import join
 from cuchar.devices.signatures import Signature, signatures
 from cuchar.errors import DeviceError
@@ -43,7 +45,7 @@ class EmulatedDevice:
             `sanitizer_environment`.
         limits: those of the GPU that is emulated.
         memory_bytes: what `free_bytes` returns; by default the machine's available memory.
-        notice: called before something is compiled, with a text that says whether the next run will find it compiled.
+        notice: makes the context in which something is compiled, from a text that says whether the next run will find it.
     """
 
     name, option = "emulator", "emulate"
@@ -56,7 +58,7 @@ class EmulatedDevice:
         sanitize: Sanitize | None = None,
         limits: Limits = H100,
         memory_bytes: int | None = None,
-        notice: Callable[[str], None] = lambda kept: None,
+        notice: Notice = nullcontext,
     ):
         self.limits = limits
         self._schedule, self._seed, self._sanitize = SCHEDULES.index(schedule), seed, sanitize

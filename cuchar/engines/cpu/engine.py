@@ -5,7 +5,7 @@
 
 import ctypes
 import math
-from collections.abc import Callable
+from contextlib import nullcontext
 from ctypes import byref
 from functools import lru_cache, partial
 
@@ -14,6 +14,7 @@ import numpy as np
 from cuchar.adam import BETA1, BETA2, EPSILON
 from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
+from cuchar.devices.host_compiler import Notice
 from cuchar.engines.base import (
     Example,
     Share,
@@ -102,7 +103,7 @@ class CpuEngine:
     """`cuchar.engines.base.Engine` on all processors, in float32 or float64.
 
     Args:
-        notice: called before the C++ is compiled, with a text that says whether the next run will find it compiled.
+        notice: makes the context in which the C++ is compiled, from a text that says whether the next run will find it.
     Raises:
         DeviceError: there is no C++ compiler, it cannot compile the engine, or `dtype` is another type.
     """
@@ -113,7 +114,7 @@ class CpuEngine:
         self,
         model: ModelConfig,
         dtype: np.typing.DTypeLike = np.float32,
-        notice: Callable[[str], None] = lambda kept: None,
+        notice: Notice = nullcontext,
     ):
         self.model, self.dtype = model, np.dtype(dtype)
         self.library = load(self.dtype, notice)

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,11 +60,11 @@ class Law(_Structure):
     _fields_: ClassVar = [*_fields(ctypes.c_long, "is_exp argmax top_k"), *_fields(ctypes.c_double, "coldness top_p")]
 
 
-def load(dtype: np.dtype, notice: Callable[[str], None] = lambda kept: None) -> ctypes.CDLL:
+def load(dtype: np.dtype, notice: host_compiler.Notice = nullcontext) -> ctypes.CDLL:
     """The library of functions for float32 or float64, which is loaded once in a process.
 
     Args:
-        notice: called before it is compiled, with a text that says whether the next run will find it compiled.
+        notice: makes the context in which it is compiled, from a text that says whether the next run will find it.
     Raises:
         DeviceError: there is no compiler, it cannot compile the library, or `dtype` is another type.
     """
