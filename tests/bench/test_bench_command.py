@@ -5,29 +5,13 @@ import re
 import sys
 
 import pytest
-from support.process import ROOT
 
-from cuchar.bench import processes, run
+from cuchar.bench import run
 from cuchar.bench.tables import print_sweep
 from cuchar.engines.cpu.library import thread_count
 
 TINY = "--hidden 4 --layers 1 --window 3 --batch 2 --device cpu".split()
 SAME = {"value": pytest.approx(1.5), "low": pytest.approx(1.5), "high": pytest.approx(1.5)}
-
-
-@pytest.fixture
-def bench(cli, monkeypatch):
-    monkeypatch.setattr(processes, "COMMAND", [sys.executable, str(ROOT / "tests/support/fake_contenders.py")])
-    monkeypatch.setattr(run, "HELP_RUNS", 1)
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(run, "load_average", lambda: 0.1)
-
-    def run_bench(*options, wrong=None):
-        if wrong:
-            monkeypatch.setenv("CUCHAR_FAKE_PEER", wrong)
-        return cli("bench", *TINY, *options)
-
-    return run_bench
 
 
 def parsed(done):

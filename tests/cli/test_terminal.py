@@ -194,3 +194,19 @@ def test_a_large_text_is_one_plain_line_elsewhere(capfd):
     for done in (0, 10**6, 2 * 10**6):
         progress.reading("encoding", done, 2 * 10**6)
     assert capfd.readouterr().err == "encoding 2 MB of text\n"
+
+
+COMPILING = """
+from cuchar.config import ModelConfig
+from cuchar.engines.choose import choose_engine
+from cuchar.engines.cpu import library
+
+library.FLAGS = ["-std=c++20", "-O0"]
+choose_engine("cpu", ModelConfig(2, 1, 1))
+"""
+
+
+def test_a_line_moves_while_kernels_are_compiled(tmp_path):
+    terminal = Terminal(100, "-c", COMPILING, XDG_CACHE_HOME=str(tmp_path))
+    assert terminal.lines() == ["compiling the kernels; the next run finds them compiled"]
+    assert any(line.startswith("compiling ━") for line in terminal.seen) and not terminal.screen.cursor.hidden
