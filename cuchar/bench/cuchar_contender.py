@@ -1,6 +1,7 @@
 """cuchar's training steps and draws, as `cuchar train` and `cuchar sample` do them."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 from time import perf_counter
@@ -10,11 +11,13 @@ import numpy as np
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
+from cuchar.bench.arithmetic import flops
 from cuchar.bench.configurations import WINDOWS, Configuration
 from cuchar.bench.contender import Burst
 from cuchar.bench.kernel_times import Recorder, kernel_times
 from cuchar.bench.machine import device_ms
 from cuchar.engines.base import Engine, Example, Sampler, Streams, TrainingState
+from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.errors import DivergedError
 from cuchar.parameters import Parameters, initialise
 from cuchar.ranks.together import Leader, make_learner
@@ -22,6 +25,23 @@ from cuchar.sampling import SampleConfig
 
 RATE = 1e-3
 PROFILE_ROUNDS = 20
+
+
+class Calls:
+    """A library whose calls are timed: `seconds` has how long each call took, by the function's name."""
+
+    def __init__(self, library: Any):
+        self._library = library
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            began = perf_counter()
+            result = getattr(self._library, name)(*arguments)
+            self.seconds[name].append(perf_counter() - began)
+            return result
+
+        return timed
 
 
 class CucharContender:
@@ -84,7 +104,38 @@ class CucharContender:
     def profile(self) -> dict[str, dict[str, Any]]:
         """What a training step is made of: for each part, how often a step has it, and how many µs it takes."""
         device = getattr(self.engine, "device", None)
-        return self._host_parts() if device is None else profile_kernels(device, self.sizes)
+        if device is not None:
+            return profile_kernels(device, self.sizes)
+        return self._parts_of_library(self.engine) if isinstance(self.engine, CpuEngine) else self._host_parts()
+
+    def _parts_of_library(self, engine: CpuEngine) -> dict[str, dict[str, Any]]:
+        """What the C++ engine's calls of its library take in a training step: the least time of each, by the wall clock.
+
+        Backward is what going both ways takes beyond going forward. Products have the `flops` of a third of a step's.
+        """
+        library, taken = engine.library, Calls(engine.library)
+        (inputs, targets), state = self._windows[0], engine.zero_state(self.sizes.B)
+        weights, steps = engine.fold(self._parameters), []
+        engine.library = taken  # type: ignore[assignment]
+        try:
+            for _ in range(PROFILE_ROUNDS):
+                engine.losses(weights, inputs, targets, state)
+                began = perf_counter()
+                self.train(1)
+                steps.append(perf_counter() - began)
+        finally:
+            engine.library = library
+        us = {name: min(found) * 1e6 for name, found in taken.seconds.items()}
+        parts = {
+            "fold": us["fold_weights"], "forward": us["run_forward"],
+            "backward": us["run_both_ways"] - us["run_forward"], "gradients": us["sum_gradients"], "Adam": us["update"],
+        }  # fmt: skip
+        parts["the rest"] = min(steps) * 1e6 - sum(parts.values())
+        third = {"flops": flops(self.sizes) // 3}
+        products = ("forward", "backward", "gradients")
+        return {
+            name: {"launches": 1, "us": found} | (third if name in products else {}) for name, found in parts.items()
+        }
 
     def _host_parts(self) -> dict[str, dict[str, Any]]:
         """The parts that can be told apart by calling `Engine`: the least time of several calls, by the wall clock."""

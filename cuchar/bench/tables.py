@@ -97,12 +97,15 @@ def _print_sampling(console: Console, drawings: list[dict[str, Any]]) -> None:
 
 
 def _print_profile(console: Console, entry: dict[str, Any]) -> None:
-    table = Table("part of a step", "times", "µs each", "ms", "of the step", title="profile")
+    has_floor = any("flops" in found for found in entry["profile"].values())
+    floor = ["floor, ms"] if has_floor else []  # at the rate of the machine's multiply-adds
+    table = Table("part of a step", "times", "µs each", "ms", "of the step", *floor, title="profile")
     for part, found in entry["profile"].items():
         each = found.get("us")
         ms = None if each is None else found["launches"] * each / 1e3
         shown = ("", "", "") if ms is None else (f"{each:,.4g}", f"{ms:.4g}", f"{ms / entry['ours']['ms']:.0%}")
-        table.add_row(part, str(found["launches"]), *shown)
+        at_least = f"{found['flops'] / entry['ceilings']['flops_per_s'] * 1e3:.4g}" if "flops" in found else ""
+        table.add_row(part, str(found["launches"]), *shown, *([at_least] if has_floor else []))
     console.print(table)
 
 

@@ -1,12 +1,12 @@
 /* cpu/recurrence.cpp: the engine for processors, as the functions that Python calls (cuchar/engines/cpu/engine.py): a
- * whole window forward, through the loss and back in one call, Adam, and sampling.
+ * window forward, through the loss and back, Adam, and sampling.
  *   a = W_ih x + W_hh h + b    i,f,o = sigmoid(a_i, a_f, a_o)    g = tanh(a_g)    c' = f*c + i*g    h' = o*tanh(c')
  *   dh = W_above^T da_above + W_hh^T da_next    dc = dh*o*(1 - tanh(c')^2) + f_next*dc_next
  *   da_i = dc*g*i*(1-i)    da_f = dc*c*f*(1-f)    da_g = dc*i*(1-g^2)    da_o = dh*tanh(c')*o*(1-o)
  * `next` is of the time step after. What a call takes is in `Task` (layout.hpp), `Update` (adam.hpp), `Law` (draw.hpp).
- * Batch rows do not meet before the parameters' gradients are summed. So a window is three tasks, each cut into jobs that
- * threads take as they come free (thread_pool.hpp): to fold the weights; to take some batch rows through all layers and
- * time steps, forward and back; and to sum some rows of the gradients.
+ * Batch rows do not meet before the parameters' gradients are summed. So a window is three calls, whose work is cut into
+ * jobs that threads take as they come free (thread_pool.hpp): `fold_weights`; `run_both_ways`, which takes some batch rows
+ * through all layers and time steps, forward and back; and `sum_gradients`.
  * Every sum has one order, which the header of its file tells: the number of threads changes no bit.
  * Reference: cuchar/engines/numpy_engine.py
  */
@@ -44,9 +44,9 @@ double multiply_add(long threads, long trips) {
     return 2.0 * TILE_ROWS * TILE_VECTORS * LANES * trips * threads;
 }
 
-/* From parameters to folded weights, without those that only backward reads. */
-void fold_weights(const Task* task) {
-    ThreadPool::run(task->threads, task->jobs(), [&](long job) { fold(*task, job, /*with_backward=*/false); });
+/* From parameters to folded weights; those that only backward reads are made where it is asked for. */
+void fold_weights(const Task* task, bool with_backward) {
+    ThreadPool::run(task->threads, task->jobs(), [&](long job) { fold(*task, job, with_backward); });
 }
 
 /* From folded weights to logits and, where there are targets, losses. */
@@ -56,19 +56,22 @@ void run_forward(const Task* task) {
         task->threads, jobs, [&](long job) { forward(*task, Layout(*task), Share(task->B, job, jobs)); });
 }
 
-/* From parameters to losses and gradients. */
-void run_window(const Task* task) {
+/* From folded weights to losses, and back to da and dlogits. */
+void run_both_ways(const Task* task) {
     const Layout layout(*task);
-    ThreadPool::run(task->threads, task->jobs(), [&](long job) { fold(*task, job, /*with_backward=*/true); });
     const long jobs = std::min(task->B, task->jobs());
     ThreadPool::run(task->threads, jobs, [&](long job) {
         const Share batch_rows(task->B, job, jobs);
         forward(*task, layout, batch_rows);
         backward(*task, layout, batch_rows);
     });
-    ThreadPool::run(task->threads, GradientJobs(*task, layout).count(), [&](long job) {
-        gradient_job(*task, layout, job);
-    });
+}
+
+/* From da and dlogits to the parameters' gradients. */
+void sum_gradients(const Task* task) {
+    const Layout layout(*task);
+    ThreadPool::run(
+        task->threads, GradientJobs(*task, layout).count(), [&](long job) { gradient_job(*task, layout, job); });
 }
 
 /* One training step of Adam. Returns the gradients' norm before clipping. */

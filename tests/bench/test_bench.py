@@ -19,6 +19,7 @@ from cuchar.bench.results import compare, configurations_of, peers_of, read_resu
 from cuchar.bench.sweep import configurations_along, growth
 from cuchar.bench.timing import LEAST_ROUNDS, Timing, ratio, steps_a_burst, take_turns
 from cuchar.engines.base import Example
+from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OptionError, ResultError
 from cuchar.parameters import Parameters, initialise
@@ -95,6 +96,17 @@ def test_host_profile_has_the_parts():
     assert list(parts) == ["forward", "backward", "Adam and the rest"]
     assert parts["forward"]["us"] > 0 and parts["backward"]["us"] > 0
     assert all(part["launches"] == 1 for part in parts.values())
+
+
+def test_profile_of_the_cpp_engine_has_what_its_library_does():
+    sizes = Configuration("", 20, 24, 2, 8, 10)
+    ours = CucharContender(CpuEngine(sizes.model), sizes)
+    library = ours.engine.library
+    parts = ours.profile()
+    assert list(parts) == ["fold", "forward", "backward", "gradients", "Adam", "the rest"]
+    assert ours.engine.library is library and all(part["us"] > 0 for part in parts.values())
+    third = 8 * 10 * (8 * 24 * 24 * 3 + 2 * 24 * 20)
+    assert [part.get("flops") for part in parts.values()] == [None, third, third, third, None, None]
 
 
 def made_up(seconds_a_step, log=None, name=None):

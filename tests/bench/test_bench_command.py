@@ -46,7 +46,7 @@ def test_table(bench):
     assert rows["ms a step"] == ["2", "3"] and rows["time / cuchar's"] == ["", "1.50 (1.50-1.50)"]
     assert rows["characters a second"] == ["3,000", "2,000"]
     assert rows["4,096"][:2] == ["PyTorch eager", "4.096e+06"] and rows["1"][:3] == ["PyTorch eager", "1,000", "1,000"]
-    assert set(rows) >= {"forward", "backward", "Adam and the rest"}
+    assert set(rows) >= {"fold", "forward", "backward", "gradients", "Adam", "the rest"}
     for line in ("not there: torch.compile (takes a while to prepare: --peer compile)", "PyTorch eager: a fake"):
         assert line in shown.splitlines()
     assert shown.splitlines()[-1].endswith("+00:00") and "numpy" in shown.splitlines()[-1]

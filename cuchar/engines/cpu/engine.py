@@ -1,4 +1,4 @@
-"""The C++ engine, which does what the NumPy engine does: kernels/cpu/recurrence.cpp does a whole window in one call.
+"""The C++ engine, which does what the NumPy engine does: kernels/cpu/recurrence.cpp does a window in three calls.
 
 `fold` makes one array of the weights, in the panels that kernels/cpu/layout.hpp describes.
 """
@@ -131,7 +131,7 @@ class CpuEngine:
         expect_parameters("parameters", parameters, self.model, self.dtype)
         weights, task = self._empty_weights(), self._sizes()
         task.point(parameters=parameters.flat, weights=weights)
-        self.library.fold_weights(byref(task))
+        self.library.fold_weights(byref(task), ctypes.c_bool(False))
         return weights
 
     def forward(self, weights: np.ndarray, inputs: np.ndarray, state: State) -> tuple[np.ndarray, State]:
@@ -160,7 +160,9 @@ class CpuEngine:
         if dropout:
             task.dropout, task.seed, task.step = dropout.probability, dropout.seed, dropout.step
             task.first_row, task.batch = dropout.first_row, dropout.batch or task.B
-        self.library.run_window(byref(task))
+        self.library.fold_weights(byref(task), ctypes.c_bool(True))
+        self.library.run_both_ways(byref(task))
+        self.library.sum_gradients(byref(task))
         return float(np.mean(tape.losses, dtype=np.float64)), tape.state()
 
     def learner(
