@@ -41,14 +41,14 @@ class Peer(CucharContender):
         return "a fake"
 
 
-def torch_maker(contender, device, threads):
+def peer_maker(contender, device, threads):
     if WRONG == "absent":
-        raise DeviceError("PyTorch is not installed")
+        raise DeviceError("not installed; pip install torch")
     return {"torch": "fake"}, lambda sizes: Peer(NumpyEngine(sizes.model), sizes)
 
 
 CucharContender.train, CucharContender.draw = ours_train, draw
-worker.torch_maker = torch_maker
+worker.peer_maker = peer_maker
 
 if __name__ == "__main__":
     worker.main()
