@@ -1,9 +1,10 @@
 """JAX's training steps, draws and scores on the processor: the work of cuchar_contender.py, each in one jitted call.
 
-The first layer's inputs are columns of its weights, which `take` picks. Every other layer's inputs are multiplied by its
-weights for all time steps at once, and `lax.scan` goes over the time steps, a layer after the other: of this, of a scan in
-which the layers take turns, and of both unrolled, it was the quickest. Gradients are value_and_grad's. Drawing is one call
-for many characters, by a cumulative sum that is a product of matrices: jax.random.categorical takes longer.
+The first layer's inputs are columns of its weights, which `take` picks. `lax.scan` goes over the time steps: in training of
+a layer after the other, whose inputs are multiplied by its weights for all time steps at once, and in scoring of all layers
+together. Each way was the quicker one there, and to unroll the scans made both slower. Gradients are value_and_grad's.
+Drawing is one call for many characters, by a cumulative sum that is a product of matrices: jax.random.categorical takes
+longer.
 
 XLA takes the threads that the process may use.
 """
@@ -31,7 +32,7 @@ State = list[tuple[jax.Array, jax.Array]]  # h and c, [B, H], of each layer
 def maker(contender: str, device: str, threads: int) -> tuple[dict[str, Any], Callable[[Configuration], "JaxPeer"]]:
     """Facts about JAX, and what makes a contender of a configuration."""
     jax.config.update("jax_platforms", device)
-    return {"jax": jax.__version__, "jaxlib": jax.lib.__version__}, JaxPeer
+    return {"jax": jax.__version__}, JaxPeer
 
 
 class JaxPeer:
@@ -98,7 +99,7 @@ class JaxPeer:
             nonlocal state
             inputs, targets = windows[self._scored % SCORED_WINDOWS]
             self._scored += 1
-            loss, state = mean_loss(self._weights, state, inputs, targets)
+            loss, state = score_window(self._weights, state, inputs, targets)
             return float(loss)
 
         return score_next
@@ -134,25 +135,44 @@ def cell(recurrent: jax.Array, state: tuple[jax.Array, jax.Array], inputs: jax.A
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
+def time_step(weights: Weights, state: State, ids: jax.Array) -> tuple[State, jax.Array]:
+    """The state after one time step's ids [B], and the last layer's h', [B, H]."""
+    x, after = ids, []
+    for layer, before in enumerate(state):
+        after.append(cell(weights[f"lstm.weight_hh_l{layer}"], before, layer_inputs(weights, layer, x)))
+        x = after[-1][0]
+    return after, x
+
+
 def logits_of(weights: Weights, h: jax.Array) -> jax.Array:
     return h @ weights["head.weight"].T + weights["head.bias"]
 
 
-@jax.jit
-def mean_loss(weights: Weights, state: State, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, State]:
-    """The mean loss, in nats, of a window's ids [T, B], and the state after it."""
-    x, after = inputs, []
-    for layer, before in enumerate(state):
+def mean_loss(weights: Weights, h: jax.Array, targets: jax.Array) -> jax.Array:
+    """The mean loss, in nats, of targets [T, B] after the last layer's h', [T, B, H]."""
+    likelihoods = jax.nn.log_softmax(logits_of(weights, h))
+    return -jnp.mean(jnp.take_along_axis(likelihoods, targets[..., None], axis=-1))
+
+
+@partial(jax.jit, donate_argnums=1)
+def score_window(weights: Weights, state: State, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, State]:
+    """The mean loss of a window's ids [T, B], and the state after it."""
+    state, h = lax.scan(partial(time_step, weights), state, inputs)
+    return mean_loss(weights, h, targets), state
+
+
+def training_loss(weights: Weights, ids: jax.Array) -> jax.Array:
+    """The mean loss of a window's characters, [T + 1, B], from a zero state."""
+    x = ids[:-1]
+    for layer, before in enumerate(zero_state(weights, ids.shape[1])):
         recurrent = weights[f"lstm.weight_hh_l{layer}"]
 
         def step(state: Any, inputs: jax.Array, recurrent: jax.Array = recurrent) -> Any:
             state = cell(recurrent, state, inputs)
             return state, state[0]
 
-        last, x = lax.scan(step, before, layer_inputs(weights, layer, x))
-        after.append(last)
-    likelihoods = jax.nn.log_softmax(logits_of(weights, x))
-    return -jnp.mean(jnp.take_along_axis(likelihoods, targets[..., None], axis=-1)), after
+        _, x = lax.scan(step, before, layer_inputs(weights, layer, x))
+    return mean_loss(weights, x, ids[1:])
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -170,8 +190,7 @@ def training_step(
     """
     weights, first, second = learnt
     ids = lax.dynamic_slice_in_dim(rows, start, window + 1)
-    state = zero_state(weights, ids.shape[1])
-    (loss, _), gradients = jax.value_and_grad(mean_loss, has_aux=True)(weights, state, ids[:-1], ids[1:])
+    loss, gradients = jax.value_and_grad(training_loss)(weights, ids)
     first = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, first, gradients)
     second = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, second, gradients)
     weights = jax.tree.map(
@@ -194,15 +213,12 @@ def draw_characters(weights: Weights, going_on: Any, count: Any) -> tuple[Any, j
 
     def draw_next(k: Any, loop: Any) -> Any:
         (key, ids, state), drawn = loop
-        x, after = ids, []
-        for layer, before in enumerate(state):
-            after.append(cell(weights[f"lstm.weight_hh_l{layer}"], before, layer_inputs(weights, layer, x)))
-            x = after[-1][0]
-        reached = jax.nn.softmax(logits_of(weights, x)) @ so_far
+        state, h = time_step(weights, state, ids)
+        reached = jax.nn.softmax(logits_of(weights, h)) @ so_far
         key, own = jax.random.split(key)
         uniform = jax.random.uniform(own, (len(ids), 1))
         ids = jnp.sum(reached < uniform * reached[:, -1:], axis=-1, dtype=jnp.int32)
-        return (key, ids, after), drawn.at[k].set(ids)
+        return (key, ids, state), drawn.at[k].set(ids)
 
     drawn = jnp.zeros((DRAWN_AT_ONCE, len(going_on[1])), jnp.int32)
     found: tuple[Any, jax.Array] = lax.fori_loop(0, count, draw_next, (going_on, drawn))

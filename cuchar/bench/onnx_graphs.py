@@ -117,7 +117,12 @@ def drawing_graph(sizes: Configuration, streams: int) -> Graph:
     below_it = node("Cast", [node("Less", [reached, "uniform"], "is_below")], "below", to=TensorProto.FLOAT)
     counted = node("ReduceSum", [below_it, constant("last_axis", np.array([-1]))], "counted", keepdims=0)
     # Where rounding leaves all sums below the uniform number, the last id is drawn.
-    node("Cast", [node("Min", [counted, constant("last_id", np.float32(V - 1))], "id")], "drawn", to=TensorProto.INT64)
+    node(
+        "Cast",
+        [node("Min", [counted, constant("last_id", np.array(V - 1, np.float32))], "id")],
+        "drawn",
+        to=TensorProto.INT64,
+    )
     graph = helper.make_graph(nodes, "draw", inputs, outputs, weights)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     return _checked(made, feedback)
