@@ -10,8 +10,8 @@ The peers differ in this:
 - graph has a whole training step in one CUDA graph.
 - stacked is the same with L one-layer LSTMs in fp16, whose inputs are padded to a multiple of 128 characters. That is
   what cuDNN's persistent kernels take (if H is a multiple of 128 and at most 1024, and B a multiple of 8).
-- compile uses torch.compile for forward and loss. It draws by cells written out and by a cumulative sum, the quickest of
-  what was tried; the others draw by nn.LSTM and torch.multinomial.
+- compile uses torch.compile for forward and loss, which leaves nn.LSTM as it is. (A window's cells written out took half a
+  minute to compile, and longer a step.) It draws by cells written out (torch_drawing.py).
 """
 
 import math
@@ -28,6 +28,7 @@ from torch.nn import functional
 from cuchar.bench.configurations import SCORED_WINDOWS, WINDOWS, Configuration
 from cuchar.bench.contender import Burst, timed
 from cuchar.bench.cuchar_contender import RATE
+from cuchar.bench.torch_drawing import by_cells, by_lstm
 from cuchar.errors import DeviceError
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -186,7 +187,8 @@ class TorchPeer:
 
     def _make_drawing(self, streams: int) -> Callable[[int], torch.Tensor]:
         """A call that draws so many more characters of each stream, and returns their ids [characters, streams]."""
-        next_of = self._next_by_cells if self._kind == "compile" else self._next_by_lstm
+        (lstm, head), is_compiled = self._untrained, self._kind == "compile"
+        next_of = by_cells(lstm, head) if is_compiled else by_lstm(lstm, head, self._one_hot)
         shape = self.sizes.L, streams, self.sizes.H
         ids = torch.zeros(streams, dtype=torch.int64, device=self._device)
         h, c = torch.zeros(shape, device=self._device), torch.zeros(shape, device=self._device)
@@ -196,8 +198,11 @@ class TorchPeer:
                 for old, new in zip((ids, h, c), next_of(ids, h, c), strict=True):
                     old.copy_(new)
 
-        prepare = {"graph": self._captured, "compile": torch.compile}.get(self._kind)
-        draw_next: Callable[[], Any] = prepare(step) if prepare else step
+        draw_next: Callable[[], Any] = step
+        if self._kind == "graph":
+            draw_next = self._captured(step)
+        elif is_compiled:  # all of it, or it is an error; for this number of streams alone
+            draw_next = torch.compile(step, fullgraph=True, dynamic=False)
 
         def make(characters: int) -> torch.Tensor:
             drawn = torch.empty((characters, streams), dtype=torch.int64, device=self._device)
@@ -207,28 +212,6 @@ class TorchPeer:
             return drawn.cpu()
 
         return make
-
-    def _next_by_lstm(self, ids: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The ids [streams] that are drawn after `ids`, and the state [L, streams, H] after them."""
-        lstm, head = self._untrained
-        out, (h, c) = lstm(functional.embedding(ids[None], self._one_hot), (h, c))
-        return torch.multinomial(head(out[0]).float().softmax(-1), 1)[:, 0], h, c
-
-    def _next_by_cells(self, ids: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The same, written out for torch.compile, which cannot make one kernel of several inside of nn.LSTM."""
-        lstm, head = self._untrained
-        x, states = torch.empty(0), []
-        for layer in range(self.sizes.L):
-            names = (f"weight_ih_l{layer}", f"weight_hh_l{layer}", f"bias_ih_l{layer}")
-            inputs, recurrent, bias = map(lstm.get_parameter, names)
-            below = functional.linear(x, inputs) if layer else functional.embedding(ids, inputs.T)
-            i, f, g, o = (below + functional.linear(h[layer], recurrent, bias)).chunk(4, -1)
-            cell = f.sigmoid() * c[layer] + i.sigmoid() * g.tanh()
-            x = o.sigmoid() * cell.tanh()
-            states.append((x, cell))
-        reached = head(x).float().softmax(-1).cumsum(-1)
-        drawn = torch.sum(reached < torch.rand_like(reached[:, :1]) * reached[:, -1:], -1)
-        return drawn, *map(torch.stack, zip(*states, strict=True))
 
     def score(self, windows: int) -> Burst:
         """Score so many more windows; the state is carried from each to the next."""
