@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cuchar.callbacks import Callback
-from cuchar.config import TRAIN, check_option, expect_options, with_present_names
+from cuchar.config import TRAIN, check_option, expect_bytes_alone, expect_options, with_present_names
 from cuchar.errors import OutputError
 from cuchar.files import STREAM
 from cuchar.kinds import FLAG, PATH, Kind, ListOf, Optional, Value, text
@@ -112,7 +112,6 @@ def resume(
     _check_arguments(run=run, texts=_listed(texts), **reading)
     everyone = _callbacks(progress, callbacks)
     options = _present_options(options, [*reading, "texts", "device", "progress", "callbacks"])
-    options = {name: check_option(name, TRAIN[name], value) for name, value in options.items()}
     run = resume_run(run, texts=_listed(texts), options=options, device=device, **reading, callbacks=everyone)
     return load(run, device=device)
 
@@ -181,8 +180,9 @@ def _present_options(options: dict[str, Any], others: Iterable[str]) -> dict[str
     Args:
         others: the names of the function's other keywords, of which a misspelt option may be one.
     Raises:
-        OptionError: an option is unknown, or was given by both names with different values.
+        OptionError: an option is unknown, was given by both names with different values, or is not one for bytes.
     """
     options = with_present_names(options, lambda line: warnings.warn(line, DeprecationWarning, stacklevel=5))
     expect_options(options, [*TRAIN, *others])
+    expect_bytes_alone(options)
     return options

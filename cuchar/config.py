@@ -1,5 +1,6 @@
 """A model's sizes and the options of training, as frozen and validated values that every checkpoint stores."""
 
+import codecs
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,16 @@ ON_NAN = ("stop", "rollback")
 ENCODINGS = ("utf-8", "latin-1")  # of texts: reading.py
 FORMS = ("nfc",)  # to which characters are brought: reading.py
 DEFAULT_DECAY = {"constant": 1.0, "step": 0.5, "cosine": 0.1}
+
+
+def _usual_encoding(name: str) -> str:
+    """What is stored as the encoding's name: "utf-8" and "latin-1" for all that Python calls these two."""
+    try:
+        found = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        return name
+    return "latin-1" if found == "iso8859-1" else found
+
 
 MODEL: dict[str, Kind] = {
     "vocabulary_size": integer(1, 65_536), "hidden": integer(1, 65_536), "layers": integer(1, 8),
@@ -52,8 +63,8 @@ TRAIN: dict[str, Kind] = {
     "patience": Optional(integer(1)),
     "on_nan": Choice(ON_NAN),
     "law": Choice(LAWS),
-    "encoding": Choice(ENCODINGS),
-    "normalize": Optional(Choice(FORMS)),
+    "encoding": Choice(ENCODINGS, _usual_encoding),
+    "normalize": Optional(Choice(FORMS, str.lower)),
     "max_vocab": Optional(integer(2, 65_536)),
 }
 LATER = (
@@ -151,11 +162,7 @@ class TrainConfig:
                 f"{option('stride')}: expected {option('window')} ({self.window}) with {option('carry_state', True)}, "
                 f"whose windows follow each other, found {self.stride}"
             )
-        for name, usual in (("encoding", "utf-8"), ("normalize", None), ("max_vocab", None)):
-            if self.bytes and getattr(self, name) != usual:
-                raise OptionError(
-                    f"{option(name, getattr(self, name))}: expected it or {option('bytes', True)}, found both"
-                )
+        expect_bytes_alone({**self.to_json(), "encoding": None if self.encoding == "utf-8" else self.encoding})
         if self.val_split == "streams" and not self.val_fraction:
             raise OptionError(
                 f"{option('val_split', 'streams')}: expected {option('val_fraction')} with it, found none"
@@ -201,6 +208,19 @@ def check_options(config: Any, kinds: Mapping[str, Kind]) -> None:
     """
     for name, kind in kinds.items():
         object.__setattr__(config, name, check_option(name, kind, getattr(config, name)))
+
+
+def expect_bytes_alone(given: Mapping[str, Any]) -> None:
+    """Check that bytes are read without an option that is about characters.
+
+    Args:
+        given: the options that are given; None stands for one that is not.
+    Raises:
+        OptionError: one of these options is given with bytes.
+    """
+    for name in ("encoding", "normalize", "max_vocab"):
+        if given.get("bytes") is True and given.get(name) is not None:
+            raise OptionError(f"{option(name, given[name])}: expected it or {option('bytes', True)}, found both")
 
 
 def with_present_names(given: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:

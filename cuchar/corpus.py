@@ -4,30 +4,23 @@ A text is read twice, in blocks. The first pass counts its characters, which giv
 the ids. Those of a small text are kept in memory. Those of a large one go to a cache, and are mapped from there.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cuchar.errors import OutputError, TextError
-from cuchar.reading import AS_UTF8, Block, Reading, blocks, place
+from cuchar.cached_text import cached
+from cuchar.messages import Messages
+from cuchar.reading import AS_UTF8, Reading
 from cuchar.tally import Tally, count
-from cuchar.text_cache import Messages, TextCache, seen
-from cuchar.text_files import TextFile, absolute, text_files
-from cuchar.unfinished import Unfinished
-from cuchar.unreadable import left_out_notes
+from cuchar.text_cache import TextCache
+from cuchar.text_files import TextFile, text_files
+from cuchar.text_source import Source, Stamp
 from cuchar.vocabulary import Vocabulary
-from cuchar.wording import option
 
 IN_MEMORY = 1 << 26  # bytes of text, at most, whose ids are made anew each time and kept in memory
-VERSION = 1  # of how texts become ids: what another version has encoded is not used
 SILENT = Messages()
-Stamp = tuple[str, int, int]  # how a file looks from outside: its path, size and time of change
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,106 +40,6 @@ class Corpus:
     files: tuple[Path, ...]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A text that is to be encoded: its files, and all that decides which ids they give.
-
-    Args:
-        skip_unreadable: leave out files that are not UTF-8 or that may not be read, instead of raising.
-        max_vocab: how large the vocabulary may be (`Vocabulary.of_counts`), or None.
-        vocabulary: the vocabulary to use; None makes the text's own.
-    """
-
-    files: Sequence[TextFile]
-    reading: Reading
-    skip_unreadable: bool
-    max_vocab: int | None
-    vocabulary: Vocabulary | None
-
-    def stamps(self) -> list[Stamp]:
-        """How each file looks from outside; size and time are -1 if they cannot be found out."""
-        found = []
-        for file in self.files:
-            try:
-                with file.opened() as descriptor:
-                    status = os.fstat(descriptor)
-                found.append((absolute(file.path), status.st_size, status.st_mtime_ns))
-            except TextError:
-                found.append((absolute(file.path), -1, -1))
-        return found
-
-    def options(self) -> dict[str, Any]:
-        """All that decides about the ids besides the files, as JSON."""
-        vocabulary = None if self.vocabulary is None else self.vocabulary.to_json()
-        return {"reading": asdict(self.reading), "max_vocab": self.max_vocab, "vocabulary": vocabulary}
-
-    def vocabulary_for(self, tally: Tally) -> Vocabulary:
-        """The vocabulary that the text is encoded with.
-
-        Raises:
-            TextError: there are too few or too many distinct characters, or one is not in the vocabulary to use.
-        """
-        if self.vocabulary is None:
-            return Vocabulary.of_counts(tally.counts, self.reading.as_bytes, self.max_vocab)
-        found = np.flatnonzero(tally.counts)
-        if not self.vocabulary.has(found).all():
-            self._raise_first_unknown(tally, self.vocabulary)
-        return self.vocabulary
-
-    def _raise_first_unknown(self, tally: Tally, vocabulary: Vocabulary) -> None:
-        for counted in tally.files:
-            file, before = self.files[counted.number], 0
-            for block in blocks(file, self.reading):
-
-                def place_of(at: int, file: TextFile = file, before: int = before) -> str:
-                    return f"{option('val')}: {place(file, self.reading, before + at)}"
-
-                vocabulary.encode(block.codes, place=place_of, hint="; the vocabulary is the training text's")
-                before += len(block.codes)
-
-    def blocks(self, tally: Tally, first: int = 0, offset: int = 0, done: int = 0) -> Iterator[tuple[int, Block]]:
-        """Read the text again after it was counted, from a place on.
-
-        Args:
-            first, offset: the place: which of the files that were read, and the bytes in it.
-            done: how many characters come before it.
-        Yields:
-            blocks, each with the number of its file among those that were read.
-        Raises:
-            TextError: the text has not as many characters any more as were counted.
-        """
-        for number in range(first, len(tally.files)):
-            file = self.files[tally.files[number].number]
-            for block in blocks(file, self.reading, offset if number == first else 0):
-                done += len(block.codes)
-                if done > tally.characters:
-                    raise self.changed()
-                yield number, block
-        if done != tally.characters:
-            raise self.changed()
-
-    def changed(self) -> TextError:
-        names = ", ".join(str(file.path) for file in self.files[:3])
-        return TextError(f"{names}: expected a text that stays as it is while it is read, found it changed")
-
-    def notes(self, tally: Tally, vocabulary: Vocabulary) -> list[str]:
-        """Lines for the user: what was left out, and what was replaced."""
-        lines = left_out_notes(tally.left_out, len(tally.files))
-        marked = [self.files[file.number].path for file in tally.files if file.has_bom]
-        if marked:
-            others = f" and of {len(marked) - 1:,} more" if len(marked) > 1 else ""
-            lines.append(f"left out the byte order mark of {marked[0]}{others}")
-        found = np.flatnonzero(tally.counts)
-        replaced = found[~np.isin(found, vocabulary.codes)]
-        if len(replaced):
-            name = "text" if self.vocabulary is None else "validation text"
-            lines.append(
-                f"{tally.counts[replaced].sum():,} of the {name}'s {tally.characters:,} characters, "
-                f"{len(replaced):,} distinct ones, became U+FFFD, the unknown symbol"
-            )
-        return lines
 
 
 def load_corpus(
@@ -177,89 +70,22 @@ def load_corpus(
     size = sum(max(0, size) for _, size, _ in stamps)
     if cache is None or size <= IN_MEMORY:
         return _in_memory(source, stamps)
-    return _cached(source, stamps, size, TextCache(cache, messages), messages)
-
-
-def _in_memory(source: Source, stamps: list[Stamp]) -> Corpus:
-    tally = Tally()
-    count(tally, source.files, source.reading, source.skip_unreadable)
-    vocabulary = _vocabulary(source, tally)
-    ids, done = np.empty(tally.characters, vocabulary.dtype), 0
-    for _, block in source.blocks(tally):
-        end = done + len(block.codes)
-        ids[done:end], done = vocabulary.ids_of_known(block.codes), end
-    if source.stamps() != stamps:
-        raise source.changed()
-    files = tuple(source.files[file.number].path for file in tally.files)
-    notes = tuple(source.notes(tally, vocabulary))
-    return Corpus(ids, vocabulary, tally.sha256, files, tuple(tally.left_out), notes)
-
-
-def _vocabulary(source: Source, tally: Tally) -> Vocabulary:
-    if not tally.characters and source.vocabulary is None:
-        raise TextError(f"{', '.join(str(file.path) for file in source.files)}: expected text, found an empty file")
-    return source.vocabulary_for(tally)
-
-
-def _cached(source: Source, stamps: list[Stamp], size: int, cache: TextCache, messages: Messages) -> Corpus:
-    """The text's ids from the cache, into which they are written first if they are not there."""
-    known = _digest([VERSION, stamps, source.options(), source.skip_unreadable])
-    found = cache.find(known)
-    if found is None:
-        with cache.locked():
-            found = cache.find(known)  # another process may have encoded it while this one waited
-            if found is None:
-                _encode(source, stamps, size, known, cache, messages)
-                found = cache.find(known)
-    if found is None:
-        raise OutputError(f"{cache.folder}: expected the ids that were just written, found none")
-    record, facts, ids = found
+    record, facts, ids = cached(source, stamps, size, TextCache(cache, messages), messages)
     return Corpus(
         ids, Vocabulary.from_json(facts["vocabulary"]), facts["sha256"], tuple(map(Path, record["files"])),
         tuple(record["left_out"]), tuple(record["notes"]),
     )  # fmt: skip
 
 
-def _encode(source: Source, stamps: list[Stamp], size: int, known: str, cache: TextCache, messages: Messages) -> None:
-    """Encode a text into the cache, which is locked; what a killed process has done of it is gone on with."""
-    unfinished = Unfinished(cache.folder, known, messages)
-    try:
-        tally = _count(source, size, unfinished, messages)
-        vocabulary = _vocabulary(source, tally)
-        sizes = [(file.size, file.has_bom) for file in tally.files]
-        key = _digest([VERSION, tally.sha256, sizes, source.options()])
-        if cache.open(key) is None:
-            with unfinished.writing() as writer, messages.counted("encoding", size) as advance:
-                advance(sum(file.size for file in tally.files[: writer.file]) + writer.offset)
-                done = writer.size // vocabulary.dtype.itemsize
-                for file, block in source.blocks(tally, writer.file, writer.offset, done):
-                    writer.write(vocabulary.ids_of_known(block.codes), file, block.end)
-                    advance(len(block.raw))
-                written = seen(writer.sha256, writer.status())
-            if source.stamps() != stamps:
-                raise source.changed()
-            facts = {"vocabulary": vocabulary.to_json(), "sha256": tally.sha256, "characters": tally.characters}
-            cache.keep(unfinished.ids, {"key": key, **facts, "ids": written})
-            messages.note(f"encoded {size:,} bytes of text into {cache.folder}, where the next run finds them")
-        files = [str(source.files[file.number].path) for file in tally.files]
-        notes = source.notes(tally, vocabulary)
-        cache.remember(known, {"key": key, "files": files, "left_out": tally.left_out, "notes": notes})
-        unfinished.remove()
-    except OSError:
-        unfinished.remove()  # a full disk gets back what was taken
-        raise
-
-
-def _count(source: Source, size: int, unfinished: Unfinished, messages: Messages) -> Tally:
-    with messages.counted("counting", size) as advance:
-        tally = Tally() if unfinished.tally is None else Tally.from_json(unfinished.tally, source.files, advance)
-        count(
-            tally, source.files, source.reading, source.skip_unreadable,
-            advance, lambda: unfinished.save_tally(tally),
-        )  # fmt: skip
-    unfinished.save_tally(tally, at_once=True)
-    return tally
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _in_memory(source: Source, stamps: list[Stamp]) -> Corpus:
+    tally = Tally()
+    count(tally, source.files, source.reading, source.skip_unreadable)
+    vocabulary = source.vocabulary_for(tally)
+    ids, done = np.empty(tally.characters, vocabulary.dtype), 0
+    for _, block in source.blocks(tally):
+        end = done + len(block.codes)
+        ids[done:end], done = vocabulary.ids_of_known(block.codes), end
+    source.expect_unchanged(stamps)
+    files = tuple(source.files[file.number].path for file in tally.files)
+    notes = tuple(source.notes(tally, vocabulary))
+    return Corpus(ids, vocabulary, tally.sha256, files, tuple(tally.left_out), notes)

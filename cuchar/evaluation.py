@@ -65,6 +65,8 @@ class Score:
     """Mean loss of `chars` predicted characters, in nats and in bits (nats / ln 2), and the perplexity e^nats.
 
     All three are NaN if nothing was predicted. `skipped` characters that the model does not know were left out.
+    `replaced` characters are outside the vocabulary of a model that has an unknown symbol: they were read as that symbol,
+    and each one's loss is that of the symbol, whichever character it was. It is None for other models.
     """
 
     nats_per_char: float
@@ -72,27 +74,29 @@ class Score:
     perplexity: float
     chars: int
     skipped: int = 0
+    replaced: int | None = None
 
     @classmethod
-    def of(cls, losses: np.ndarray, skipped: int = 0) -> "Score":
+    def of(cls, losses: np.ndarray, skipped: int = 0, replaced: int | None = None) -> "Score":
         """The score of characters with these losses, in nats, in an array of any shape."""
         added = LossSum()
         added.add(losses)
-        return cls.of_sum(added, skipped)
+        return cls.of_sum(added, skipped, replaced)
 
     @classmethod
-    def of_sum(cls, added: LossSum, skipped: int = 0) -> "Score":
+    def of_sum(cls, added: LossSum, skipped: int = 0, replaced: int | None = None) -> "Score":
         """The score of characters whose losses were added up."""
         nats = added.mean
         with np.errstate(over="ignore"):  # the perplexity of a model that diverged is infinite
             perplexity = float(np.exp(nats))
-        return cls(nats, nats / math.log(2), perplexity, added.count, skipped)
+        return cls(nats, nats / math.log(2), perplexity, added.count, skipped, replaced)
 
     def __repr__(self) -> str:
         skipped = f", {self.skipped:,} skipped" if self.skipped else ""
+        replaced = f", {self.replaced:,} scored as the unknown symbol" if self.replaced else ""
         return (
             f"<cuchar.Score {self.nats_per_char:.4f} nats ({self.bits_per_char:.4f} bits) per character, "
-            f"perplexity {self.perplexity:.4f}; {self.chars:,} characters scored{skipped}>"
+            f"perplexity {self.perplexity:.4f}; {self.chars:,} characters scored{skipped}{replaced}>"
         )
 
 
@@ -110,17 +114,20 @@ class TextScore(Score):
     per_char: np.ndarray = field(compare=False)
 
     @classmethod
-    def of_text(cls, codes: np.ndarray, known: np.ndarray, losses: np.ndarray) -> "TextScore":
+    def of_text(
+        cls, codes: np.ndarray, known: np.ndarray, losses: np.ndarray, replaced: int | None = None
+    ) -> "TextScore":
         """The score of a text.
 
         Args:
             codes: [n], as `Reading.codes_of` returns them.
             known: [n] of bool; the others were skipped.
             losses: nats of each known character but the first.
+            replaced: how many of the known ones were read as the unknown symbol, or None if there is no such symbol.
         """
         per_char = np.full(len(codes), np.nan)
         per_char[np.flatnonzero(known)[1:]] = losses
-        summary = Score.of(losses, int(np.count_nonzero(~known)))
+        summary = Score.of(losses, int(np.count_nonzero(~known)), replaced)
         return cls(**asdict(summary), text="".join(map(chr, codes.tolist())), per_char=per_char)
 
     def surprise(self) -> list[tuple[str, float]]:

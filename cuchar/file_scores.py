@@ -14,7 +14,7 @@ import numpy as np
 from cuchar.bars import bar, bytes_of
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, LossSum, Score
 from cuchar.files import STREAM, say, write_output
-from cuchar.id_stream import Alphabet, CountedText, count_text
+from cuchar.id_stream import Alphabet, CountedFile, CountedText, count_text
 from cuchar.model import Model
 from cuchar.unreadable import left_out_notes
 from cuchar.wording import option
@@ -79,10 +79,12 @@ def score_files(
         if per_char is not None:
             write_output(per_char, _table(text, losses))
         deque(losses, maxlen=0)  # to the end, also where a reader of the table has gone
-    scores = [
-        (file.file.path, Score.of_sum(part, file.unknown)) for file, part in zip(text.files, sums.of_files, strict=True)
-    ]
-    return FilesScore(Score.of_sum(sums.total, text.unknown), scores, text.left_out)
+
+    def score_of(counted: CountedText | CountedFile, added: LossSum) -> Score:
+        return Score.of_sum(added, counted.unknown, counted.replaced if model.vocabulary.has_unknown else None)
+
+    scores = [(file.file.path, score_of(file, part)) for file, part in zip(text.files, sums.of_files, strict=True)]
+    return FilesScore(score_of(text, sums.total), scores, text.left_out)
 
 
 class _Sums:

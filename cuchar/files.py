@@ -20,6 +20,7 @@ from cuchar.errors import OutputError, TextError
 from cuchar.launch import launched
 
 STREAM = Path("-")  # in place of a file's name: standard input for a text, standard output for a result
+STDIN_TWICE = f"{STREAM}: expected standard input to be named once, found it twice"
 # Control characters (C0 and C1), characters that change the direction of text, and surrogates, which stand for
 # undecodable bytes in a file's name.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -100,7 +101,7 @@ def opened_stdin() -> Iterator[BinaryIO]:
         TextError: it was read before, because `-` was given twice.
     """
     if sys.stdin.closed:
-        raise TextError(f"{STREAM}: expected standard input to be named once, found it twice")
+        raise TextError(STDIN_TWICE)
     with sys.stdin as stdin:
         yield stdin.buffer
 

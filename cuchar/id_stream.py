@@ -24,15 +24,37 @@ class Alphabet:
     reading: Reading
     vocabulary: Vocabulary
 
+    def expect_all(self, file: TextFile, what: str = "", hint: str | None = None) -> None:
+        """Check that all characters of a file have an id.
+
+        Args:
+            what: the beginning of the error's message.
+            hint: as for `Vocabulary.encode`.
+        Raises:
+            TextError: one has none; it names the first one and its place.
+        """
+        before = 0
+        for block in blocks(file, self.reading):
+
+            def place_of(at: int, before: int = before) -> str:
+                return what + place(file, self.reading, before + at)
+
+            self.vocabulary.encode(block.codes, "error", place_of, hint)
+            before += len(block.codes)
+
 
 @dataclass(frozen=True)
 class CountedFile:
-    """A file that can be read, with the numbers of its characters that have an id, and of those that have none."""
+    """A file that can be read, with the numbers of its characters that have an id, and of those that have none.
+
+    `replaced` of those that have one have the unknown symbol's, without being it.
+    """
 
     file: TextFile
     alphabet: Alphabet
     known: int
     unknown: int
+    replaced: int
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The file again, in blocks of about so many bytes: [n] codes, and [n] of bool, which of them have an id.
@@ -66,6 +88,11 @@ class CountedText:
     @property
     def unknown(self) -> int:
         return sum(file.unknown for file in self.files)
+
+    @property
+    def replaced(self) -> int:
+        """How many characters have the unknown symbol's id without being it."""
+        return sum(file.replaced for file in self.files)
 
     def ids(self) -> "IdStream":
         """The ids of all characters that have one."""
@@ -102,31 +129,20 @@ def count_text(
             left_out.append(leave_out(error, skip_unreadable, len(paths)))
             continue
         if counted.unknown and unknown == "error":
-            _raise_unknown(counted)
+            alphabet.expect_all(file)
         files.append(counted)
     expect_one_read(files, left_out)
     return CountedText(tuple(files), tuple(left_out))
 
 
 def _count(file: TextFile, alphabet: Alphabet, advance: Callable[[int], None]) -> CountedFile:
-    known = unknown = 0
+    known = unknown = replaced = 0
     for block in blocks(file, alphabet.reading, size=BLOCK):
         found = int(np.count_nonzero(alphabet.vocabulary.has(block.codes)))
         known, unknown = known + found, unknown + len(block.codes) - found
+        replaced += alphabet.vocabulary.count_replaced(block.codes)
         advance(len(block.raw))
-    return CountedFile(file, alphabet, known, unknown)
-
-
-def _raise_unknown(counted: CountedFile) -> None:
-    """Raise the error for the file's first character that has no id."""
-    before = 0
-    for block in blocks(counted.file, counted.alphabet.reading):
-
-        def place_of(at: int, before: int = before) -> str:
-            return place(counted.file, counted.alphabet.reading, before + at)
-
-        counted.alphabet.vocabulary.encode(block.codes, "error", place_of)
-        before += len(block.codes)
+    return CountedFile(file, alphabet, known, unknown, replaced)
 
 
 class IdStream:

@@ -45,6 +45,20 @@ class Source:
                 )
         return {**given, **sizes}
 
+    def expect_kind(self, is_bytes: bool) -> None:
+        """Check that the checkpoint is of bytes, or of characters, as the new run is.
+
+        Raises:
+            CheckpointError: one is of characters and the other of bytes.
+        """
+        kinds = {False: "characters", True: "bytes"}
+        if self.vocabulary.is_bytes != is_bytes:
+            raise CheckpointError(
+                f"{option('init_from', str(self.file))}: expected a model of {kinds[is_bytes]}, "
+                f"found one of {kinds[self.vocabulary.is_bytes]}"
+                + (f"; {option('bytes', True)} trains such a model" if self.vocabulary.is_bytes else "")
+            )
+
     def facts(self) -> dict[str, str]:
         """What the new run stores of it."""
         return {"path": absolute(self.file), "sha256": self.sha256}
@@ -60,13 +74,7 @@ class Source:
             CheckpointError: one is of characters and the other of bytes, or a float32 cannot hold one of the weights.
             OptionError: the sizes differ.
         """
-        kinds = {False: "characters", True: "bytes"}
-        if self.vocabulary.is_bytes != vocabulary.is_bytes:
-            raise CheckpointError(
-                f"{option('init_from', str(self.file))}: expected a model of {kinds[vocabulary.is_bytes]}, "
-                f"found one of {kinds[self.vocabulary.is_bytes]}"
-                + (f"; {option('bytes', True)} trains such a model" if self.vocabulary.is_bytes else "")
-            )
+        self.expect_kind(vocabulary.is_bytes)
         self.with_sizes({"hidden": config.hidden, "layers": config.layers})
         parameters = initialise(ModelConfig(len(vocabulary), config.hidden, config.layers), config.seed)
         _, here, there = np.intersect1d(vocabulary.codes, self.vocabulary.codes, return_indices=True)

@@ -50,13 +50,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words."""
+    """One of a few words; `respell` brings other spellings of a word to it."""
 
     words: tuple[str, ...]
+    respell: Callable[[str], str] = str
 
     def check(self, value: Any, where: str) -> str:
-        if isinstance(value, str) and value in self.words:
-            return value
+        if isinstance(value, str) and (word := self.respell(value)) in self.words:
+            return word
         is_word = isinstance(value, str) and value.isidentifier() and len(value) <= LONGEST_SHOWN
         raise Mismatch(where, " | ".join(self.words), value if is_word else describe(value))
 

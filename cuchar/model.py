@@ -183,7 +183,9 @@ class Model:
         check_option("text", TEXT_OR_BYTES, text)
         codes = self.reading.codes_of(text)
         ids = self.vocabulary.encode(codes, unknown)
-        return TextScore.of_text(codes, self.vocabulary.has(codes), np.concatenate(list(self.losses(ids, window))))
+        losses = np.concatenate(list(self.losses(ids, window)))
+        replaced = self.vocabulary.count_replaced(codes) if self.vocabulary.has_unknown else None
+        return TextScore.of_text(codes, self.vocabulary.has(codes), losses, replaced)
 
     def look(
         self, text: str | bytes, page: str | Path, *, chars: int = 20_000, unknown: str = "error", title: str = "A text"

@@ -13,12 +13,13 @@ from cuchar.adam import Adam
 from cuchar.batches import Windows, draw_offset, offset_generator
 from cuchar.engines.base import TrainingState
 from cuchar.files import escape, say
+from cuchar.messages import Messages
 from cuchar.parameters import initialise, parameter_count
 from cuchar.preparation import Prepared, prepare
-from cuchar.run_folder import expect_no_run
+from cuchar.ranks.together import Leader, make_learner, together
+from cuchar.run_folder import expect_place_for_run
 from cuchar.runs import cache_folder, run_folder
 from cuchar.terminal import clock
-from cuchar.text_cache import Messages
 from cuchar.training import total_steps
 from cuchar.vocabulary import Vocabulary
 
@@ -38,35 +39,42 @@ def print_plan(
 ) -> None:
     """Print what `cuchar.runs.start_run` would do with these arguments, whose errors this raises too.
 
+    Processes that a launcher has started plan together, and rank 0 prints.
+
     Args:
         reading: shows how far a large text is read (`cuchar.callbacks.Callback.reading`).
     """
     folder = run_folder(texts, out)
-    run = prepare(texts, options, **start, cache=cache_folder(folder, cache), messages=Messages(say, reading))
-    expect_no_run(folder)
-    for line in run.notes:
-        print(escape(line))
-    for name, value in _facts(run, folder):
-        print(escape(f"{name:<11} {value}"))
-    for line in _first_batch(run):
-        print(escape(line))
+
+    def lead(leader: Leader | None) -> None:
+        expect_place_for_run(folder)
+        messages = Messages(say, reading)
+        run = prepare(texts, options, **start, cache=cache_folder(folder, cache), messages=messages, leader=leader)
+        facts = [f"{name:<11} {value}" for name, value in _facts(run, folder, leader)]
+        for line in (*run.notes, *facts, *_first_batch(run)):
+            print(escape(line))
+
+    together(lead)
 
 
-def _facts(run: Prepared, folder: Path) -> list[tuple[str, str]]:
+def _facts(run: Prepared, folder: Path, leader: Leader | None) -> list[tuple[str, str]]:
     config, material, model = run.config, run.material, run.engine.model
     windows, vocabulary = _windows(run), material.vocabulary
-    steps, needed = total_steps(len(material.training), config), run.engine.training_bytes(config, windows)
-    measured, seconds = _measure(run, windows)
+    largest = None if leader is None else max(leader.shares(config.batch), key=lambda share: share.rows)
+    steps, needed = total_steps(len(material.training), config), run.engine.training_bytes(config, windows, largest)
+    measured, seconds = _measure(run, windows, leader)
+    in_each = "" if leader is None else " in each process"
     limit = "" if config.max_steps is None else f", at most {config.max_steps:,}"
     validation = 0 if material.validation is None else material.validation.size
     return [
         ("engine", f"{run.engine.name} ({run.reason})"),
+        *([] if leader is None else [("together", leader.describe(config.batch))]),
         ("model", f"{model.layers} layers of {model.hidden}, {parameter_count(model):,} parameters"),
         ("text", f"{material.facts['characters']:,} characters, of which {len(material.training):,} are trained on"),
         ("validation", f"{validation:,} characters after every epoch" if validation else "none"),
         ("vocabulary", f"{len(vocabulary)} characters: {_shown(vocabulary, np.arange(min(len(vocabulary), 200)))}"),
         ("steps", f"{steps:,}: {config.epochs} epochs of {len(windows):,}{limit}"),
-        ("memory", f"{needed / 2**20:,.1f} MiB for training, an estimate; text and program come on top"),
+        ("memory", f"{needed / 2**20:,.1f} MiB for training{in_each}, an estimate; text and program come on top"),
         ("time", f"{clock(steps * seconds)}, an estimate: {1000 * seconds:.2f} ms a step, measured over {measured:,}; "
                  "validation, samples and saves come on top"),
         ("run folder", f"{folder}; this run was dry, so it was not made"),
@@ -80,16 +88,18 @@ def _windows(run: Prepared) -> Windows:
     return Windows(run.material.training, config.batch, config.window, config.window_stride, offset)
 
 
-def _measure(run: Prepared, windows: Windows) -> tuple[int, float]:
+def _measure(run: Prepared, windows: Windows, leader: Leader | None) -> tuple[int, float]:
     """Train for some seconds, with a learning rate of 0, on what is thrown away afterwards.
 
+    Args:
+        leader: leads the processes that train together; None if this one is alone.
     Returns:
         how many steps were timed, and the seconds that each took.
     """
     config, engine = run.config, run.engine
     parameters = initialise(engine.model, config.seed) if run.initial is None else run.initial
     training = TrainingState(parameters, Adam(parameters.flat.size), engine.zero_state(config.batch))
-    learner, done, seconds = engine.learner(config, training, windows), 0, 0.0
+    learner, done, seconds = make_learner(leader, engine, config, training, windows), 0, 0.0
     learner.train(0, 1, [0.0])  # untimed: kernels may be compiled now
     while seconds < MEASURED_S:
         window = done % len(windows)

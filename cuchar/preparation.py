@@ -14,11 +14,12 @@ from cuchar.engines.base import Engine
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, TextError
 from cuchar.init_from import read_source
+from cuchar.messages import Messages
 from cuchar.parameters import Parameters
 from cuchar.presets import AUTO, before_reading, describe_auto, with_preset
+from cuchar.ranks.together import Leader
 from cuchar.reading import Reading
-from cuchar.text_cache import Messages
-from cuchar.text_files import absolute
+from cuchar.text_files import absolute, text_files
 from cuchar.training import Material
 from cuchar.wording import option
 
@@ -53,10 +54,15 @@ def prepare(
     skip_unreadable: bool,
     cache: Path,
     messages: Messages,
+    leader: Leader | None,
 ) -> Prepared:
     """Read and check everything that a run needs; nothing is written but the cache of large texts.
 
-    The arguments and errors are those of `cuchar.runs.start_run`.
+    What needs no text is checked before one is read, which may take minutes.
+
+    Args:
+        leader: leads the processes that will train together; None if this one is alone. The other arguments, and the
+            errors, are those of `cuchar.runs.start_run`.
     """
     given = options.to_json() if isinstance(options, TrainConfig) else options
     source = None if init_from is None else read_source(init_from)
@@ -65,16 +71,22 @@ def prepare(
     known = before_reading(preset, given, val is not None)
     if val is not None and known.val_fraction:
         raise OptionError(f"{option('val')}: expected it or {option('val_fraction')}, found both")
-    if preset != AUTO:
-        _expect_something_to_validate_on(known, val is not None)
-    # A device that is not there is found before the text is read, which may take minutes.
+    expect_something_to_validate_on(known, val is not None)
+    if source is not None:
+        source.expect_kind(known.bytes)
+    processes = 1
+    if leader is not None:
+        device, processes = leader.device(device), leader.ranks.size
+        if preset != AUTO or "batch" in given:
+            leader.expect_rows(known.batch)
     choose_engine(device, ModelConfig(2, known.hidden, known.layers), precision=known.precision)
+    text_files([*texts, *([] if val is None else [val])], glob)
     reading: dict[str, Any] = {"glob": glob, "skip_unreadable": skip_unreadable, "cache": cache, "messages": messages}
     corpus, notes = load_training(texts, known, reading), []
-    complete = with_preset(preset, given, val is not None, len(corpus.ids))
+    complete = with_preset(preset, given, val is not None, len(corpus.ids), processes)
     config = TrainConfig(**complete)
     if preset == AUTO:
-        notes.append(describe_auto(complete, given, len(corpus.ids)))
+        notes.append(describe_auto(complete, given, len(corpus.ids), processes))
     validation = None if val is None else load_validation([val], config, corpus, reading)
     material = material_of(corpus, config, validation)
     initial = None
@@ -88,7 +100,12 @@ def prepare(
     return Prepared(config, material, engine, reason, initial, notes + notes_of(corpus, validation))
 
 
-def _expect_something_to_validate_on(config: TrainConfig, has_text: bool) -> None:
+def expect_something_to_validate_on(config: TrainConfig, has_text: bool) -> None:
+    """Check that with patience there is a text, or a part of it, to validate on.
+
+    Raises:
+        OptionError: there is none.
+    """
     if config.patience is not None and not config.val_fraction and not has_text:
         raise OptionError(
             f"{option('patience', config.patience)}: expected {option('val')} or {option('val_fraction')} with it, found neither"
@@ -124,7 +141,6 @@ def material_of(corpus: Corpus, config: TrainConfig, validation: Corpus | None) 
     """The ids to train and validate on, and the facts that a run stores: every file that was read, and the digests.
 
     Raises:
-        OptionError: there is patience, but nothing to validate on.
         TextError: the text is too short.
     """
     training: np.ndarray | RowBeginnings = corpus.ids
@@ -133,7 +149,6 @@ def material_of(corpus: Corpus, config: TrainConfig, validation: Corpus | None) 
         training, held_out = split_validation(corpus.ids, config)
     elif validation is not None:
         held_out = validation.ids[None]
-    _expect_something_to_validate_on(config, held_out is not None)
     check_length(len(training), config)
 
     def names(files: Sequence[Path]) -> list[str]:

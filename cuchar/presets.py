@@ -49,19 +49,27 @@ BY_SIZE: dict[int, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def fitted(characters: int | None) -> dict[str, Any]:
-    """The settings of `--preset auto` for a text of so many characters; of None, those that every text gets."""
-    return dict(FITTED) if characters is None else FITTED | BY_SIZE[max(size for size in BY_SIZE if size <= characters)]
+def fitted(characters: int | None, processes: int = 1) -> dict[str, Any]:
+    """The settings of `--preset auto` for a text of so many characters; of None, those that every text gets.
+
+    Args:
+        processes: how many train together; each gets a row of the batch at least.
+    """
+    if characters is None:
+        return dict(FITTED)
+    settings: dict[str, Any] = FITTED | BY_SIZE[max(size for size in BY_SIZE if size <= characters)]
+    return {**settings, "batch": max(settings["batch"], processes)}
 
 
-def describe_auto(options: Mapping[str, Any], given: Mapping[str, Any], characters: int) -> str:
+def describe_auto(options: Mapping[str, Any], given: Mapping[str, Any], characters: int, processes: int = 1) -> str:
     """What `--preset auto` chose, as a line of text.
 
     Args:
-        options: what `with_preset` returned for `given` and a text of so many characters.
+        options: what `with_preset` returned for `given`, a text of so many characters and so many processes.
     """
+    together = f" and {processes} processes" if processes > 1 else ""
     words = [option(name, value) for name, value in options.items() if name not in given]
-    return f"{option('preset', AUTO)}, for {characters:,} characters: {' '.join(words)}"
+    return f"{option('preset', AUTO)}, for {characters:,} characters{together}: {' '.join(words)}"
 
 
 def before_reading(name: str | None, given: Mapping[str, Any], own_validation: bool) -> TrainConfig:
@@ -77,20 +85,25 @@ def before_reading(name: str | None, given: Mapping[str, Any], own_validation: b
 
 
 def with_preset(
-    name: str | None, given: Mapping[str, Any], own_validation: bool = False, characters: int | None = None
+    name: str | None,
+    given: Mapping[str, Any],
+    own_validation: bool = False,
+    characters: int | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Fields of `cuchar.config.TrainConfig`: those that are given, and the preset's for the others.
 
     Args:
         own_validation: whether there is another text to validate on, so that no part of this one is needed.
         characters: the text's length, by which "auto" goes; None leaves out what goes by it.
+        processes: how many train together, by which "auto" goes too.
     Raises:
         OptionError: there is no preset of that name.
     """
     if name is None:
         return dict(given)
     check_option("preset", Choice((*PRESETS, AUTO)), name)
-    options = fitted(characters) if name == AUTO else dict(PRESETS[name])
+    options = fitted(characters, processes) if name == AUTO else dict(PRESETS[name])
     if "schedule" in given:
         options.pop("decay", None)
     if own_validation or given.get("val_fraction") == 0:

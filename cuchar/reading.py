@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.errors import TextError
-from cuchar.text_files import TextFile
+from cuchar.text_files import TextFile, pieces
 from cuchar.wording import option
 
 BLOCK = 1 << 20  # bytes that are read at once: Ctrl-C is obeyed between blocks
@@ -127,7 +127,7 @@ def _decoded(file: TextFile, descriptor: int, reading: Reading, at: int, data: b
     try:
         text, used = codecs.utf_8_decode(data[skipped:] if has_bom else data, "strict", is_last)
     except UnicodeDecodeError as error:
-        before = _pieces(descriptor, at + skipped + error.start)
+        before = pieces(descriptor, at + skipped + error.start, _beginning(descriptor))
         raise _not_utf8(str(file.path), error, at + skipped, before) from None
     if reading.normalize is not None:
         if not is_last:
@@ -207,9 +207,7 @@ def _not_utf8(name: str, error: UnicodeDecodeError, at: int, before: Iterable[by
     )
 
 
-def _pieces(descriptor: int, end: int) -> Iterator[bytes]:
-    """The bytes of a file up to `end` without its byte order mark, BLOCK at once."""
-    start = len(codecs.BOM_UTF8) if os.pread(descriptor, len(codecs.BOM_UTF8), 0) == codecs.BOM_UTF8 else 0
-    while start < end and (piece := os.pread(descriptor, min(BLOCK, end - start), start)):
-        yield piece
-        start += len(piece)
+def _beginning(descriptor: int) -> int:
+    """Where the text of a file begins: after its byte order mark, if it has one."""
+    mark = codecs.BOM_UTF8
+    return len(mark) if os.pread(descriptor, len(mark), 0) == mark else 0

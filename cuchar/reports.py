@@ -37,18 +37,23 @@ def print_score(score: FilesScore, as_json: bool) -> None:
     print(f"characters scored   {total.chars:,}")
     if total.skipped:
         print(f"characters skipped  {total.skipped:,}")
+    if total.replaced is not None:
+        print(f"characters replaced {total.replaced:,} outside the vocabulary, read and scored as the unknown symbol")
     if len(score.files) > 1:
-        print(f"\n{'nats':>8}  {'bits':>8}  {'perplexity':>10}  {'scored':>12}  {'skipped':>9}  file")
+        replaced = "" if total.replaced is None else f"{'replaced':>9}  "
+        print(f"\n{'nats':>8}  {'bits':>8}  {'perplexity':>10}  {'scored':>12}  {'skipped':>9}  {replaced}file")
         for file, part in score.files:
             means = f"{part.nats_per_char:8.4f}  {part.bits_per_char:8.4f}  {part.perplexity:10.4f}"
             if not part.chars:
                 means = f"{'-':>8}  {'-':>8}  {'-':>10}"
-            print(f"{means}  {part.chars:12,}  {part.skipped:9,}  {escape(str(file))}")
+            replaced = "" if part.replaced is None else f"{part.replaced:9,}  "
+            print(f"{means}  {part.chars:12,}  {part.skipped:9,}  {replaced}{escape(str(file))}")
 
 
 def _json_values(score: Score) -> dict[str, float | None]:
-    """A score as values for JSON, which has neither NaN nor infinity: both become None."""
-    return {name: value if math.isfinite(value) else None for name, value in asdict(score).items()}
+    """A score as values for JSON, which has neither NaN nor infinity: both become None. What a model has not is left out."""
+    values = {name: value for name, value in asdict(score).items() if value is not None}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def print_machine() -> None:

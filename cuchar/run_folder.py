@@ -19,6 +19,7 @@ A run by `--on-nan rollback` goes back to a checkpoint that every run would have
 last.safetensors is another one, since the run was interrupted or had ended, previous-last.safetensors is that one.
 """
 
+import errno
 import json
 import math
 import os
@@ -308,8 +309,8 @@ def _make_folders(path: Path) -> list[Path]:
     Raises:
         RunError: a folder cannot be made; none that was made is left.
     """
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    missing = [folder for folder in (path, *path.parents) if not _is_there(folder)]
+    there = next(folder for folder in (path, *path.parents) if _is_there(folder))
     try:
         for folder in (there, *reversed(missing)):
             folder.mkdir(exist_ok=True)
@@ -320,10 +321,36 @@ def _make_folders(path: Path) -> list[Path]:
     return missing
 
 
+def _is_there(folder: Path) -> bool:
+    """Whether there is something at the path of a folder, be it a link to nowhere.
+
+    Raises:
+        RunError: that cannot be found out, so that no folder can be made there.
+    """
+    with _telling(folder, "to make a run folder"), suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(folder)
+        return True
+    return False
+
+
 def _remove_folders(made: list[Path]) -> None:
     for folder in made:
         with suppress(OSError):  # a folder that holds something else by now stays
             folder.rmdir()
+
+
+def expect_place_for_run(path: Path) -> None:
+    """Check that a new run's folder can be made, without making it.
+
+    Raises:
+        RunError: there is a run, or the folder cannot be made or written to.
+    """
+    expect_no_run(path)
+    there = next(folder for folder in (path, *path.parents) if _is_there(folder))
+    is_folder = os.path.isdir(there)
+    if not is_folder or not os.access(there, os.W_OK | os.X_OK):
+        found = errno.EACCES if is_folder else errno.ENOTDIR
+        raise RunError(f"{path}: expected to make a run folder, found: {os.strerror(found)}")
 
 
 def expect_no_run(path: Path) -> None:

@@ -12,18 +12,25 @@ import numpy as np
 
 from cuchar.callbacks import Callback, Callbacks, StopTraining
 from cuchar.checkpoint import Checkpoint
-from cuchar.config import TRAIN, ModelConfig, TrainConfig, expect_options
+from cuchar.config import TRAIN, ModelConfig, TrainConfig, check_option, expect_options
 from cuchar.engines.choose import choose_engine
 from cuchar.errors import OptionError, RunError
 from cuchar.files import STREAM
 from cuchar.init_from import read_source_again
 from cuchar.interrupts import Interrupted, signalled
+from cuchar.messages import Messages
 from cuchar.position import Position
-from cuchar.preparation import load_training, load_validation, material_of, notes_of, prepare
+from cuchar.preparation import (
+    expect_something_to_validate_on,
+    load_training,
+    load_validation,
+    material_of,
+    notes_of,
+    prepare,
+)
 from cuchar.ranks.together import Leader, together
-from cuchar.run_folder import RunFolder, expect_no_run
-from cuchar.text_cache import Messages
-from cuchar.text_files import expect_kept
+from cuchar.run_folder import RunFolder, expect_place_for_run
+from cuchar.text_files import expect_kept, text_files
 from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 
@@ -68,11 +75,12 @@ def start_run(
     everyone = Callbacks(callbacks)
 
     def lead(leader: Leader | None) -> Path:
-        expect_no_run(run_folder(texts, out))  # now too, since to read a large text takes minutes
+        expect_place_for_run(run_folder(texts, out))  # before a text is read, which may take minutes
         run = prepare(
             texts, options, preset=preset, init_from=init_from,
-            val=val, device=_device(device, leader), glob=glob, skip_unreadable=skip_unreadable,
+            val=val, device=device, glob=glob, skip_unreadable=skip_unreadable,
             cache=cache_folder(run_folder(texts, out), cache), messages=Messages(everyone.note, everyone.reading),
+            leader=leader,
         )  # fmt: skip
         folder = RunFolder.create(run_folder(texts, out), _config(run.material, run.config))
         try:
@@ -125,12 +133,13 @@ def resume_run(
         Interrupted: a SIGINT, SIGTERM or SIGHUP came; the run was saved.
     """
     expect_options(options or {}, TRAIN)
+    given = {name: check_option(name, TRAIN[name], value) for name, value in (options or {}).items()}
     everyone, path = Callbacks(callbacks), Path(path)
     reading = {
         "glob": glob, "skip_unreadable": skip_unreadable,
         "cache": cache_folder(path, cache), "messages": Messages(everyone.note, everyone.reading),
     }  # fmt: skip
-    return together(lambda leader: _resume(path, texts, val, options or {}, device, reading, everyone, leader))
+    return together(lambda leader: _resume(path, texts, val, given, device, reading, everyone, leader))
 
 
 def _resume(
@@ -152,7 +161,18 @@ def _resume(
         if checkpoint:
             _expect_same_run(folder, checkpoint, stored)
             _expect_totals_ahead(config, checkpoint.run["position"])
-        corpus = load_training(texts or expect_kept(stored["texts"], "TEXT"), config, reading)
+        texts = texts or expect_kept(stored["texts"], "TEXT")
+        vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
+        origin = stored.get("init_from")
+        # What needs no text is checked before one is read.
+        expect_something_to_validate_on(config, bool(vals))
+        source = read_source_again(origin) if origin and not checkpoint else None
+        if leader is not None:
+            device = leader.device(device)
+            leader.expect_rows(config.batch)
+        choose_engine(device, ModelConfig(2, config.hidden, config.layers), precision=config.precision)
+        text_files([*texts, *vals], reading["glob"])
+        corpus = load_training(texts, config, reading)
         _expect_same_text(path, "text", corpus.sha256, stored["sha256"])
         if len(corpus.ids) != stored["characters"]:  # the bytes are the same
             raise RunError(
@@ -161,10 +181,8 @@ def _resume(
             )
         if checkpoint and checkpoint.vocabulary != corpus.vocabulary:
             raise RunError(f"{folder.last}: expected the vocabulary of the run's text, found another")
-        vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
         validation = load_validation(vals, config, corpus, reading) if vals else None
         material = material_of(corpus, config, validation)
-        origin = stored.get("init_from")
         if origin:
             material = replace(material, facts={**material.facts, "init_from": origin})
         _expect_same_text(path, "validation text", material.facts["val_sha256"], stored["val_sha256"])
@@ -180,10 +198,8 @@ def _resume(
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
-        engine, reason = choose_engine(_device(device, leader), model, dtype, config.precision)
-        initial = (
-            read_source_again(origin).parameters_for(corpus.vocabulary, config) if origin and not checkpoint else None
-        )
+        engine, reason = choose_engine(device, model, dtype, config.precision)
+        initial = None if source is None else source.parameters_for(corpus.vocabulary, config)
         trainer = Trainer(config, material, engine, folder, checkpoint, everyone, initial, leader)
         trainer.best = folder.roll_back(checkpoint)
         folder.write_config(_config(material, config))
@@ -237,10 +253,6 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
     everyone.note(f"to write with it: {command_to_sample(trainer.folder.path)}")
     with suppress(StopTraining):
         everyone.raise_pending()
-
-
-def _device(device: str, leader: Leader | None) -> str:
-    return device if leader is None else leader.device(device)
 
 
 def run_folder(texts: Sequence[str | Path], out: str | Path | None) -> Path:

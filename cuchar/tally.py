@@ -5,7 +5,6 @@ SHA-256 cannot be stored, so the bytes that were counted are hashed again, which
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,9 +13,9 @@ import numpy as np
 
 from cuchar.errors import TextError
 from cuchar.kinds import FLAG, SHA256, ListOf, Record, integer, text
-from cuchar.reading import BLOCK, Block, Reading, blocks
+from cuchar.reading import Block, Reading, blocks
 from cuchar.second_thread import SecondThread
-from cuchar.text_files import TextFile
+from cuchar.text_files import TextFile, pieces
 from cuchar.unreadable import expect_one_read, leave_out
 
 CODES = 0x110000  # Unicode's code points are below it
@@ -126,9 +125,10 @@ class Tally:
             file = tally.begin(found["number"])
             file.size, file.characters, file.has_bom = found["size"], found["characters"], found["has_bom"]
             try:
-                for piece in _pieces(files[file.number], file.size):
-                    tally._digest.update(piece)
-                    advance(len(piece))
+                with files[file.number].opened() as descriptor:
+                    for piece in pieces(descriptor, file.size):
+                        tally._digest.update(piece)
+                        advance(len(piece))
             except (TextError, IndexError):
                 return cls()
         if tally.sha256 != stored["sha256"] or len(stored["codes"]) != len(stored["counts"]):
@@ -186,10 +186,3 @@ def _readable(file: TextFile, reading: Reading, size: int) -> Iterator[Block]:
             yield block
             if block.end >= size:
                 break
-
-
-def _pieces(file: TextFile, size: int) -> Iterator[bytes]:
-    """The first `size` bytes of a file, BLOCK at once; fewer if it has no more."""
-    with file.opened() as descriptor:
-        for start in range(0, size, BLOCK):
-            yield os.pread(descriptor, min(BLOCK, size - start), start)

@@ -6,16 +6,16 @@ Samples go to standard output. All else goes to standard error, but in a noteboo
 import math
 import os
 import sys
+from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.segment import ControlType
 from rich.text import Text
 
+from cuchar.bars import bar
 from cuchar.callbacks import Callback, Run
 from cuchar.files import ReaderGone, TextOutput, escape, say, silence_stdout
 
@@ -36,7 +36,7 @@ class TerminalProgress(Callback):
     def reading(self, what: str, done: int, total: int) -> None:
         """Say once that something is done with a large text, which takes a while."""
         if what != self.read:
-            self.note(f"{what} {size(total)} of text")
+            self.note(of_text(what, total))
         self.read = None if done == total else what
 
     def start(self, run: Run) -> None:
@@ -119,27 +119,23 @@ class LiveProgress(BarProgress):
             self, console=console, transient=True, refresh_per_second=1 / REFRESH_S,
             redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
+        self.reading_bar = ExitStack()  # it has the bar of what is being done with a large text
 
     def start(self, run: Run) -> None:
         super().start(run)
         self.bar.start()
 
     def reading(self, what: str, done: int, total: int) -> None:
-        """Show a line that moves, and remove it at the end."""
-        now, console = perf_counter(), self.bar.console
+        """Show a bar, and remove it at the end."""
         if what != self.read:
-            self.read, self.read_since, self.read_at, self.shown_at = what, now, done, 0.0
+            self.read, self.read_to = what, done
+            shown = bar(of_text(what, total), total, done=done, console=self.bar.console)
+            self.advance = self.reading_bar.enter_context(shown)
+        self.advance(done - self.read_to)
+        self.read_to = done
         if done == total:
             self.read = None
-            console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
-        elif now - self.shown_at >= REFRESH_S:
-            self.shown_at = now
-            line = f"{what} text  {100 * done // total}% of {size(total)}"
-            if done > self.read_at:
-                rate = (done - self.read_at) / (now - self.read_since)
-                line += f"  {size(rate)}/s  ETA {clock((total - done) / rate)}"
-            console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
-            console.print(line[: console.width - 1], end="", highlight=False, markup=False)
+            self.reading_bar.close()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the line for rich: the bar is between the line's halves, if there is room for one."""
@@ -216,9 +212,9 @@ def longest_that_fits(lines: list[tuple[str, str]], columns: int) -> tuple[str, 
     return next((line for line in lines if len("  ".join(line).rstrip()) <= columns), lines[-1])
 
 
-def size(count: float) -> str:
-    """A number of bytes, in MB or GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def of_text(what: str, total: int) -> str:
+    """What is done with a text of so many bytes, in words."""
+    return f"{what} {f'{total / 1e9:.1f} GB' if total >= 1e9 else f'{total / 1e6:.0f} MB'} of text"
 
 
 def clock(seconds: float) -> str:

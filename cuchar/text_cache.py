@@ -5,20 +5,24 @@ in the smallest unsigned type, and KEY.json the facts about them. SOURCE.known n
 from outside as those that were encoded: SOURCE is a digest of their paths, sizes and times of change, by which make and
 git, too, know whether a file has changed. If only these differ, the text is counted again, and its key found.
 
+A SOURCE.known's time of change says when it was last used. Before a text is encoded, what was not used for 30 days is
+removed, with what killed processes have left; a process that has the ids mapped keeps them.
+
 Nothing here is waited for to be on disk, since a text can be encoded again. So ids are trusted while the machine has not
 been started again and their file looks the same from outside. Otherwise they are held against their SHA-256 and the
 size of their vocabulary, once.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from time import sleep
+from time import sleep, time
 from typing import Any
 
 import numpy as np
@@ -26,13 +30,21 @@ import numpy as np
 from cuchar.errors import OutputError
 from cuchar.kinds import FILE_NAME, SHA256, ListOf, Mismatch, Record, integer, text
 from cuchar.mapped import map_file
+from cuchar.messages import Messages
 from cuchar.schema import VOCABULARY, parse_json
-from cuchar.text_files import CACHE_TAG
+from cuchar.text_files import CACHE_TAG, pieces
 from cuchar.wording import option
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # another text each time the machine is started; Linux alone has it
-HASHED_AT_ONCE = 1 << 20  # bytes
 WAIT_S = 0.1  # seconds between two looks whether another process has ended
+UNUSED_DAYS = 30  # after which what nobody has used may be removed
+NAME = re.compile(  # of a file that may be removed; `write_signed` has left the second kind, if it was killed
+    r"[0-9a-f]{64}\.(known|json|ids)|\.([0-9a-f]{64}\.(known|json)|unfinished\.json)\.[0-9]+\.tmp"
+)
+EXPECTED = {  # where an error of the system ends the writing of ids
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "room for the ids of a text"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "a folder that may be written to, for the ids of a text"),
+}
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# cuchar keeps encoded texts here; they can be made again.\n"
 
 FACTS = Record(
@@ -46,34 +58,7 @@ FACTS = Record(
 )
 KNOWN = Record({"key": SHA256, "files": ListOf(FILE_NAME), "left_out": ListOf(text()), "notes": ListOf(text())})
 
-
-@dataclass(frozen=True)
-class Messages:
-    """Where messages for the user go.
-
-    Args:
-        note: takes a line of text.
-        progress: takes what is being done, how many bytes of it are done, and how many there are; `done` is `total` in
-            the last call, also if an error ends it.
-    """
-
-    note: Callable[[str], None] = lambda line: None
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
-
-    @contextmanager
-    def counted(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A context in which so many bytes are worked through; it gives a function to call with the bytes just done."""
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self.progress(what, min(done, total - 1), total)
-
-        try:
-            yield advance
-        finally:
-            self.progress(what, total, total)
+Found = tuple[dict[str, Any], dict[str, Any], np.ndarray]  # what is known of files, and the facts and ids of their text
 
 
 class TextCache:
@@ -82,17 +67,28 @@ class TextCache:
     def __init__(self, folder: Path, messages: Messages):
         self.folder, self._messages = folder, messages
 
-    def find(self, source: str) -> tuple[dict[str, Any], dict[str, Any], np.ndarray] | None:
-        """What is known (KNOWN) of files that look like `source` from outside, and the facts (FACTS) and ids of their text.
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the folder is there, but not to be written to, as somebody else's."""
+        return os.path.isdir(self.folder) and not os.access(self.folder, os.W_OK)
 
-        None if there are none, or they are damaged.
+    def find(self, source: str) -> Found | None:
+        """What there is for files that look like `source` from outside.
+
+        None if there are none, or they are damaged; the errors are those of `open`.
         """
         known = read_signed(self._known(source), KNOWN)
+        with suppress(OSError):  # there is none, or the folder is not to be written to
+            os.utime(self._known(source))
         found = self.open(known["key"]) if known else None
         return (known, *found) if found else None
 
     def open(self, key: str) -> tuple[dict[str, Any], np.ndarray] | None:
-        """Facts and ids of a text by its key, or None if there are none or they are damaged."""
+        """Facts and ids of a text by its key, or None if there are none or they are damaged.
+
+        Raises:
+            OutputError: they are damaged, and the folder may not be written to.
+        """
         facts = read_signed(self._facts(key), FACTS)
         if facts is None or facts["key"] != key:
             return None
@@ -107,9 +103,12 @@ class TextCache:
                     return facts, map_file(file.fileno(), dtype)
         except OSError:
             return None
-        self._messages.note(
-            f"{self.folder / f'{key}.ids'}: expected the ids of a text, found damage; it is encoded again"
-        )
+        damage = f"{self.folder / f'{key}.ids'}: expected the ids of a text, found damage"
+        if self.is_read_only:
+            raise OutputError(
+                f"{damage}, in a folder that may not be written to; {option('cache')} names another folder"
+            )
+        self._messages.note(f"{damage}; it is encoded again")
         with suppress(OSError):  # so that nobody looks at them again
             self._facts(key).unlink()
         return None
@@ -145,6 +144,28 @@ class TextCache:
         """
         write_signed(self._known(source), known)
 
+    def remove_unused(self) -> None:
+        """Remove what is known of files that nobody has used for long, and old texts of no known files.
+
+        The folder must be locked.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        files = [file for file in self.folder.iterdir() if NAME.fullmatch(file.name)]
+        old = {file for file in files if _is_old(file)}
+        known = [read_signed(file, KNOWN) for file in files if file.suffix == ".known" and file not in old]
+        used = {record["key"] for record in known if record}
+        removed = [file for file in old if file.stem not in used]  # a SOURCE is no KEY
+        for file in removed:
+            with suppress(OSError):  # it is somebody else's
+                file.unlink()
+        texts = sum(file.suffix == ".ids" for file in removed)
+        if texts:
+            self._messages.note(
+                f"removed from {self.folder} the ids of texts that nobody has used for {UNUSED_DAYS} days: {texts:,}"
+            )
+
     def _facts(self, key: str) -> Path:
         return self.folder / f"{key}.json"
 
@@ -159,7 +180,7 @@ class TextCache:
         """A context in which no other process encodes a text in this folder; if one does now, it is waited for.
 
         Raises:
-            OutputError: the folder cannot be made or written to, as when the disk is full.
+            OutputError: the folder cannot be made or written to, or the disk is full.
         """
         descriptor = None
         try:
@@ -167,11 +188,13 @@ class TextCache:
             descriptor = os.open(self.folder, os.O_RDONLY)
             self._lock(descriptor)
             (self.folder / CACHE_TAG).write_bytes(SIGNATURE)
+            if self.is_read_only:  # the tag itself may be written to all the same
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             yield
         except OSError as error:
+            expected = EXPECTED.get(error.errno or 0, "to write the ids of a text")
             raise OutputError(
-                f"{self.folder}: expected room for the ids of a text, found: {error.strerror}; "
-                f"{option('cache')} names another folder"
+                f"{self.folder}: expected {expected}, found: {error.strerror}; {option('cache')} names another folder"
             ) from None
         finally:
             if descriptor is not None:
@@ -189,6 +212,14 @@ class TextCache:
                 sleep(WAIT_S)
 
 
+def _is_old(file: Path) -> bool:
+    """Whether a file was not used for long; one that another process has just removed is not old."""
+    try:
+        return file.lstat().st_mtime < time() - UNUSED_DAYS * 24 * 3600
+    except FileNotFoundError:
+        return False
+
+
 def seen(sha256: str, status: os.stat_result) -> dict[str, Any]:
     """What the facts say of the file of ids: what is in it, and how it looks from outside at this moment."""
     return {"sha256": sha256, "changed_ns": status.st_mtime_ns, "boot": _boot()}
@@ -203,14 +234,6 @@ def _boot() -> str:
         return BOOT.read_text().strip()
     except OSError:
         return ""
-
-
-def pieces(descriptor: int, size: int) -> Iterator[bytes]:
-    """The first `size` bytes of a file, some at once; fewer if it has no more."""
-    start = 0
-    while piece := os.pread(descriptor, min(HASHED_AT_ONCE, size - start), start):
-        yield piece
-        start += len(piece)
 
 
 def write_signed(path: Path, value: Any) -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cuchar.errors import TextError
-from cuchar.files import STREAM, opened_stdin
+from cuchar.files import STDIN_TWICE, STREAM, opened_stdin
 from cuchar.wording import command_to_resume, option
 
 CACHE_TAG = (
     "CACHEDIR.TAG"  # stands in folders of what can be made again, as text_cache.py's; see https://bford.info/cachedir
 )
-COPIED_AT_ONCE = 1 << 20  # bytes
+AT_ONCE = 1 << 20  # bytes that are read or copied at once
 
 
 class TextFile:
@@ -61,6 +61,13 @@ class TextFile:
             os.close(descriptor)
 
 
+def pieces(descriptor: int, end: int, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a file from `start` to before `end`, AT_ONCE at a time; fewer if it has no more."""
+    while piece := os.pread(descriptor, min(AT_ONCE, end - start), start):
+        yield piece
+        start += len(piece)
+
+
 def _is_read_once(path: Path) -> bool:
     """Whether this is standard input, a pipe, a socket or a device."""
     try:
@@ -77,7 +84,7 @@ def _copy_of(path: Path) -> BinaryIO:
         raise _no_room(path, error) from None
     try:
         with opened_stdin() if path == STREAM else path.open("rb") as source:
-            while data := source.read(COPIED_AT_ONCE):
+            while data := source.read(AT_ONCE):
                 try:
                     copy.write(data)
                     copy.flush()
@@ -117,12 +124,15 @@ def text_files(paths: Sequence[str | Path], glob: str | None = None) -> list[Pat
     """`paths` with every folder replaced by the files in it.
 
     Raises:
-        TextError: there is nothing at a path, or a folder is that of a run or has no file to read.
+        TextError: there is nothing at a path, a folder is that of a run or has no file to read, or standard input is named
+            twice.
     """
     files: list[Path] = []
     for given in paths:
         path = Path(given)
         if path == STREAM:
+            if path in files:
+                raise TextError(STDIN_TWICE)
             files.append(path)
             continue
         try:

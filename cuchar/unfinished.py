@@ -15,9 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cuchar.kinds import SHA256, Record, integer
+from cuchar.messages import Messages
 from cuchar.second_thread import SecondThread
 from cuchar.tally import TALLY, Tally
-from cuchar.text_cache import Messages, pieces, read_signed, write_signed
+from cuchar.text_cache import read_signed, write_signed
+from cuchar.text_files import pieces
 
 SAVED_S = 1.0  # seconds between two saves
 NOTHING = {"file": 0, "offset": 0, "size": 0}

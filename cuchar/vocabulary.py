@@ -72,6 +72,12 @@ class Vocabulary:
         """Which of `codes` have an id: [n] of bool."""
         return self._find(codes) >= 0
 
+    def count_replaced(self, codes: np.ndarray) -> int:
+        """How many of `codes` are outside the vocabulary and become the unknown symbol; 0 if there is no such symbol."""
+        if not self.has_unknown:
+            return 0
+        return int(np.count_nonzero((self._find(codes) == self.unknown_id) & (codes != UNKNOWN_CODE)))
+
     def _find(self, codes: np.ndarray) -> np.ndarray:
         """Ids of `codes`, [n] int32; -1 for a code that has none."""
         if len(codes) and codes.max() < len(self._ids):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from support.browser import chromium, visitor
 from support.process import CUCHAR, environment
@@ -16,6 +17,10 @@ from cuchar.cli.main import main
 
 # A shell's background jobs ignore SIGINT, and so does every process that they start: tests send it to such processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is, and not whether the code is right.
+hypothesis.settings.register_profile("cuchar", deadline=None)
+hypothesis.settings.load_profile("cuchar")
 
 
 @dataclass

@@ -10,7 +10,7 @@ from support.small_runs import SMALL
 
 import cuchar
 from cuchar.checkpoint import read_checkpoint
-from cuchar.errors import DeviceError, OptionError
+from cuchar.errors import OptionError
 from cuchar.runs import resume_run, start_run
 from cuchar.training import Trainer
 
@@ -104,11 +104,3 @@ def test_files_that_know_no_patience_are_read_and_go_on(text, tmp_path, losses):
         file.write_bytes(signed(tensors, body))
     resume_run(tmp_path / "run", options={"max_steps": None, "patience": 2})
     assert epochs_of(tmp_path / "run") == 4
-
-
-def test_what_needs_no_text_is_checked_before_one_is_read(tmp_path, monkeypatch):
-    """A large text takes minutes to read."""
-    monkeypatch.setattr("cuchar.preparation.load_corpus", lambda *_, **__: pytest.fail("a text was read"))
-    for options, how in (({"patience": 3}, {}), ({"precision": "bf16"}, {"device": "cpu"}), ({}, {"device": "cuda:9"})):
-        with pytest.raises((OptionError, DeviceError)):
-            start_run([tmp_path / "text"], options, out=tmp_path / "run", **how)

@@ -11,7 +11,7 @@ import cuchar
 from cuchar.batches import check_length
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
-from cuchar.presets import BY_SIZE, FITTED, PRESETS, fitted, with_preset
+from cuchar.presets import BY_SIZE, FITTED, PRESETS, describe_auto, fitted, with_preset
 from cuchar.wording import command_line_wording, option
 
 SIZES = sorted(BY_SIZE)
@@ -36,6 +36,17 @@ def test_every_text_is_long_enough_for_the_settings_it_gets(size):
     assert config.to_json().items() >= fitted(size).items()
     check_length(size - round(size * config.val_fraction), config)
     assert config.val_fraction and config.patience
+
+
+@pytest.mark.parametrize("processes,batch", [(1, 5), (4, 5), (5, 5), (6, 6), (40, 40)])
+def test_every_process_gets_a_row(processes, batch):
+    size = 30_000
+    assert fitted(size, processes) == {**fitted(size), "batch": batch}
+    chosen = with_preset("auto", {}, characters=size, processes=processes)
+    assert chosen["batch"] == batch and with_preset("auto", {"batch": 3}, False, size, processes)["batch"] == 3
+    among = f"for 30,000 characters and {processes} processes: " if processes > 1 else "for 30,000 characters: "
+    note = describe_auto(chosen, {}, size, processes)
+    assert among in note and f" batch={batch} " in note
 
 
 def test_the_manual_has_the_settings():

@@ -3,6 +3,7 @@
 import os
 import threading
 import unicodedata
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,14 @@ def test_an_error_is_in_the_same_place_wherever_blocks_end(file, pieces, size, h
     assert str(raised.value).startswith(expected + "(invalid continuation byte)")
 
 
+def test_an_error_is_in_the_same_place_in_whatever_pieces_it_is_looked_for(file, monkeypatch):
+    file.write_bytes("\ufeffé\n☃🦊\n☃é".encode() + b"\xff")
+    for at_once in range(1, 20):
+        monkeypatch.setattr("cuchar.text_files.AT_ONCE", at_once)
+        with pytest.raises(TextError, match=r"text:3:3: expected UTF-8, found byte 0xff at offset 19 "):
+            list(blocks(TextFile(file), Reading()))
+
+
 def test_a_last_character_that_lacks_bytes_is_an_error(file):
     file.write_bytes("ab☃".encode()[:-1])
     with pytest.raises(TextError, match=r":1:3: .*byte 0xe2 at offset 2 \(unexpected end of data\)"):
@@ -83,6 +92,55 @@ def test_every_byte_is_a_character_of_latin_1(file):
     data = bytes(range(256))
     file.write_bytes(data)
     assert characters(blocks(TextFile(file), Reading(encoding="latin-1"), size=7)) == data.decode("latin-1")
+
+
+# Bytes for each range that UTF-8 treats alike (RFC 3629, section 4): of the first byte, the second, and all others.
+FIRST = bytes(
+    [0x41, 0x80, 0xBF, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF]
+)
+SECOND, OTHERS = bytes([0x41, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC2]), bytes([0x41, 0x80, 0xBF, 0xC2])
+
+
+def read(file, data, reading, size):
+    """What blocks of about so many bytes make of data: its characters, or the error's byte, offset and reason."""
+    os.pwrite(file.fileno(), data, 0)
+    os.ftruncate(file.fileno(), len(data))
+    try:
+        return characters(blocks(TextFile(Path(file.name)), reading, size=size))
+    except TextError as error:
+        return str(error).split("found byte ")[1].split(";")[0]
+
+
+def test_every_sequence_of_utf_8_may_be_cut_anywhere(tmp_path):
+    """Also those that are none: too short, too long, overlong, of surrogates, or beyond the last character."""
+    with (tmp_path / "text").open("wb") as file:
+        for length in range(1, 5):
+            for sequence in product(*[FIRST, SECOND, OTHERS, OTHERS][:length]):
+                data = b"x" + bytes(sequence) + b"y" * (length % 2)  # the last byte may be the sequence's
+                try:
+                    expected = data.decode()
+                except UnicodeDecodeError as error:
+                    expected = f"0x{data[error.start]:02x} at offset {error.start} ({error.reason})"
+                for size in range(1, len(data)):
+                    assert read(file, data, Reading(), size) == expected, (data, size)
+
+
+def test_every_character_that_composes_may_be_cut_after_each_of_its_parts(tmp_path):
+    """All of Unicode's, which has none beyond plane 2; of Hangul's syllables those that begin and end in all ways."""
+    syllables = {*range(0xAC00, 0xD7A4, 28), *range(0xAC00, 0xAC1C)}
+    composed = [chr(code) for code in range(0x30000) if not 0xAC00 <= code < 0xD7A4 or code in syllables]
+    apart = {unicodedata.normalize("NFD", character) for character in composed if not "\ud800" <= character <= "\udfff"}
+    accents = [character for character in composed if unicodedata.combining(character)]
+    texts = [text for text in apart if len(text) > 1] + [
+        f"a\u0345{accent}" for accent in accents
+    ]  # which change places
+    assert len(texts) > 2000
+    with (tmp_path / "text").open("wb") as file:
+        for text in texts:
+            expected = unicodedata.normalize("NFC", text + "x")
+            for at in range(1, len(text) + 1):
+                size = len(text[:at].encode())
+                assert read(file, (text + "x").encode(), NFC, size) == expected, (text, size)
 
 
 def test_places_are_counted_across_blocks(file, monkeypatch):

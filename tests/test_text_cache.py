@@ -22,9 +22,10 @@ from cuchar.config import TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.errors import OutputError, RunError, TextError
 from cuchar.mapped import drop_pages
+from cuchar.messages import Messages
 from cuchar.reading import Reading
 from cuchar.tally import count
-from cuchar.text_cache import Messages, write_signed
+from cuchar.text_cache import write_signed
 from cuchar.training import total_steps
 from cuchar.vocabulary import Vocabulary
 
@@ -108,6 +109,60 @@ def test_files_that_only_look_changed_are_counted_and_their_ids_found(texts, tmp
     assert heard.kinds() == ["counting"] and [file.name for file in found.files] == ["1", "2", "3", "5"]
 
 
+def look_of(folder):
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
+
+
+def forbid_to_write(folder, monkeypatch):
+    """Have the system say that a folder may not be written to; root may all the same."""
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder or not mode & os.W_OK)
+
+
+def test_a_cache_that_may_not_be_written_to_gives_the_ids_that_it_has(texts, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    cache = tmp_path / "cache"
+    load(texts, cache)
+    before = look_of(cache)
+    os.utime(texts / "1")
+    forbid_to_write(cache, monkeypatch)
+    for name in ("pathlib.Path.write_bytes", "os.replace", "os.utime"):  # what root may do all the same
+        monkeypatch.setattr(name, refuse)
+    for _ in range(2):
+        heard = Heard()
+        expect_same(load(texts, cache, heard), load(texts, None))
+        assert heard.kinds() == ["counting"] and not heard.notes
+    with pytest.raises(
+        OutputError, match=r"cache: expected a folder that may be written to, .*: Read-only file system"
+    ):
+        load(texts, cache, max_vocab=9)
+    assert look_of(cache) == before
+
+
+def test_a_text_that_such_a_cache_does_not_have_is_counted_once(texts, tmp_path, monkeypatch):
+    cache, heard = tmp_path / "cache", Heard()
+    load(texts, cache)
+    forbid_to_write(cache, monkeypatch)
+    with pytest.raises(OutputError) as raised:
+        load(texts, cache, heard, max_vocab=9)
+    line = "expected a folder that may be written to, for the ids of a text, found: Permission denied"
+    assert str(raised.value) == f"{cache}: {line}; cache names another folder"
+    assert [what for what, done, total in heard.done if done == total] == ["counting"]
+
+
+def test_damage_in_such_a_cache_is_an_error(texts, tmp_path, monkeypatch):
+    cache, heard = tmp_path / "cache", Heard()
+    load(texts, cache)
+    flip(ids_file(cache))
+    forbid_to_write(cache, monkeypatch)
+    with pytest.raises(OutputError) as raised:
+        load(texts, cache, heard)
+    line = "expected the ids of a text, found damage, in a folder that may not be written to"
+    assert str(raised.value) == f"{ids_file(cache)}: {line}; cache names another folder"
+    assert heard.kinds() == ["checking"] and not heard.notes
+
+
 def test_left_out_files_are_as_in_memory(texts, tmp_path):
     (texts / "2").write_bytes(b"fine as far as here, " * 20 + b"\xff")
     (texts / "gone").symlink_to("nowhere")
@@ -147,6 +202,46 @@ def test_an_unknown_character_of_a_validation_text_is_named_with_its_place(texts
         )
 
 
+def age(files, days):
+    for file in files:
+        os.utime(file, times=(0, file.stat().st_mtime - days * 24 * 3600))
+
+
+def test_what_nobody_has_used_for_30_days_is_removed_when_a_text_is_encoded(texts, tmp_path):
+    """So is what killed processes have left, and nothing else in the folder."""
+    cache, expected = tmp_path / "cache", {}
+    for number in (5, 6, 7):
+        expected[number] = load(texts, cache, max_vocab=number)
+    others = {
+        cache / name
+        for name in ("mine.ids", "mine.known", "0" * 63 + ".ids", "f" * 64, "f" * 64 + ".ids2", ".mine.1.tmp")
+    }
+    left = {cache / f".{name}.123.tmp" for name in ("0" * 64 + ".known", "0" * 64 + ".json", "unfinished.json")}
+    for file in others | left:  # the latter are what a kill leaves
+        file.touch()
+
+    def kept():
+        return Counter(file.suffix for file in {*cache.iterdir()} - others - left if file.name != "CACHEDIR.TAG")
+
+    age(cache.iterdir(), 31)
+    load(texts, cache, max_vocab=6)  # is used as it is
+    os.utime(texts / "1")
+    load(texts, cache, max_vocab=7)  # is used by files that look different
+    assert kept() == {".known": 4, ".json": 3, ".ids": 3}
+    heard = Heard()
+    load(texts, cache, heard, max_vocab=8)
+    assert f"removed from {cache} the ids of texts that nobody has used for 30 days: 1" in heard.notes
+    assert kept() == {".known": 3, ".json": 3, ".ids": 3}
+    assert all(file.exists() for file in others) and not any(file.exists() for file in left)
+    expect_same(expected[5], load(texts, None, max_vocab=5))  # whoever has the ids, keeps them
+    heard = Heard()
+    expect_same(load(texts, cache, heard, max_vocab=7), expected[7])
+    assert not heard.done
+    age(cache.iterdir(), 29)
+    load(texts, cache, max_vocab=9)
+    assert kept() == {".known": 4, ".json": 4, ".ids": 4}
+
+
 # --- what goes wrong
 
 
@@ -180,7 +275,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from cuchar import corpus, reading, unfinished
-from cuchar.text_cache import Messages
+from cuchar.messages import Messages
 corpus.IN_MEMORY, reading.BLOCK, unfinished.SAVED_S = 10, 100, 0
 texts, cache = map(Path, sys.argv[1:])
 kills = 0
@@ -235,6 +330,7 @@ def test_damage_to_what_is_unfinished_is_noticed(texts, tmp_path, name):
 def test_ids_are_trusted_until_their_file_or_the_boot_is_another(texts, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     load(texts, cache)
+    monkeypatch.setattr("cuchar.text_files.AT_ONCE", 300)
     (tmp_path / "boot").write_text("another boot\n")
     monkeypatch.setattr("cuchar.text_cache.BOOT", tmp_path / "boot")
     os.utime(ids_file(cache))
@@ -331,6 +427,45 @@ def test_a_full_disk_is_one_line_and_gets_back_what_was_taken(texts, tmp_path, m
     )
     assert not list((tmp_path / "cache").glob("*unfinished*"))
     expect_same(load(texts, tmp_path / "cache"), load(texts, None))
+
+
+@pytest.mark.parametrize(
+    "number,line",
+    [
+        (errno.EDQUOT, "room for the ids of a text, found: Disk quota exceeded"),
+        (errno.EACCES, "a folder that may be written to, for the ids of a text, found: Permission denied"),
+        (errno.EIO, "to write the ids of a text, found: Input/output error"),
+    ],
+)
+def test_what_keeps_ids_from_being_written_is_named(texts, tmp_path, monkeypatch, number, line):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("cuchar.unfinished.SecondThread.begin", fail)
+    with pytest.raises(OutputError) as raised:
+        load(texts, tmp_path / "cache")
+    assert str(raised.value) == f"{tmp_path / 'cache'}: expected {line}; cache names another folder"
+
+
+@pytest.mark.parametrize("name,found", [("file", "File exists"), ("x" * 300, "File name too long")])
+def test_a_cache_that_can_be_no_folder_is_named(texts, tmp_path, name, found):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError) as raised:
+        load(texts, tmp_path / name)
+    line = f"expected to write the ids of a text, found: {found}; cache names another folder"
+    assert str(raised.value) == f"{tmp_path / name}: {line}"
+
+
+def test_what_another_process_removes_meanwhile_is_no_error(texts, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    load(texts, cache)
+
+    def listed(folder):
+        yield cache / ("0" * 64 + ".json")
+        yield from map(Path, sorted(os.scandir(folder), key=lambda entry: entry.name))
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    expect_same(load(texts, cache, max_vocab=9), load(texts, None, max_vocab=9))
 
 
 def test_a_text_that_another_process_encodes_is_waited_for(texts, tmp_path):

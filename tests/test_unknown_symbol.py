@@ -14,7 +14,7 @@ from cuchar.errors import CheckpointError, OptionError
 from cuchar.export.json import json_file
 from cuchar.export.onnx import onnx_model
 from cuchar.export.pytorch import pytorch_file
-from cuchar.reading import AS_UTF8
+from cuchar.reading import AS_UTF8, Reading
 from cuchar.vocabulary import Vocabulary
 
 SIZES = {"hidden": 6, "layers": 1, "window": 5, "batch": 2, "max_steps": 4, "device": "cpu"}
@@ -58,6 +58,8 @@ def test_a_run_and_its_model_use_the_unknown_symbol(tmp_path, cli):
     assert cli("sample", out, "--prime", "é", "--length", 3).stdout.startswith("\ufffd".encode())
     scored = json.loads(cli("eval", out, text, "--json").stdout)
     assert scored["chars"] == 23 * 30 - 1 and scored["skipped"] == 0
+    outside = sum(character not in model.vocabulary.characters() for character in text.read_text())
+    assert scored["replaced"] == scored["files"][0]["replaced"] == model.score(text.read_text()).replaced == outside
     (tmp_path / "other").write_text("wholly ÄÖÜ others\n" * 30)
     again = cuchar.resume(out, max_steps=6, device="cpu")
     assert again.vocabulary == model.vocabulary
@@ -65,6 +67,25 @@ def test_a_run_and_its_model_use_the_unknown_symbol(tmp_path, cli):
         tmp_path / "other", max_vocab=9, init_from=out, out=tmp_path / "tuned", **SIZES | {"layers": 2}
     )
     assert tuned.vocabulary.has_unknown
+
+
+def test_what_is_outside_the_vocabulary_is_counted_and_scored_as_the_symbol(tmp_path, cli):
+    (tmp_path / "model").write_bytes(checkpoint_bytes(with_unknown()))
+    (tmp_path / "1").write_text("a☃b\ufffd🦊é")
+    (tmp_path / "2").write_text("ab" * 4 + "x")
+    command = ("eval", tmp_path / "model", tmp_path / "1", tmp_path / "2")
+    scored = json.loads(cli(*command, "--json").stdout)
+    assert [scored["replaced"], *(file["replaced"] for file in scored["files"])] == [4, 3, 1]
+    model = cuchar.load(tmp_path / "model")
+    as_symbols = model.score("a\ufffdb\ufffd\ufffd\ufffd" + "ab" * 4 + "\ufffd")
+    assert (scored["nats_per_char"], scored["chars"]) == (as_symbols.nats_per_char, as_symbols.chars)
+    assert as_symbols.replaced == 0 and repr(model.score("a☃")).endswith(
+        "; 1 characters scored, 1 scored as the unknown symbol>"
+    )
+    total, table = cli(*command).stdout.decode().split("\n\n")
+    assert total.endswith("characters replaced 4 outside the vocabulary, read and scored as the unknown symbol")
+    shown = [line.split() for line in table.splitlines()]
+    assert [line[5] for line in shown] == ["replaced", "3", "1"]
 
 
 def test_composed_and_decomposed_texts_train_the_same_model(tmp_path):
@@ -89,6 +110,45 @@ def test_latin_1_is_read_wherever_the_model_is_used(tmp_path, cli):
     assert cli("look", tmp_path / "run", tmp_path / "text", "-o", tmp_path / "page.html").status == 0
     options = ["--format", "web", "--text", tmp_path / "text"]
     assert cli("export", tmp_path / "run", tmp_path / "web.html", *options).status == 0
+
+
+@pytest.mark.parametrize("name", ["latin-1", "Latin1", "ISO-8859-1", "iso8859_1", "L1", "CP819"])
+def test_other_spellings_are_stored_as_the_usual_ones(name):
+    config = TrainConfig(encoding=name, normalize="NFC")
+    assert config == TrainConfig(encoding="latin-1", normalize="nfc") and Reading.of(config.to_json()).has_single_bytes
+    assert Reading.of(TrainConfig(encoding="Utf8").to_json()) == AS_UTF8
+
+
+@pytest.mark.parametrize(
+    "name", ["utf-8-sig", "utf-16", "latin-2", "hex", "", "a\0", "\ud800", "../utf-8", "x" * 9999, 8]
+)
+def test_other_encodings_are_refused(name):
+    with pytest.raises(OptionError, match=r"^encoding: expected utf-8 \| latin-1, found "):
+        TrainConfig(encoding=name)
+
+
+def test_a_run_may_be_resumed_by_another_spelling(tmp_path, cli, fails):
+    (tmp_path / "text").write_text(COMPOSED)
+    train = ("train", tmp_path / "text", *"--hidden 3 --window 5 --batch 2 --max-steps 1 --device cpu".split())
+    assert cli(*train, *"--encoding UTF8 --normalize NFC --out".split(), tmp_path / "run").status == 0
+    stored = json.loads((tmp_path / "run/config.json").read_text())["train"]
+    assert (stored["encoding"], stored["normalize"]) == ("utf-8", "nfc")
+    assert (
+        cli("train", "--resume", tmp_path / "run", *"--encoding U8 --normalize Nfc --max-steps 2".split()).status == 0
+    )
+    refused = fails(1, "train", "--resume", tmp_path / "run", *"--encoding latin1".split())
+    assert "--encoding: expected the run's utf-8 to resume" in refused
+
+
+def test_bytes_refuse_even_the_usual_encoding_if_it_is_given(tmp_path, fails):
+    (tmp_path / "text").write_text(COMPOSED)
+    line = "cuchar: --encoding utf-8: expected it or --bytes, found both\n"
+    for command in ("train", "corpus"):
+        assert fails(2, command, tmp_path / "text", "--bytes", "--encoding", "utf-8") == line
+    with pytest.raises(OptionError, match=r"^encoding='utf-8': expected it or bytes=True, found both$"):
+        cuchar.train(tmp_path / "text", bytes=True, encoding="utf-8", normalize=None)
+    with pytest.raises(OptionError, match=r"^bytes: expected true or false, found "):
+        cuchar.train(tmp_path / "text", bytes=np.ones(2), encoding="utf-8")
 
 
 @pytest.mark.parametrize("options", [{"max_vocab": 9}, {"normalize": "nfc"}, {"encoding": "latin-1"}])

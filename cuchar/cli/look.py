@@ -16,9 +16,7 @@ def look(
     unknown: Unknown = "error",
 ) -> None:  # fmt: skip
     """Show what the model's cells do on TEXT: one HTML page."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from cuchar.bars import bar
     from cuchar.checkpoint import read_checkpoint
     from cuchar.files import STREAM, say, write_output
     from cuchar.look.page import make_page
@@ -34,9 +32,7 @@ def look(
     ids = vocabulary.encode(text.codes, unknown, text.place)
     names = ", ".join(file.name if file != STREAM else "standard input" for file in text.files[:3])
     title = f"{names}{' and others' if len(text.files) > 3 else ''}, as {checkpoint.name or checkpoint} reads it"
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=len(ids))
-        page = make_page(read.parameters, vocabulary, ids, title, chars, lambda count: bar.advance(task, count))
+    with bar("reading", len(ids)) as advance:
+        page = make_page(read.parameters, vocabulary, ids, title, chars, advance)
     write_output(out, page)
     say(f"wrote {out} ({len(page) / 1e6:.1f} MB): open it in a browser")

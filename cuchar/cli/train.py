@@ -18,9 +18,8 @@ from cuchar.cli.options import (
     Window,
     was_given,
 )
-from cuchar.config import FORMER_NAMES, TrainConfig, with_present_names
+from cuchar.config import FORMER_NAMES, TrainConfig, expect_bytes_alone, with_present_names
 from cuchar.errors import OptionError
-from cuchar.launch import launched
 
 
 def train(
@@ -81,6 +80,7 @@ def train(
     fields = [name for name in chosen if name in {*TrainConfig.__dataclass_fields__, *FORMER_NAMES}]
     given = {name: chosen[name] for name in fields if was_given(context, "bytes_" if name == "bytes" else name)}
     given = with_present_names(given, say)
+    expect_bytes_alone(given)
     callbacks: list[Callback] = [terminal_progress()]
     if tensorboard:
         from cuchar.tensorboard.callback import TensorBoard
@@ -92,8 +92,6 @@ def train(
             raise OptionError("TEXT: expected a text file or folder (or --resume RUN), found none")
         start = {"preset": preset, "init_from": init_from, "val": val, "out": out, "device": device, **reading}
         if dry_run:
-            if launched().rank > 0:
-                return
             print_plan(texts, given, **start, reading=callbacks[0].reading)
         else:
             start_run(texts, given, **start, callbacks=callbacks)

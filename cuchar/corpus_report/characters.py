@@ -34,7 +34,11 @@ class Characters:
 
     def place(self, code: int) -> Place:
         """Where a character that the text has occurs first."""
-        file, line, column = self._places[:, code].tolist()
+        return self.first([code])
+
+    def first(self, codes: list[int]) -> Place:
+        """Where the first of these characters stands, all of which the text has."""
+        file, line, column = min(self._places[:, codes].T.tolist())
         return Place(self._files[file], line, column)
 
     @property

@@ -56,7 +56,7 @@ def entropies(ids: np.ndarray, size: int, advance: Callable[[int], None] = lambd
             here = np.flatnonzero(parts == part)
             if len(here) and len(keys):
                 probabilities[here] = _interpolated(keys, counts, asked[here], probabilities[here])
-        found.append(float(-np.log2(probabilities).mean()))
+        found.append(abs(float(np.log2(probabilities).mean())))  # which is 0, and not -0, for one character alone
     return found
 
 

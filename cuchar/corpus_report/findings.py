@@ -22,6 +22,8 @@ LONG_LINE = 10_000  # characters
 C0 = [code for code in range(0x20) if chr(code) not in "\0\t\n\f\r"] + [0x7F]
 C1 = list(range(0x80, 0xA0))
 MARK = 0xFEFF  # the byte order mark
+ZERO_WIDTH = [0x200B, 0x200C, 0x200D, 0x2060]
+NO_BREAK_SPACES, SEPARATORS, SOFT_HYPHEN = [0xA0, 0x202F], [0x2028, 0x2029], 0xAD
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,24 @@ def _of_characters(characters: Characters, reading: Reading, has_mojibake: bool)
     windows = "iconv -f WINDOWS-1252 -t UTF-8 reads Windows-1252, whose quotes and dashes become these in Latin-1"
     if reading.encoding != "latin-1":
         windows = f"quotes and dashes of Windows-1252 that was read as Latin-1, most likely; {windows}"
+    perl = "perl -pe" if reading.encoding == "latin-1" else "perl -CSD -pe"
+    spaces = (
+        "they look like spaces; where French, or a number, does not need them, "
+        f"{perl} 's/[\\x{{A0}}\\x{{202F}}]/ /g' makes spaces of them"
+    )
+    hyphens = f"they are seen at a line's end alone; {perl} 's/\\x{{AD}}//g' removes them"
     if has_mojibake:
-        windows = "they belong to what was read as Latin-1, most likely, and go with it"
+        windows = spaces = hyphens = "they belong to what was read as Latin-1, most likely, and go with it"
     for name, what, codes, advice in (
         ("replaced", "the replacement character U+FFFD", [UNKNOWN_CODE], "something was lost when the text was converted; convert it again"),
         ("nul", "the character NUL", [0], "binary files have it, and UTF-16; iconv -f UTF-16 -t UTF-8 converts the latter"),
         ("c1", "control characters U+0080 to U+009F", C1, windows),
         ("c0", "other control characters", C0, f"leave binary files out, by {option('glob')}, or remove the characters, by tr -d"),
         ("inner_bom", "byte order marks inside the text", [MARK], "files were joined with theirs; sed 's/\\xEF\\xBB\\xBF//g' removes it"),
+        ("zero_width", "characters that take no room (U+200B to U+200D, U+2060)", ZERO_WIDTH, f"Persian, Indic scripts and emoji need U+200C and U+200D; elsewhere, {perl} 's/[\\x{{200B}}-\\x{{200D}}\\x{{2060}}]//g' removes them"),
+        ("no_break_spaces", "no-break spaces (U+00A0, U+202F)", NO_BREAK_SPACES, spaces),
+        ("separators", "line and paragraph separators (U+2028, U+2029)", SEPARATORS, f"they end no line here; {perl} 's/[\\x{{2028}}\\x{{2029}}]/\\n/g' makes line ends of them"),
+        ("soft_hyphens", "soft hyphens (U+00AD)", [SOFT_HYPHEN], hyphens),
     ):  # fmt: skip
         yield from _occurring(characters, name, what, codes, advice)
 
@@ -99,7 +111,7 @@ def _occurring(characters: Characters, name: str, what: str, codes: list[int], a
     found = [code for code in codes if characters.counts[code]]
     if found:
         count = int(characters.counts[found].sum())
-        yield Finding(name, f"{what}, {_times(count)}", _first(characters.place(found[0])), advice)
+        yield Finding(name, f"{what}, {_times(count)}", _first(characters.first(found)), advice)
 
 
 def _of_lines(lines: Lines, characters: Characters) -> Iterator[Finding]:

@@ -31,6 +31,7 @@ def _facts(survey: Survey) -> list[str]:
     codes, unit = characters.by_frequency, "bytes" if survey.reading.as_bytes else "characters"
     total = int(characters.counts.sum())
     length, place = lines.longest
+    longest = f"{length:,} ({place})" if place else "0"
     in_unit = "" if survey.reading.as_bytes else f", {total:,} characters"
     frequent = [
         f"{_name(survey, code)} {100 * characters.counts[code] / total:.1f} %" for code in codes[:FREQUENT].tolist()
@@ -41,7 +42,7 @@ def _facts(survey: Survey) -> list[str]:
         f"size           {survey.size:,} bytes{in_unit}, {len(survey.files):,} file{'s' if len(survey.files) > 1 else ''}",
         f"distinct       {len(codes):,} {unit}",
         f"most frequent  {', '.join(frequent)}",
-        f"lines          {lines.count:,}; half of them have at most {lines.median:,} {unit}, the longest {length:,} ({place})",
+        f"lines          {lines.count:,}; half of them have at most {lines.median:,} {unit}, the longest {longest}",
         f"repeated       {100 * repeats.share:.2f} % of the text, in lines of {LONG} bytes and more that it has before{sampled}",
     ]  # fmt: skip
 

@@ -33,7 +33,7 @@ class Repeats:
 
 class RepeatFinder:
     def __init__(self) -> None:
-        # Where a line, by its key, came first: 2^40 times the file's index, and the line's number.
+        # Where a line, by its key, came first: 2^40 times the file's index, and the line's number, or of bytes the offset.
         self._first: dict[int, int] = {}
         self._again: dict[int, int] = {}  # how often it came again
         self._mask = 0  # the bits of a CRC-32 that are zero in the sample
@@ -41,15 +41,16 @@ class RepeatFinder:
         self._digests: dict[bytes, str] = {}
         self._equal: list[tuple[str, str]] = []
         self._bytes = self._long_bytes = 0
+        self._as_bytes = False
         self._begin_file()
 
     def _begin_file(self) -> None:
         self._digest = hashlib.sha256()
         self._crc = self._size = 0  # of the line that has not ended yet
-        self._line = 1
+        self._line, self._offset = 1, 0  # of the line that has not ended yet: its number, and where it begins
 
     def add(self, span: Span) -> None:
-        raw = span.raw
+        raw, self._as_bytes = span.raw, span.as_bytes
         if self._files[-1:] != [span.file]:
             self._files.append(span.file)
         self._digest.update(raw)
@@ -58,12 +59,16 @@ class RepeatFinder:
         self._crc, self._size = crc32(first, self._crc), self._size + len(first)
         if others:
             self._see(self._crc, self._size)
+            self._begin_line(self._size)
             for line in others[:-1]:
-                self._line += 1
                 if len(line) >= LONG:
                     self._see(crc32(line), len(line))
-            self._line += 1
+                self._begin_line(len(line))
             self._crc, self._size = crc32(others[-1]), len(others[-1])
+
+    def _begin_line(self, size: int) -> None:
+        """The line that had not ended has, after so many bytes."""
+        self._line, self._offset = self._line + 1, self._offset + size + 1
 
     def end_file(self, name: str) -> None:
         """The file of the spans before has ended; it may have been empty, and such files are not called equal."""
@@ -86,7 +91,7 @@ class RepeatFinder:
         if key in self._first:
             self._again[key] = self._again.get(key, 0) + 1
             return
-        self._first[key] = ((len(self._files) - 1) << 40) + self._line
+        self._first[key] = ((len(self._files) - 1) << 40) + (self._offset if self._as_bytes else self._line)
         if len(self._first) > REMEMBERED:
             self._mask = 2 * self._mask + 1
             self._first = {key: place for key, place in self._first.items() if not key & self._mask}
@@ -99,6 +104,7 @@ class RepeatFinder:
         most = None
         if again:
             key = max(again, key=again.__getitem__)
-            file, line = divmod(self._first[key], 1 << 40)
-            most = Place(self._files[file], line, 1), self._again[key]
+            file, at = divmod(self._first[key], 1 << 40)
+            place = Place(self._files[file], 0, at) if self._as_bytes else Place(self._files[file], at, 1)
+            most = place, self._again[key]
         return Repeats(share, self._mask + 1, most, self._equal)

@@ -283,8 +283,13 @@ class Engine(Protocol):
                 alone, and losses and norms are still those of the whole batch. None is all rows.
         """
 
-    def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
-        """About how many bytes of its device's memory a learner with these `windows` takes."""
+    def training_bytes(self, config: TrainConfig, windows: Windows, share: Share | None = None) -> int:
+        """About how many bytes of its device's memory a learner takes.
+
+        Args:
+            windows: of all rows.
+            share: as for `learner`.
+        """
 
     def sampler(self, weights: Any, config: SampleConfig, streams: Streams) -> Sampler:
         """A sampler that draws the streams as `config` says; it ignores the configuration's `length` and `stop`."""

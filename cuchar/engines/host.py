@@ -14,12 +14,12 @@ from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, draw
 
 
-def training_bytes(model: ModelConfig, itemsize: int, config: TrainConfig) -> int:
-    """Bytes that training takes on the host: weights, gradients, moments, folded weights, and a window's tape.
+def training_bytes(model: ModelConfig, itemsize: int, config: TrainConfig, rows: int) -> int:
+    """Bytes that training on so many rows takes on the host: weights, gradients, moments, folded weights, a window's tape.
 
     The tape is the C++ engine's, without padding. NumPy's is about as large.
     """
-    V, H, L, B, N = model.vocabulary_size, model.hidden, model.layers, config.batch, config.window * config.batch
+    V, H, L, B, N = model.vocabulary_size, model.hidden, model.layers, rows, config.window * rows
     numbers = 5 * parameter_count(model) + N * (6 * L * H + V + 1) + 2 * L * B * H + B * H + 4 * H * min(V, N)
     numbers += 2 * L * N * H if config.dropout else 0  # masks, and what they have been applied to
     return itemsize * numbers + 8 * N

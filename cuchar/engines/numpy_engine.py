@@ -158,8 +158,8 @@ class NumpyEngine:
     ) -> HostLearner:
         return HostLearner(self, config, training, windows, share)
 
-    def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
-        return training_bytes(self.model, self.dtype.itemsize, config)
+    def training_bytes(self, config: TrainConfig, windows: Windows, share: Share | None = None) -> int:
+        return training_bytes(self.model, self.dtype.itemsize, config, share.rows if share else config.batch)
 
     def sampler(self, weights: FoldedWeights, config: SampleConfig, streams: Streams) -> HostSampler:
         expect_streams(self.model, self.dtype, streams)

@@ -137,10 +137,25 @@ class Leader:
         """Which device rank 0 uses for `--device`: the ranks of a machine with several GPUs use one each."""
         return numbered_device(device, self._number)
 
+    def expect_rows(self, batch: int) -> None:
+        """Check that a batch has a row for every process.
+
+        Raises:
+            OptionError: it has fewer rows.
+        """
+        if batch < self.ranks.size:
+            raise OptionError(
+                f"{option('batch')}: expected at least a row for each of the {self.ranks.size} processes, found {batch}"
+            )
+
+    def shares(self, batch: int) -> list[Share]:
+        """The rows of a batch that each rank has, in the order of the ranks."""
+        return [share_of(rank, self.ranks, batch) for rank in range(self.ranks.size)]
+
     def describe(self, batch: int) -> str:
         """Who shares the batch, as a line of text."""
         ranks = self.ranks
-        rows = sorted({share_of(rank, ranks, batch).rows for rank in range(ranks.size)})
+        rows = sorted({share.rows for share in self.shares(batch)})
         each = " or ".join(map(str, rows))
         return f"{ranks.size} processes, through {ranks.through}: each trains on {each} of the batch's {batch} rows"
 
@@ -180,22 +195,16 @@ class SharedLearner:
     """`cuchar.engines.base.Learner` of rank 0, which has every rank train on its rows.
 
     Raises:
-        OptionError: there are fewer rows than ranks.
         DeviceError: a rank does not have the device, or too little memory.
     """
 
     def __init__(self, leader: Leader, engine: Engine, config: TrainConfig, training: TrainingState, windows: Windows):
-        size = leader.ranks.size
-        if config.batch < size:
-            raise OptionError(
-                f"{option('batch')}: expected at least a row for each of the {size} processes, found {config.batch}"
-            )
         self._leader, self._training, self._windows = leader, training, windows
-        self._shares = [share_of(rank, leader.ranks, config.batch) for rank in range(size)]
+        self._shares = leader.shares(config.batch)
         states, parts = [_rows(training.state, share) for share in self._shares], self._parts(0, 1)
         flat, adam = training.parameters.flat, training.adam
         same = (device_of(engine), engine.model, config, flat, adam.m, adam.v, adam.scaling)
-        leader.tell([Begin(*same, states[rank], rank, parts[rank]) for rank in range(size)])
+        leader.tell([Begin(*same, states[rank], rank, parts[rank]) for rank in range(leader.ranks.size)])
         self._own = TrainingState(training.parameters, adam, states[0])
         failure: Exception | None = None
         try:

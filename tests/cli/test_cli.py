@@ -632,7 +632,7 @@ def test_folder_in_use_is_refused(fails, run, text, tmp_path):
     assert "expected a folder nobody trains in, found another training at work" in line
     held.close()
     (tmp_path / "file").write_text("")
-    assert "expected to make a run folder, found: File exists" in fails(
+    assert "expected to make a run folder, found: Not a directory" in fails(
         1, "train", text, *SMALL, "--out", tmp_path / "file"
     )
 

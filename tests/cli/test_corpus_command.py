@@ -52,6 +52,18 @@ def test_options_say_how_a_text_is_read(cli, fails, tmp_path):
     assert "size           300 bytes, 100 characters" in cli("corpus", file, "--normalize", "nfc").stdout.decode()
 
 
+def test_a_text_without_long_lines_has_no_place_of_one(cli, tmp_path):
+    for text, lines in (("\n\n\n", 3), ("\r", 0)):
+        (tmp_path / "a").write_text(text, newline="")
+        shown = cli("corpus", tmp_path / "a").stdout.decode()
+        assert f"lines          {lines}; half of them have at most 0 characters, the longest 0\n" in shown
+
+
+def test_standard_input_twice_is_no_file_to_leave_out(fails):
+    expected = "cuchar: -: expected standard input to be named once, found it twice\n"
+    assert fails(1, "corpus", "-", "-") == fails(1, "corpus", "-", "-", "--skip-unreadable") == expected
+
+
 def test_hostile_texts_and_names_are_escaped(cli, tmp_path):
     file = tmp_path / "\x1b[2J\u202e"
     file.write_text("\x1b]0;title\x07\u202e\u0301 text\n" * 9)

@@ -63,3 +63,7 @@ def test_a_text_that_repeats_has_next_to_none():
 
 def test_of_a_short_text_nothing_is_said():
     assert entropies(np.zeros(99, np.uint16), 2) == [] and len(entropies(np.zeros(100, np.uint16), 2)) == LONGEST + 1
+
+
+def test_one_character_alone_has_no_entropy():
+    assert str(entropies(np.zeros(100, np.uint16), 1)) == str([0.0] * (LONGEST + 1))  # none of them is -0.0

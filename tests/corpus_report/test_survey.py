@@ -132,6 +132,8 @@ def test_long_lines_and_files_that_come_again(tmp_path, monkeypatch):
     assert found.share == pytest.approx((3 * len(often) + len(once)) / size)
     assert (str(found.most[0]), found.most[1]) == (f"{tmp_path / 'a'}:3:1", 3)
     assert found.files == [(str(tmp_path / "d"), str(tmp_path / "a"))] and found.sampled == 1
+    of_bytes = survey(list(files), Reading(as_bytes=True)).repeats
+    assert str(of_bytes.most[0]) == f"{tmp_path / 'a'}: offset {len(short) + 1 + len(once) + 1}"
 
 
 def test_of_many_lines_a_sample_tells_the_share(tmp_path, monkeypatch):
@@ -169,10 +171,19 @@ def names(files: dict, reading: Reading = UTF_8) -> dict[str, str]:
 CLEAN = "A line of text.\nAnother line, which differs.\n" * 3
 
 
-def test_controls_of_mojibake_are_not_to_be_converted_again(tmp_path):
-    found = names({tmp_path / "a": "l\u2019\u00e9l\u00e8ve\n".encode().decode("latin-1")})
-    assert found.keys() == {"mojibake", "c1"}
-    assert "iconv" not in found["c1"] and found["c1"].endswith("and go with it")
+def test_characters_of_mojibake_are_not_to_be_mended_by_themselves(tmp_path):
+    found = names({tmp_path / "a": "l\u2019\u00e9l\u00e8ve \u00e0 l\u00edmite\n".encode().decode("latin-1")})
+    assert found.keys() == {"mojibake", "c1", "no_break_spaces", "soft_hyphens"}
+    for name in ("c1", "no_break_spaces", "soft_hyphens"):
+        assert found[name].endswith("): they belong to what was read as Latin-1, most likely, and go with it")
+
+
+def test_what_removes_characters_reads_the_encoding_that_the_text_has(tmp_path):
+    (tmp_path / "a").write_bytes(b"a\xa0b\xad\n")
+    found = {
+        finding.name: finding.advice for finding in findings(survey([tmp_path / "a"], Reading(encoding="latin-1")))
+    }
+    assert "perl -pe 's/[\\x{A0}" in found["no_break_spaces"] and "perl -pe 's/\\x{AD}//g'" in found["soft_hyphens"]
 
 
 def test_a_clean_text_has_no_findings(tmp_path):
@@ -190,6 +201,10 @@ def test_a_clean_text_has_no_findings(tmp_path):
         ("c1", "te\x93xt", "U+009F, once (first at PATH:1:3)", "iconv -f WINDOWS-1252"),
         ("c0", "te\x1bxt", "control characters, once (first at PATH:1:3)", "tr -d"),
         ("inner_bom", "te\ufeffxt", "inside the text, once (first at PATH:1:3)", "sed"),
+        ("zero_width", "a\u200db\u2060\u200b", "U+2060), 3 times (first at PATH:1:2)", "perl -CSD -pe 's/[\\x{200B}-\\x{200D}\\x{2060}]//g'"),
+        ("no_break_spaces", "a\nb\u202fc\xa0", "U+202F), 2 times (first at PATH:2:2)", "perl -CSD -pe 's/[\\x{A0}\\x{202F}]/ /g'"),
+        ("separators", "a\u2029\u2028", "U+2029), 2 times (first at PATH:1:2)", "perl -CSD -pe 's/[\\x{2028}\\x{2029}]/\\n/g'"),
+        ("soft_hyphens", "an\xad\ny", "U+00AD), once (first at PATH:1:3)", "perl -CSD -pe 's/\\x{AD}//g'"),
         ("mixed_line_ends", "a\nb\nc\r\n", "2 LF, 1 CRLF (the first CRLF at PATH:3:2)", "dos2unix"),
         ("line_ends", "a\r\nb\r\n", "all 2 line ends are CRLF", "dos2unix"),
         ("line_ends", "a\rb\r", "all 2 line ends are CR:", "mac2unix"),

@@ -119,6 +119,8 @@ def test_memory_for_the_windows_of_a_share_is_counted(monkeypatch):
     learner.train(0, 1, [0.01] * 20)
     assert max(device.texts) == 2 * (19 * 1000 + config.window + 1)
     assert [device.bytes] == counted
+    whole = Windows(np.zeros(200_000, np.uint8), config.batch, config.window, config.window_stride)
+    assert [CudaEngine(MODEL, device).training_bytes(config, whole, Share(2, 2, config.batch, Alone()))] == counted
 
 
 def test_too_little_memory_for_a_share_names_a_batch_that_would_fit(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from support.ranks import alone, ended, is_running, run, running_ranks, started
 from support.run_records import metrics
 
 from cuchar.checkpoint import read_checkpoint
+from cuchar.config import ModelConfig, TrainConfig
+from cuchar.engines.host import training_bytes
 
 SIZES = "--hidden 12 --window 8 --batch 5".split()
 OPTIONS = [
@@ -146,13 +149,14 @@ MISTAKES = [
     ("train SHORT", 1, "the text is too short: expected at least"),
     ("train TEXT --lr -1", 2, "--lr: expected"),
     ("train TEXT --out RUN", 1, "RUN: expected"),
-    ("train TEXT --batch 1", 2, "--batch: expected at least a row for each of the 2 processes, found 1"),
+    ("train MISSING --batch 1", 2, "--batch: expected at least a row for each of the 2 processes, found 1"),
     ("train --resume MISSING", 1, "MISSING: expected"),
     ("sample MISSING", 1, "MISSING: expected"),
 ]
 COMMANDS = [
-    "info", "sample RUN --seed 1 --length 50", "eval RUN TEXT", "export RUN OUT", "train TEXT --dry-run",
-    "train - --max-steps 3 --sample-length 20 --out NEW", "--version", "train --help",
+    "info", "sample RUN --seed 1 --length 50", "eval RUN TEXT", "export RUN OUT",
+    "train TEXT --dry-run --hidden 32 --window 200 --batch 5",
+    "train - --max-steps 3 --sample-length 20 --out NEW", "train TEXT --preset auto --max-steps 1 --out AUTO", "--version", "train --help",
 ]  # fmt: skip
 
 
@@ -166,12 +170,12 @@ def test_every_command_acts_once_and_every_mistake_is_one_line(trained, text, tm
         folder.mkdir()
         names = {
             "TEXT": text, "MISSING": tmp_path / "none", "SHORT": tmp_path / "short.txt", "RUN": trained,
-            "OUT": folder / "model.json", "NEW": folder / "new",
+            "OUT": folder / "model.json", "NEW": folder / "new", "AUTO": folder / "auto",
         }  # fmt: skip
         lines = COMMANDS + [mistake[0] for mistake in MISTAKES] * (ranks == 2)
         words = [[str(names.get(word, word)) for word in line.split()] for line in lines]
         words = [
-            [*line, *SIZES] if line[0] == "train" and "--help" not in line and "--batch" not in line else line
+            [*line, *SIZES] if line[0] == "train" and not {"--help", "--batch", "--preset"} & {*line} else line
             for line in words
         ]
         command = [sys.executable, ROOT / "tests/support/commands_of_ranks.py", folder, json.dumps(words)]
@@ -194,16 +198,34 @@ def test_every_command_acts_once_and_every_mistake_is_one_line(trained, text, tm
         assert zeroth[2] == "0" and first == ["", "", "0"]
         if "max-steps" in line:
             assert "2 processes, through MPI" in zeroth[1] and len(zeroth[0].splitlines()) == len(alone[0].splitlines())
-        elif line == "info" or "dry-run" in line:  # which say how many processes there are, and how long a step takes
+        elif line == "info":  # which says how many processes there are
             assert zeroth[0].count("\n") == alone[0].count("\n") > 3 and zeroth[1] == alone[1]
-            assert line != "info" or "2, started by mpirun" in zeroth[0]
+            assert "2, started by mpirun" in zeroth[0]
+        elif "dry-run" in line:
+            expect_plan_of_two(zeroth[0], alone[0])
+            assert zeroth[1] == alone[1] == ""
         else:
             assert zeroth == [said.replace("of 1", "of 2") for said in alone]
             assert zeroth[0] or "export" in line
     assert saved_step(tmp_path / "of 2/new") == 3
+    batches = [read_checkpoint(tmp_path / f"of {ranks}/auto").run["train"]["batch"] for ranks in (1, 2)]
+    assert batches == [1, 2]  # as the preset has it for so short a text, and as two processes need it
     assert (tmp_path / "of 2/model.json").read_bytes() == (tmp_path / "of 1/model.json").read_bytes()
     assert {file.name: file.read_bytes() for file in trained.iterdir()} == before
     assert not (tmp_path / "runs").exists()
+
+
+def expect_plan_of_two(plan: str, alone: str) -> None:
+    """Check a plan for two processes that share 5 rows, beside that of one process: each needs the memory of 3 rows."""
+    ours, others = (dict(line.split(maxsplit=1) for line in said.splitlines()[:10]) for said in (plan, alone))
+    assert re.fullmatch(r"2 processes, through MPI .*: each trains on 2 or 3 of the batch's 5 rows", ours["together"])
+    assert len(plan.splitlines()) == len(alone.splitlines()) + 1
+    same = [name for name, value in ours.items() if others.get(name) == value]
+    assert same == ["engine", "model", "text", "validation", "vocabulary", "steps"]
+    model, config = ModelConfig(28, 32, 2), TrainConfig(hidden=32, window=200, batch=5)
+    for found, rows, where in ((ours, 3, " in each process"), (others, 5, "")):
+        expected = training_bytes(model, 4, config, rows) / 2**20
+        assert found["memory"].startswith(f"{expected:.1f} MiB for training{where}, ")
 
 
 def test_an_mpi_that_is_not_there_is_one_clear_line(text, tmp_path):

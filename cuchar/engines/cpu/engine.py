@@ -167,8 +167,8 @@ class CpuEngine:
     ) -> "CpuLearner":
         return CpuLearner(self, config, training, windows, share)
 
-    def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
-        return training_bytes(self.model, self.dtype.itemsize, config)
+    def training_bytes(self, config: TrainConfig, windows: Windows, share: Share | None = None) -> int:
+        return training_bytes(self.model, self.dtype.itemsize, config, share.rows if share else config.batch)
 
     def sampler(self, weights: np.ndarray, config: SampleConfig, streams: Streams) -> "CpuSampler":
         self._expect_weights(weights)

@@ -123,8 +123,9 @@ class CudaEngine:
         rows = share.rows if share else config.batch
         return DeviceLearner(self._target, self._training(config, rows), config, training, windows, share)
 
-    def training_bytes(self, config: TrainConfig, windows: Windows) -> int:
-        return training_bytes(self._target, self._training(config, config.batch), config, windows, config.batch)
+    def training_bytes(self, config: TrainConfig, windows: Windows, share: Share | None = None) -> int:
+        rows = share.rows if share else config.batch
+        return training_bytes(self._target, self._training(config, rows), config, windows, rows, share is not None)
 
     def _training(self, config: TrainConfig, rows: int) -> Launches:
         return self.launches_for(Window(config.window, rows, config.dropout > 0))
