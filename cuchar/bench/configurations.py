@@ -49,8 +49,7 @@ class Configuration:
 
     def ids(self) -> np.ndarray:
         """Random ids, [B * (T + WINDOWS)], the same for all contenders that train this configuration."""
-        dtype = np.uint8 if self.V <= 256 else np.uint16
-        return np.random.default_rng(0).integers(self.V, size=self.B * (self.T + WINDOWS), dtype=dtype)
+        return self._random_ids(0, self.B * (self.T + WINDOWS))
 
     def parameters(self) -> Parameters:
         """The weights that all contenders begin with."""
@@ -59,7 +58,11 @@ class Configuration:
     def scored(self) -> Windows:
         """The windows that contenders score, as `cuchar eval` does a long text: CHUNKS rows by CHUNK_STEPS characters."""
         count = CHUNKS * (SCORED_WINDOWS * CHUNK_STEPS + 1)
-        return Windows(np.random.default_rng(1).integers(self.V, size=count), CHUNKS, CHUNK_STEPS, CHUNK_STEPS)
+        return Windows(self._random_ids(1, count), CHUNKS, CHUNK_STEPS, CHUNK_STEPS)
+
+    def _random_ids(self, seed: int, count: int) -> np.ndarray:
+        dtype = np.uint8 if self.V <= 256 else np.uint16
+        return np.random.default_rng(seed).integers(self.V, size=count, dtype=dtype)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -150,7 +150,7 @@ class OnnxPeer:
     def _make_scoring(self) -> Callable[[], float]:
         """A call that scores the next window, and returns its mean loss."""
         loop, text = Loop(scoring_graph(self.sizes), self._load), self.sizes.scored()
-        order = cycle([text[k] for k in range(SCORED_WINDOWS)])
+        order = cycle([np.array(text[k], np.int64) for k in range(SCORED_WINDOWS)])
 
         def score_next() -> float:
             loop.inputs["ids"][:], loop.inputs["targets"][:] = next(order)

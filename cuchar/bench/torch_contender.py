@@ -225,7 +225,9 @@ class TorchPeer:
     def _make_scoring(self) -> Callable[[], float]:
         """A call that scores the next window, and returns its mean loss."""
         (lstm, head), text = self._untrained, self.sizes.scored()
-        windows = [[torch.from_numpy(ids).to(self._device) for ids in text[k]] for k in range(SCORED_WINDOWS)]
+        windows = [
+            [torch.from_numpy(ids.astype(np.int64)).to(self._device) for ids in text[k]] for k in range(SCORED_WINDOWS)
+        ]
         order, state = cycle(windows), None
 
         def score_next() -> float:
