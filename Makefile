@@ -19,7 +19,7 @@ test: $(VENV)/test
 oldest newest: $(VENV)/test
 	$(BIN)/python tools/clean_install.py $@
 
-# Gradients, training steps and exported weights against PyTorch.
+# Gradients, training steps and exported weights against PyTorch, and everyone whom `cuchar bench` times against NumPy.
 parity: $(VENV)/peers
 	$(BIN)/python -m pytest -q tests/peers
 

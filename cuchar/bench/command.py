@@ -34,6 +34,7 @@ class Request:
     peers: Sequence[str]
     sweep: str | None
     sampling: bool
+    scoring: bool
     profile: bool
     json: bool
     out: Path | None
@@ -69,7 +70,7 @@ class Request:
         if self.sweep is not None:
             if len(self.names) > 1:
                 raise OptionError(f"--sweep: expected one NAME to begin with, found {' '.join(self.names)}")
-            for option in ("sampling", "profile", "plot", "compare"):
+            for option in ("sampling", "scoring", "profile", "plot", "compare"):
                 if getattr(self, option):
                     raise OptionError(f"--sweep: expected it without --{option}, found both")
         for study in ("ranks", "load"):
@@ -77,7 +78,16 @@ class Request:
                 continue
             if len(self.names) > 1:
                 raise OptionError(f"--{study}: expected one NAME, found {' '.join(self.names)}")
-            for option in ("sweep", "sampling", "profile", "plot", "compare", "peers", *{"ranks", "load"} - {study}):
+            for option in (
+                "sweep",
+                "sampling",
+                "scoring",
+                "profile",
+                "plot",
+                "compare",
+                "peers",
+                *{"ranks", "load"} - {study},
+            ):
                 if getattr(self, option):
                     raise OptionError(f"--{study}: expected it without --{option.removesuffix('s')}, found both")
         if self.plot is not None:
@@ -116,8 +126,9 @@ def run_request(request: Request) -> int:
             choice = Choice(peers_of(old), must=True)
     with status() as notice:
         results = bench(
-            configurations, request.device, choice, sampling=request.sampling, profile=request.profile, notice=notice
-        )
+            configurations, request.device, choice,
+            sampling=request.sampling, scoring=request.scoring, profile=request.profile, notice=notice,
+        )  # fmt: skip
     changes = [] if old is None else compare(old, results)
     if request.json and changes:
         results["changes"] = [asdict(change) for change in changes]

@@ -5,10 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from cuchar.batches import Windows
 from cuchar.config import ModelConfig, TrainConfig
 from cuchar.errors import OptionError
+from cuchar.evaluation import CHUNK_STEPS, CHUNKS
+from cuchar.parameters import Parameters, initialise
 
 WINDOWS = 1000  # windows, one character apart, on which contenders train over and over
+SCORED_WINDOWS = 16  # windows, one after the other, that contenders score over and over
+SCORED_CHARS = CHUNKS * CHUNK_STEPS  # characters of such a window: what a call of `cuchar eval` reads of a long text
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,20 @@ class Configuration:
 
     def ids(self) -> np.ndarray:
         """Random ids, [B * (T + WINDOWS)], the same for all contenders that train this configuration."""
+        return self._random_ids(0, self.B * (self.T + WINDOWS))
+
+    def parameters(self) -> Parameters:
+        """The weights that all contenders begin with."""
+        return initialise(self.model, 0)
+
+    def scored(self) -> Windows:
+        """The windows that contenders score, as `cuchar eval` does a long text: CHUNKS rows by CHUNK_STEPS characters."""
+        count = CHUNKS * (SCORED_WINDOWS * CHUNK_STEPS + 1)
+        return Windows(self._random_ids(1, count), CHUNKS, CHUNK_STEPS, CHUNK_STEPS)
+
+    def _random_ids(self, seed: int, count: int) -> np.ndarray:
         dtype = np.uint8 if self.V <= 256 else np.uint16
-        return np.random.default_rng(0).integers(self.V, size=self.B * (self.T + WINDOWS), dtype=dtype)
+        return np.random.default_rng(seed).integers(self.V, size=count, dtype=dtype)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,9 +1,10 @@
-"""cuchar's training steps and draws, as `cuchar train` and `cuchar sample` do them."""
+"""cuchar's work, as `cuchar train`, `cuchar sample` and `cuchar eval` do it."""
 
 import math
 from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import cycle
 from time import perf_counter
 from typing import Any
 
@@ -12,14 +13,14 @@ import numpy as np
 from cuchar.adam import Adam
 from cuchar.batches import Windows
 from cuchar.bench.arithmetic import flops
-from cuchar.bench.configurations import WINDOWS, Configuration
+from cuchar.bench.configurations import SCORED_WINDOWS, WINDOWS, Configuration
 from cuchar.bench.contender import Burst
 from cuchar.bench.kernel_times import Recorder, kernel_times
 from cuchar.bench.machine import device_ms
 from cuchar.engines.base import Engine, Example, Sampler, Streams, TrainingState
 from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.errors import DivergedError
-from cuchar.parameters import Parameters, initialise
+from cuchar.parameters import Parameters
 from cuchar.ranks.together import Leader, make_learner
 from cuchar.sampling import SampleConfig
 
@@ -45,7 +46,9 @@ class Calls:
 
 
 class CucharContender:
-    """A contender: an engine that works on a configuration. Its turns are `train` and `draw`.
+    """A contender: an engine that works on a configuration. Its turns are `train`, `draw` and `score`.
+
+    As every contender, it draws and scores with the weights that training begins with.
 
     Args:
         leader: leads the processes that share every batch; None if this one is alone.
@@ -53,10 +56,11 @@ class CucharContender:
 
     def __init__(self, engine: Engine, sizes: Configuration, leader: Leader | None = None):
         self.engine, self.sizes = engine, sizes
-        self._windows, self._parameters = Windows(sizes.ids(), sizes.B, sizes.T, 1), initialise(sizes.model, 0)
+        self._windows, self._parameters = Windows(sizes.ids(), sizes.B, sizes.T, 1), sizes.parameters()
         training = TrainingState(self._parameters, Adam(self._parameters.flat.size), engine.zero_state(sizes.B))
         self._learner, self._done = make_learner(leader, engine, sizes.train, training, self._windows), 0
         self._sampler = lru_cache(maxsize=1)(self._make_sampler)
+        self._scorer = lru_cache(maxsize=1)(self._make_scorer)
 
     def train(self, steps: int) -> Burst:
         """Do so many more training steps.
@@ -84,13 +88,36 @@ class CucharContender:
         sampler = self._sampler(streams)
         return self._timed(lambda: sampler.make(characters), lambda: None)
 
+    def score(self, windows: int) -> Burst:
+        """Score so many more windows; the state is carried from each to the next."""
+        score_next, loss = self._scorer(), math.nan
+
+        def work() -> None:
+            nonlocal loss
+            for _ in range(windows):
+                loss = score_next()
+
+        return self._timed(work, lambda: loss)
+
+    def _make_scorer(self) -> Callable[[], float]:
+        """A call that scores the next window, and returns its mean loss."""
+        weights, text = self.engine.fold(self.sizes.parameters()), self.sizes.scored()
+        state, order = self.engine.zero_state(len(text.rows)), cycle(range(SCORED_WINDOWS))
+
+        def score_next() -> float:
+            nonlocal state
+            losses, state = self.engine.losses(weights, *text[next(order)], state)
+            return float(losses.mean(dtype=np.float64))
+
+        return score_next
+
     def _timed(self, work: Callable[[], Any], loss: Callable[[], float | None]) -> Burst:
         device, began = getattr(self.engine, "device", None), perf_counter()
         ms = device_ms(device, work)
         return Burst(perf_counter() - began, None if ms is None else ms / 1e3, loss())
 
     def _make_sampler(self, streams: int) -> Sampler:
-        weights, ids = self.engine.fold(self._parameters), np.zeros(streams, np.int64)
+        weights, ids = self.engine.fold(self.sizes.parameters()), np.zeros(streams, np.int64)
         begin = Streams(0, range(streams), ids, self.engine.zero_state(streams), 0)
         return self.engine.sampler(weights, SampleConfig(), begin)
 

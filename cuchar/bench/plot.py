@@ -19,7 +19,7 @@ def plot_results(results: dict[str, Any], file: Path) -> None:
         there = [(at, entry["peers"][peer]["ratio"]) for at, entry in enumerate(entries) if peer in entry["peers"]]
         bars = axes.bar(
             [at + (number - (len(peers) - 1) / 2) * width for at, _ in there],
-            [ratio["value"] for _, ratio in there], width, label=PEERS[peer], capsize=3,
+            [ratio["value"] for _, ratio in there], width, label=PEERS[peer].title, capsize=3,
             yerr=[[ratio["value"] - ratio["low"] for _, ratio in there], [ratio["high"] - ratio["value"] for _, ratio in there]],
         )  # fmt: skip
         axes.bar_label(bars, fmt="%.2f")

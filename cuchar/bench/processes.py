@@ -84,6 +84,9 @@ class Worker:
     def draw(self, streams: int, characters: int) -> Burst:
         return Burst(**self._ask(what="draw", streams=streams, characters=characters))
 
+    def score(self, windows: int) -> Burst:
+        return Burst(**self._ask(what="score", windows=windows))
+
     def memory(self) -> dict[str, int | None]:
         return self._ask(what="memory")
 

@@ -13,15 +13,15 @@ from time import perf_counter
 from typing import Any
 
 from cuchar.bench.arithmetic import bytes_moved, flops
-from cuchar.bench.configurations import Configuration
-from cuchar.bench.contender import DRAWING, OURS, Choice
+from cuchar.bench.configurations import SCORED_CHARS, Configuration
+from cuchar.bench.contender import OURS, TASKS, Choice
 from cuchar.bench.lineup import Lineup
 from cuchar.bench.machine import versions
 from cuchar.bench.timing import Timing, ratio, take_turns
 from cuchar.engines.cpu.library import thread_count
 
 FORMAT = 1  # number of the result files' format
-STREAMS, SAMPLING_ROUNDS = (1, 64, 4096), 7
+STREAMS, SAMPLING_ROUNDS, SCORING_ROUNDS = (1, 64, 4096), 7, 7
 HELP = [sys.executable, "-m", "cuchar", "--help"]
 HELP_RUNS = 5
 
@@ -32,6 +32,7 @@ def bench(
     choice: Choice,
     *,
     sampling: bool = False,
+    scoring: bool = False,
     profile: bool = False,
     notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def bench(
         device: the value of `--device`.
         choice: which peers take part.
         sampling: whether drawing is timed too.
+        scoring: whether scoring is timed too.
         profile: whether the parts of a training step are timed too.
         notice: called with a text that says what is being done now.
     Returns:
@@ -49,10 +51,11 @@ def bench(
         CucharError: as for `Lineup`.
     """
     entries, facts, load = [], dict[str, Any](), load_average()
+    tasks = [task for task, is_asked in zip(TASKS, (True, sampling, scoring), strict=True) if is_asked]
     for sizes in configurations:
         with ExitStack() as stack:
             notice(f"{sizes.name}: starting")
-            lineup = Lineup(stack, sizes, device, choice)
+            lineup = Lineup(stack, sizes, device, choice, tasks)
             notice(f"{sizes.name}: timing {', '.join(lineup.workers)}")
             entry = {
                 "configuration": sizes.to_json(),
@@ -63,6 +66,9 @@ def bench(
             if sampling:
                 notice(f"{sizes.name}: drawing")
                 entry["sampling"] = [drawing(lineup, streams) for streams in STREAMS]
+            if scoring:
+                notice(f"{sizes.name}: scoring")
+                entry["scoring"] = score(lineup)
             if profile:
                 notice(f"{sizes.name}: profiling")
                 entry["profile"] = lineup.workers[OURS].profile()
@@ -88,9 +94,10 @@ def heading(facts: dict[str, Any], load: float) -> dict[str, Any]:
 
 
 def training(lineup: Lineup) -> dict[str, Any]:
-    timings = take_turns({name: worker.train for name, worker in lineup.workers.items()})
+    workers = lineup.doing("train")
+    timings = take_turns({name: worker.train for name, worker in workers.items()})
     found = side_by_side(timings, lineup.sizes.B * lineup.sizes.T)
-    for name, worker in lineup.workers.items():
+    for name, worker in workers.items():
         own = found["ours"] if name == OURS else found["peers"][name]
         own |= {"first_step_s": lineup.first_step_s[name], **worker.memory()}
     return {"flops": flops(lineup.sizes), "bytes": bytes_moved(lineup.sizes), **found}
@@ -98,9 +105,14 @@ def training(lineup: Lineup) -> dict[str, Any]:
 
 def drawing(lineup: Lineup, streams: int) -> dict[str, Any]:
     """Time how long contenders take to draw one more character of every stream, which is a "step" here."""
-    workers = {name: lineup.workers[name] for name in (OURS, *DRAWING) if name in lineup.workers}
-    turns = {name: partial(worker.draw, streams) for name, worker in workers.items()}
+    turns = {name: partial(worker.draw, streams) for name, worker in lineup.doing("draw").items()}
     return {"streams": streams, **side_by_side(take_turns(turns, SAMPLING_ROUNDS), streams)}
+
+
+def score(lineup: Lineup) -> dict[str, Any]:
+    """Time how long contenders take to score a window of a text, which is a "step" here."""
+    turns = {name: worker.score for name, worker in lineup.doing("score").items()}
+    return {"characters": SCORED_CHARS, **side_by_side(take_turns(turns, SCORING_ROUNDS), SCORED_CHARS)}
 
 
 def side_by_side(timings: dict[str, Timing], characters: int) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def sweep(
         turns = {
             (number, name): worker.train
             for number, lineup in enumerate(lineups)
-            for name, worker in lineup.workers.items()
+            for name, worker in lineup.doing("train").items()
         }
         timings = take_turns(turns, ROUNDS)
         memories = [lineup.workers[OURS].memory() for lineup in lineups]

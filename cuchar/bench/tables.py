@@ -32,6 +32,8 @@ def print_results(results: dict[str, Any]) -> None:
         _print_training(console, entry)
         if "sampling" in entry:
             _print_sampling(console, entry["sampling"])
+        if "scoring" in entry:
+            _print_scoring(console, entry["scoring"])
         if "profile" in entry:
             _print_profile(console, entry)
     if "configurations" in results:
@@ -96,6 +98,14 @@ def _print_sampling(console: Console, drawings: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def _print_scoring(console: Console, scoring: dict[str, Any]) -> None:
+    title = f"scoring {scoring['characters']:,} characters"
+    table = Table("", "ms", "chars/s", "time / cuchar's", title=title)
+    for name, found in _contenders(scoring):
+        table.add_row(name, f"{found['ms']:,.4g}", f"{found['chars_per_s']:,.0f}", _interval(found.get("ratio")))
+    console.print(table)
+
+
 def _print_profile(console: Console, entry: dict[str, Any]) -> None:
     has_floor = any("flops" in found for found in entry["profile"].values())
     floor = ["floor, ms"] if has_floor else []  # at the rate of the machine's multiply-adds
@@ -125,7 +135,7 @@ def print_sweep(results: dict[str, Any]) -> None:
     for peer in points[0]["peers"]:
         ratios = [point["peers"].get(peer, {}).get("ratio") for point in points]
         table.add_row(
-            f"{PEERS[peer]}: time / cuchar's", *("" if one is None else f"{one['value']:.2f}" for one in ratios)
+            f"{PEERS[peer].title}: time / cuchar's", *("" if one is None else f"{one['value']:.2f}" for one in ratios)
         )
         table.add_row("  95 % interval", *("" if one is None else _bounds(one) for one in ratios))
     console.print(table)
@@ -183,7 +193,7 @@ def print_changes(changes: Sequence[Change], since: str) -> None:
     table = Table("", "", "ms before", "ms now", "time / cuchar's before", "now", "", title=f"since {since}")
     for change in changes:
         ratios = map(_interval, (change.old_ratio, change.new_ratio))
-        name = OURS if change.peer is None else PEERS[change.peer]
+        name = OURS if change.peer is None else PEERS[change.peer].title
         times = f"{change.old_ms:.4g}", f"{change.new_ms:.4g}"
         table.add_row(change.configuration, name, *times, *ratios, "REGRESSED" if change.regressed else "")
     console.print(table)
@@ -192,15 +202,15 @@ def print_changes(changes: Sequence[Change], since: str) -> None:
 def _contenders(entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield OURS, entry["ours"]
     for peer, found in entry["peers"].items():
-        yield PEERS[peer], found
+        yield PEERS[peer].title, found
 
 
 def _say_who(console: Console, entry: dict[str, Any]) -> None:
     """Print the contenders' notes, and why peers that do not take part cannot."""
     for contender, note in entry["notes"].items():
-        _say(console, f"{PEERS.get(contender, OURS)}: {note}")
+        _say(console, f"{OURS if contender == OURS else PEERS[contender].title}: {note}")
     for peer, reason in entry["absent"].items():
-        _say(console, f"not there: {PEERS[peer]} ({reason})")
+        _say(console, f"not there: {PEERS[peer].title} ({reason})")
 
 
 def _interval(ratio: dict[str, float] | None) -> str:

@@ -15,11 +15,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from time import perf_counter, process_time
 from typing import IO, Any
 
 from cuchar.bench.configurations import Configuration
-from cuchar.bench.contender import OURS, Burst
+from cuchar.bench.contender import OURS, PEERS, Burst
 from cuchar.bench.machine import forget_peak, gpu_facts, peak_bytes, processor
 from cuchar.bench.processes import die_with_the_starter
 from cuchar.engines.cpu.library import thread_count
@@ -51,7 +53,7 @@ def answer_all(contender: str, device: str, threads: int, leader: Leader | None)
 
 
 def answered(answer: Callable[[], dict[str, Any]], is_peer: bool) -> dict[str, Any]:
-    """The answer, or a description of the error. For a peer that is any error, since PyTorch may raise anything."""
+    """The answer, or a description of the error. For a peer that is any error, since PyTorch and the others may raise anything."""
     try:
         return answer()
     except CucharError as error:
@@ -74,9 +76,7 @@ class Work:
 
     def start(self, contender: str, device: str, threads: int, leader: Leader | None) -> dict[str, Any]:
         maker = (
-            partial(our_maker, device, leader)
-            if contender == OURS
-            else partial(torch_maker, contender, device, threads)
+            partial(our_maker, device, leader) if contender == OURS else partial(peer_maker, contender, device, threads)
         )
         facts, self._make = maker()
         self._leader, self._summed_s = leader, 0.0
@@ -99,6 +99,9 @@ class Work:
 
     def draw(self, streams: int, characters: int) -> dict[str, Any]:
         return self._burst(lambda: self._contender.draw(streams, characters))
+
+    def score(self, windows: int) -> dict[str, Any]:
+        return self._burst(lambda: self._contender.score(windows))
 
     def _burst(self, turn: Callable[[], Burst]) -> dict[str, Any]:
         idle = (process_time() - self._cpu) / max(perf_counter() - self._clock, 1e-9)
@@ -147,21 +150,12 @@ def our_maker(option: str, leader: Leader | None) -> tuple[dict[str, Any], Make]
     return facts, lambda sizes: CucharContender(choose(sizes.model, sizes.precision), sizes, leader)
 
 
-def torch_maker(contender: str, device: str, threads: int) -> tuple[dict[str, Any], Make]:
-    try:
-        import torch
-    except ImportError:
-        raise DeviceError("PyTorch is not installed") from None
-    if device != "cpu" and not torch.cuda.is_available():
-        raise DeviceError(f"PyTorch {torch.__version__} finds no GPU")
-    torch.set_num_threads(threads)
-    from cuchar.bench.torch_contender import TorchPeer
-
-    facts = {"torch": torch.__version__}
-    if device != "cpu":
-        torch.cuda.set_device(device)
-        facts |= {"torch_cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
-    return facts, lambda sizes: TorchPeer(contender, device, sizes)
+def peer_maker(contender: str, device: str, threads: int) -> tuple[dict[str, Any], Make]:
+    peer = PEERS[contender]
+    if missing := [package for package in peer.packages if find_spec(package) is None]:
+        raise DeviceError(f"not installed; pip install {' '.join(missing)}")
+    made: tuple[dict[str, Any], Make] = import_module(f"cuchar.bench.{peer.module}").maker(contender, device, threads)
+    return made
 
 
 def own_stdout() -> IO[str]:

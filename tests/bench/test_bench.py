@@ -11,6 +11,7 @@ from support.process import environment
 
 from cuchar.adam import Adam
 from cuchar.batches import Windows
+from cuchar.bench import worker
 from cuchar.bench.arithmetic import bytes_held, bytes_moved, flops
 from cuchar.bench.configurations import NAMED, WINDOWS, Configuration, named
 from cuchar.bench.contender import Burst, Choice, reason_against
@@ -21,7 +22,7 @@ from cuchar.bench.timing import LEAST_ROUNDS, Timing, ratio, steps_a_burst, take
 from cuchar.engines.base import Example
 from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.engines.numpy_engine import NumpyEngine
-from cuchar.errors import OptionError, ResultError
+from cuchar.errors import DeviceError, OptionError, ResultError
 from cuchar.parameters import Parameters, initialise
 
 SMALL = Configuration("small", 3, 2, 2, 5, 7)
@@ -54,13 +55,41 @@ def test_names():
 def test_which_peers():
     assert Choice.of([]) == Choice(("eager", "graph", "stacked"), False)
     assert Choice.of(["compile", "eager", "eager"]) == Choice(("eager", "compile"), True)
-    assert Choice.of(["all"]) == Choice(("eager", "graph", "stacked", "compile"), False)
+    every = ("eager", "graph", "stacked", "compile", "jax", "onnxruntime", "openvino")
+    assert Choice.of(["all"]) == Choice(every, False)
     assert Choice.of(["none"]) == Choice((), True)
     with pytest.raises(OptionError, match="--peer none: expected no other --peer with it, found none and eager"):
         Choice.of(["none", "eager"])
     assert reason_against("graph", "cpu", "fp32") == "needs a GPU" and reason_against("eager", "cpu", "fp32") is None
     assert reason_against("stacked", "cuda:0", "tf32") == "needs --precision fp16 or bf16"
+    assert (
+        reason_against("jax", "cuda:0", "fp32") == "needs --device cpu" and reason_against("jax", "cpu", "fp32") is None
+    )
+    assert reason_against("openvino", "cpu", "fp32") == "does not train; --sampling and --scoring time it"
+    assert reason_against("openvino", "cpu", "fp32", ["train", "score"]) is None
     assert reason_against("stacked", "cuda:0", "bf16") is None and reason_against("eager", "emulate", "fp32")
+
+
+def test_a_peer_that_is_not_installed_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(worker, "find_spec", lambda package: None if package in ("onnx", "openvino") else package)
+    with pytest.raises(DeviceError, match=r"^not installed; pip install onnx openvino$"):
+        worker.peer_maker("openvino", "cpu", 1)
+    with pytest.raises(DeviceError, match=r"^not installed; pip install onnx$"):
+        worker.peer_maker("onnxruntime", "cpu", 1)
+
+
+def test_ours_scores_a_stream_of_windows():
+    """64 rows of 64 characters, which begin where the window before ended; scores are of the weights before training."""
+    ours = CucharContender(NumpyEngine(SMALL.model), SMALL)
+    ours.train(3)
+    found = [ours.score(windows).loss for windows in (1, 2)]
+    engine, text = NumpyEngine(SMALL.model), SMALL.scored()
+    weights, state, losses = engine.fold(initialise(SMALL.model, 0)), engine.zero_state(64), []
+    for window in range(3):
+        rows = text.rows[:, 64 * window :].T
+        each, state = engine.losses(weights, rows[:64], rows[1:65], state)
+        losses.append(each.mean())
+    assert found == pytest.approx([losses[0], losses[2]], rel=1e-6) and len(text) == 16 and len(set(losses)) == 3
 
 
 def test_ours_trains_as_a_plain_loop_does():

@@ -31,7 +31,9 @@ def test_figures(bench):
     assert entry["ceilings"]["flops_per_s"] > 1e8 and entry["ceilings"]["bytes_per_s"] > 1e8
     for contender in (ours, peer):
         assert 0 <= contender["host_bytes"] < 1 << 28 and 0.05 < contender["first_step_s"] < 30
-    assert list(entry["absent"]) == ["graph", "stacked", "compile"] and entry["absent"]["graph"] == "needs a GPU"
+    assert list(entry["absent"]) == ["graph", "stacked", "compile", "jax", "onnxruntime", "openvino"]
+    assert entry["absent"]["graph"] == "needs a GPU"
+    assert entry["absent"]["openvino"] == "does not train; --sampling and --scoring time it"
     assert entry["notes"] == {"cuchar": entry["notes"]["cuchar"], "eager": "a fake"} and entry["notes"]["cuchar"]
     assert result["versions"]["torch"] == "fake"
     assert result["threads"] == thread_count() and 0.02 < result["help_s"] < 10
@@ -39,15 +41,17 @@ def test_figures(bench):
 
 
 def test_table(bench):
-    shown = bench("--sampling", "--profile").stdout.decode()
+    shown = bench("--sampling", "--scoring", "--profile").stdout.decode()
     rows = {
         re.split(r" *[│┃] *", line)[1]: re.split(r" *[│┃] *", line)[2:-1] for line in shown.splitlines() if "│" in line
     }
     assert rows["ms a step"] == ["2", "3"] and rows["time / cuchar's"] == ["", "1.50 (1.50-1.50)"]
     assert rows["characters a second"] == ["3,000", "2,000"]
     assert rows["4,096"][:2] == ["PyTorch eager", "4.096e+06"] and rows["1"][:3] == ["PyTorch eager", "1,000", "1,000"]
+    assert rows["cuchar"] == ["2", "2,048,000", ""]
+    assert rows["PyTorch eager"] == ["3", "1,365,333", "1.50 (1.50-1.50)"]
     assert set(rows) >= {"fold", "forward", "backward", "gradients", "Adam", "the rest"}
-    for line in ("not there: torch.compile (takes a while to prepare: --peer compile)", "PyTorch eager: a fake"):
+    for line in ("not there: torch.compile (only where asked for: --peer compile)", "PyTorch eager: a fake"):
         assert line in shown.splitlines()
     assert shown.splitlines()[-1].endswith("+00:00") and "numpy" in shown.splitlines()[-1]
 
@@ -67,7 +71,7 @@ def test_no_peer(bench):
 @pytest.mark.parametrize(
     "wrong,reason",
     [
-        ("absent", "PyTorch is not installed"),
+        ("absent", "not installed; pip install torch"),
         ("breaks", "RuntimeError: no kernel image for this GPU"),
         ("dies", "eager: expected its process to answer, found that it ended with 3"),
         ("other work", "does other work: expected losses"),
@@ -77,6 +81,21 @@ def test_a_peer_that_is_not_there(bench, fails, wrong, reason):
     (entry,) = parsed(bench("--json", wrong=wrong))["configurations"]
     assert entry["peers"] == {} and entry["absent"]["eager"].startswith(reason)
     assert f"--peer eager: expected it to run own, found: {reason}" in fails(1, "bench", *TINY, "--peer", "eager")
+
+
+def test_a_peer_that_only_draws_and_scores(bench, fails):
+    (entry,) = parsed(bench("--json", "--peer", "onnxruntime", "--scoring"))["configurations"]
+    assert entry["peers"] == {} and "sampling" not in entry
+    assert entry["scoring"]["characters"] == 4096 and entry["scoring"]["peers"]["onnxruntime"]["ratio"] == SAME
+    expected = "--peer onnxruntime: expected it to run own, found: does not train; --sampling and --scoring time it"
+    assert expected in fails(1, "bench", *TINY, "--peer", "onnxruntime")
+
+
+def test_other_scores_are_other_work(bench):
+    (entry,) = parsed(bench("--json", "--scoring", wrong="other scores"))["configurations"]
+    assert entry["peers"] == {} and entry["absent"]["eager"].startswith("does other work: expected losses")
+    (entry,) = parsed(bench("--json"))["configurations"]
+    assert list(entry["peers"]) == ["eager"]
 
 
 def test_sweep_finds_what_grows_faster(bench, capfdbinary):
@@ -148,9 +167,13 @@ def test_mistakes(fails, tmp_path):
         ("--hidden 0", "--hidden: expected from 1 to 65536, found 0"),
         ("--layers 9", "--layers: expected from 1 to 8, found 9"),
         ("--precision fp8", "--precision: expected fp32 | tf32 | bf16 | fp16, found fp8"),
-        ("--peer keras", "--peer: expected eager | graph | stacked | compile | all | none, found keras"),
+        (
+            "--peer keras",
+            "--peer: expected eager | graph | stacked | compile | jax | onnxruntime | openvino | all | none, found keras",
+        ),
         ("--sweep width", "--sweep: expected hidden | batch | window | layers, found width"),
         ("a b --sweep batch", "--sweep: expected one NAME to begin with, found a b"),
+        ("--sweep batch --scoring", "--sweep: expected it without --scoring, found both"),
         ("--sweep batch --profile", "--sweep: expected it without --profile, found both"),
         ("--plot bars.doc", "--plot: expected a file that ends with one of"),
     ):

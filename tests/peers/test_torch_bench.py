@@ -39,19 +39,6 @@ def test_twenty_steps_of_the_same_losses(kind, precision, bound, monkeypatch):
     assert len(set(exact)) == 20
 
 
-def test_draws_are_characters_and_the_state_moves_on():
-    peer = TorchPeer("eager", "cpu", SIZES)
-    torch.manual_seed(0)
-    step, ids = peer._drawing(1000)
-    drawn = []
-    for _ in range(4):
-        step()
-        drawn.append(ids.clone())
-    counts = torch.bincount(torch.cat(drawn), minlength=9)
-    assert len(counts) == 9 and counts.min() > 200  # of 4000; an untrained model is close to even
-    assert peer.draw(1000, 3).seconds > 0
-
-
 def test_bench_with_pytorch():
     command = [sys.executable, "-m", "cuchar", "bench", "--device", "cpu", "--peer", "eager"]
     options = "--hidden 8 --layers 1 --window 4 --batch 3 --sampling --json".split()

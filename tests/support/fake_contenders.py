@@ -1,7 +1,7 @@
 """cuchar.bench.worker with times that are known: cuchar's step takes 2 ms, a peer's 3. Only four steps a call are done.
 
 In place of PyTorch a peer is cuchar too, so that its losses are right. CUCHAR_FAKE_PEER may say what is wrong with it:
-"absent", "breaks" at its first step, "dies", or does "other work".
+"absent", "breaks" at its first step, "dies", or does "other work" or finds "other scores".
 """
 
 import os
@@ -15,7 +15,7 @@ from cuchar.errors import DeviceError
 WRONG = os.environ.get("CUCHAR_FAKE_PEER")
 OURS_S, PEER_S = 0.002, 0.003
 ceilings.HOST_SIZE, ceilings.HOST_BYTES, ceilings.TRIPS = 64, 1 << 16, 1 << 10
-true_train, true_draw = CucharContender.train, CucharContender.draw
+true_train, true_draw, true_score = CucharContender.train, CucharContender.draw, CucharContender.score
 
 
 def ours_train(self, steps):
@@ -28,6 +28,10 @@ def draw(self, streams, characters):
     return replace(true_draw(self, streams, 1), seconds=characters * streams * 1e-3)
 
 
+def ours_score(self, windows):
+    return replace(true_score(self, 1), seconds=windows * OURS_S)
+
+
 class Peer(CucharContender):
     def train(self, steps):
         if WRONG == "breaks":
@@ -37,18 +41,22 @@ class Peer(CucharContender):
         burst = true_train(self, min(steps, 4))
         return replace(burst, seconds=steps * PEER_S, loss=burst.loss * (1.001 if WRONG == "other work" else 1))
 
+    def score(self, windows):
+        burst = true_score(self, 1)
+        return replace(burst, seconds=windows * PEER_S, loss=burst.loss * (1.001 if WRONG == "other scores" else 1))
+
     def notes(self):
         return "a fake"
 
 
-def torch_maker(contender, device, threads):
+def peer_maker(contender, device, threads):
     if WRONG == "absent":
-        raise DeviceError("PyTorch is not installed")
+        raise DeviceError("not installed; pip install torch")
     return {"torch": "fake"}, lambda sizes: Peer(NumpyEngine(sizes.model), sizes)
 
 
-CucharContender.train, CucharContender.draw = ours_train, draw
-worker.torch_maker = torch_maker
+CucharContender.train, CucharContender.draw, CucharContender.score = ours_train, draw, ours_score
+worker.peer_maker = peer_maker
 
 if __name__ == "__main__":
     worker.main()

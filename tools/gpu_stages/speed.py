@@ -81,7 +81,7 @@ def start_peers(report: Report, stack: ExitStack) -> dict[str, Worker]:
             facts |= peers[peer].facts
         except CucharError as error:
             facts["absent"] = str(error)
-            report.add(f"peer: {PEERS[peer]}", None, note=str(error))
+            report.add(f"peer: {PEERS[peer].title}", None, note=str(error))
     report.fact("peer", facts)
     return peers
 
@@ -120,7 +120,7 @@ def measure(
         try:
             if reason is None:
                 worker.prepare(sizes)
-                turns[PEERS[peer]] = worker.train
+                turns[PEERS[peer].title] = worker.train
         except CucharError as error:
             errors[peer] = str(error)
     timings = take_turns(turns, ROUNDS, BURST_S)
