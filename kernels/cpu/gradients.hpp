@@ -15,15 +15,14 @@
 
 constexpr long PARTIAL_CHARACTERS = 128, ROWS_OF_LEFT = 128;
 
+constexpr long LINE = 64 / sizeof(real);  // numbers in a cache line
+
 /* At least so many numbers, which fill an odd number of cache lines: rows of that length fill a cache evenly. */
-constexpr long odd_lines(long numbers) {
-    constexpr long LINE = 64 / sizeof(real);
-    return ((numbers + LINE - 1) / LINE | 1) * LINE;
-}
+constexpr long odd_lines(long numbers) { return ((numbers + LINE - 1) / LINE | 1) * LINE; }
 
 /* R rows and one panel of the product of `outer_products`: the partial sum of N characters, which is stored in `out`
  * or, with `add`, added to it. `left` and `right` point to the first character's rows, `out` to the first of the R
- * rows.
+ * rows, in the panel's first column.
  */
 template <int R, int P>
 inline void outer_products_tile(
@@ -42,33 +41,40 @@ inline void outer_products_tile(
 #pragma GCC unroll 8
             for (int p = 0; p < P; ++p) sum[r][p] = fused(all(left[r]), row[p], sum[r][p]);
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int p = 0; p < P; ++p) put(out + r * K + column + p * LANES, sum[r][p], K - column - p * LANES, add);
+    put_tile(out, K, sum, K - column, add);
+}
+
+/* Asks for some numbers to be fetched from memory into the second-level cache, since they will be read soon. */
+inline void fetch(const real* from, long count) {
+    for (long i = 0; i < count; i += LINE) __builtin_prefetch(from + i, /*for writing=*/0, /*second level=*/2);
 }
 
 /* out[m, k] = sum over n of left[n, m] * right[n, k], for some rows m, ROWS_OF_LEFT at most, and all k < K.
  * A row of `left` is a few numbers of each of many places that are far apart, in a model with many units even by a power
- * of 2, of which a cache keeps few at once. So what a partial sum reads of it is copied together first.
+ * of 2, of which a cache keeps few at once. So what a partial sum reads of it is copied together first. What the next
+ * partial sum will read is fetched meanwhile, a little after each tile.
  */
 inline void outer_products(
     real* out, Share rows, long K, const real* left, long left_stride, const real* right, long right_stride, long N) {
     const Panels panels(K);
-    const long step = odd_lines(rows.end - rows.begin);
+    const long count = rows.end - rows.begin, step = odd_lines(count);
     real copied[PARTIAL_CHARACTERS * odd_lines(ROWS_OF_LEFT)];
+    left += rows.begin;
     with<TILE_VECTORS>(panels.width, [&](auto P) {
         for (long n = 0; n < N; n += PARTIAL_CHARACTERS) {
-            const long count = std::min(PARTIAL_CHARACTERS, N - n);
-            for (long i = 0; i < count; ++i)
-                std::copy(
-                    left + (n + i) * left_stride + rows.begin, left + (n + i) * left_stride + rows.end,
-                    copied + i * step);
+            const long end = std::min(N, n + PARTIAL_CHARACTERS), next_end = std::min(N, end + PARTIAL_CHARACTERS);
+            for (long i = n; i < end; ++i) std::copy_n(left + i * left_stride, count, copied + (i - n) * step);
+            long fetched = end;
             for (long panel_index = 0; panel_index < panels.count; ++panel_index)
-                for_tiles<TILE_ROWS>(rows.begin, rows.end, [&](long m, auto R) {
+                for_tiles<TILE_ROWS>(0, count, [&](long m, auto R) {
                     outer_products_tile(
-                        out + m * K, K, copied + m - rows.begin, step, right + n * right_stride, right_stride,
-                        panel_index * panels.width * LANES, count, n > 0, R, P);
+                        out + (rows.begin + m) * K + panel_index * panels.width * LANES, K, copied + m, step, right + n * right_stride, right_stride,
+                        panel_index * panels.width * LANES, end - n, n > 0, R, P);
+                    const long done = panel_index * count + m + R;  // of panels.count * count
+                    for (; (fetched - end) * panels.count * count < done * (next_end - end); ++fetched) {
+                        fetch(left + fetched * left_stride, count);
+                        fetch(right + fetched * right_stride, K);
+                    }
                 });
         }
     });

@@ -54,14 +54,6 @@ inline Lanes load(const real* from) {
 
 inline void store(real* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
 
-/* Stores the first `valid` lanes of `values` at `to`, or all of them where `valid` is more; with `add`, adds them to
- * what is there.
- */
-inline void put(real* to, Lanes values, long valid, bool add) {
-    if (valid >= LANES) return store(to, add ? load(to) + values : values);
-    for (long lane = 0; lane < valid; ++lane) to[lane] = add ? to[lane] + values[lane] : values[lane];
-}
-
 /* x in every lane. It is written x - 0, since 0 + x would make 0 of -0. */
 template <class Vector = Lanes>
 inline Vector all(Element<Vector> x) {

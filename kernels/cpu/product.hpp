@@ -74,14 +74,27 @@ inline __attribute__((always_inline)) void multiply_tile(
     }
 }
 
-/* Stores a tile at `to`, whose rows begin `stride` numbers apart and have `valid` numbers there; with `add`, adds it. */
+/* Stores a tile at `to`, whose rows begin `stride` numbers apart, or, with `add`, adds it to what is there. Of each row
+ * only the first `valid` numbers are stored, or all of them where `valid` is more.
+ */
 template <int R, int P>
 inline __attribute__((always_inline)) void put_tile(
     real* to, long stride, const Lanes (&sum)[R][P], long valid, bool add) {
+    if (valid >= P * LANES) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+        for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-        for (int p = 0; p < P; ++p) put(to + r * stride + p * LANES, sum[r][p], valid - p * LANES, add);
+            for (int p = 0; p < P; ++p) {
+                real* const place = to + r * stride + p * LANES;
+                store(place, add ? load(place) + sum[r][p] : sum[r][p]);
+            }
+        return;
+    }
+    real row[P * LANES];
+    for (int r = 0; r < R; ++r, to += stride) {
+        for (int p = 0; p < P; ++p) store(row + p * LANES, sum[r][p]);
+        for (long k = 0; k < valid; ++k) to[k] = add ? to[k] + row[k] : row[k];
+    }
 }
 
 /* Adds to `sums` the product of `count` rows, each of which begins `stride` numbers after the one before, with a panel of
