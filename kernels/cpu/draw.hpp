@@ -59,7 +59,7 @@ class Sampler {
         const double goal = uniform * sum;
         long below = 0;
         for (const double found : up_to) below += found < goal;
-        return std::min(below, V - 1);
+        return below;
     }
 
    private:

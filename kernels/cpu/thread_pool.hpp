@@ -74,7 +74,7 @@ class ThreadPool {
         jobs.store(count, std::memory_order_relaxed);
         const unsigned before = tasks.load(std::memory_order_relaxed);
         next.store(std::uint64_t{before + 1} << 32, std::memory_order_release);
-        tasks.store(before + 1, std::memory_order_release);
+        tasks.fetch_add(1, std::memory_order_release);
         tasks.notify_all();
         do_jobs();
         wait(finished, before);

@@ -375,7 +375,9 @@ FILES = sorted(str(path.relative_to(KERNELS)) for path in KERNELS.glob("cpu/*.[c
 
 
 HARMLESS = (  # signs that may be either, because nothing that is computed depends on them
-    "all(thread + i)", "kept[thread] +=", "NUMBERS - 1) / NUMBERS", "return V - 1;",
+    "all(thread + i)", "kept[thread] +=", "NUMBERS - 1) / NUMBERS",
+    "{before + 1}",  # any other number than the last task's
+    "(4 * u + first)", "gate = first + p",  # the first is 0 where a panel has all four gates
     "(layer - 1) * (4 * Hp + 2",  # a gap between layers
     "x - Lanes{}",  # changes a zero's sign alone
     "partial + v % PARTIAL_SUMS",  # the remainder is 0 with vectors of 64 bytes
