@@ -129,7 +129,7 @@ struct GradientJobs {
     long of_gate, of_head, of_layers;
 
     GradientJobs(const Task& task, const Layout& layout)
-        : of_gate(pieces(layout.H, JOBS_A_THREAD * task.threads / (4 * layout.L))), of_head(pieces(layout.V, 1)),
+        : of_gate(pieces(layout.H, task.threads / (4 * layout.L))), of_head(pieces(layout.V, 1)),
           of_layers(layout.L * 4 * of_gate) {}
 
     /* Into how many pieces so many rows are cut, if they can be cut into `wanted` pieces. */

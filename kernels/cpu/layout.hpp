@@ -8,9 +8,6 @@
 #include "cpu/product.hpp"
 #include "cpu/thread_pool.hpp"
 
-/* Into how many jobs work is cut for each thread, where it can be cut at will (thread_pool.hpp). */
-constexpr long JOBS_A_THREAD = 1;
-
 /* One call's sizes and arrays: a window [T,B], or in sampling one time step of B streams. The fields of `Task` in
  * cuchar/engines/cpu/library.py are these in the same order; `Tape` in cuchar/engines/cpu/engine.py makes the arrays,
  * which are C-contiguous. Rows of H or V numbers are padded to whole vectors, Hp or Vp numbers (see Layout).
@@ -32,9 +29,6 @@ struct Task {
     std::uint64_t seed, step;     // of dropout's masks; `step` is the training step
     double dropout;               // the probability that a unit is dropped
     long first_row, batch;        // the B rows are rows first_row, first_row+1, ... of a batch whose mask they take
-
-    /* Into how many jobs the threads cut work that can be cut at will. */
-    long jobs() const { return threads == 1 ? 1 : JOBS_A_THREAD * threads; }
 };
 
 /* Offsets of the tensors, in the flat parameters and in the folded weights. */
@@ -119,13 +113,15 @@ inline void fold_backward(const Layout& layout, real* to, const real* from, long
         layout.unit_panels, panel_index);
 }
 
-/* Packs one job's parameters into the weights; what only backward reads, where it is asked for. */
+/* Packs one job's parameters into the weights, of as many jobs as there are threads; what only backward reads, where it
+ * is asked for.
+ */
 inline void fold(const Task& task, long job, bool with_backward) {
     const Layout layout(task);
     const long H = layout.H, V = layout.V;
     real* const weights = task.weights;
-    const Share vectors_of_units(layout.U, job, task.jobs());
-    const Share panels(layout.unit_panels.count, job, task.jobs());
+    const Share vectors_of_units(layout.U, job, task.threads);
+    const Share panels(layout.unit_panels.count, job, task.threads);
     for (long layer = 0; layer < layout.L; ++layer) {
         const real* const W_ih = task.parameters + layout.inputs(layer);
         const real* const W_hh = task.parameters + layout.recurrent(layer);
@@ -152,7 +148,7 @@ inline void fold(const Task& task, long job, bool with_backward) {
         }
     }
     const real* const W = task.parameters + layout.head();
-    const Share head_panels(layout.vocabulary_panels.count, job, task.jobs());
+    const Share head_panels(layout.vocabulary_panels.count, job, task.threads);
     for (long panel_index = head_panels.begin; panel_index < head_panels.end; ++panel_index) {
         const long width = layout.vocabulary_panels.width;
         pack_transposed(

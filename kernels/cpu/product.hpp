@@ -57,20 +57,18 @@ inline void for_tiles(long begin, long end, Call call) {
     }
 }
 
-/* The product in this file's header, in one partial sum. Row r's number k is rows[r * row_stride + k * step]. */
+/* Adds the product in this file's header to a tile, term after term. Row r begins r * stride numbers after `rows`. */
 template <int R, int P>
 inline __attribute__((always_inline)) void multiply_tile(
-    Lanes (&sum)[R][P], const real* rows, long row_stride, long step, const real* panel, long K) {
-    for (Lanes (&of_row)[P] : sum)
-        for (Lanes& lanes : of_row) lanes = Lanes{};
-    for (long k = 0; k < K; ++k, rows += step, panel += P * LANES) {
+    Lanes (&sum)[R][P], const real* rows, long stride, const real* panel, long K) {
+    for (long k = 0; k < K; ++k, panel += P * LANES) {
         Lanes weights[P];
 #pragma GCC unroll 8
         for (int p = 0; p < P; ++p) weights[p] = load(panel + p * LANES);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) sum[r][p] = fused(all(rows[r * row_stride]), weights[p], sum[r][p]);
+            for (int p = 0; p < P; ++p) sum[r][p] = fused(all(rows[r * stride + k]), weights[p], sum[r][p]);
     }
 }
 
@@ -105,9 +103,9 @@ inline void multiply(
     real* sums, long sums_stride, const real* rows, long stride, long count, const real* panel, long K) {
     for (long k = 0; k < K; k += PARTIAL_TERMS)
         for_tiles<TILE_ROWS>(0, count, [&](long row, auto R) {
-            Lanes partial[R()][P];
+            Lanes partial[R()][P] = {};
             multiply_tile(
-                partial, rows + row * stride + k, stride, 1, panel + k * P * LANES, std::min(PARTIAL_TERMS, K - k));
+                partial, rows + row * stride + k, stride, panel + k * P * LANES, std::min(PARTIAL_TERMS, K - k));
             put_tile(sums + row * sums_stride, sums_stride, partial, P * LANES, /*add=*/true);
         });
 }

@@ -46,12 +46,12 @@ double multiply_add(long threads, long trips) {
 
 /* From parameters to folded weights; those that only backward reads are made where it is asked for. */
 void fold_weights(const Task* task, bool with_backward) {
-    ThreadPool::run(task->threads, task->jobs(), [&](long job) { fold(*task, job, with_backward); });
+    ThreadPool::run(task->threads, task->threads, [&](long job) { fold(*task, job, with_backward); });
 }
 
 /* From folded weights to logits and, where there are targets, losses. */
 void run_forward(const Task* task) {
-    const long jobs = std::min(task->B, task->jobs());
+    const long jobs = std::min(task->B, task->threads);
     ThreadPool::run(
         task->threads, jobs, [&](long job) { forward(*task, Layout(*task), Share(task->B, job, jobs)); });
 }
@@ -59,7 +59,7 @@ void run_forward(const Task* task) {
 /* From folded weights to losses, and back to da and dlogits. */
 void run_both_ways(const Task* task) {
     const Layout layout(*task);
-    const long jobs = std::min(task->B, task->jobs());
+    const long jobs = std::min(task->B, task->threads);
     ThreadPool::run(task->threads, jobs, [&](long job) {
         const Share batch_rows(task->B, job, jobs);
         forward(*task, layout, batch_rows);
@@ -84,7 +84,7 @@ double update(const Update* update) { return adam(*update); }
 void sample(
     const Task* task, const Law* law, std::uint64_t seed, std::uint64_t stream, std::uint64_t position, long count,
     std::int32_t* inputs, std::int32_t* made) {
-    const long jobs = std::min(task->B, task->jobs());
+    const long jobs = std::min(task->B, task->threads);
     ThreadPool::run(task->threads, jobs, [&](long job) {
         const Layout layout(*task);
         const Share streams(task->B, job, jobs);
