@@ -9,7 +9,6 @@
 #pragma once
 
 #include <atomic>
-#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -32,7 +31,7 @@ class ThreadPool {
         (void)registered;
         const std::lock_guard lock(one_at_a_time);
         const FlushSubnormals flush;
-        if (threads == 1 || count == 1) {
+        if (threads == 1 || count <= 1) {
             for (long job = 0; job < count; ++job) work(job);
             return;
         }
@@ -69,12 +68,11 @@ class ThreadPool {
     /* Makes the threads that are missing, announces the task, works on it, and waits until its last job is done. */
     void start(unsigned threads, long count, const Work& what) {
         for (; made + 1 < threads; ++made) std::thread(&ThreadPool::serve, this, made + 1).detach();
-        work.store(&what, std::memory_order_relaxed);
+        work = &what;
+        jobs = count;
         size.store(threads, std::memory_order_relaxed);
-        jobs.store(count, std::memory_order_relaxed);
-        const unsigned before = tasks.load(std::memory_order_relaxed);
-        next.store(std::uint64_t{before + 1} << 32, std::memory_order_release);
-        tasks.fetch_add(1, std::memory_order_release);
+        untaken.store(count, std::memory_order_release);
+        const unsigned before = tasks.fetch_add(1, std::memory_order_release);
         tasks.notify_all();
         do_jobs();
         wait(finished, before);
@@ -90,32 +88,28 @@ class ThreadPool {
         }
     }
 
-    /* Does jobs of the present task until all of them are taken. */
+    /* Does jobs of the present task until all of them are taken. A thread that comes so late that another task is the
+     * present one does jobs of that: it learns what the work is only when it has taken a job, and until that job is done,
+     * the task does not end.
+     */
     void do_jobs() {
-        std::uint64_t ticket = next.load(std::memory_order_acquire);
-        for (;;) {
-            // These may be the next task's already, but then `next` has changed since it was read, and no job is taken.
-            const Work* const what = work.load(std::memory_order_relaxed);
-            const long count = jobs.load(std::memory_order_relaxed), job = static_cast<std::uint32_t>(ticket);
-            if (job >= count) return;
-            if (!next.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
-                continue;
-            (*what)(job);
+        for (long left; (left = untaken.fetch_sub(1, std::memory_order_acq_rel)) > 0;) {
+            const long count = jobs;
+            (*work)(count - left);
             if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
                 done.store(0, std::memory_order_relaxed);
                 finished.fetch_add(1, std::memory_order_release);
                 finished.notify_all();
             }
-            ticket = next.load(std::memory_order_acquire);
         }
     }
 
     unsigned made = 0;  // threads besides the caller
-    // The present task: its work, how many threads may take part, and how many jobs it has.
-    std::atomic<const Work*> work{nullptr};
-    Count size{0};
-    std::atomic<long> jobs{0};
-    std::atomic<std::uint64_t> next{0};  // the task's number, in the upper half, and the job that is taken next
-    std::atomic<long> done{0};           // jobs of the task that are done
-    Count tasks{0}, finished{0};         // tasks that have begun, and that have ended
+    // The present task.
+    const Work* work = nullptr;
+    long jobs = 0;                 // how many it has
+    Count size{0};                 // threads that may take part
+    std::atomic<long> untaken{0};  // jobs that nobody has taken; below 0 if threads found none
+    std::atomic<long> done{0};     // jobs that are done
+    Count tasks{0}, finished{0};   // tasks that have begun, and that have ended
 };
