@@ -1,5 +1,6 @@
 """What a training step takes when other processes keep processors busy, beside one on free processors."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,26 +12,50 @@ from typing import Any, Self
 
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Burst
-from cuchar.bench.processes import Worker
+from cuchar.bench.processes import Worker, with_this_package
 from cuchar.bench.run import heading, load_average
 from cuchar.bench.timing import ratio, take_turns
 from cuchar.config import check_option
 from cuchar.engines.cpu.library import thread_count
+from cuchar.errors import DeviceError
 from cuchar.kinds import integer
+from cuchar.wording import option
 
 ROUNDS = 12
-COMPUTE = "from cuchar.bench.processes import die_with_the_starter as die; die()\nwhile True: pass"
+# A busy process says when it is ready. If its starter has ended before, it cannot say so, and ends as well.
+COMPUTE = """from cuchar.bench.processes import die_with_the_starter
+die_with_the_starter()
+print(flush=True)
+while True: pass"""
 
 
 class Busy:
-    """Processes that compute whenever they are not stopped; they begin stopped. It is a context, which ends them."""
+    """Processes that compute whenever they are not stopped; they begin stopped. It is a context, which ends them.
+
+    Raises:
+        DeviceError: one of them cannot be started.
+    """
 
     def __init__(self, count: int):
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
             for _ in range(count):
-                self._processes.append(subprocess.Popen([sys.executable, "-c", COMPUTE], start_new_session=True))
-            self.signal(signal.SIGSTOP)
+                self._processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-P", "-c", COMPUTE],
+                        stdout=subprocess.PIPE,
+                        start_new_session=True,
+                        env=with_this_package(os.environ),
+                    )
+                )
+            for process in self._processes:
+                assert process.stdout is not None
+                if not process.stdout.readline():
+                    raise DeviceError(f"{option('load', count)}: expected busy processes, found that one ended at once")
+                process.send_signal(signal.SIGSTOP)
+        except OSError as error:
+            self.close()
+            raise DeviceError(f"{option('load', count)}: expected busy processes, found: {error}") from None
         except BaseException:
             self.close()
             raise
@@ -55,6 +80,8 @@ class Busy:
         for process in self._processes:
             process.kill()
             process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
     def __enter__(self) -> Self:
         return self

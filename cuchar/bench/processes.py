@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -29,6 +30,12 @@ def die_with_the_starter() -> None:
     """Have this process killed when the thread that started it ends, however that ends; on Linux alone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def with_this_package(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which Python finds this package wherever it lies."""
+    paths = [str(Path(cuchar.__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def mpirun(ranks: int) -> list[str]:
@@ -59,12 +66,11 @@ class Worker:
     def __init__(self, contender: str, device: str, threads: int, ranks: int = 1):
         self.contender, self._ranks, self._began = contender, ranks, perf_counter()
         self.training_s = 0.0  # seconds of training so far
-        paths = [str(Path(cuchar.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [*(mpirun(ranks) if ranks > 1 else []), *COMMAND, contender, device, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=None if contender == OURS else subprocess.DEVNULL, text=True, encoding="utf-8",
             start_new_session=True,  # so that Ctrl-C reaches only the process that started it
-            env={**unlaunched(os.environ), "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(THREADS, str(threads))},
+            env={**with_this_package(unlaunched(os.environ)), **dict.fromkeys(THREADS, str(threads))},
         )  # fmt: skip
         try:
             self.facts = self._answer()

@@ -1,11 +1,19 @@
 """`cuchar bench --load`: others compute in one contender's turns and in no other, and end with the benchmark."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from cuchar.bench import load
 from cuchar.bench.contender import Burst
-from cuchar.bench.load import Busy
+from cuchar.bench.load import COMPUTE, Busy
+from cuchar.bench.processes import with_this_package
+from cuchar.errors import DeviceError
 
 
 def processor_time(process):
@@ -33,7 +41,36 @@ def test_others_compute_in_their_turns_alone():
     assert [each.returncode for each in processes] == [-9, -9]
 
 
-def test_figures_and_table(bench, tmp_path):
+def test_none_outlives_its_starter(monkeypatch):
+    monkeypatch.chdir("/")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with Busy(1) as busy:
+        [process] = busy._processes
+        time.sleep(0.05)  # a signal takes a moment
+        assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] == "T"  # it is stopped
+        assert processor_time(process) > 0  # and was ready before
+    # One whose starter has ended while it was being prepared cannot say that it is ready.
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-c", COMPUTE],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            env=with_this_package({}),
+            timeout=60,
+        )
+    assert b"BrokenPipeError" in done.stderr
+
+
+def test_a_process_that_does_not_compute(monkeypatch):
+    monkeypatch.setattr(load, "COMPUTE", "raise SystemExit(3)")
+    with pytest.raises(DeviceError, match="load=2: expected busy processes, found that one ended at once"):
+        Busy(2)
+
+
+def test_figures_and_table(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "ROUNDS", 2)
     done = bench("--load", "1", "--json", "--out", tmp_path)
     found = json.loads(done.stdout)["load"]
     assert found["busy"] == 1 and list(found["timings"]) == ["one thread", "free", "under load"]
