@@ -65,17 +65,19 @@ inline void outer_products(
             const long end = std::min(N, n + PARTIAL_CHARACTERS), next_end = std::min(N, end + PARTIAL_CHARACTERS);
             for (long i = n; i < end; ++i) std::copy_n(left + i * left_stride, count, copied + (i - n) * step);
             long fetched = end;
-            for (long panel_index = 0; panel_index < panels.count; ++panel_index)
+            for (long panel_index = 0; panel_index < panels.count; ++panel_index) {
+                const long column = panel_index * panels.width * LANES;
                 for_tiles<TILE_ROWS>(0, count, [&](long m, auto R) {
                     outer_products_tile(
-                        out + (rows.begin + m) * K + panel_index * panels.width * LANES, K, copied + m, step, right + n * right_stride, right_stride,
-                        panel_index * panels.width * LANES, end - n, n > 0, R, P);
+                        out + (rows.begin + m) * K + column, K, copied + m, step, right + n * right_stride,
+                        right_stride, column, end - n, n > 0, R, P);
                     const long done = panel_index * count + m + R;  // of panels.count * count
                     for (; (fetched - end) * panels.count * count < done * (next_end - end); ++fetched) {
                         fetch(left + fetched * left_stride, count);
                         fetch(right + fetched * right_stride, K);
                     }
                 });
+            }
         }
     });
 }
