@@ -70,7 +70,8 @@ class Worker:
             [*(mpirun(ranks) if ranks > 1 else []), *COMMAND, contender, device, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=None if contender == OURS else subprocess.DEVNULL, text=True, encoding="utf-8",
             start_new_session=True,  # so that Ctrl-C reaches only the process that started it
-            env={**with_this_package(unlaunched(os.environ)), **dict.fromkeys(THREADS, str(threads))},
+            # The terminal has a moving line of the process that asks, and no place for another.
+            env={**with_this_package(unlaunched(os.environ)), **dict.fromkeys(THREADS, str(threads)), "TERM": "dumb"},
         )  # fmt: skip
         try:
             self.facts = self._answer()

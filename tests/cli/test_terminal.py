@@ -210,3 +210,24 @@ def test_a_line_moves_while_kernels_are_compiled(tmp_path):
     terminal = Terminal(100, "-c", COMPILING, XDG_CACHE_HOME=str(tmp_path))
     assert terminal.lines() == ["compiling the kernels; the next run finds them compiled"]
     assert any(line.startswith("compiling ━") for line in terminal.seen) and not terminal.screen.cursor.hidden
+
+
+BENCH = """
+from cuchar.bench.contender import OURS
+from cuchar.bench.processes import Worker
+from cuchar.bench.tables import status
+
+with status() as notice:
+    notice("starting")
+    Worker(OURS, "cpu", 1).close()
+"""
+
+
+def test_one_line_moves_while_a_process_of_the_benchmark_compiles(tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nsleep 0.5\nexit 1\n")
+    compiler.chmod(0o755)
+    terminal = Terminal(100, "-c", BENCH, XDG_CACHE_HOME=str(tmp_path), CXX=str(compiler))
+    terminal.lines()
+    assert any(line.endswith(" starting") for line in terminal.seen)
+    assert not any(line.startswith("compiling ━") for line in terminal.seen)
