@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -628,11 +629,15 @@ def libraries(folder) -> list[str]:
 def test_a_source_is_compiled_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     notices: list[str] = []
+
+    def device():
+        return EmulatedDevice(notice=lambda kept: nullcontext(notices.append(kept)))
+
     for _ in range(2):
-        planted(EmulatedDevice(notice=notices.append), "*out = 1;")
+        planted(device(), "*out = 1;")
         assert notices == ["the next run finds them compiled"]
     assert len(libraries(tmp_path)) == 2  # the runtime and the kernel
-    planted(EmulatedDevice(notice=notices.append), "*out = 2;")
+    planted(device(), "*out = 2;")
     assert len(notices) == 2 and len(libraries(tmp_path)) == 3
 
 
