@@ -13,7 +13,7 @@
 
 #include "cpu/layout.hpp"
 
-constexpr long PARTIAL_CHARACTERS = 128, ROWS_OF_LEFT = 128;
+constexpr long PARTIAL_CHARACTERS = 128, ROWS_OF_LEFT = 512 / sizeof(real);
 
 constexpr long LINE = 64 / sizeof(real);  // numbers in a cache line
 
