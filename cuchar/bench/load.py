@@ -5,10 +5,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from cuchar.bench.configurations import Configuration
 from cuchar.bench.contender import OURS, Burst
@@ -30,7 +29,7 @@ while True: pass"""
 
 
 class Busy:
-    """Processes that compute whenever they are not stopped; they begin stopped. It is a context, which ends them.
+    """Processes that compute whenever they are not stopped; they begin stopped. `close` ends them.
 
     Raises:
         DeviceError: one of them cannot be started.
@@ -83,14 +82,6 @@ class Busy:
             assert process.stdout is not None
             process.stdout.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def bench_load(busy: int, base: Configuration, device: str, notice: Callable[[str], None]) -> dict[str, Any]:
     """Time one thread on a free processor, all threads, and all threads beside `busy` processes, by turns.
@@ -109,7 +100,7 @@ def bench_load(busy: int, base: Configuration, device: str, notice: Callable[[st
             notice(f"{base.name}: starting {name}")
             workers[name] = stack.enter_context(Worker(OURS, device, own))
             workers[name].prepare(base)
-        others = stack.enter_context(Busy(busy))
+        others = stack.enter_context(closing(Busy(busy)))
         notice(f"{base.name}: timing by turns")
         turns = {name: worker.train for name, worker in workers.items()}
         timings = take_turns({**turns, "under load": others.beside(workers["free"].train)}, ROUNDS)

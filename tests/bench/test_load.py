@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def processor_time(process):
 
 
 def test_others_compute_in_their_turns_alone():
-    with Busy(2) as busy:
+    with closing(Busy(2)) as busy:
         processes = busy._processes
 
         def turn(steps):
@@ -44,7 +45,7 @@ def test_others_compute_in_their_turns_alone():
 def test_none_outlives_its_starter(monkeypatch):
     monkeypatch.chdir("/")
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    with Busy(1) as busy:
+    with closing(Busy(1)) as busy:
         [process] = busy._processes
         time.sleep(0.05)  # a signal takes a moment
         assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] == "T"  # it is stopped
