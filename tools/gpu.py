@@ -74,7 +74,8 @@ def run_stage(stage: str, folder: Path, machine: dict[str, str], limit: int) -> 
         begin = log.tell()
         print(f"==== {stage}, on {machine['device']}, {utc()}", file=log, flush=True)
         try:
-            status = run_process([sys.executable, "-m", "tools.gpu_stages", stage, str(folder)], log, limit)
+            command = [sys.executable, "-m", "tools.gpu_stages", stage, str(folder), str(os.getpid())]
+            status = run_process(command, log, limit)
         finally:
             report = Report(folder, stage)
             if status == "passed" and not report.all_passed:

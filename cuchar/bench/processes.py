@@ -26,10 +26,17 @@ END_S = 5.0  # how long a killed process may take to end
 PR_SET_PDEATHSIG = 1  # Linux's prctl.h
 
 
-def die_with_the_starter() -> None:
-    """Have this process killed when the thread that started it ends, however that ends; on Linux alone."""
+def die_with_the_starter(starter: int | None = None) -> None:
+    """Have this process killed when the thread that started it ends, however that ends; on Linux alone.
+
+    Args:
+        starter: the process that started this one. If it has ended already, nothing will kill this process, and so
+            it ends itself. A process that reads from its starter notices that by itself and need not know it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if starter is not None and os.getppid() != starter:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def with_this_package(environment: Mapping[str, str]) -> dict[str, str]:

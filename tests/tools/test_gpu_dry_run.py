@@ -188,6 +188,23 @@ def test_whoever_works_for_a_stage_dies_with_it(number, tmp_path):
 
 
 @on_linux
+def test_a_process_that_begins_after_its_starter_has_ended_ends_too():
+    code = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(0.5); " + (
+        "from cuchar.bench.processes import die_with_the_starter; die_with_the_starter(int(sys.argv[1])); time.sleep(60)"
+    )
+    start = "import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())])"
+    starter = subprocess.Popen([sys.executable, "-c", start, code], env=environment(), stdout=subprocess.PIPE, text=True)
+    late = int(starter.stdout.readline())
+    starter.wait()
+    try:
+        until(lambda: has_ended(late), 20)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(late, signal.SIGKILL)
+        starter.stdout.close()
+
+
+@on_linux
 def test_a_contender_that_is_busy_dies_with_whoever_started_it(tmp_path):
     """A contender leads a session of its own, so that a signal to its starter's process group does not reach it."""
     code = """

@@ -1,4 +1,7 @@
-"""Runs one stage, or with --describe describes the machine: python -m tools.gpu_stages STAGE FOLDER."""
+"""Runs one stage, or with --describe describes the machine: python -m tools.gpu_stages STAGE FOLDER STARTER.
+
+STARTER is the number of the process that starts the stage, and with which it ends.
+"""
 
 import json
 import sys
@@ -16,6 +19,6 @@ if sys.argv[1:] == ["--describe"]:
     except DeviceError as error:
         sys.exit(str(error))
 else:
-    die_with_the_starter()
-    stage, folder = sys.argv[1:]
+    stage, folder, starter = sys.argv[1:]
+    die_with_the_starter(int(starter))
     import_module(f"tools.gpu_stages.{stage}").run_stage(Report(Path(folder), stage))

@@ -101,7 +101,8 @@ def run_stage(report: Report) -> None:
     sources = everything(device_under_test())
     workers = min(MOST_WORKERS, os.cpu_count() or 1)
     # Processes are spawned, since one that is forked from a process that has used CUDA cannot use it.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=die_with_the_starter) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=die_with_the_starter, initargs=(os.getpid(),)) as pool:
         outcomes = dict(zip(sources, pool.map(compiled, sources), strict=True))
     for file in dict.fromkeys(file for file, _, _ in sources):
         ours = [outcome for (name, _, _), outcome in outcomes.items() if name == file]
