@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from cuchar.batches import LargeRows
 from cuchar.config import check_option
+from cuchar.dynamic import DynamicConfig
 from cuchar.engines.base import Engine, State
 from cuchar.errors import TextError
 from cuchar.kinds import integer
@@ -66,7 +67,8 @@ class Score:
 
     All three are NaN if nothing was predicted. `skipped` characters that the model does not know were left out.
     `replaced` characters are outside the vocabulary of a model that has an unknown symbol: they were read as that symbol,
-    and each one's loss is that of the symbol, whichever character it was. It is None for other models.
+    and each one's loss is that of the symbol, whichever character it was. It is None for other models. `dynamic` says
+    with which settings the model learnt from the text while it was scored; it is None if it did not learn.
     """
 
     nats_per_char: float
@@ -75,27 +77,35 @@ class Score:
     chars: int
     skipped: int = 0
     replaced: int | None = None
+    dynamic: DynamicConfig | None = None
 
     @classmethod
-    def of(cls, losses: np.ndarray, skipped: int = 0, replaced: int | None = None) -> "Score":
-        """The score of characters with these losses, in nats, in an array of any shape."""
+    def of(cls, losses: np.ndarray, *others: Any) -> "Score":
+        """The score of characters with these losses, in nats, in an array of any shape; `others` are as for `of_sum`."""
         added = LossSum()
         added.add(losses)
-        return cls.of_sum(added, skipped, replaced)
+        return cls.of_sum(added, *others)
 
     @classmethod
-    def of_sum(cls, added: LossSum, skipped: int = 0, replaced: int | None = None) -> "Score":
+    def of_sum(
+        cls,
+        added: LossSum,
+        skipped: int = 0,
+        replaced: int | None = None,
+        dynamic: DynamicConfig | None = None,
+    ) -> "Score":
         """The score of characters whose losses were added up."""
         nats = added.mean
         with np.errstate(over="ignore"):  # the perplexity of a model that diverged is infinite
             perplexity = float(np.exp(nats))
-        return cls(nats, nats / math.log(2), perplexity, added.count, skipped, replaced)
+        return cls(nats, nats / math.log(2), perplexity, added.count, skipped, replaced, dynamic)
 
     def __repr__(self) -> str:
         skipped = f", {self.skipped:,} skipped" if self.skipped else ""
         replaced = f", {self.replaced:,} scored as the unknown symbol" if self.replaced else ""
+        dynamic = " by dynamic evaluation" if self.dynamic else ""
         return (
-            f"<cuchar.Score {self.nats_per_char:.4f} nats ({self.bits_per_char:.4f} bits) per character, "
+            f"<cuchar.Score{dynamic} {self.nats_per_char:.4f} nats ({self.bits_per_char:.4f} bits) per character, "
             f"perplexity {self.perplexity:.4f}; {self.chars:,} characters scored{skipped}{replaced}>"
         )
 
@@ -115,7 +125,12 @@ class TextScore(Score):
 
     @classmethod
     def of_text(
-        cls, codes: np.ndarray, known: np.ndarray, losses: np.ndarray, replaced: int | None = None
+        cls,
+        codes: np.ndarray,
+        known: np.ndarray,
+        losses: np.ndarray,
+        replaced: int | None = None,
+        dynamic: DynamicConfig | None = None,
     ) -> "TextScore":
         """The score of a text.
 
@@ -124,11 +139,12 @@ class TextScore(Score):
             known: [n] of bool; the others were skipped.
             losses: nats of each known character but the first.
             replaced: how many of the known ones were read as the unknown symbol, or None if there is no such symbol.
+            dynamic: the settings of dynamic evaluation, or None if the model did not learn from the text.
         """
         per_char = np.full(len(codes), np.nan)
         per_char[np.flatnonzero(known)[1:]] = losses
-        summary = Score.of(losses, int(np.count_nonzero(~known)), replaced)
-        return cls(**asdict(summary), text="".join(map(chr, codes.tolist())), per_char=per_char)
+        summary = Score.of(losses, int(np.count_nonzero(~known)), replaced, dynamic)
+        return cls(**vars(summary), text="".join(map(chr, codes.tolist())), per_char=per_char)
 
     def surprise(self) -> list[tuple[str, float]]:
         """Each character of the text with the bits by which it surprised the model: its loss / ln 2, or NaN."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cuchar.bars import bar, bytes_of
+from cuchar.dynamic import DynamicConfig
 from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, LossSum, Score
 from cuchar.files import STREAM, say, write_output
 from cuchar.id_stream import Alphabet, CountedFile, CountedText, count_text
@@ -39,6 +40,7 @@ def score_files(
     window: int | None = None,
     exact: bool = False,
     per_char: Path | None = None,
+    dynamic: DynamicConfig | None = None,
 ) -> FilesScore:
     """Score files that are read as one text.
 
@@ -51,6 +53,7 @@ def score_files(
         window: characters after which the state becomes zero again, or None for never.
         exact: whether even a long text is scored as one stream, not in chunks.
         per_char: a file that receives a row for every character, or None.
+        dynamic: learn from the text with these settings while it is scored, as one stream.
     Raises:
         TextError: a file cannot be read, a character is unknown, or there are fewer than two known ones.
         OutputError: the table cannot be written.
@@ -59,7 +62,7 @@ def score_files(
         text = count_text(files, Alphabet(model.reading, model.vocabulary), unknown, skip_unreadable, advance)
     for line in left_out_notes(text.left_out, len(text.files)):
         say(line)
-    chunked = window is None and not exact and text.known > LONG_TEXT
+    chunked = window is None and not exact and dynamic is None and text.known > LONG_TEXT
     if chunked:
         say(
             f"scored in chunks of at most {CHUNK:,} characters, each after the {WARM_UP} before it, which warm its state; "
@@ -70,7 +73,7 @@ def score_files(
     with bar("scoring", text.known - 1, is_shown=not rows_are_shown) as advance:
 
         def added_up() -> Iterator[np.ndarray]:
-            for block in model.losses(text.ids(), window, chunked):
+            for block in model.losses(text.ids(), window, chunked, dynamic):
                 sums.add(block)
                 advance(len(block))
                 yield block
@@ -81,7 +84,8 @@ def score_files(
         deque(losses, maxlen=0)  # to the end, also where a reader of the table has gone
 
     def score_of(counted: CountedText | CountedFile, added: LossSum) -> Score:
-        return Score.of_sum(added, counted.unknown, counted.replaced if model.vocabulary.has_unknown else None)
+        replaced = counted.replaced if model.vocabulary.has_unknown else None
+        return Score.of_sum(added, counted.unknown, replaced, dynamic)
 
     scores = [(file.file.path, score_of(file, part)) for file, part in zip(text.files, sums.of_files, strict=True)]
     return FilesScore(score_of(text, sums.total), scores, text.left_out)

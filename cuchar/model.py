@@ -11,16 +11,20 @@ import numpy as np
 
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import check_option, expect_options
+from cuchar.dynamic import DynamicConfig, read_settings
+from cuchar.dynamic_scorer import DynamicScorer
 from cuchar.engines.choose import choose_engine
+from cuchar.errors import OptionError
 from cuchar.evaluation import Ids, TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
 from cuchar.files import escape, write_output
 from cuchar.generation import generate
-from cuchar.kinds import PATH, TEXT_OR_BYTES, Optional, integer
+from cuchar.kinds import PATH, TEXT_OR_BYTES, Optional, Value, integer
 from cuchar.outputs import expect_new_output
 from cuchar.reading import Reading
 from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
 from cuchar.wording import option
 
+DYNAMIC = Value((("true, false or a cuchar.DynamicConfig", lambda value: type(value) is bool),))
 MOST_STREAMS = 4096  # samples that are drawn side by side, at most
 
 
@@ -44,6 +48,7 @@ class Model:
         self.reading = Reading.of(checkpoint.run["train"])
         self.engine, _ = choose_engine(device, self.parameters.model, self.parameters.flat.dtype, precision)
         self._weights = self.engine.fold(self.parameters)
+        self._squares = checkpoint.adam.v
 
     def __repr__(self) -> str:
         model, unit = self.parameters.model, "bytes" if self.vocabulary.is_bytes else "characters"
@@ -150,24 +155,47 @@ class Model:
         self._expect_new("path", path, [] if text is None else [Path(text)])
         export_model(self.parameters, self.vocabulary, self.reading, Path(path), format, **options)
 
-    def losses(self, ids: Ids, window: int | None = None, chunked: bool = False) -> Iterator[np.ndarray]:
+    def losses(
+        self, ids: Ids, window: int | None = None, chunked: bool = False, dynamic: DynamicConfig | None = None
+    ) -> Iterator[np.ndarray]:
         """Yield the losses, in nats, of characters 1, 2, ... of a text, in blocks in the text's order.
 
         Args:
             ids: the whole text.
             window: as for `score`.
             chunked: score chunks of the text side by side instead of one stream (evaluation.chunk_losses).
+            dynamic: learn from the text with these settings; it is then read as one stream.
         Raises:
             TextError: there are fewer than two characters.
         """
         expect_scorable(ids)
+        if dynamic is not None:
+            return DynamicScorer(self.engine, self.parameters, self._squares, dynamic).losses(ids)
         if window is not None:
             return window_losses(self.engine, self._weights, ids, window)
         if chunked:
             return chunk_losses(self.engine, self._weights, ids)
         return (block[0] for block in stream_losses(self.engine, self._weights, [ids]))
 
-    def score(self, text: str | bytes, *, window: int | None = None, unknown: str = "error") -> TextScore:
+    def dynamic_config(self, dynamic: bool | DynamicConfig) -> DynamicConfig | None:
+        """Settings of dynamic evaluation; True stands for those that are kept beside the checkpoint, or the usual ones.
+
+        Raises:
+            OptionError: `dynamic` is neither true or false nor a DynamicConfig.
+            CheckpointError: what is kept beside the checkpoint cannot be read.
+        """
+        if isinstance(dynamic, DynamicConfig):
+            return dynamic
+        return read_settings(self.file) if check_option("dynamic", DYNAMIC, dynamic) else None
+
+    def score(
+        self,
+        text: str | bytes,
+        *,
+        window: int | None = None,
+        dynamic: bool | DynamicConfig = False,
+        unknown: str = "error",
+    ) -> TextScore:
         """How well the model predicts `text`. The first of N characters is not predicted, so N - 1 are scored.
 
         In a model of bytes, what is said here of characters is true of the bytes of the text's UTF-8.
@@ -175,17 +203,23 @@ class Model:
         Args:
             window: None reads the text as one stream with carried state. With a number, the
                 state becomes zero again after every so many characters, as the notebook trains.
+            dynamic: the model goes on learning from what it has just scored (dynamic_scorer.py), with the given settings,
+                or those that `cuchar eval --tune TEXT --save` kept. The model itself stays as it is.
             unknown: "error" or "skip", for characters outside the vocabulary.
         Raises:
             TextError: there is an unknown character, or there are fewer than two known ones.
-            OptionError: an argument is of another type, or out of range.
+            OptionError: an argument is of another type, or out of range, or both `window` and `dynamic` are given.
+            DivergedError: the rate of `dynamic` is too large for the model.
         """
         check_option("text", TEXT_OR_BYTES, text)
+        config = self.dynamic_config(dynamic)
+        if config is not None and window is not None:
+            raise OptionError(f"{option('window')}: expected it or {option('dynamic', True)}, found both")
         codes = self.reading.codes_of(text)
         ids = self.vocabulary.encode(codes, unknown)
-        losses = np.concatenate(list(self.losses(ids, window)))
+        losses = np.concatenate(list(self.losses(ids, window, dynamic=config)))
         replaced = self.vocabulary.count_replaced(codes) if self.vocabulary.has_unknown else None
-        return TextScore.of_text(codes, self.vocabulary.has(codes), losses, replaced)
+        return TextScore.of_text(codes, self.vocabulary.has(codes), losses, replaced, config)
 
     def look(
         self, text: str | bytes, page: str | Path, *, chars: int = 20_000, unknown: str = "error", title: str = "A text"

@@ -31,6 +31,8 @@ def print_score(score: FilesScore, as_json: bool) -> None:
         files = [{"path": str(file), **_json_values(part)} for file, part in score.files]
         print(json.dumps({**_json_values(total), "files": files, "left_out": score.left_out}))
         return
+    if total.dynamic is not None:
+        print(f"dynamic evaluation  {total.dynamic}")
     print(f"nats per character  {total.nats_per_char:.4f}")
     print(f"bits per character  {total.bits_per_char:.4f}")
     print(f"perplexity          {total.perplexity:.4f}")
@@ -53,7 +55,9 @@ def print_score(score: FilesScore, as_json: bool) -> None:
 def _json_values(score: Score) -> dict[str, float | None]:
     """A score as values for JSON, which has neither NaN nor infinity: both become None. What a model has not is left out."""
     values = {name: value for name, value in asdict(score).items() if value is not None}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def print_machine() -> None:

@@ -271,6 +271,11 @@ class Engine(Protocol):
         Back-propagation is truncated at the window's beginning: no gradient reaches the state before it.
         """
 
+    def losses_and_gradients(
+        self, parameters: Parameters, example: Example, gradients: Parameters
+    ) -> tuple[np.ndarray, State]:
+        """What `loss_and_gradients` does, with each character's loss, [T, B] in nats, instead of their mean."""
+
     def learner(
         self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None
     ) -> Learner:

@@ -143,15 +143,21 @@ class NumpyEngine:
     def loss_and_gradients(
         self, parameters: Parameters, example: Example, gradients: Parameters
     ) -> tuple[float, State]:
+        losses, state = self.losses_and_gradients(parameters, example, gradients)
+        return float(np.mean(losses, dtype=np.float64)), state
+
+    def losses_and_gradients(
+        self, parameters: Parameters, example: Example, gradients: Parameters
+    ) -> tuple[np.ndarray, State]:
         expect_parameters("parameters", parameters, self.model, self.dtype)
         expect_parameters("gradients", gradients, self.model, self.dtype)
         inputs = example.inputs
         expect_window(self.model, self.dtype, inputs, example.targets, example.state)
         masks = self._masks(example.dropout, *inputs.shape) if example.dropout else None
         tape = self._forward(self.fold(parameters), inputs, example.state, masks)
-        loss = float(np.mean(cross_entropy(tape.logits, example.targets), dtype=np.float64))
+        losses = cross_entropy(tape.logits, example.targets)
         self._backward(parameters, inputs, masks, tape, gradients)
-        return loss, self._state_after(tape)
+        return losses, self._state_after(tape)
 
     def learner(
         self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None

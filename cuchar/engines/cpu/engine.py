@@ -147,6 +147,12 @@ class CpuEngine:
     def loss_and_gradients(
         self, parameters: Parameters, example: Example, gradients: Parameters
     ) -> tuple[float, State]:
+        losses, state = self.losses_and_gradients(parameters, example, gradients)
+        return float(np.mean(losses, dtype=np.float64)), state
+
+    def losses_and_gradients(
+        self, parameters: Parameters, example: Example, gradients: Parameters
+    ) -> tuple[np.ndarray, State]:
         expect_parameters("parameters", parameters, self.model, self.dtype)
         expect_parameters("gradients", gradients, self.model, self.dtype)
         expect_window(self.model, self.dtype, example.inputs, example.targets, example.state)
@@ -163,7 +169,7 @@ class CpuEngine:
         self.library.fold_weights(byref(task), ctypes.c_bool(True))
         self.library.run_both_ways(byref(task))
         self.library.sum_gradients(byref(task))
-        return float(np.mean(tape.losses, dtype=np.float64)), tape.state()
+        return tape.losses.copy(), tape.state()
 
     def learner(
         self, config: TrainConfig, training: TrainingState, windows: Windows, share: Share | None = None

@@ -99,6 +99,16 @@ class CudaEngine:
     def loss_and_gradients(
         self, parameters: Parameters, example: Example, gradients: Parameters
     ) -> tuple[float, State]:
+        tape = self._learn(parameters, example, gradients)
+        return float(self.device.read(tape.results)[0, 0]), tape.get_state()
+
+    def losses_and_gradients(
+        self, parameters: Parameters, example: Example, gradients: Parameters
+    ) -> tuple[np.ndarray, State]:
+        tape = self._learn(parameters, example, gradients)
+        return self.device.read(tape.losses), tape.get_state()
+
+    def _learn(self, parameters: Parameters, example: Example, gradients: Parameters) -> Tape:
         expect_parameters("gradients", gradients, self.model, self.dtype)
         dropout = example.dropout
         tape = self._begin(example.inputs, example.targets, example.state, dropout)
@@ -108,7 +118,7 @@ class CudaEngine:
         launches.gradients(self.fold(parameters), tape, backward, carry=True, mask=mask_of(dropout, tape.B))
         tape.expect_no_wait()
         backward.gradients.get(gradients.flat)
-        return float(self.device.read(tape.results)[0, 0]), tape.get_state()
+        return tape
 
     def launches_for(self, window: Window) -> Launches:
         """The compiled kernels for windows of this size; they are compiled once and kept."""
