@@ -145,15 +145,25 @@ inline void logits_of(
             store(logits + r * layout.Vp + p * LANES, load(sums + (r * P + p) * LANES) + load(bias + p * LANES));
 }
 
-/* The logits of one time step, and, where there are targets, the losses. */
-inline void head(const Task& task, const Layout& layout, long t, Share batch_rows) {
+/* The cells of a layer at one time step, for some vectors of its units. */
+inline void cells(const Task& task, const Layout& layout, long layer, long t, Share batch_rows, Share units) {
+    for_rows(batch_rows, [&](long b, long rows) {
+        for (long u = units.begin; u < units.end; ++u) cell(task, layout, layer, t, b, rows, u);
+    });
+}
+
+/* The logits of one time step, for some panels of the vocabulary. */
+inline void logits(const Task& task, const Layout& layout, long t, Share batch_rows, Share panels) {
     with<TILE_VECTORS>(layout.vocabulary_panels.width, [&](auto P) {
         for_rows(batch_rows, [&](long b, long rows) {
-            for (long panel_index = 0; panel_index < layout.vocabulary_panels.count; ++panel_index)
+            for (long panel_index = panels.begin; panel_index < panels.end; ++panel_index)
                 logits_of(task, layout, t, b, rows, panel_index, P);
         });
     });
-    if (!task.targets) return;
+}
+
+/* The losses of one time step. */
+inline void losses(const Task& task, const Layout& layout, long t, Share batch_rows) {
     for (long n = t * task.B + batch_rows.begin; n < t * task.B + batch_rows.end; ++n)
         task.losses[n] = cross_entropy(
             task.logits + n * layout.Vp, layout.V, task.targets[n], task.T * task.B, task.gates);
@@ -163,11 +173,33 @@ inline void head(const Task& task, const Layout& layout, long t, Share batch_row
 inline void forward(const Task& task, const Layout& layout, Share batch_rows) {
     for (long layer = 0; layer < layout.L; ++layer)
         for (long t = 0; t < task.T; ++t) {
-            for_rows(batch_rows, [&](long b, long rows) {
-                for (long u = 0; u < layout.U; ++u) cell(task, layout, layer, t, b, rows, u);
-            });
+            cells(task, layout, layer, t, batch_rows, Share::all(layout.U));
             if (task.masks)
                 for (long b = batch_rows.begin; b < batch_rows.end; ++b) drop(task, layout, layer, t, b);
         }
-    for (long t = 0; t < task.T; ++t) head(task, layout, t, batch_rows);
+    for (long t = 0; t < task.T; ++t) {
+        logits(task, layout, t, batch_rows, Share::all(layout.vocabulary_panels.count));
+        if (task.targets) losses(task, layout, t, batch_rows);
+    }
+}
+
+/* What `forward` does, for all batch rows and without dropout, where there are fewer rows than threads: a job is some of
+ * a layer's units, or some panels of the vocabulary, and threads wait for each other at every time step of a layer.
+ */
+inline void forward_by_units(const Task& task, const Layout& layout) {
+    const Share batch_rows = Share::all(task.B);
+    const auto divide = [&](long count, const auto& work) {
+        const long jobs = std::min(count, task.threads);
+        ThreadPool::run(task.threads, jobs, [&](long job) { work(Share(count, job, jobs)); });
+    };
+    for (long layer = 0; layer < layout.L; ++layer)
+        for (long t = 0; t < task.T; ++t)
+            divide(layout.U, [&](Share units) { cells(task, layout, layer, t, batch_rows, units); });
+    divide(layout.vocabulary_panels.count, [&](Share panels) {
+        for (long t = 0; t < task.T; ++t) logits(task, layout, t, batch_rows, panels);
+    });
+    if (task.targets)
+        divide(task.T, [&](Share steps) {
+            for (long t = steps.begin; t < steps.end; ++t) losses(task, layout, t, batch_rows);
+        });
 }

@@ -82,6 +82,7 @@ struct Layout {
 struct Share {
     long begin, end;
     Share(long count, long index, long jobs) : begin(count * index / jobs), end(count * (index + 1) / jobs) {}
+    static Share all(long count) { return Share(count, 0, 1); }
 };
 
 /* Cuts rows into as few parts as possible, of at most ROWS_AT_ONCE rows and as equal as they can be, and calls

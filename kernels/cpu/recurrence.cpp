@@ -6,7 +6,8 @@
  * `next` is of the time step after. What a call takes is in `Task` (layout.hpp), `Update` (adam.hpp), `Law` (draw.hpp).
  * Batch rows do not meet before the parameters' gradients are summed. So a window is three calls, whose work is cut into
  * jobs that threads take as they come free (thread_pool.hpp): `fold_weights`; `run_both_ways`, which takes some batch rows
- * through all layers and time steps, forward and back; and `sum_gradients`.
+ * through all layers and time steps, forward and back; and `sum_gradients`. Forward alone and drawing are cut by rows too,
+ * but by units where the rows are fewer than the threads (forward_by_units).
  * Every sum has one order, which the header of its file tells: the number of threads changes no bit.
  * Reference: cuchar/engines/numpy_engine.py
  */
@@ -51,9 +52,11 @@ void fold_weights(const Task* task, bool with_backward) {
 
 /* From folded weights to logits and, where there are targets, losses. */
 void run_forward(const Task* task) {
-    const long jobs = std::min(task->B, task->threads);
-    ThreadPool::run(
-        task->threads, jobs, [&](long job) { forward(*task, Layout(*task), Share(task->B, job, jobs)); });
+    const Layout layout(*task);
+    if (task->threads > task->B) return forward_by_units(*task, layout);
+    ThreadPool::run(task->threads, task->threads, [&](long job) {
+        forward(*task, layout, Share(task->B, job, task->threads));
+    });
 }
 
 /* From folded weights to losses, and back to da and dlogits. */
@@ -84,25 +87,36 @@ double update(const Update* update) { return adam(*update); }
 void sample(
     const Task* task, const Law* law, std::uint64_t seed, std::uint64_t stream, std::uint64_t position, long count,
     std::int32_t* inputs, std::int32_t* made) {
-    const long jobs = std::min(task->B, task->threads);
-    ThreadPool::run(task->threads, jobs, [&](long job) {
-        const Layout layout(*task);
-        const Share streams(task->B, job, jobs);
+    const Layout layout(*task);
+    // Draws the characters number k, and makes the state after them the state before the next ones.
+    const auto draw = [&](Sampler& sampler, Share streams, long k) {
+        for (long b = streams.begin; b < streams.end; ++b) {
+            const real* const logits = task->logits + b * layout.Vp;
+            const int id = sampler.draw(logits, draw_uniform(seed, stream + b, position + k));
+            made[k * task->B + b] = id;
+            inputs[b] = std::max(id, 0);
+        }
+        for (real* state : {task->h, task->c})
+            for (long layer = 0; layer < layout.L; ++layer) {
+                real* before = state + (2 * layer * task->B + streams.begin) * layout.Hp;
+                real* const after = before + task->B * layout.Hp;
+                std::copy_n(after, (streams.end - streams.begin) * layout.Hp, before);
+            }
+    };
+    if (task->threads > task->B) {
+        Sampler sampler(*law, layout.V);
+        for (long k = 0; k < count; ++k) {
+            forward_by_units(*task, layout);
+            ThreadPool::run(1, 1, [&](long) { draw(sampler, Share::all(task->B), k); });
+        }
+        return;
+    }
+    ThreadPool::run(task->threads, task->threads, [&](long job) {
+        const Share streams(task->B, job, task->threads);
         Sampler sampler(*law, layout.V);
         for (long k = 0; k < count; ++k) {
             forward(*task, layout, streams);
-            for (long b = streams.begin; b < streams.end; ++b) {
-                const real* const logits = task->logits + b * layout.Vp;
-                const int id = sampler.draw(logits, draw_uniform(seed, stream + b, position + k));
-                made[k * task->B + b] = id;
-                inputs[b] = std::max(id, 0);
-            }
-            for (real* state : {task->h, task->c})
-                for (long layer = 0; layer < layout.L; ++layer) {
-                    real* before = state + (2 * layer * task->B + streams.begin) * layout.Hp;
-                    real* const after = before + task->B * layout.Hp;
-                    std::copy_n(after, (streams.end - streams.begin) * layout.Hp, before);
-                }
+            draw(sampler, streams, k);
         }
     });
 }

@@ -52,6 +52,7 @@ def threads(monkeypatch, count):
     """Let the engine find `count` processors, and use all of them even for the smallest of windows."""
     monkeypatch.setattr(cpu_engine, "thread_count", lambda: count)
     monkeypatch.setattr(cpu_engine, "PRODUCTS_A_THREAD", 1)
+    monkeypatch.setattr(cpu_engine, "PRODUCTS_OF_A_STEP", 1)
 
 
 def built_with(monkeypatch, *flags):
@@ -181,7 +182,10 @@ def test_what_is_not_finite_shows(where):
     ],
 )  # fmt: skip
 def test_draws_are_numpys(options, monkeypatch):
-    """Three threads make 100 streams of 30 characters, in float64, so that rounding decides no draw."""
+    """Three threads make 30 characters of 100 streams, which they divide, and of 2, for which they divide the units.
+
+    They do so in float64, so that rounding decides no draw.
+    """
     threads(monkeypatch, 3)
     model = ModelConfig(84, 33, 2)
     parameters = initialise(model, 1, np.float64)
@@ -189,11 +193,13 @@ def test_draws_are_numpys(options, monkeypatch):
     parameters["head.weight"][7] = parameters["head.weight"][5]  # two characters that are equally likely
     law, nothing = SampleConfig(length=30, **options), np.empty(0, int)
 
-    def streams(engine):
-        blocks = generate(engine, engine.fold(parameters), law, 5, range(3, 103), np.array([1, 0, 1]), nothing)
+    def made(engine, streams):
+        blocks = generate(engine, engine.fold(parameters), law, 5, streams, np.array([1, 0, 1]), nothing)
         return np.concatenate([ids for ids, _ in blocks])
 
-    assert np.array_equal(streams(CpuEngine(model, np.float64)), streams(NumpyEngine(model, np.float64)))
+    expected = made(NumpyEngine(model, np.float64), range(3, 103))
+    assert np.array_equal(made(CpuEngine(model, np.float64), range(3, 103)), expected)
+    assert np.array_equal(made(CpuEngine(model, np.float64), range(3, 5)), expected[:, :2])
 
 
 def test_a_stream_without_finite_logits_has_no_characters():

@@ -20,7 +20,7 @@ from cuchar.engines.cpu import library as cpu_library
 from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
 
-SHAPES = [(70, 50, 3, 13, 5), (5, 3, 1, 1, 3), (130, 70, 2, 5, 40)]  # V, H, L, B, T
+SHAPES = [(70, 50, 3, 13, 5), (5, 3, 1, 1, 3), (130, 70, 2, 5, 40), (80, 60, 2, 2, 4)]  # V, H, L, B, T
 LAWS = ({"law": "exp"}, {"top_k": 4, "top_p": 0.6}, {"top_p": 0.4}, {"argmax": True}, {"temperature": 1e-4})
 
 
@@ -75,6 +75,6 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     kernel_sources.kernel_folder = lambda: folder
     cpu_library.FLAGS = [*cpu_library.FLAGS, *sys.argv[2:]]
-    cpu_engine.thread_count, cpu_engine.PRODUCTS_A_THREAD = lambda: 3, 1
+    cpu_engine.thread_count, cpu_engine.PRODUCTS_A_THREAD, cpu_engine.PRODUCTS_OF_A_STEP = lambda: 3, 1, 1
     cpu_engine.aligned = np.zeros  # its memory ends where the array does, so that AddressSanitizer sees a read beyond
     print(digest_of(*(results(*shape) for shape in SHAPES)))

@@ -114,4 +114,5 @@ def neon(folder: Path, threads: int) -> Iterator[None]:
         patch.setattr(cpu_library._Structure, "point", _point)
         patch.setattr(cpu_engine, "thread_count", lambda: threads)
         patch.setattr(cpu_engine, "PRODUCTS_A_THREAD", 1)
+        patch.setattr(cpu_engine, "PRODUCTS_OF_A_STEP", 1)
         yield

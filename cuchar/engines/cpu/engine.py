@@ -33,6 +33,7 @@ from cuchar.sampling import SampleConfig
 from cuchar.sizes import ceil_div
 
 PRODUCTS_A_THREAD = 500_000  # products for each thread, at least: less is done before another thread has woken up
+PRODUCTS_OF_A_STEP = 65_536  # products of the recurrence for each thread at a time step, at least, where threads divide units
 
 
 def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
@@ -72,7 +73,9 @@ class Tape:
         self.logits = aligned((T, B, characters), dtype)
         self.losses = np.empty((T, B), dtype)
         threads = min(thread_count(), T * B * parameter_count(model) // PRODUCTS_A_THREAD)
-        self.task = Task(V, H, L, T, B, max(1, threads if with_backward else min(threads, B)))
+        if not with_backward:  # threads divide the rows, or else, where that pays, the units
+            threads = max(min(threads, B), min(thread_count(), 4 * H * H * B // PRODUCTS_OF_A_STEP))
+        self.task = Task(V, H, L, T, B, max(1, threads))
         self.task.point(inputs=self.inputs, h=self.h, c=self.c, logits=self.logits, losses=self.losses)
         self._back: dict[str, np.ndarray] = {}
         if with_backward:
