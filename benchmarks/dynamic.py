@@ -1,6 +1,6 @@
 """What does dynamic evaluation gain? Scores what a run held out, as the model is, and while it learns from that text.
 
-    python benchmarks/dynamic.py RUN [--rate 0.8] [--decay 0.001] [--segment 16] [--device cpu] [--out OUT.json]
+    python benchmarks/dynamic.py RUN [--rate 0.4] [--decay 0.00025] [--segment 16] [--device cpu] [--out OUT.json]
 
 RUN is a run folder that `cuchar train` made with --val-fraction; its text must still be where it was. The text that was
 held out is scored by the run's best checkpoint. A run of `--val-split streams` held out the end of each of its rows: these

@@ -30,8 +30,8 @@ class DynamicConfig:
         OptionError: a value is of another type, or out of range.
     """
 
-    rate: float = 0.8
-    decay: float = 0.001
+    rate: float = 0.4
+    decay: float = 0.00025
     segment: int = 16
 
     def __post_init__(self) -> None:
