@@ -261,7 +261,7 @@ def test_sample_mistakes(fails, trained, tmp_path):
         ("--top-p 1.1", "--top-p: expected"),
         ("--law cauchy", "--law: expected softmax | exp, found cauchy"),
         ("--count 0", "--count: expected at least 1"),
-        ("--count 2 --length 0", "--count: expected 1 with the endless"),
+        ("--count 2 --length 0", "--count: expected samples that end, by --length or --stop, found the endless"),
         ("--seed -1", "--seed: expected from 0 to 9223372036854775807, found -1"),
         ("--unknown maybe", "--unknown: expected error | skip, found maybe"),
         ("--device tpu", "--device: expected auto | cpu | cuda | cuda:N | emulate, found tpu"),
