@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from cuchar.errors import TextError
-from cuchar.files import TextOutput, opened_stdin, say
+from cuchar.files import STREAM, TextOutput, opened_stdin, say
 from cuchar.model import Model
 from cuchar.sampling import SampleConfig
+from cuchar.text_files import unreadable
 
 PROMPT = "> "
 SEEDS = 2**63  # how many there are
@@ -45,10 +46,17 @@ def interact(model: Model, config: SampleConfig, seed: int, unknown: str, raw: b
 
 
 def _lines() -> Iterator[bytes]:
-    """The lines of standard input as they come, without their ends."""
-    with opened_stdin() as lines:
-        for line in lines:
-            yield line.removesuffix(b"\n")
+    """The lines of standard input as they come, without their ends.
+
+    Raises:
+        TextError: it cannot be read.
+    """
+    try:
+        with opened_stdin() as lines:
+            for line in lines:
+                yield line.removesuffix(b"\n")
+    except OSError as error:
+        raise unreadable(STREAM, error) from None
 
 
 def _typed() -> Iterator[str]:

@@ -36,7 +36,10 @@ def test_the_probabilities_of_all_texts_add_up_to_1(prime):
     """Of 4 characters all 64 texts of 3: temperature 1 draws them with these probabilities."""
     parameters = initialise(ModelConfig(4, 5, 2), 1, np.float64)
     parameters.flat *= 3
-    engine, texts = NumpyEngine(parameters.model, np.float64), list(map(np.array, itertools.product(range(4), repeat=3)))
+    engine, texts = (
+        NumpyEngine(parameters.model, np.float64),
+        list(map(np.array, itertools.product(range(4), repeat=3))),
+    )
     streams = begin(engine, engine.fold(parameters), 0, range(64), [np.array(prime, int)])
     if not prime:
         streams.ids[:] = [text[0] for text in texts]  # instead of what was drawn
@@ -79,7 +82,10 @@ def test_what_follows_a_prime_is_the_same_whatever_primes_are_beside_it(trained,
         assert one.encoded == expected and (one.log_probability < 0) == bool(prime)
     others = ["dog"] * len(PRIMES)
     for number, prime in enumerate(PRIMES):
-        assert list(model.complete([*others[:number], prime, *others[number + 1 :]], **options))[number] == together[number]
+        assert (
+            list(model.complete([*others[:number], prime, *others[number + 1 :]], **options))[number]
+            == together[number]
+        )
     monkeypatch.setattr(continuations, "MOST_PRIMES", 3)
     assert list(model.complete(PRIMES, **options)) == together
     assert list(model.complete([])) == []
