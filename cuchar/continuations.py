@@ -87,9 +87,11 @@ class Continuations:
         for numbers in _cut(count, MOST_STREAMS):
             yield from self._whole(begin(self.engine, self.weights, self.seed, numbers, [prime]))
 
-    def complete(self, primes: Sequence[np.ndarray]) -> Iterator[Continuation]:
+    def complete(self, primes: Sequence[np.ndarray], scored: bool = True) -> Iterator[Continuation]:
         """Draw what follows each prime: that of prime n is sample n of this prime. After an empty prime nothing follows.
 
+        Args:
+            scored: whether to find the log-probabilities, which takes about half as long again; else they are NaN.
         Raises:
             OptionError: the continuations would never end.
         """
@@ -97,19 +99,18 @@ class Continuations:
         for numbers in _cut(len(primes), MOST_PRIMES):
             some = primes[numbers.start : numbers.stop]
             anything = [prime if len(prime) else np.zeros(1, int) for prime in some]
-            drawn = self._whole(begin(self.engine, self.weights, self.seed, numbers, anything))
+            drawn = self._whole(begin(self.engine, self.weights, self.seed, numbers, anything), scored)
             for prime, continuation in zip(some, drawn, strict=True):
                 yield continuation if len(prime) else Continuation(b"", 0.0)
 
-    def _whole(self, streams: Streams) -> Iterator[Continuation]:
+    def _whole(self, streams: Streams, scored: bool = True) -> Iterator[Continuation]:
         pieces: list[list[np.ndarray]] = [[] for _ in streams.numbers]
         for ids, taken in self._go_on(streams):
             for of_stream, column, length in zip(pieces, ids.T, taken, strict=True):
                 of_stream.append(column[:length])
         texts = [np.concatenate(of_stream) for of_stream in pieces]
-        for text, log_probability in zip(
-            texts, log_probabilities(self.engine, self.weights, streams, texts), strict=True
-        ):
+        scores = log_probabilities(self.engine, self.weights, streams, texts) if scored else [math.nan] * len(texts)
+        for text, log_probability in zip(texts, scores, strict=True):
             yield Continuation(self.vocabulary.decode(text), float(log_probability))
 
     def _go_on(self, streams: Streams) -> Iterator[tuple[np.ndarray, np.ndarray]]:

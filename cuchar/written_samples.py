@@ -86,7 +86,9 @@ def write_samples(
 
 def write_lines(draws: Continuations, lines: Sequence[np.ndarray], output: TextOutput | None) -> None:
     """Write every line and its continuation; `output` is as for `write_samples`."""
-    for number, (line, continuation) in enumerate(zip(lines, draws.complete(lines), strict=True)):
+    for number, (line, continuation) in enumerate(
+        zip(lines, draws.complete(lines, scored=output is None), strict=True)
+    ):
         if output is None:
             _print_object(draws.vocabulary, line, continuation, seed=draws.seed, number=number)
         else:
