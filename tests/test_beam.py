@@ -63,14 +63,14 @@ def test_a_narrow_beam_keeps_the_likeliest_beginnings():
 
 
 def test_of_equally_likely_texts_the_first_is_found():
-    parameters = initialise(ModelConfig(V, 5, 1), 0, np.float64)
+    """There are so many candidates that a sort which is not stable would find others."""
+    parameters = initialise(ModelConfig(100, 5, 1), 0, np.float64)
     parameters.flat[:] = 0
+    parameters["head.bias"][2::3] = 1
     engine = NumpyEngine(parameters.model, np.float64)
-    for bias, first in ((0, 0), ([0, 1, 1, 0], 1)):
-        parameters["head.bias"][:] = bias
-        for width in (1, 3, 64):
-            found, _ = beam_search(engine, engine.fold(parameters), PRIME, LENGTH, width)
-            assert found.tolist() == [first] * LENGTH
+    for width in (1, 3, 20):
+        found, _ = beam_search(engine, engine.fold(parameters), PRIME, LENGTH, width)
+        assert found.tolist() == [2] * LENGTH
 
 
 def test_logits_that_are_not_finite_are_an_error():
