@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cuchar.engines.base import Engine, Sampler, State, Streams
+from cuchar.engines.host import HostSampler
 from cuchar.errors import DivergedError
 from cuchar.philox import uniforms
 from cuchar.sampling import SampleConfig, expect_seed
@@ -74,7 +75,12 @@ def _blocks(
     for start in range(0, len(prime) - 1, PRIME_BLOCK):
         _, state = engine.forward(weights, prime[start : min(start + PRIME_BLOCK, len(prime) - 1), None], state)
     state = State(*(np.repeat(array, len(streams), axis=1) for array in (state.h, state.c)))
-    sampler, count = engine.sampler(weights, config, Streams(seed, streams, before, state, made)), 1
+    begun, count = Streams(seed, streams, before, state, made), 1
+    sampler = (
+        engine.sampler(weights, config, begun)
+        if config.repeat_penalty == 1
+        else HostSampler(engine, weights, config, begun, prime)
+    )
     while made < config.length or not config.length:
         count = min(count, config.length - made) if config.length else count
         ids, count = _timed_block(sampler, count, len(streams))

@@ -16,6 +16,8 @@ def sample(
     temperature: Annotated[float, typer.Option(help="Divides the logits: below 1 the text keeps to what is likely, above 1 it dares more.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that reach this probability.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Draw from those at least so many times as likely as the likeliest; 0 is off.")] = 0.0,
+    repeat_penalty: Annotated[float, typer.Option(help="Makes the last 64 characters less likely to come again; 1 is off.")] = 1.0,
     prime: Annotated[str, typer.Option(metavar="TEXT", help="Begin with this text.")] = "",
     prime_file: Annotated[Path | None, typer.Option(help="Begin with this file's text; - is standard input.")] = None,
     seed: Annotated[int | None, typer.Option(help="Repeats a sample.", show_default="a new one")] = None,
@@ -34,7 +36,7 @@ def sample(
     from cuchar.sampling import SampleConfig, expect_seed
     from cuchar.text import read_text
 
-    config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop)
+    config = SampleConfig(length, temperature, top_k, top_p, min_p, repeat_penalty, argmax, law, stop)
     if count < 1:
         raise OptionError(f"--count: expected at least 1, found {count}")
     if count > 1 and not length and not stop:

@@ -292,4 +292,8 @@ class Engine(Protocol):
         """
 
     def sampler(self, weights: Any, config: SampleConfig, streams: Streams) -> Sampler:
-        """A sampler that draws the streams as `config` says; it ignores the configuration's `length` and `stop`."""
+        """A sampler that draws the streams as `config` says.
+
+        It ignores the configuration's `length` and `stop`, and may ignore `repeat_penalty`, for which
+        `cuchar.generation.generate` takes `cuchar.engines.host.HostSampler`.
+        """
