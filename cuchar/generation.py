@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from cuchar.engines.base import Engine, Sampler, State, Streams
+from cuchar.engines.host import HostSampler
 from cuchar.errors import DivergedError
 from cuchar.philox import uniforms
-from cuchar.sampling import SampleConfig, expect_seed
+from cuchar.sampling import RECENT, SampleConfig, expect_seed
 
 PRIME_BLOCK = 256  # characters of the prime that one call of the engine reads
 BLOCK_SECONDS = 0.1  # how long a block should take, so that a reader sees the text come
@@ -56,7 +57,15 @@ def begin(engine: Engine, weights: Any, seed: int, numbers: range, primes: Seque
         return Streams(seed, numbers, first.astype(np.int64), engine.zero_state(len(numbers)), 1)
     state, copies = _state_after(engine, weights, [prime[:-1] for prime in primes]), len(numbers) // len(primes)
     state = State(*(np.repeat(array, copies, axis=1) for array in (state.h, state.c)))
-    return Streams(seed, numbers, np.repeat(np.array([prime[-1] for prime in primes], np.int64), copies), state, 0)
+    *earlier, ids = np.repeat(_last_ids(primes), copies, axis=1)
+    return Streams(seed, numbers, ids, state, 0, earlier)
+
+
+def _last_ids(texts: Sequence[np.ndarray]) -> np.ndarray:
+    """The last ids of S texts, at most RECENT of each, [k, S]; a shorter text is filled up with its first id."""
+    last = [text[-RECENT:].astype(np.int64) for text in texts]
+    most = max(map(len, last))
+    return np.stack([np.pad(ids, (most - len(ids), 0), mode="edge") for ids in last], axis=1)
 
 
 def _state_after(engine: Engine, weights: Any, texts: Sequence[np.ndarray]) -> State:
@@ -108,7 +117,12 @@ def _blocks(engine: Engine, weights: Any, config: SampleConfig, streams: Streams
     """Draw blocks of ids [k, S], `config.length` characters of each stream in all, or without end if that is 0."""
     if streams.position:
         yield streams.ids[None]
-    sampler, made, count = engine.sampler(weights, config, streams), streams.position, 1
+    made, count = streams.position, 1
+    sampler = (
+        engine.sampler(weights, config, streams)
+        if config.repeat_penalty == 1
+        else HostSampler(engine, weights, config, streams)
+    )
     while made < config.length or not config.length:
         count = min(count, config.length - made) if config.length else count
         ids, count = _timed_block(sampler, count, len(streams.numbers))

@@ -61,7 +61,7 @@ class Model:
             length: how many characters, at most.
             prime: the text that the sample goes on from; it is not part of what is returned.
             seed: the same seed gives the same sample; None draws a new one.
-            options: temperature, top_k, top_p, argmax, law, stop, as in `SampleConfig`;
+            options: temperature, top_k, top_p, min_p, repeat_penalty, argmax, law, stop, as in `SampleConfig`;
                 unknown="skip" leaves out the prime's unknown characters.
         Raises:
             OptionError: an argument is of another type, is out of range, or has an unknown name.

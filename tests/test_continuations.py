@@ -71,10 +71,11 @@ def test_whole_samples_come_a_few_at_a_time(trained, monkeypatch):
     assert list(model.continuations(config, 2).whole_samples(8, encoded(model, "the "))) == together
 
 
-def test_what_follows_a_prime_is_the_same_whatever_primes_are_beside_it(trained, monkeypatch):
+@pytest.mark.parametrize("law", [{}, {"repeat_penalty": 1.5}])
+def test_what_follows_a_prime_is_the_same_whatever_primes_are_beside_it(trained, monkeypatch, law):
     """Prime n is gone on from as sample n of it is; bits and all, which the C++ engine has the same for any batch."""
-    model, config = cuchar.load(trained), SampleConfig(length=60, stop="\n")
-    options = {"seed": 2, "length": 60, "stop": "\n"}
+    model, config = cuchar.load(trained), SampleConfig(length=60, stop="\n", **law)
+    options = {"seed": 2, "length": 60, "stop": "\n", **law}
     together = list(model.complete(PRIMES, **options))
     assert len({len(one.text) for one in together}) > 3
     for number, (prime, one) in enumerate(zip(PRIMES, together, strict=True)):

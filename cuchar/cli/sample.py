@@ -12,7 +12,7 @@ from cuchar.errors import OptionError
 NOT_TOGETHER = {
     "interactive": "json complete beam sweep_temperature prime prime_file count",
     "complete": "beam sweep_temperature prime prime_file count",
-    "beam": "sweep_temperature count seed stop temperature top_k top_p argmax law",
+    "beam": "sweep_temperature count seed stop temperature top_k top_p min_p repeat_penalty argmax law",
     "sweep_temperature": "temperature argmax",
     "prime": "prime_file",
 }
@@ -26,6 +26,8 @@ def sample(
     temperature: Annotated[float, typer.Option("--temperature", "--temp", help="Divides the logits: below 1 the text keeps to what is likely, above 1 it dares more.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest only; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest that reach this probability.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Draw from those at least so many times as likely as the likeliest; 0 is off.")] = 0.0,
+    repeat_penalty: Annotated[float, typer.Option(help="Makes the last 64 characters less likely to come again; 1 is off.")] = 1.0,
     prime: Annotated[str, typer.Option("--prime", "-p", metavar="TEXT", help="Begin with this text.")] = "",
     prime_file: Annotated[Path | None, typer.Option(help="Begin with this file's text; - is standard input.")] = None,
     seed: Annotated[int | None, typer.Option(help="Repeats a sample.", show_default="a new one")] = None,
@@ -61,7 +63,7 @@ def sample(
     )
 
     _expect_apart(context)
-    config = SampleConfig(length, temperature, top_k, top_p, argmax, law, stop or "")
+    config = SampleConfig(length, temperature, top_k, top_p, min_p, repeat_penalty, argmax, law, stop or "")
     temperatures = [] if sweep_temperature is None else _temperatures(sweep_temperature)
     configs = [replace(config, temperature=each) for each in temperatures] or [config]
     if count < 1:

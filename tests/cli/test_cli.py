@@ -226,11 +226,12 @@ def test_sample_options(cli, trained, tmp_path):
     base = out()
     assert len(base) == 31 and base.endswith("\n") and out() == base
     assert out("--device", "cpu") == base
-    assert out("--temperature", 3) != base and out("--law", "exp") != base
+    assert out("--temperature", 3) != base and out("--law", "exp") != base and out("--repeat-penalty", 3) != base
     assert (
         out("--top-k", 1, "--prime", "the ")
         == out("--argmax", "--prime", "the ")
         == out("--top-p", 1e-9, "--prime", "the ")
+        == out("--min-p", 1, "--prime", "the ")
     )
     assert out("--prime", "the ").startswith("the ") and len(out("--prime", "the ")) == 35
     prime = tmp_path / "prime.txt"

@@ -228,7 +228,7 @@ class CpuSampler:
     def __init__(self, library: ctypes.CDLL, tape: Tape, weights: np.ndarray, config: SampleConfig, streams: Streams):
         self._library, self._tape, self._weights, self._streams = library, tape, weights, streams
         top_k = min(config.top_k, tape.task.V)  # the option may be any number, C++ takes a long
-        self._law = Law(config.law == "exp", config.argmax, top_k, config.coldness, config.top_p)
+        self._law = Law(config.law == "exp", config.argmax, top_k, config.coldness, config.top_p, config.min_p)
         self._position = streams.position
 
     def make(self, count: int) -> np.ndarray:
