@@ -69,9 +69,16 @@ def sample(
     if count < 1:
         raise OptionError(f"--count: expected at least 1, found {count}")
     if not length and not stop:
-        ending = {"--count": count > 1, "--json": json, "--complete": stop is not None and complete, "--sweep-temperature": temperatures}  # fmt: skip
-        for name in filter(ending.get, ending):
-            raise OptionError(f"{name}: expected samples that end, by --length or --stop, found the endless --length 0")
+        waiting = {
+            "count": count > 1,
+            "json": json,
+            "complete": complete and stop == "",
+            "sweep_temperature": temperatures,
+        }
+        for name in filter(waiting.get, waiting):
+            raise OptionError(
+                f"{_dashed(name)}: expected samples that end, by --length or --stop, found the endless --length 0"
+            )
     if seed is not None:
         expect_seed(seed)
     if beam is not None:

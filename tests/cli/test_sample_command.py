@@ -174,7 +174,7 @@ def test_a_session_in_a_pipe(trained, sampled):
 def test_a_session_in_a_terminal(trained, sampled):
     child = pexpect.spawn(
         CUCHAR[0], [*CUCHAR[1:], "sample", str(trained), "--interactive", "-n", "0", "--seed", "1"],
-        timeout=10, encoding="utf-8", env={**environment(), "TERM": "dumb"},
+        timeout=30, encoding="utf-8", env={**environment(), "TERM": "dumb"},
     )  # fmt: skip
     child.expect_exact("> ")
     child.sendline("fÉ")
