@@ -1,15 +1,16 @@
 """Generates text from a model: many streams side by side, in blocks of characters, until all have ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from cuchar.engines.base import Engine, Sampler, State, Streams
+from cuchar.engines.host import HostSampler
 from cuchar.errors import DivergedError
 from cuchar.philox import uniforms
-from cuchar.sampling import SampleConfig, expect_seed
+from cuchar.sampling import RECENT, SampleConfig, expect_seed
 
 PRIME_BLOCK = 256  # characters of the prime that one call of the engine reads
 BLOCK_SECONDS = 0.1  # how long a block should take, so that a reader sees the text come
@@ -28,23 +29,75 @@ def generate(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Draw what follows `prime` in each of S streams.
 
-    Without a prime, a stream's first character is drawn from all characters alike, as in the notebook.
-
     Args:
         weights: what `engine.fold` made of the parameters.
         streams: the streams' numbers. A stream depends on the seed and its number, not on the streams beside it.
         prime: ids that each stream goes on from; may be empty.
         stop: ids at whose first appearance a stream ends; may be empty.
+    Yields, and raises:
+        what `go_on` does; OptionError if the seed is out of range.
+    """
+    yield from go_on(engine, weights, config, begin(engine, weights, seed, streams, [prime]), stop)
+
+
+def begin(engine: Engine, weights: Any, seed: int, numbers: range, primes: Sequence[np.ndarray]) -> Streams:
+    """S streams that are about to go on from their primes.
+
+    Args:
+        numbers: the streams' numbers.
+        primes: the ids of one prime for each stream, or of a single one for all streams. Where the single one is empty,
+            each stream's first character is drawn from all characters alike, as in the notebook: the streams' `ids`
+            have it, and their position is 1.
+    Raises:
+        OptionError: the seed is out of range.
+    """
+    expect_seed(seed)
+    if len(primes) == 1 and not len(primes[0]):
+        first = uniforms(seed, numbers, range(1))[0] * engine.model.vocabulary_size
+        return Streams(seed, numbers, first.astype(np.int64), engine.zero_state(len(numbers)), 1)
+    state, copies = _state_after(engine, weights, [prime[:-1] for prime in primes]), len(numbers) // len(primes)
+    state = State(*(np.repeat(array, copies, axis=1) for array in (state.h, state.c)))
+    *earlier, ids = np.repeat(_last_ids(primes), copies, axis=1)
+    return Streams(seed, numbers, ids, state, 0, earlier)
+
+
+def _last_ids(texts: Sequence[np.ndarray]) -> np.ndarray:
+    """The last ids of S texts, at most RECENT of each, [k, S]; a shorter text is filled up with its first id."""
+    last = [text[-RECENT:].astype(np.int64) for text in texts]
+    most = max(map(len, last))
+    return np.stack([np.pad(ids, (most - len(ids), 0), mode="edge") for ids in last], axis=1)
+
+
+def _state_after(engine: Engine, weights: Any, texts: Sequence[np.ndarray]) -> State:
+    """The state after each of S texts, which are read side by side, [L, S, H]. A text may be empty."""
+    S, lengths = len(texts), np.array([len(text) for text in texts])
+    state, after, start = engine.zero_state(S), engine.zero_state(S), 0
+    while start < lengths.max():
+        end = min(start + max(1, PRIME_BLOCK // S), lengths[lengths > start].min())
+        block = np.zeros((end - start, S), np.int64)  # what a text has no more characters for does not matter
+        for s, text in enumerate(texts):
+            if len(text) > start:
+                block[:, s] = text[start:end]
+        _, state = engine.forward(weights, block, state)
+        ended, start = lengths == end, end
+        after.h[:, ended], after.c[:, ended] = state.h[:, ended], state.c[:, ended]
+    return after
+
+
+def go_on(
+    engine: Engine, weights: Any, config: SampleConfig, streams: Streams, stop: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw what follows in each of S streams, which `begin` has made.
+
     Yields:
         ids [k, S], and how many of these k belong to each stream, [S]: fewer than k if it has ended.
     Raises:
-        OptionError: the seed is out of range.
         DivergedError: logits are not finite.
     """
-    expect_seed(seed)
-    running = np.ones(len(streams), bool)
-    tail = np.full((max(0, len(stop) - 1), len(streams)), -1)
-    for ids in _blocks(engine, weights, config, seed, streams, prime):
+    S = len(streams.numbers)
+    running = np.ones(S, bool)
+    tail = np.full((max(0, len(stop) - 1), S), -1)
+    for ids in _blocks(engine, weights, config, streams):
         if ids.min() < 0:
             raise DivergedError("expected finite logits to draw from, found others: the model's weights are too large")
         taken = np.where(running, len(ids), 0)
@@ -60,24 +113,19 @@ def generate(
             return
 
 
-def _blocks(
-    engine: Engine, weights: Any, config: SampleConfig, seed: int, streams: range, prime: np.ndarray
-) -> Iterator[np.ndarray]:
+def _blocks(engine: Engine, weights: Any, config: SampleConfig, streams: Streams) -> Iterator[np.ndarray]:
     """Draw blocks of ids [k, S], `config.length` characters of each stream in all, or without end if that is 0."""
-    if len(prime):
-        made, before = 0, np.full(len(streams), prime[-1])
-    else:
-        first = uniforms(seed, streams, range(1)) * engine.model.vocabulary_size
-        made, before = 1, first[0].astype(np.int64)
-        yield before[None]
-    state = engine.zero_state(1)
-    for start in range(0, len(prime) - 1, PRIME_BLOCK):
-        _, state = engine.forward(weights, prime[start : min(start + PRIME_BLOCK, len(prime) - 1), None], state)
-    state = State(*(np.repeat(array, len(streams), axis=1) for array in (state.h, state.c)))
-    sampler, count = engine.sampler(weights, config, Streams(seed, streams, before, state, made)), 1
+    if streams.position:
+        yield streams.ids[None]
+    made, count = streams.position, 1
+    sampler = (
+        engine.sampler(weights, config, streams)
+        if config.repeat_penalty == 1
+        else HostSampler(engine, weights, config, streams)
+    )
     while made < config.length or not config.length:
         count = min(count, config.length - made) if config.length else count
-        ids, count = _timed_block(sampler, count, len(streams))
+        ids, count = _timed_block(sampler, count, len(streams.numbers))
         made += len(ids)
         yield ids
 

@@ -2,22 +2,23 @@
 
 import codecs
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cuchar.beam import WIDTH, beam_search
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import check_option, expect_options
+from cuchar.continuations import Continuation, Continuations
 from cuchar.dynamic import DynamicConfig, read_settings
 from cuchar.dynamic_scorer import DynamicScorer
 from cuchar.engines.choose import choose_engine
-from cuchar.errors import OptionError
+from cuchar.errors import OptionError, TextError
 from cuchar.evaluation import Ids, TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
 from cuchar.files import escape, write_output
-from cuchar.generation import generate
 from cuchar.kinds import PATH, TEXT_OR_BYTES, Optional, Value, integer
 from cuchar.outputs import expect_new_output
 from cuchar.reading import Reading
@@ -25,7 +26,6 @@ from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
 from cuchar.wording import option
 
 DYNAMIC = Value((("true, false or a cuchar.DynamicConfig", lambda value: type(value) is bool),))
-MOST_STREAMS = 4096  # samples that are drawn side by side, at most
 
 
 class Model:
@@ -66,7 +66,7 @@ class Model:
             length: how many characters, at most.
             prime: the text that the sample goes on from; it is not part of what is returned.
             seed: the same seed gives the same sample; None draws a new one.
-            options: temperature, top_k, top_p, argmax, law, stop, as in `SampleConfig`;
+            options: temperature, top_k, top_p, min_p, repeat_penalty, argmax, law, stop, as in `SampleConfig`;
                 unknown="skip" leaves out the prime's unknown characters.
         Raises:
             OptionError: an argument is of another type, is out of range, or has an unknown name.
@@ -88,53 +88,62 @@ class Model:
         Raises:
             OptionError, TextError: as for `sample`, when this is called and not when the first character is asked for.
         """
-        unknown = options.pop("unknown", "error")
-        expect_options(options, [*SAMPLE, "prime", "seed", "unknown"])
-        blocks = self._generate(SampleConfig(length=length, **options), prime, seed, unknown)(range(1))
-        pieces = (self.vocabulary.decode(ids[: taken[0], 0]) for ids, taken in blocks)
+        config, unknown = _sample_config(length, options, "prime")
+        prime_ids, drawn = self._ids(prime, unknown), self.continuations(config, seed)
+        pieces = (self.vocabulary.decode(ids[: taken[0], 0]) for ids, taken in drawn.pieces(range(1), prime_ids))
         return chain.from_iterable(codecs.iterdecode(pieces, "utf-8", "replace"))
 
-    def samples(
-        self,
-        config: SampleConfig,
-        count: int,
-        *,
-        prime: str | bytes = "",
-        seed: int | None = None,
-        unknown: str = "error",
-    ) -> Iterator[tuple[int, bytes]]:
-        """Draw `count` samples, side by side.
+    def complete(
+        self, primes: Iterable[str | bytes], length: int = 500, *, seed: int | None = None, **options: Any
+    ) -> Iterator[Continuation]:
+        """Draw what follows each of some primes, several of them side by side, and yield it in the primes' order.
 
-        Yields:
-            a sample's number, counted from 0, and the next piece of its text. The numbers come in ascending order. The
-            first sample comes in pieces as it is made, each other one whole, once all have ended.
+        What follows `primes[n]` is what follows it in sample n of the seed (`cuchar sample --count`), whatever the other
+        primes are. After an empty prime nothing follows.
+
+        Args:
+            length, seed, options: as for `sample`. The length may be 0 where there is a `stop`.
+        Raises:
+            OptionError, TextError: as for `sample`, when this is called. The continuations would never end: an
+                OptionError, when the first is asked for.
         """
-        count = check_option("count", integer(1), count)
-        generate_streams = self._generate(config, prime, seed, unknown)
-        for first in range(0, count, MOST_STREAMS):
-            streams = range(first, min(count, first + MOST_STREAMS))
-            made: list[list[np.ndarray]] = [[] for _ in streams[1:]]
-            for ids, taken in generate_streams(streams):
-                if taken[0]:
-                    yield first, self.vocabulary.decode(ids[: taken[0], 0])
-                for pieces, column, length in zip(made, ids.T[1:], taken[1:], strict=True):
-                    pieces.append(column[:length])
-            for number, pieces in zip(streams[1:], made, strict=True):
-                yield number, self.vocabulary.decode(np.concatenate(pieces))
+        config, unknown = _sample_config(length, options, "primes")
+        ids = [self._ids(prime, unknown, f"primes[{n}]: position {{}}") for n, prime in enumerate(primes)]
+        return self.continuations(config, seed).complete(ids)
 
-    def _generate(
-        self, config: SampleConfig, prime: str | bytes, seed: int | None, unknown: str
-    ) -> Callable[[range], Iterator[tuple[np.ndarray, np.ndarray]]]:
-        """A function that generates the streams of the given numbers; the prime and the stop are checked at once."""
-        check_option("prime", TEXT_OR_BYTES, prime)
-        vocabulary = self.vocabulary
-        prime_ids = vocabulary.encode(self.reading.codes_of(prime), unknown)
-        stop_ids = vocabulary.encode(
-            self.reading.codes_of(config.stop), place=f"{option('stop')}: position {{}}".format, hint=""
-        )
+    def beam(self, prime: str | bytes, length: int = 500, *, width: int = 4, unknown: str = "error") -> Continuation:
+        """The likeliest text of `length` characters after `prime` that a beam search finds (`cuchar.beam`).
+
+        Args:
+            width: how many beginnings are kept after every character; 1 always takes the likeliest character.
+        Raises:
+            OptionError: an argument is of another type, or out of range.
+            TextError: the prime is empty, or has a character that the model does not know.
+        """
+        length = check_option("length", integer(1), length)
+        width = check_option("width", WIDTH, width)
+        ids = self._ids(prime, unknown)
+        if not len(ids):
+            raise TextError(f"{option('prime')}: expected a character that the model knows, found none")
+        found, log_probability = beam_search(self.engine, self._weights, ids, length, width)
+        return Continuation(self.vocabulary.decode(found), log_probability)
+
+    def continuations(self, config: SampleConfig, seed: int | None = None) -> Continuations:
+        """What the model goes on with by a configuration and a seed, for who has ids or wants samples side by side.
+
+        Raises:
+            OptionError: the seed is out of range.
+            TextError: the configuration's stop text has a character that the model does not know.
+        """
+        place = f"{option('stop')}: position {{}}".format
+        stop = self.vocabulary.encode(self.reading.codes_of(config.stop), place=place, hint="")
         key = secrets.randbits(63) if seed is None else seed
         expect_seed(key)
-        return lambda streams: generate(self.engine, self._weights, config, key, streams, prime_ids, stop_ids)
+        return Continuations(self.engine, self._weights, self.vocabulary, config, key, stop)
+
+    def _ids(self, prime: str | bytes, unknown: str = "error", place: str = "position {}") -> np.ndarray:
+        check_option("prime", TEXT_OR_BYTES, prime)
+        return self.vocabulary.encode(self.reading.codes_of(prime), unknown, place.format)
 
     def export(self, path: str | Path, format: str | None = None, **options: Any) -> None:
         """Write the model for other programs.
@@ -247,3 +256,10 @@ class Model:
     def _expect_new(self, name: str, output: str | Path, inputs: Sequence[Path] = ()) -> None:
         """Check that the argument of this name may be written to; the model's file may be gone by now."""
         expect_new_output(option(name), Path(output), None, [self.file, *inputs], binary=True)
+
+
+def _sample_config(length: int, options: dict[str, Any], primes: str) -> tuple[SampleConfig, str]:
+    """The configuration, and what is done about unknown characters, from keywords; `primes` is another argument's name."""
+    expect_options(options, [*SAMPLE, primes, "seed", "unknown"])
+    unknown = options.pop("unknown", "error")
+    return SampleConfig(length=length, **options), unknown

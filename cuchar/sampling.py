@@ -1,6 +1,7 @@
 """How a character is drawn: from logits to probabilities, and from a uniform number to an id."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,15 @@ SAMPLE: dict[str, Kind] = {
     "temperature": number("a number above 0 (argmax is its limit)", lambda temperature: temperature > 0),
     "top_k": integer(0, note=" (0 is off)", most=math.inf),
     "top_p": number("above 0 and at most 1", lambda top_p: 0 < top_p <= 1),
+    "min_p": number("at least 0 (off) and at most 1", lambda min_p: 0 <= min_p <= 1),
+    "repeat_penalty": number("at least 1 (off) and at most 1000", lambda penalty: 1 <= penalty <= 1000),
     "argmax": FLAG,
     "law": Choice(LAWS),
     "stop": TEXT_OR_BYTES,
 }
 SEED = integer(0, 2**63 - 1)  # it becomes a key of Philox
 COLDEST = 1e200  # the largest 1 / temperature: any logit times it is finite
+RECENT = 64  # characters of a stream that repeat_penalty looks back at
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class SampleConfig:
     length: how many characters to draw, besides the prime; 0 is without end.
     top_k: draw from the k likeliest characters only; 0 is off.
     top_p: draw from the fewest likeliest characters whose probabilities reach this sum.
+    min_p: draw only from characters that are at least min_p times as probable as the likeliest one; 0 is off.
+    repeat_penalty: make the last 64 characters less likely to come again (`penalised`); 1 is off.
     argmax: always take the likeliest character.
     law: "softmax" draws from softmax(logits / temperature). "exp" repeats the 2017 notebook,
         which gave exp(logits / temperature) to a function that took it for logits.
@@ -41,6 +47,8 @@ class SampleConfig:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
     argmax: bool = False
     law: str = "softmax"
     stop: str | bytes = ""
@@ -61,6 +69,25 @@ def expect_seed(seed: int) -> None:
         OptionError: it is not an integer from 0 to 2^63 - 1.
     """
     check_option("seed", SEED, seed)
+
+
+def penalised(logits: np.ndarray, recent: Sequence[np.ndarray], penalty: float) -> np.ndarray:
+    """The logits, of which those of recent ids are divided by `penalty` where they are positive, else multiplied by it.
+
+    It comes before temperature and law. An id that came several times is penalised once.
+
+    Args:
+        logits: [S, V].
+        recent: the streams' recent ids, [S] for each time step.
+        penalty: at least 1.
+    Source: Keskar et al. 2019 (CTRL), section 4.1, who divide every logit; llama.cpp multiplies the negative ones.
+    """
+    if penalty == 1:
+        return logits
+    came = np.zeros(logits.shape, bool)
+    np.put_along_axis(came, np.stack(recent, axis=-1), True, axis=-1)
+    exact = logits.astype(np.float64)
+    return np.where(came, np.where(exact > 0, exact / penalty, exact * penalty), exact)
 
 
 def draw(logits: np.ndarray, config: SampleConfig, uniform: np.ndarray) -> np.ndarray:
@@ -88,9 +115,11 @@ def draw(logits: np.ndarray, config: SampleConfig, uniform: np.ndarray) -> np.nd
 def probabilities(logits: np.ndarray, config: SampleConfig) -> np.ndarray:
     """The probabilities that `draw` draws from, float64 [..., V], which add up to 1.
 
-    top_k keeps the k likeliest ids. Of those, top_p keeps the fewest likeliest whose probabilities reach p. Of two ids
-    the one with the larger logit, as a float32, counts as likelier, and of equal logits the lower id.
-    Source: Holtzman et al. 2020 for top_p.
+    Temperature and law come first. Then top_k keeps the k likeliest ids; of those, top_p keeps the fewest likeliest
+    whose probabilities reach p; of those, min_p keeps the ones with at least min_p times the likeliest one's
+    probability. llama.cpp has the same order but for the temperature, which it applies last.
+    Of two ids the one with the larger logit, as a float32, counts as likelier, and of equal logits the lower id.
+    Source: Holtzman et al. 2020 for top_p, Nguyen et al. 2024 (arXiv 2407.01082) for min_p.
     """
     scores = logits.astype(np.float64) * config.coldness
     if config.law == "exp":
@@ -108,4 +137,7 @@ def probabilities(logits: np.ndarray, config: SampleConfig) -> np.ndarray:
             ranked[..., 1:][reached[..., :-1]] = 0
             ranked /= ranked.sum(axis=-1, keepdims=True)
         np.put_along_axis(p, order, ranked, axis=-1)
+    if config.min_p:
+        p[p < config.min_p * p.max(axis=-1, keepdims=True)] = 0
+        p /= p.sum(axis=-1, keepdims=True)
     return p

@@ -244,7 +244,7 @@ def test_a_stream_of_bytes_is_decoded_as_a_whole_is(of_bytes, options):
     config, texts = SampleConfig(150, **options), []
     for seed in range(8):
         pieces = list(of_bytes.stream(150, seed=seed, **options))
-        data = b"".join(piece for _, piece in of_bytes.samples(config, 1, seed=seed))
+        data = b"".join(piece for _, piece in of_bytes.continuations(config, seed).samples(1, np.empty(0, int)))
         texts.append("".join(pieces))
         assert texts[-1] == of_bytes.sample(150, seed=seed, **options) == data.decode("utf-8", "replace")
         assert {len(piece) for piece in pieces} == {1}

@@ -100,24 +100,28 @@ def test_impossible_seeds_and_logits():
 # --- of a trained model
 
 
+def encoded(model, prime):
+    return model.vocabulary.encode(model.reading.codes_of(prime))
+
+
 def test_samples_are_streams_in_their_order(trained, monkeypatch):
     model, config = cuchar.load(trained), SampleConfig(length=300, stop="e ")
-    monkeypatch.setattr("cuchar.model.MOST_STREAMS", 3)
+    monkeypatch.setattr("cuchar.continuations.MOST_STREAMS", 3)
     texts = {}
-    for number, text in model.samples(config, 8, prime="the ", seed=2):
+    for number, text in model.continuations(config, 2).samples(8, encoded(model, "the ")):
         assert number >= max(texts, default=0)
         texts[number] = texts.get(number, b"") + text
     assert texts[0] == model.sample(300, stop="e ", prime="the ", seed=2).encode()
     assert len(set(texts.values())) == 8 == len(texts)
     assert all(text.endswith(b"e ") and text.count(b"e ") == 1 for text in texts.values() if len(text) < 300)
     monkeypatch.undo()
-    together = list(model.samples(config, 8, prime="the ", seed=2))
+    together = list(model.continuations(config, 2).samples(8, encoded(model, "the ")))
     assert {number: b"".join(text for at, text in together if at == number) for number in range(8)} == texts
 
 
 def test_the_first_sample_comes_before_the_others_are_made(trained):
     model = cuchar.load(trained)
-    pieces = model.samples(SampleConfig(length=0, stop="fox jumps over"), 2, seed=0)
+    pieces = model.continuations(SampleConfig(length=0, stop="fox jumps over"), 0).samples(2, NOTHING)
     assert next(pieces)[0] == 0
 
 

@@ -1,4 +1,4 @@
-"""Probabilities of characters by law, temperature, top-k and top-p; draws by them; what a model samples."""
+"""Probabilities of characters by law, temperature, top-k, top-p and min-p; draws by them; what a model samples."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from support.statistics_of_draws import LAWS, chance_of_more
 import cuchar
 from cuchar.errors import TextError
 from cuchar.philox import uniforms
-from cuchar.sampling import SampleConfig, draw, probabilities
+from cuchar.sampling import SampleConfig, draw, penalised, probabilities
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
 
@@ -18,12 +18,20 @@ def test_temperature_sharpens():
     np.testing.assert_allclose(probabilities(LOGITS, SampleConfig(temperature=0.5)), squared / squared.sum(), rtol=1e-6)
 
 
-def test_top_k_and_top_p_keep_the_likeliest():
+def test_top_k_top_p_and_min_p_keep_the_likeliest():
     np.testing.assert_allclose(probabilities(LOGITS, SampleConfig(top_k=2)), [0, 4 / 7, 0, 3 / 7], rtol=1e-6)
     np.testing.assert_allclose(probabilities(LOGITS, SampleConfig(top_k=9)), [0.1, 0.4, 0.2, 0.3], rtol=1e-6)
     np.testing.assert_allclose(probabilities(LOGITS, SampleConfig(top_p=0.65)), [0, 4 / 7, 0, 3 / 7], rtol=1e-6)
     np.testing.assert_allclose(probabilities(LOGITS, SampleConfig(top_p=0.75)), [0, 4 / 9, 2 / 9, 3 / 9], rtol=1e-6)
     np.testing.assert_allclose(probabilities(LOGITS, SampleConfig(top_p=0.01)), [0, 1, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(probabilities(LOGITS, SampleConfig(min_p=0.7)), [0, 4 / 7, 0, 3 / 7], rtol=1e-6)
+    np.testing.assert_allclose(probabilities(LOGITS, SampleConfig(min_p=0.3)), [0, 4 / 9, 2 / 9, 3 / 9], rtol=1e-6)
+    assert probabilities(np.array([2.0, 1, 2, 0]), SampleConfig(min_p=1)).tolist() == [0.5, 0, 0.5, 0]
+    # After top_p, which keeps two; if min_p came first, top_p would keep one. After the temperature, which squares.
+    both = SampleConfig(top_p=0.5, min_p=0.6)
+    np.testing.assert_allclose(probabilities(LOGITS, both), [0, 4 / 7, 0, 3 / 7], rtol=1e-6)
+    squared = SampleConfig(temperature=0.5, min_p=0.6)
+    np.testing.assert_allclose(probabilities(LOGITS, squared), [0, 1, 0, 0], rtol=1e-6)
     ties = probabilities(np.zeros(4), SampleConfig(top_k=3))
     np.testing.assert_allclose(ties, [1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
 
@@ -61,7 +69,7 @@ def test_chance_is_that_of_tables():
 def test_every_row_is_drawn_by_itself():
     generator = np.random.default_rng(0)
     logits, chances = generator.normal(size=(40, 9)), uniforms(0, range(40), range(1))[0]
-    for options in ({}, {"law": "exp"}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 5, "top_p": 0.5}, {"argmax": True}):
+    for options in [*LAWS, {"argmax": True}]:
         config = SampleConfig(**options)
         alone = [int(draw(logits[s : s + 1], config, chances[s : s + 1])[0]) for s in range(40)]
         assert draw(logits, config, chances).tolist() == alone and len(set(alone)) > 3
@@ -91,15 +99,25 @@ def test_argmax_is_the_first_likeliest():
     assert draw(logits, SampleConfig(argmax=True), np.array([0.9, 0.1])).tolist() == [1, 0]
 
 
-def test_sample_is_what_the_model_says_character_by_character(trained):
-    model = cuchar.load(trained)
-    config = SampleConfig(temperature=0.7)
-    text = model.sample(40, prime="the ", seed=5, temperature=0.7)
-    ids = model.vocabulary.encode(model.reading.codes_of("the " + text))
-    weights, chances = model.engine.fold(model.parameters), uniforms(5, range(1), range(40))
-    for at in range(4, 44):
+def test_penalised_logits_are_divided_or_multiplied_once():
+    logits, recent = np.array([[3, -3, 0, 1], [3, -3, 0, 1]], np.float32), [np.array([0, 3]), np.array([1, 3])]
+    assert penalised(logits, recent, 1.5).tolist() == [[2, -4.5, 0, 1], [3, -3, 0, 1 / 1.5]]
+    assert penalised(logits, recent, 1) is logits
+
+
+@pytest.mark.parametrize("penalty", [1, 1.3])
+@pytest.mark.parametrize("prime", ["the ", "the quick brown fox " * 4, ""])
+def test_sample_is_what_the_model_says_character_by_character(trained, prime, penalty):
+    """The penalty looks back at 64 characters: into the prime, and not beyond."""
+    model, options = cuchar.load(trained), {"temperature": 0.7, "repeat_penalty": penalty}
+    config = SampleConfig(**options)
+    text = model.sample(80, prime=prime, seed=5, **options)
+    ids = model.vocabulary.encode(model.reading.codes_of(prime + text))
+    weights, chances = model.engine.fold(model.parameters), uniforms(5, range(1), range(80))
+    for at in range(max(1, len(prime)), len(ids)):
         logits, _ = model.engine.forward(weights, ids[:at, None], model.engine.zero_state(1))
-        assert draw(logits[-1], config, chances[at - 4]) == ids[at]
+        logits = penalised(logits[-1], [ids[i : i + 1] for i in range(max(0, at - 64), at)], penalty)
+        assert draw(logits, config, chances[at - len(prime)]) == ids[at]
 
 
 def test_seed_repeats_and_no_seed_does_not(trained):

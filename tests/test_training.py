@@ -340,10 +340,10 @@ def test_samples_are_drawn_by_the_law(law, text, tmp_path):
     config = replace(SMALL, max_steps=8, lr=0.1, law=law, temperature=0.5)
     start_run([text], config, out=tmp_path / "run")
     drawing = SampleConfig(length=config.sample_length, temperature=0.5, law=law)
-    *_, (stream, expected) = Model(tmp_path / "run").samples(drawing, 9, seed=config.seed)
+    *_, (stream, expected) = Model(tmp_path / "run").continuations(drawing, config.seed).samples(9, np.empty(0, int))
     assert stream == 8 and (tmp_path / "run/samples.txt").read_bytes() == b"--- step 8 ---\n" + expected + b"\n\n"
     other = replace(drawing, law={"softmax": "exp", "exp": "softmax"}[law])
-    assert [*Model(tmp_path / "run").samples(other, 9, seed=config.seed)][-1][1] != expected
+    assert [*Model(tmp_path / "run").continuations(other, config.seed).samples(9, np.empty(0, int))][-1][1] != expected
 
 
 def test_disk_full_keeps_the_last_good_checkpoint(text, tmp_path, monkeypatch):

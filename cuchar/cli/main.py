@@ -62,9 +62,9 @@ def _run() -> int | None:
 
 def _found(message: str) -> str:
     """The value given for the option that typer's message names, as an ending of that message, which lacks it."""
-    named = re.search(r"'(--[\w-]+)'", message)
-    if named and named[1] in sys.argv[:-1]:
-        return f", found {sys.argv[sys.argv.index(named[1]) + 1]}"
+    for name in re.findall(r"'(--?[\w-]+)'", message):
+        if name in sys.argv[:-1]:
+            return f", found {sys.argv[sys.argv.index(name) + 1]}"
     return ""
 
 

@@ -53,6 +53,8 @@ class Streams:
         ids: [S], the last character of each stream so far.
         state: the state before that character, [L, S, H].
         position: the position in its stream of the next character to draw.
+        earlier: the ids that came before `ids`, the oldest first, [S] each: what `SampleConfig.repeat_penalty` looks back
+            at, and so at most RECENT - 1. An id that stands there twice counts as once.
     """
 
     seed: int
@@ -60,6 +62,7 @@ class Streams:
     ids: np.ndarray
     state: State
     position: int
+    earlier: Sequence[np.ndarray] = ()
 
 
 class Reducer(Protocol):
@@ -297,4 +300,8 @@ class Engine(Protocol):
         """
 
     def sampler(self, weights: Any, config: SampleConfig, streams: Streams) -> Sampler:
-        """A sampler that draws the streams as `config` says; it ignores the configuration's `length` and `stop`."""
+        """A sampler that draws the streams as `config` says.
+
+        It ignores the configuration's `length` and `stop`, and may ignore `repeat_penalty`, for which
+        `cuchar.generation.go_on` takes `cuchar.engines.host.HostSampler`.
+        """

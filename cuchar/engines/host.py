@@ -1,6 +1,7 @@
 """Training and drawing on the host: an engine gives gradients and logits, NumPy does Adam's update and the draw."""
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from cuchar.config import ModelConfig, TrainConfig
 from cuchar.engines.base import Dropout, Engine, Example, Share, State, Streams, TrainingState, expect_moments
 from cuchar.parameters import Parameters, parameter_count
 from cuchar.philox import uniforms
-from cuchar.sampling import SampleConfig, draw
+from cuchar.sampling import RECENT, SampleConfig, draw, penalised
 
 
 def training_bytes(model: ModelConfig, itemsize: int, config: TrainConfig, rows: int) -> int:
@@ -96,11 +97,12 @@ class HostLearner:
 
 
 class HostSampler:
-    """`cuchar.engines.base.Sampler` for any engine."""
+    """`cuchar.engines.base.Sampler` for any engine, with `config.repeat_penalty`."""
 
     def __init__(self, engine: Engine, weights: Any, config: SampleConfig, streams: Streams):
         self.engine, self.weights, self.config, self.streams = engine, weights, config, streams
         self.ids, self.state, self.position = streams.ids, streams.state, streams.position
+        self.recent = deque([*streams.earlier, streams.ids], maxlen=RECENT)
 
     def make(self, count: int) -> np.ndarray:
         positions = range(self.position, self.position + count)
@@ -108,7 +110,9 @@ class HostSampler:
         made = np.empty(chances.shape, np.int64)
         for k in range(count):
             logits, self.state = self.engine.forward(self.weights, self.ids[None], self.state)
-            made[k] = draw(logits[0], self.config, chances[k])
+            logits = penalised(logits[0], self.recent, self.config.repeat_penalty)
+            made[k] = draw(logits, self.config, chances[k])
             self.ids = np.maximum(made[k], 0)
+            self.recent.append(self.ids)
         self.position += count
         return made

@@ -1,10 +1,11 @@
 /* cpu/draw.hpp: draws one id from the logits [V] of a stream.
  *   p = softmax(logits / temperature), or softmax(exp(min(logits / temperature, 700))) for the law "exp"
  *   top_k: p of all but the k likeliest is 0     top_p: p of all but the fewest likeliest that reach top_p is 0
+ *   min_p: p of every id less than min_p times as likely as the likeliest is 0
  *   id = the first up to which the sum of p reaches uniform * (the sum of all)
  * Of two ids the likelier is the one with the larger logit, as a float, and of equal logits the lower id. argmax takes
  * the likeliest of all. p is double and is summed in the order of ids; for top_p, in the order of likelihood.
- * Source: Holtzman et al. 2020 for top_p. Reference: cuchar/sampling.py
+ * Source: Holtzman et al. 2020 for top_p, Nguyen et al. 2024 for min_p. Reference: cuchar/sampling.py
  */
 #pragma once
 
@@ -21,6 +22,7 @@ struct Law {
     long top_k;           // 0 for no limit
     double coldness;      // 1 / temperature
     double top_p;         // 1 for no limit
+    double min_p;         // 0 for no limit
 };
 
 /* Draws by one law, again and again, with the scratch space that takes. */
@@ -35,13 +37,14 @@ class Sampler {
             const float of_a = logits[a], of_b = logits[b];
             return of_a > of_b || (of_a == of_b && a < b);
         };
-        if (!find_p(logits)) return -1;
+        if (!find_scores(logits)) return -1;
         if (law.argmax) {
             int best = 0;
             for (int v = 1; v < V; ++v)
                 if (likelier(v, best)) best = v;
             return best;
         }
+        find_p();
         if (law.top_k || law.top_p < 1) {
             std::iota(order.begin(), order.end(), 0);
             std::sort(order.begin(), order.end(), likelier);
@@ -54,6 +57,8 @@ class Sampler {
             }
             for (long rank = kept; rank < V; ++rank) p[order[rank]] = 0;
         }
+        if (law.min_p > 0)
+            for (double& found : p) found = found < law.min_p ? 0 : found;  // the likeliest id's p is 1
         double sum = 0;
         for (long v = 0; v < V; ++v) up_to[v] = sum += p[v];
         const double goal = uniform * sum;
@@ -71,14 +76,18 @@ class Sampler {
         return numbers;
     }
 
-    /* Makes p, up to a factor, from the logits. Returns whether all of them are finite. */
-    bool find_p(const real* logits) {
+    /* Puts logits / temperature where p will be. Returns whether all of them are finite. */
+    bool find_scores(const real* logits) {
         double no_difference = 0;
         for (long v = 0; v < V; ++v) {
             p[v] = logits[v] * law.coldness;
             no_difference += p[v] - p[v];  // NaN where a logit is not finite
         }
-        if (no_difference != 0) return false;
+        return no_difference == 0;
+    }
+
+    /* Makes p, up to a factor, from the scores: the largest p is 1. */
+    void find_p() {
         if (law.is_exp)
             for (long v = 0; v < V; ++v) p[v] = std::exp(std::min(p[v], 700.0));
         std::fill(p.begin() + V, p.end(), -HUGE_VAL);  // so that the numbers beyond V have a p of 0
@@ -93,7 +102,6 @@ class Sampler {
             const Doubles found = exp_of_negative(load(&p[v]) - most, Doubles{});
             std::memcpy(&p[v], &found, sizeof found);
         }
-        return true;
     }
 
     const Law& law;

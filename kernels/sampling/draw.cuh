@@ -2,14 +2,15 @@
  *   p = softmax(logits / temperature), or softmax(exp(min(logits / temperature, 700))) for the law "exp"
  *   top_k: only the k likeliest ids keep their p, the others' becomes 0
  *   top_p: only the fewest likeliest ids whose p together reach top_p keep theirs
+ *   min_p: only ids at least min_p times as likely as the likeliest one keep theirs
  *   id = the first at which the sum of p over all ids up to it reaches uniform * (the sum of all p)
  * Of two ids the likelier is the one with the larger logit as a float, or, if they are equal, the lower id.
- * All three are the same search (`reach`): for the largest key such that the sum over everything at or above it reaches
- * a goal. It finds the key bit by bit, so nothing is sorted. Every such sum is added in the same order, whatever is
- * left out of it, so that it cannot shrink when more is in it; hence the id that is drawn never has p = 0.
+ * top_k, top_p and the draw are the same search (`reach`): for the largest key such that the sum over everything at or
+ * above it reaches a goal. It finds the key bit by bit, so nothing is sorted. Every such sum is added in the same order,
+ * whatever is left out of it, so that it cannot shrink when more is in it; hence the id that is drawn never has p = 0.
  * Thread assignment: a thread has every DRAW_THREADS-th id.
  * Sums: a thread's own first, in double precision, then warp_sum or block_sum.
- * Source: Holtzman et al. 2020 for top_p. Reference: cuchar/sampling.py, draw
+ * Source: Holtzman et al. 2020 for top_p, Nguyen et al. 2024 for min_p. Reference: cuchar/sampling.py, draw
  */
 #pragma once
 
@@ -27,6 +28,7 @@ struct Law {
     int top_k;        // 0: off; 1: always the likeliest
     double coldness;  // 1 / temperature
     double top_p;     // 1: off
+    double min_p;     // 0: off
 };
 
 constexpr int ID_BITS = 16, RANK_BITS = 32 + ID_BITS;  // of a key that orders ids by likelihood: the logit, then the id
@@ -110,6 +112,7 @@ __device__ __forceinline__ int draw(
     const auto keep = [&](unsigned long long least) { update([&](int v) { return rank(v) < least ? 0 : p[v]; }); };
     if (law.top_k) keep(reach(law.top_k, RANK_BITS, V, scratch, rank, [](int) { return 1.0; }));
     if (law.top_p < 1) keep(reach(law.top_p * total(), RANK_BITS, V, scratch, rank, weight));
+    if (law.min_p > 0) update([&](int v) { return p[v] < law.min_p ? 0 : p[v]; });  // the likeliest id's p is 1
     const auto backwards = [&](int v) { return static_cast<unsigned long long>(V - 1 - v); };
     const int bits = 32 - __clz(V - 1);  // of the largest id
     return V - 1 - static_cast<int>(reach(uniform * total(), bits, V, scratch, backwards, weight));

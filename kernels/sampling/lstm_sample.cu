@@ -4,7 +4,7 @@
  * inputs [streams] in: the character before the first one; out: the last one that was drawn, 0 where there is none
  * h, c [L,2,streams,H]: slot 1 in and out: the state
  * made [count,streams] out: ids, or -1 from where a logit is not finite on
- * is_exp, top_k, coldness, top_p: struct Law
+ * is_exp, top_k, coldness, top_p, min_p: struct Law
  * seed, first_stream, position: stream s is number first_stream + s, and the first of the characters its `position`-th
  * A block has a stream, a team of its threads each matrix (wavefront.cuh, CLUSTER 1), but no wavefront: since the
  * character that is drawn is the next input, layers take turns. For the logits a thread has every THREADS-th character,
@@ -33,7 +33,7 @@ static_assert(sizeof(Shared) == SHARED_BYTES,
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
     const real* parameters, int* inputs, real* h, real* c, int* made, int count, int streams, int is_exp, int top_k,
-    double coldness, double top_p, unsigned long long seed, unsigned long long first_stream,
+    double coldness, double top_p, double min_p, unsigned long long seed, unsigned long long first_stream,
     unsigned long long position) {
     DYNAMIC_SHARED(Shared, shared);
     const Stage stage = my_stage(0);
@@ -111,7 +111,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sample(
         __syncthreads();
         if (threadIdx.x < 32) {
             const double uniform = draw_uniform(seed, first_stream + s, position + k);
-            const int id = draw({is_exp, top_k, coldness, top_p}, uniform, shared->logits, shared->p, V, nullptr);
+            const Law law{is_exp, top_k, coldness, top_p, min_p};
+            const int id = draw(law, uniform, shared->logits, shared->p, V, nullptr);
             if (threadIdx.x == 0) {
                 made[static_cast<long long>(k) * streams + s] = id;
                 shared->id = max(id, 0);

@@ -226,11 +226,12 @@ def test_sample_options(cli, trained, tmp_path):
     base = out()
     assert len(base) == 31 and base.endswith("\n") and out() == base
     assert out("--device", "cpu") == base
-    assert out("--temperature", 3) != base and out("--law", "exp") != base
+    assert out("--temperature", 3) != base and out("--law", "exp") != base and out("--repeat-penalty", 3) != base
     assert (
         out("--top-k", 1, "--prime", "the ")
         == out("--argmax", "--prime", "the ")
         == out("--top-p", 1e-9, "--prime", "the ")
+        == out("--min-p", 1, "--prime", "the ")
     )
     assert out("--prime", "the ").startswith("the ") and len(out("--prime", "the ")) == 35
     prime = tmp_path / "prime.txt"
@@ -261,7 +262,7 @@ def test_sample_mistakes(fails, trained, tmp_path):
         ("--top-p 1.1", "--top-p: expected"),
         ("--law cauchy", "--law: expected softmax | exp, found cauchy"),
         ("--count 0", "--count: expected at least 1"),
-        ("--count 2 --length 0", "--count: expected 1 with the endless"),
+        ("--count 2 --length 0", "--count: expected samples that end, by --length or --stop, found the endless"),
         ("--seed -1", "--seed: expected from 0 to 9223372036854775807, found -1"),
         ("--unknown maybe", "--unknown: expected error | skip, found maybe"),
         ("--device tpu", "--device: expected auto | cpu | cuda | cuda:N | emulate, found tpu"),

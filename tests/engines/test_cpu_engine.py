@@ -178,7 +178,7 @@ def test_what_is_not_finite_shows(where):
     "options",
     [
         *LAWS, {"argmax": True}, {"temperature": 1e-4}, {"top_k": 200}, {"top_k": 2**64 + 1}, {"top_k": 1},
-        {"top_p": 1e-9},
+        {"top_p": 1e-9}, {"min_p": 1}, {"repeat_penalty": 1.3},
     ],
 )  # fmt: skip
 def test_draws_are_numpys(options, monkeypatch):

@@ -33,8 +33,8 @@ def draw_ids(logits, config, seed, first_stream, position, warps, schedule="forw
     ids, made, p = np.full(S, -7, np.int32), np.full(S, -7, np.int32), np.full((S, V), np.nan)
     kernel(
         S, 32 * warps, logits=logits, p=p, inputs=ids, made=made, V=V, is_exp=config.law == "exp",
-        top_k=1 if config.argmax else config.top_k, coldness=config.coldness, top_p=config.top_p, seed=seed,
-        first_stream=first_stream, position=position,
+        top_k=1 if config.argmax else config.top_k, coldness=config.coldness, top_p=config.top_p,
+        min_p=config.min_p, seed=seed, first_stream=first_stream, position=position,
     )  # fmt: skip
     return ids, made
 
@@ -50,7 +50,8 @@ def test_the_kernel_draws_what_numpy_draws(V, warps, dtype):
     logits[2] = generator.choice([0.0, -0.0, 1.0], V)
     logits[3] *= 1e4
     logits[4] = 1.0
-    for options in [*LAWS, {"argmax": True}, {"top_k": V}, {"top_k": V + 9}, {"top_k": 1}, {"top_p": 1e-9}]:
+    edges = {"argmax": True}, {"top_k": V}, {"top_k": V + 9}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1}
+    for options in [*LAWS, *edges]:
         config, seed = SampleConfig(**options), (5 << 32) | 9
         for position in (0, (3 << 32) | 2):
             stream = (1 << 32) - 3  # so that streams' numbers go on into their upper word
@@ -127,7 +128,7 @@ def test_streams_are_numpys_in_every_schedule(shape):
     for prime, options in (
         (NOTHING, {"length": 20}),
         (np.array([1, 0, 1]), {"length": 8, "argmax": True}),
-        (np.array([1]), {"length": 6, "law": "exp", "temperature": 2.0, "top_k": 20, "top_p": 0.9}),
+        (np.array([1]), {"length": 6, "law": "exp", "temperature": 2.0, "top_k": 20, "top_p": 0.9, "min_p": 0.1}),
     ):
         expected = streams(NumpyEngine(parameters.model), parameters, S, prime, **options)
         for engine in engines:
@@ -139,7 +140,10 @@ def test_float64_streams_are_numpys(limits):
     parameters = initialise(ModelConfig(40, 16, 2), 1, np.float64)
     parameters.flat *= 3
     engines = CudaEngine(parameters.model, EmulatedDevice(limits=limits), "f8"), NumpyEngine(parameters.model, "f8")
-    for options in ({}, {"top_k": 7}, {"argmax": True}):
+    laws = [{}, {"top_k": 7}, {"argmax": True}]
+    if limits is STEPWISE:  # whose kernels are those of `forward`, which the host takes for a penalty
+        laws.append({"repeat_penalty": 1.3})
+    for options in laws:
         assert np.array_equal(*(streams(engine, parameters, 5, length=20, **options) for engine in engines))
 
 

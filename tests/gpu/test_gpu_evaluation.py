@@ -47,6 +47,7 @@ def test_scores_agree(trained, engines):
 
 LAWS = [
     {}, {"temperature": 0.5}, {"law": "exp"}, {"top_k": 5}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.9}, {"argmax": True},
+    {"top_p": 0.8, "min_p": 0.2},
 ]  # fmt: skip
 
 
@@ -90,8 +91,8 @@ def test_draws_of_the_same_logits_are_numpys(device, options, size):
     device.write(on_device, logits)
     kernel(
         S, 32 * warps, logits=on_device, p=p, inputs=ids, made=made, V=size, is_exp=config.law == "exp",
-        top_k=1 if config.argmax else config.top_k, coldness=config.coldness, top_p=config.top_p, seed=1,
-        first_stream=2, position=3,
+        top_k=1 if config.argmax else config.top_k, coldness=config.coldness, top_p=config.top_p,
+        min_p=config.min_p, seed=1, first_stream=2, position=3,
     )  # fmt: skip
     expected = draw(logits, config, uniforms(1, range(2, 2 + S), range(3, 4))[0])
     assert np.array_equal(device.read(made), expected) and np.array_equal(device.read(ids), expected)

@@ -21,7 +21,9 @@ from cuchar.parameters import Parameters, initialise
 from cuchar.sampling import SampleConfig
 
 SHAPES = [(70, 50, 3, 13, 5), (5, 3, 1, 1, 3), (130, 70, 2, 5, 40), (80, 60, 2, 2, 4)]  # V, H, L, B, T
-LAWS = ({"law": "exp"}, {"top_k": 4, "top_p": 0.6}, {"top_p": 0.4}, {"argmax": True}, {"temperature": 1e-4})
+LAWS = (
+    {"law": "exp"}, {"top_k": 4, "top_p": 0.6}, {"top_p": 0.4}, {"min_p": 0.3}, {"argmax": True}, {"temperature": 1e-4},
+)  # fmt: skip
 
 
 def results(

@@ -6,7 +6,7 @@ import numpy as np
 
 LAWS = [
     {}, {"law": "exp"}, {"temperature": 0.6}, {"law": "exp", "temperature": 1.7}, {"top_k": 5}, {"top_p": 0.8},
-    {"top_k": 9, "top_p": 0.9, "temperature": 1.4},
+    {"top_k": 9, "top_p": 0.9, "temperature": 1.4}, {"min_p": 0.3}, {"top_p": 0.6, "min_p": 0.25},
 ]  # fmt: skip
 
 

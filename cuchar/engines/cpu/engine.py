@@ -33,7 +33,9 @@ from cuchar.sampling import SampleConfig
 from cuchar.sizes import ceil_div
 
 PRODUCTS_A_THREAD = 500_000  # products for each thread, at least: less is done before another thread has woken up
-PRODUCTS_OF_A_STEP = 65_536  # products of the recurrence for each thread at a time step, at least, where threads divide units
+PRODUCTS_OF_A_STEP = (
+    65_536  # products of the recurrence for each thread at a time step, at least, where threads divide units
+)
 
 
 def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
@@ -237,7 +239,7 @@ class CpuSampler:
     def __init__(self, library: ctypes.CDLL, tape: Tape, weights: np.ndarray, config: SampleConfig, streams: Streams):
         self._library, self._tape, self._weights, self._streams = library, tape, weights, streams
         top_k = min(config.top_k, tape.task.V)  # the option may be any number, C++ takes a long
-        self._law = Law(config.law == "exp", config.argmax, top_k, config.coldness, config.top_p)
+        self._law = Law(config.law == "exp", config.argmax, top_k, config.coldness, config.top_p, config.min_p)
         self._position = streams.position
 
     def make(self, count: int) -> np.ndarray:

@@ -57,7 +57,10 @@ class Update(_Structure):
 class Law(_Structure):
     """struct Law of kernels/cpu/draw.hpp, where its fields are described."""
 
-    _fields_: ClassVar = [*_fields(ctypes.c_long, "is_exp argmax top_k"), *_fields(ctypes.c_double, "coldness top_p")]
+    _fields_: ClassVar = [
+        *_fields(ctypes.c_long, "is_exp argmax top_k"),
+        *_fields(ctypes.c_double, "coldness top_p min_p"),
+    ]
 
 
 def load(dtype: np.dtype, notice: host_compiler.Notice = nullcontext) -> ctypes.CDLL:

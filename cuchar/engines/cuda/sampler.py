@@ -22,7 +22,7 @@ class DeviceSampler:
         self._law = {
             "is_exp": config.law == "exp",
             "top_k": 1 if config.argmax else min(config.top_k, target.model.vocabulary_size),
-            "coldness": config.coldness, "top_p": config.top_p,
+            "coldness": config.coldness, "top_p": config.top_p, "min_p": config.min_p,
             "seed": streams.seed, "first_stream": streams.numbers.start,
         }  # fmt: skip
 
