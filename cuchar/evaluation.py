@@ -80,11 +80,17 @@ class Score:
     dynamic: DynamicConfig | None = None
 
     @classmethod
-    def of(cls, losses: np.ndarray, *others: Any) -> "Score":
-        """The score of characters with these losses, in nats, in an array of any shape; `others` are as for `of_sum`."""
+    def of(
+        cls,
+        losses: np.ndarray,
+        skipped: int = 0,
+        replaced: int | None = None,
+        dynamic: DynamicConfig | None = None,
+    ) -> "Score":
+        """The score of characters with these losses, in nats, in an array of any shape."""
         added = LossSum()
         added.add(losses)
-        return cls.of_sum(added, *others)
+        return cls.of_sum(added, skipped, replaced, dynamic)
 
     @classmethod
     def of_sum(
