@@ -193,7 +193,9 @@ def test_a_process_that_begins_after_its_starter_has_ended_ends_too():
         "from cuchar.bench.processes import die_with_the_starter; die_with_the_starter(int(sys.argv[1])); time.sleep(60)"
     )
     start = "import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())])"
-    starter = subprocess.Popen([sys.executable, "-c", start, code], env=environment(), stdout=subprocess.PIPE, text=True)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", start, code], env=environment(), stdout=subprocess.PIPE, text=True
+    )
     late = int(starter.stdout.readline())
     starter.wait()
     try:
