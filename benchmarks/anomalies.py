@@ -1,14 +1,14 @@
 """Does a line's surprise find what is wrong in a log? Precision and recall of `cuchar eval --per-line --calibrate`.
 
-    python benchmarks/anomalies.py [--gdb check.log.gz] [--folder KEPT] [--out benchmarks/results/NAME.json]
+    python benchmarks/anomalies.py [--gdb check.log.gz] [--out benchmarks/results/NAME.json]
 
 It makes a synthetic log with a seed, trains a small model on its clean lines, calibrates on other clean lines, and scores
 further clean lines among which anomalies of several kinds are planted. With `--gdb` it does the same with a real log: that
 of GDB's own tests, /usr/share/doc/gdb/check.log.gz of the Debian package gdb. There, lines that begin with PASS or Running
 are the clean ones. It is scored twice, with the word before the first colon (PASS, FAIL, ...) and without it.
 
-A line is found if its bits per character exceed the 0.999 quantile of the clean lines that were set aside. Beside this
-criterion stand two others with the same quantile: all bits of a line, and the bits of its most surprising character.
+A line is found if its bits per character exceed a quantile of the clean lines that were set aside. Beside this criterion
+stand two others: all bits of a line, and the bits of its most surprising character.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import gzip
 import json
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -28,7 +28,7 @@ from cuchar.bench.machine import processor, versions
 from cuchar.line_scores import LineScore
 
 SEED = 20
-QUANTILE = 0.999
+QUANTILES = (0.999, 0.99)
 TRAINING = {
     "hidden": 64,
     "layers": 2,
@@ -119,11 +119,11 @@ KINDS = [
 ]  # fmt: skip
 
 
-def synthetic(each: int = 40) -> tuple[list[str], list[str], list[Labelled]]:
-    """Lines to train on, to calibrate on, and to test with, among them `each` anomalies of every kind."""
-    rng, seconds = random.Random(SEED), iter(range(0, 10**9, 3))
+def synthetic() -> tuple[list[str], list[str], list[Labelled]]:
+    """Lines to train on, to calibrate on, and to test with, among them 40 anomalies of every kind."""
+    rng, seconds = random.Random(SEED), iter(range(0, 10**9, 37))
     train, clean = ([clean_line(rng, next(seconds)) for _ in range(count)] for count in (30_000, 10_000))
-    kinds = [""] * 10_000 + KINDS * each
+    kinds = [""] * 10_000 + KINDS * 40
     rng.shuffle(kinds)
     tested = [
         (kind, planted_line(kind, rng, next(seconds)) if kind else clean_line(rng, next(seconds))) for kind in kinds
@@ -155,96 +155,90 @@ def gdb_log(path: Path, with_label: bool) -> tuple[list[str], list[str], list[La
 
 
 def trial(folder: Path, lines: tuple[list[str], list[str], list[Labelled]], steps: int) -> dict[str, object]:
-    """Train, calibrate and score, and say what was found by each criterion."""
-    folder.mkdir(parents=True)
+    """Train, calibrate and score; return what was found by each criterion, and print what was not."""
     train, clean, tested = lines
-    for name, part in (("train", train), ("clean", clean), ("tested", [line for _, line in tested])):
-        (folder / f"{name}.log").write_text("".join(f"{line}\n" for line in part))
+    folder.mkdir(parents=True)
+    (folder / "train.log").write_text("".join(f"{line}\n" for line in train))
     began = perf_counter()
     model = cuchar.train(
         folder / "train.log", out=folder / "run", max_steps=steps, epochs=1000, sample_every=0, **TRAINING
     )
-    trained = perf_counter()
+    seconds = perf_counter() - began
     of_clean, of_tested = model.score_lines(clean), model.score_lines(line for _, line in tested)
-    scored = perf_counter()
     kinds = np.array([kind for kind, _ in tested])
+    print_mistakes(kinds, of_clean, of_tested)
     return {
-        "steps": steps, "training_seconds": trained - began,
-        "lines_per_second": (len(clean) + len(tested)) / (scored - trained),
+        "steps": steps, "training_seconds": seconds,
         "lines": {"train": len(train), "calibrate": len(clean), "tested": len(tested), "anomalies": int((kinds != "").sum())},
-        "criteria": {
-            name: judged(np.array([*map(criterion, of_clean)]), np.array([*map(criterion, of_tested)]), kinds)
+        "found": [
+            {"criterion": name, "quantile": quantile, **judged(of_clean, of_tested, kinds, criterion, quantile)}
             for name, criterion in CRITERIA.items()
-        },
-        "examples": dict(examples(kinds, tested, of_clean, of_tested)),
+            for quantile in QUANTILES
+        ],
     }  # fmt: skip
 
 
-def judged(clean: np.ndarray, tested: np.ndarray, kinds: np.ndarray) -> dict[str, object]:
-    """Precision, recall and the area under the ROC curve of a criterion, with the clean lines' quantile as threshold."""
-    threshold = float(np.quantile(clean, QUANTILE, method="inverted_cdf"))
-    is_anomaly, is_found = kinds != "", tested > threshold
+def judged(
+    clean: list[LineScore],
+    tested: list[LineScore],
+    kinds: np.ndarray,
+    criterion: Callable[[LineScore], float],
+    quantile: float,
+) -> dict[str, object]:
+    """What a criterion finds with a quantile of the clean lines as threshold, and its area under the ROC curve."""
+    threshold = float(np.quantile([*map(criterion, clean)], quantile, method="inverted_cdf"))
+    values = np.array([*map(criterion, tested)])
+    is_anomaly, is_found = kinds != "", values > threshold
     found, right = int(is_found.sum()), int((is_found & is_anomaly).sum())
-    ranks = np.argsort(np.argsort(tested)) + 1
     positives, negatives = int(is_anomaly.sum()), int((~is_anomaly).sum())
+    ranks = np.argsort(np.argsort(values)) + 1  # the area is Mann and Whitney's statistic
     area = (int(ranks[is_anomaly].sum()) - positives * (positives + 1) / 2) / (positives * negatives)
     return {
-        "threshold": threshold, "found": found, "right": right, "precision": right / found if found else None,
-        "recall": right / positives, "false_alarms_per_clean_line": (found - right) / negatives, "roc_area": area,
-        "by_kind": {
-            kind: {"lines": int((kinds == kind).sum()), "found": int((is_found & (kinds == kind)).sum())}
+        "threshold": threshold, "precision": right / found if found else None, "recall": right / positives,
+        "false_alarms": found - right, "roc_area": area,
+        "found_by_kind": {
+            kind: f"{(is_found & (kinds == kind)).sum()} of {(kinds == kind).sum()}"
             for kind in dict.fromkeys(kinds.tolist())
             if kind
         },
     }  # fmt: skip
 
 
-def examples(
-    kinds: np.ndarray, tested: list[Labelled], clean: list[LineScore], scores: list[LineScore]
-) -> Iterator[tuple[str, list[str]]]:
-    """The highest false alarms, and the highest of the lines of each kind that were missed."""
-    values = np.array([score.bits_per_char for score in scores])
-    threshold = np.quantile([score.bits_per_char for score in clean], QUANTILE, method="inverted_cdf")
+def print_mistakes(kinds: np.ndarray, clean: list[LineScore], tested: list[LineScore]) -> None:
+    """Print, with the first quantile, the highest false alarms, and of each kind the highest of the lines that were missed."""
+    threshold = np.quantile([score.bits_per_char for score in clean], QUANTILES[0], method="inverted_cdf")
+    bits = np.array([score.bits_per_char for score in tested])
     for kind in dict.fromkeys(kinds.tolist()):
-        wrong = np.flatnonzero((kinds == kind) & ((values > threshold) == (kind == "")))
-        best = wrong[np.argsort(-values[wrong])][:3]
-        yield kind or "false alarms", [f"{values[at]:.2f} {tested[at][1][:160]}" for at in best]
+        wrong = np.flatnonzero((kinds == kind) & ((bits > threshold) == (kind == "")))
+        print(f"{kind or 'clean'}: {len(wrong)} wrong; threshold {threshold:.2f}")
+        for at in wrong[np.argsort(-bits[wrong])][:3]:
+            print(f"    {bits[at]:.2f} {tested[at].text[:120]!r} {tested[at].most_surprising[0]}")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--gdb", type=Path, help="check.log.gz of the Debian package gdb")
-    arguments.add_argument("--steps", type=int, default=2000)
-    arguments.add_argument("--folder", type=Path, help="keep logs and runs here")
+    arguments.add_argument("--steps", type=int, default=2000, help="training steps for each log")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
-    logs = {"synthetic": lambda: synthetic()}
+    logs = {"synthetic": synthetic}
     if options.gdb:
-        logs["gdb, with labels"] = lambda: gdb_log(options.gdb, with_label=True)
-        logs["gdb, without labels"] = lambda: gdb_log(options.gdb, with_label=False)
-    result: dict[str, object] = {
-        "date": str(date.today()), "processor": processor(), "versions": versions(), "training": TRAINING,
-        "quantile": QUANTILE, "logs": {},
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as temporary:
+        logs["gdb"] = lambda: gdb_log(options.gdb, with_label=True)
+        logs["gdb-without-labels"] = lambda: gdb_log(options.gdb, with_label=False)
+    found = {"date": str(date.today()), "processor": processor(), "versions": versions(), "training": TRAINING}
+    with tempfile.TemporaryDirectory() as folder:
         for name, lines in logs.items():
-            found = trial(
-                (options.folder or Path(temporary)) / name.replace(", ", "-").replace(" ", "-"), lines(), options.steps
-            )
-            result["logs"][name] = found
-            print(
-                f"{name}: {found['lines']}, trained in {found['training_seconds']:.0f} s, "
-                f"{found['lines_per_second']:,.0f} lines/s"
-            )
-            for criterion, values in found["criteria"].items():
+            print(f"--- {name}")
+            found[name] = result = trial(Path(folder) / name, lines(), options.steps)
+            print(f"{result['lines']}, trained in {result['training_seconds']:.0f} s")
+            for one in result["found"]:
                 print(
-                    f"  {criterion}: precision {values['precision']:.3f}, recall {values['recall']:.3f}, "
-                    f"false alarms {values['false_alarms_per_clean_line']:.5f}, ROC area {values['roc_area']:.4f}"
+                    f"{one['criterion']}, quantile {one['quantile']}: precision {one['precision']:.3f}, "
+                    f"recall {one['recall']:.3f}, {one['false_alarms']} false alarms, ROC area {one['roc_area']:.4f}"
                 )
-                for kind, counts in values["by_kind"].items():
-                    print(f"    {kind}: {counts['found']} of {counts['lines']}")
+                print("    " + ", ".join(f"{kind} {counts}" for kind, counts in one["found_by_kind"].items()))
     if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

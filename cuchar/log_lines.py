@@ -5,6 +5,7 @@ Of a text, however long it or one of its lines is, no more is held than was read
 
 import codecs
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from cuchar.text_files import unreadable
 
 AT_ONCE = 1 << 18  # bytes that are read at once, at most
 LONGEST = 1 << 16  # bytes of a line that are scored as one; what comes after them is scored as if it were another line
-DECIMALS = 4  # of a threshold
+ROUNDED = 10_000  # a threshold is a multiple of the inverse
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def calibrate(model: Model, clean: Sequence[Path], quantile: float) -> float:
             advance(len(lines))
     if not found:
         raise TextError(f"{', '.join(map(str, clean[:3]))}: expected at least one line, found none")
-    return math.ceil(float(np.quantile(found, quantile, method="inverted_cdf")) * 10**DECIMALS) / 10**DECIMALS
+    return math.ceil(float(np.quantile(found, quantile, method="inverted_cdf")) * ROUNDED) / ROUNDED
 
 
 def _ready_lines(path: Path) -> Iterator[list[tuple[int, bytes]]]:
@@ -78,7 +79,7 @@ def _ready_lines(path: Path) -> Iterator[list[tuple[int, bytes]]]:
     ended, rest = 0, b""  # how many lines have ended, and what is there of the next one
     try:
         with opened_stdin() if path == STREAM else path.open("rb") as source:
-            while data := source.read1(AT_ONCE):
+            while data := os.read(source.fileno(), AT_ONCE):
                 *whole, rest = (rest + data).split(b"\n")
                 lines = [(at, part) for at, line in enumerate(whole, ended + 1) for part in _parts(line)]
                 ended += len(whole)
