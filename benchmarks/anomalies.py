@@ -3,9 +3,10 @@
     python benchmarks/anomalies.py [--gdb check.log.gz] [--out benchmarks/results/NAME.json]
 
 It makes a synthetic log with a seed, trains a small model on its clean lines, calibrates on other clean lines, and scores
-further clean lines among which anomalies of several kinds are planted. With `--gdb` it does the same with a real log: that
-of GDB's own tests, /usr/share/doc/gdb/check.log.gz of the Debian package gdb. There, lines that begin with PASS or Running
-are the clean ones. It is scored twice, with the word before the first colon (PASS, FAIL, ...) and without it.
+further clean lines among which anomalies of several kinds are planted, once with the time with which lines begin and once
+without. With `--gdb` it does the same with a real log: that of GDB's own tests, /usr/share/doc/gdb/check.log.gz of the
+Debian package gdb. There, lines that begin with PASS or Running are the clean ones, and the word before the first colon
+(PASS, FAIL, ...) is kept once and once not.
 
 A line is found if its bits per character exceed a quantile of the clean lines that were set aside. Beside this criterion
 stand two others: all bits of a line, and the bits of its most surprising character.
@@ -119,8 +120,12 @@ KINDS = [
 ]  # fmt: skip
 
 
-def synthetic() -> tuple[list[str], list[str], list[Labelled]]:
-    """Lines to train on, to calibrate on, and to test with, among them 40 anomalies of every kind."""
+def synthetic(with_time: bool) -> tuple[list[str], list[str], list[Labelled]]:
+    """Lines to train on, to calibrate on, and to test with, among them 40 anomalies of every kind.
+
+    Args:
+        with_time: whether lines keep the date and time with which they begin.
+    """
     rng, seconds = random.Random(SEED), iter(range(0, 10**9, 37))
     train, clean = ([clean_line(rng, next(seconds)) for _ in range(count)] for count in (30_000, 10_000))
     kinds = [""] * 10_000 + KINDS * 40
@@ -128,7 +133,14 @@ def synthetic() -> tuple[list[str], list[str], list[Labelled]]:
     tested = [
         (kind, planted_line(kind, rng, next(seconds)) if kind else clean_line(rng, next(seconds))) for kind in kinds
     ]
-    return train, clean, tested
+    if with_time:
+        return train, clean, tested
+    without = len("2026-11-01 00:00:00 ")
+    return (
+        [line[without:] for line in train],
+        [line[without:] for line in clean],
+        [(kind, line[without:]) for kind, line in tested],
+    )
 
 
 def gdb_log(path: Path, with_label: bool) -> tuple[list[str], list[str], list[Labelled]]:
@@ -218,10 +230,13 @@ def print_mistakes(kinds: np.ndarray, clean: list[LineScore], tested: list[LineS
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--gdb", type=Path, help="check.log.gz of the Debian package gdb")
-    arguments.add_argument("--steps", type=int, default=2000, help="training steps for each log")
+    arguments.add_argument("--steps", type=int, default=4000, help="training steps for each log")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
-    logs = {"synthetic": synthetic}
+    logs = {
+        "synthetic": lambda: synthetic(with_time=True),
+        "synthetic-without-times": lambda: synthetic(with_time=False),
+    }
     if options.gdb:
         logs["gdb"] = lambda: gdb_log(options.gdb, with_label=True)
         logs["gdb-without-labels"] = lambda: gdb_log(options.gdb, with_label=False)

@@ -118,14 +118,13 @@ def row_losses(engine: Engine, weights: Any, rows: Sequence[np.ndarray]) -> list
         ids = np.zeros((T + 1, MANY_ROWS), rows[group[0]].dtype)
         for column, number in enumerate(group):
             ids[: len(rows[number]), column] = rows[number]
-        losses, state = np.empty((T, MANY_ROWS)), engine.zero_state(MANY_ROWS)
+        losses, state = np.empty((T, len(group))), engine.zero_state(MANY_ROWS)
         for start in range(0, T, STEPS):
             end = start + STEPS
             B = FEW_ROWS if np.count_nonzero(lengths > start) <= FEW_ROWS else MANY_ROWS
             state = State(np.ascontiguousarray(state.h[:, :B]), np.ascontiguousarray(state.c[:, :B]))
-            losses[start:end, :B], state = engine.losses(
-                weights, ids[start:end, :B], ids[start + 1 : end + 1, :B], state
-            )
+            part, state = engine.losses(weights, ids[start:end, :B], ids[start + 1 : end + 1, :B], state)
+            losses[start:end, :B] = part[:, : len(group)]
         for column, number in enumerate(group):
             found[number] = losses[: lengths[column], column]
     return found

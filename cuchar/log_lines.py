@@ -6,6 +6,7 @@ Of a text, however long it or one of its lines is, no more is held than was read
 import codecs
 import math
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from cuchar.text_files import unreadable
 
 AT_ONCE = 1 << 18  # bytes that are read at once, at most
 LONGEST = 1 << 16  # bytes of a line that are scored as one; what comes after them is scored as if it were another line
-ROUNDED = 10_000  # a threshold is a multiple of the inverse
+SCORED_AT_ONCE = 4096  # lines, at most: very short ones take more memory than they have bytes
 
 
 @dataclass(frozen=True)
@@ -45,29 +46,32 @@ def scored_lines(model: Model, paths: Sequence[Path]) -> Iterator[list[ScoredLin
     """
     mark = b"" if model.reading.has_single_bytes else codecs.BOM_UTF8
     for path in paths:
-        for lines in _ready_lines(path):
-            scores = model.score_lines(line if at > 1 else line.removeprefix(mark) for at, line in lines)
-            yield [ScoredLine(path, at, score) for (at, _), score in zip(lines, scores, strict=True)]
+        for ready in _ready_lines(path):
+            for first in range(0, len(ready), SCORED_AT_ONCE):
+                lines = ready[first : first + SCORED_AT_ONCE]
+                scores = model.score_lines(line if at > 1 else line.removeprefix(mark) for at, line in lines)
+                yield [ScoredLine(path, at, score) for (at, _), score in zip(lines, scores, strict=True)]
 
 
 def calibrate(model: Model, clean: Sequence[Path], quantile: float) -> float:
     """The threshold, in bits per character, above which a line is an anomaly: a quantile of the lines of clean files.
 
-    It is the lowest score of a line that at most the share 1 - `quantile` of all lines exceed, rounded up.
+    It is the lowest score of a line that at most the share 1 - `quantile` of all lines exceed, rounded up to four
+    decimals.
 
     Raises:
         OptionError: the quantile is not from 0 to 1.
         TextError: a file cannot be read, or there is no line; or the model knows no newline.
     """
     check_option("quantile", number("from 0 to 1", lambda value: 0 <= value <= 1), quantile)
-    found: list[float] = []
+    found = array("d")
     with bar("calibrating", total=None) as advance:
         for lines in scored_lines(model, clean):
-            found += [line.score.bits_per_char for line in lines]
+            found.extend(line.score.bits_per_char for line in lines)
             advance(len(lines))
     if not found:
         raise TextError(f"{', '.join(map(str, clean[:3]))}: expected at least one line, found none")
-    return math.ceil(float(np.quantile(found, quantile, method="inverted_cdf")) * ROUNDED) / ROUNDED
+    return math.ceil(float(np.quantile(found, quantile, method="inverted_cdf")) * 1e4) / 1e4
 
 
 def _ready_lines(path: Path) -> Iterator[list[tuple[int, bytes]]]:

@@ -62,11 +62,15 @@ def test_a_line_without_an_end_takes_no_more_memory_than_its_parts(tmp_path):
     assert total == 400 << 16 and peak < 8 * (log_lines.AT_ONCE + log_lines.LONGEST)
 
 
-def test_lines_are_scored_with_their_files_and_numbers(trained, tmp_path):
+@pytest.mark.parametrize("at_once", [1, 4096])
+def test_lines_are_scored_with_their_files_and_numbers(trained, tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(log_lines, "SCORED_AT_ONCE", at_once)
     model = cuchar.load(trained)
     (tmp_path / "a").write_bytes(codecs.BOM_UTF8 + b"the dog\nthe fox\n")
     (tmp_path / "b").write_bytes(b"\nover")
-    found = joined(scored_lines(model, [tmp_path / "a", tmp_path / "b"]))
+    blocks = list(scored_lines(model, [tmp_path / "a", tmp_path / "b"]))
+    assert max(map(len, blocks)) == min(2, at_once)
+    found = joined(blocks)
     texts = ["the dog", "the fox", "", "over"]
     assert [line.score for line in found] == model.score_lines(texts)
     assert [(line.path.name, line.number) for line in found] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]

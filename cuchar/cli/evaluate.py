@@ -43,7 +43,7 @@ def evaluate(
 
     if per_line:
         others = {
-            "--json": json, "--window": window, "--exact": exact, "--per-char": per_char,
+            "--json": json, "--window": window is not None, "--exact": exact, "--per-char": per_char,
             "--unknown": unknown != "error", "--skip-unreadable": skip_unreadable,
         }  # fmt: skip
         for name, given in others.items():
