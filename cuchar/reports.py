@@ -82,7 +82,7 @@ def print_lines(lines: Sequence[ScoredLine], threshold: float | None) -> bool:
 
 
 def _rounded(bits: float) -> float | None:
-    """Bits with four decimals, which are the same however lines are scored side by side; None if they are not finite."""
+    """Bits with four decimals, since further ones may depend on the lines beside; None if they are not finite."""
     return round(bits, 4) if math.isfinite(bits) else None
 
 
