@@ -19,20 +19,21 @@ if TYPE_CHECKING:
     from cuchar.errors import CucharError
     from cuchar.evaluation import Score
     from cuchar.interrupts import Interrupted
+    from cuchar.line_scores import LineScore
     from cuchar.model import Model
     from cuchar.tensorboard.callback import TensorBoard
 
 __version__ = "0.1.0"
 __all__ = [
-    "Callback", "CucharError", "DynamicConfig", "Interrupted", "Model", "Score", "StopTraining", "TensorBoard",
+    "Callback", "CucharError", "DynamicConfig", "Interrupted", "LineScore", "Model", "Score", "StopTraining", "TensorBoard",
     "import_model", "load", "resume", "train",
 ]  # fmt: skip
 
 # A name's module is imported when the name is first asked for (PEP 562): the command line imports this package before
 # it can run a line of its own, and an interrupt would meet NumPy half imported.
 _MODULES = {
-    "CucharError": "errors", "DynamicConfig": "dynamic", "Interrupted": "interrupts", "Model": "model", "Score": "evaluation",
-    "import_model": "api", "load": "api", "resume": "api", "train": "api", "Callback": "callbacks",
+    "CucharError": "errors", "DynamicConfig": "dynamic", "Interrupted": "interrupts", "LineScore": "line_scores",
+    "Model": "model", "Score": "evaluation", "import_model": "api", "load": "api", "resume": "api", "train": "api", "Callback": "callbacks",
     "StopTraining": "callbacks", "TensorBoard": "tensorboard.callback",
 }  # fmt: skip
 

@@ -20,12 +20,14 @@ from cuchar.errors import OptionError, TextError
 from cuchar.evaluation import Ids, TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
 from cuchar.files import escape, write_output
 from cuchar.kinds import PATH, TEXT_OR_BYTES, Optional, Value, integer
+from cuchar.line_scores import LineScore, line_codes, score_lines
 from cuchar.outputs import expect_new_output
 from cuchar.reading import Reading
 from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
 from cuchar.wording import option
 
 DYNAMIC = Value((("true, false or a cuchar.DynamicConfig", lambda value: type(value) is bool),))
+LINES = Value((("lines", lambda value: isinstance(value, Iterable) and not isinstance(value, str | bytes)),))
 
 
 class Model:
@@ -229,6 +231,19 @@ class Model:
         losses = np.concatenate(list(self.losses(ids, window, dynamic=config)))
         replaced = self.vocabulary.count_replaced(codes) if self.vocabulary.has_unknown else None
         return TextScore.of_text(codes, self.vocabulary.has(codes), losses, replaced, config)
+
+    def score_lines(self, lines: Iterable[str | bytes]) -> list[LineScore]:
+        """How well the model predicts each line by itself, as `cuchar eval --per-line` says, in the order of the lines.
+
+        Args:
+            lines: each with or without its newline, such as an open file. Bytes that are not UTF-8 become U+FFFD.
+        Raises:
+            OptionError: a line is neither text nor bytes, or `lines` is a text and no list of lines.
+            TextError: the model knows no newline.
+        """
+        check_option("lines", LINES, lines)
+        codes = [line_codes(self.reading, check_option("lines", TEXT_OR_BYTES, line)) for line in lines]
+        return score_lines(self.engine, self._weights, self.vocabulary, codes)
 
     def look(
         self, text: str | bytes, page: str | Path, *, chars: int = 20_000, unknown: str = "error", title: str = "A text"

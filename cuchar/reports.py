@@ -3,9 +3,11 @@
 import json
 import math
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -20,7 +22,8 @@ from cuchar.engines.cpu.library import load, thread_count
 from cuchar.errors import DeviceError
 from cuchar.evaluation import Score
 from cuchar.file_scores import FilesScore
-from cuchar.files import escape
+from cuchar.files import escape, write_stdout
+from cuchar.log_lines import ScoredLine
 from cuchar.ranks.join import describe_launch
 from cuchar.ranks.nccl import find_nccl
 
@@ -58,6 +61,33 @@ def _json_values(score: Score) -> dict[str, float | None]:
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
     }
+
+
+def print_lines(lines: Sequence[ScoredLine], threshold: float | None) -> bool:
+    """Print a JSON object for each line, all at once, and return whether one of them is an anomaly.
+
+    Args:
+        threshold: bits per character; a line with more of them is an anomaly. None says nothing about anomalies.
+    """
+    printed, anomalies = [], 0
+    for line in lines:
+        score = line.score
+        values: dict[str, Any] = {
+            "file": str(line.path), "line": line.number, "text": score.text, "length": score.length,
+            "bits": _rounded(score.bits), "bits_per_char": _rounded(score.bits_per_char),
+            "most_surprising": [{**asdict(one), "bits": _rounded(one.bits)} for one in score.most_surprising],
+        }  # fmt: skip
+        if threshold is not None:
+            values["anomaly"] = not score.bits_per_char <= threshold  # NaN, of a model that diverged, is one
+            anomalies += values["anomaly"]
+        printed.append(json.dumps(values) + "\n")
+    write_stdout("".join(printed).encode())
+    return anomalies > 0
+
+
+def _rounded(bits: float) -> float | None:
+    """Bits with four decimals, since further ones may depend on the lines beside; None if they are not finite."""
+    return round(bits, 4) if math.isfinite(bits) else None
 
 
 def print_machine() -> None:

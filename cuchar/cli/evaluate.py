@@ -17,6 +17,9 @@ from cuchar.cli.options import (
 )
 from cuchar.errors import OptionError
 
+QUANTILE = 0.999  # of the lines of a clean text, where no other one is given
+ANOMALY_FOUND = 3  # the exit status
+
 
 def evaluate(
     checkpoint: CheckpointArgument,
@@ -30,12 +33,29 @@ def evaluate(
     tune: Annotated[Path | None, typer.Option(metavar="TEXT", readable=False, help="Find the settings of --dynamic that fit this other text best.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep what --tune found, for every later --dynamic.")] = False,
     per_char: Annotated[Path | None, typer.Option(metavar="OUT.TSV", help="Every character's loss; to -, standard output, the score then to standard error.")] = None,
+    per_line: Annotated[bool, typer.Option("--per-line", help="Score every line by itself, as it comes: a JSON object a line.")] = False,
+    calibrate: Annotated[Path | None, typer.Option(metavar="CLEAN", help="Lines that surprise more than those of this text are anomalies.")] = None,
+    quantile: Annotated[float | None, typer.Option(help="The share of the lines of CLEAN that are no anomalies.", show_default=str(QUANTILE))] = None,
+    threshold: Annotated[float | None, typer.Option(metavar="BITS", help="Lines with more bits per character are anomalies.")] = None,
     unknown: Unknown = "error",
     glob: Glob = None,
     skip_unreadable: SkipUnreadable = False,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Score TEXT: nats and bits per character, perplexity."""
     from contextlib import redirect_stdout
+
+    if per_line:
+        others = {
+            "--json": json, "--window": window is not None, "--exact": exact, "--per-char": per_char,
+            "--dynamic": dynamic, "--unknown": unknown != "error", "--skip-unreadable": skip_unreadable,
+        }  # fmt: skip
+        for name, given in others.items():
+            if given:
+                raise OptionError(f"{name}: expected it or --per-line, found both")
+        return _evaluate_lines(checkpoint, texts, device, precision, calibrate, quantile, threshold, glob)
+    for name, value in (("--calibrate", calibrate), ("--quantile", quantile), ("--threshold", threshold)):
+        if value is not None:
+            raise OptionError(f"{name}: expected --per-line with it, found none")
 
     from cuchar.dynamic import write_settings
     from cuchar.dynamic_tuning import tuned_on_file
@@ -67,3 +87,41 @@ def evaluate(
     score = score_files(model, text_files(texts, glob), unknown, skip_unreadable, window, exact, per_char, config)
     with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
         print_score(score, json)
+    return 0
+
+
+def _evaluate_lines(
+    checkpoint: Path,
+    texts: list[Path],
+    device: str,
+    precision: str,
+    clean: Path | None,
+    quantile: float | None,
+    threshold: float | None,
+    glob: str | None,
+) -> int:
+    """Print a JSON object for every line, and return the exit status."""
+    from cuchar.config import check_option
+    from cuchar.files import say
+    from cuchar.kinds import Optional, number
+    from cuchar.log_lines import calibrate, scored_lines
+    from cuchar.model import Model
+    from cuchar.reports import print_lines
+    from cuchar.text_files import text_files
+
+    if clean is not None and threshold is not None:
+        raise OptionError("--calibrate: expected it or --threshold, found both")
+    if clean is None and quantile is not None:
+        raise OptionError("--quantile: expected --calibrate with it, found none")
+    check_option("threshold", Optional(number()), threshold)
+    text_files([*texts, *([] if clean is None else [clean])], glob)  # complains also where `-` is named twice
+    model = Model(checkpoint, device, precision)
+    if clean is not None:
+        quantile = QUANTILE if quantile is None else quantile
+        threshold = calibrate(model, text_files([clean], glob), quantile)
+        say(f"--threshold {threshold}: bits per character, the quantile {quantile} of the lines of {clean}")
+    status = 0
+    for lines in scored_lines(model, text_files(texts, glob)):
+        if print_lines(lines, threshold):
+            status = ANOMALY_FOUND
+    return status

@@ -31,6 +31,7 @@ def main() -> None:
     except Interrupted as interrupted:
         _fail(f"stopped by {interrupted}; what was done is saved", interrupted.exit_status)
     except KeyboardInterrupt:
+        silence_stdout()  # what it came between may have been written already, and would be again
         sys.exit(130)
     except ReaderGone:
         sys.exit(0)
