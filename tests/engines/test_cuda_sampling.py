@@ -128,7 +128,7 @@ def test_streams_are_numpys_in_every_schedule(shape):
     for prime, options in (
         (NOTHING, {"length": 20}),
         (np.array([1, 0, 1]), {"length": 8, "argmax": True}),
-        (np.array([1]), {"length": 6, "law": "exp", "temperature": 2.0, "top_k": 20, "top_p": 0.9, "min_p": 0.1}),
+        (np.array([1]), {"length": 6, "law": "exp", "temperature": 2.0, "top_k": 20, "top_p": 0.9, "min_p": 0.7}),
     ):
         expected = streams(NumpyEngine(parameters.model), parameters, S, prime, **options)
         for engine in engines:
