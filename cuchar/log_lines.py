@@ -15,7 +15,7 @@ import numpy as np
 
 from cuchar.bars import bar
 from cuchar.config import check_option
-from cuchar.errors import TextError
+from cuchar.errors import DivergedError, TextError
 from cuchar.files import STREAM, opened_stdin
 from cuchar.kinds import number
 from cuchar.line_scores import LineScore
@@ -62,6 +62,7 @@ def calibrate(model: Model, clean: Sequence[Path], quantile: float) -> float:
     Raises:
         OptionError: the quantile is not from 0 to 1.
         TextError: a file cannot be read, or there is no line; or the model knows no newline.
+        DivergedError: the quantile is that of a line whose score is not finite.
     """
     check_option("quantile", number("from 0 to 1", lambda value: 0 <= value <= 1), quantile)
     found = array("d")
@@ -71,7 +72,10 @@ def calibrate(model: Model, clean: Sequence[Path], quantile: float) -> float:
             advance(len(lines))
     if not found:
         raise TextError(f"{', '.join(map(str, clean[:3]))}: expected at least one line, found none")
-    return math.ceil(float(np.quantile(found, quantile, method="inverted_cdf")) * 1e4) / 1e4
+    threshold = float(np.quantile(found, quantile, method="inverted_cdf"))
+    if not math.isfinite(threshold):
+        raise DivergedError("expected finite scores of lines, found others: the model's weights are too large")
+    return math.ceil(threshold * 1e4) / 1e4
 
 
 def _ready_lines(path: Path) -> Iterator[list[tuple[int, bytes]]]:

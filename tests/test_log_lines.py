@@ -7,11 +7,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from support.checkpoints import made
 from support.small_runs import TEXT
 
 import cuchar
 from cuchar import log_lines
-from cuchar.errors import OptionError, TextError
+from cuchar.checkpoint import write_checkpoint
+from cuchar.errors import DivergedError, OptionError, TextError
 from cuchar.log_lines import calibrate, scored_lines
 
 
@@ -98,3 +100,14 @@ def test_a_threshold_needs_a_line_and_a_share(trained, tmp_path):
     for quantile in (-0.1, 1.5, float("nan")):
         with pytest.raises(OptionError, match=r"^quantile: expected (from 0 to 1|a finite number)"):
             calibrate(model, [clean], quantile)
+
+
+@pytest.mark.parametrize("scale", [0, 3e38], ids=["infinite", "NaN"])
+def test_a_model_without_finite_scores_gives_no_threshold(tmp_path, scale):
+    checkpoint = made("\nabc")
+    checkpoint.parameters.flat[:] = scale
+    checkpoint.parameters["head.bias"][:] = [3e38, -3e38, 3e38, -3e38]
+    write_checkpoint(tmp_path / "made.safetensors", checkpoint)
+    (tmp_path / "clean").write_text("abc\n")
+    with pytest.raises(DivergedError, match="expected finite scores of lines, found others"):
+        calibrate(cuchar.load(tmp_path / "made.safetensors", device="cpu"), [tmp_path / "clean"], 0.9)
