@@ -14,14 +14,19 @@ from cuchar.cli.options import (
     Precision,
     SkipUnreadable,
     Unknown,
+    was_given,
 )
 from cuchar.errors import OptionError
+from cuchar.wording import option
 
 QUANTILE = 0.999  # of the lines of a clean text, where no other one is given
 ANOMALY_FOUND = 3  # the exit status
+NOT_PER_LINE = "json window exact dynamic tune save per_char unknown skip_unreadable".split()
+ONLY_PER_LINE = "calibrate quantile threshold".split()
 
 
 def evaluate(
+    context: typer.Context,
     checkpoint: CheckpointArgument,
     texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", readable=False, help="Text files or folders; - is standard input.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -45,17 +50,9 @@ def evaluate(
     from contextlib import redirect_stdout
 
     if per_line:
-        others = {
-            "--json": json, "--window": window is not None, "--exact": exact, "--per-char": per_char,
-            "--dynamic": dynamic, "--unknown": unknown != "error", "--skip-unreadable": skip_unreadable,
-        }  # fmt: skip
-        for name, given in others.items():
-            if given:
-                raise OptionError(f"{name}: expected it or --per-line, found both")
+        _expect_absent(context, NOT_PER_LINE, "it or --per-line, found both")
         return _evaluate_lines(checkpoint, texts, device, precision, calibrate, quantile, threshold, glob)
-    for name, value in (("--calibrate", calibrate), ("--quantile", quantile), ("--threshold", threshold)):
-        if value is not None:
-            raise OptionError(f"{name}: expected --per-line with it, found none")
+    _expect_absent(context, ONLY_PER_LINE, "--per-line with it, found none")
 
     from cuchar.dynamic import write_settings
     from cuchar.dynamic_tuning import tuned_on_file
@@ -88,6 +85,13 @@ def evaluate(
     with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
         print_score(score, json)
     return 0
+
+
+def _expect_absent(context: typer.Context, names: list[str], expected: str) -> None:
+    """Check that none of these options was given."""
+    for name in names:
+        if was_given(context, name):
+            raise OptionError(f"{option(name)}: expected {expected}")
 
 
 def _evaluate_lines(

@@ -8,6 +8,7 @@ import typer
 from cuchar.cli.options import CheckpointArgument, Device, Unknown, was_given
 from cuchar.config import check_option
 from cuchar.errors import OptionError
+from cuchar.wording import option
 
 NOT_TOGETHER = {
     "interactive": "json complete beam sweep_temperature prime prime_file count",
@@ -77,7 +78,7 @@ def sample(
         }
         for name in filter(waiting.get, waiting):
             raise OptionError(
-                f"{_dashed(name)}: expected samples that end, by --length or --stop, found the endless --length 0"
+                f"{option(name)}: expected samples that end, by --length or --stop, found the endless --length 0"
             )
     if seed is not None:
         expect_seed(seed)
@@ -111,11 +112,7 @@ def _expect_apart(context: typer.Context) -> None:
     for name in given:
         for other in NOT_TOGETHER.get(name, "").split():
             if other in given:
-                raise OptionError(f"{_dashed(name)}: expected it or {_dashed(other)}, found both")
-
-
-def _dashed(name: str) -> str:
-    return "--" + name.replace("_", "-")
+                raise OptionError(f"{option(name)}: expected it or {option(other)}, found both")
 
 
 def _temperatures(words: str) -> list[float]:
