@@ -1,9 +1,11 @@
 """The settings of dynamic evaluation (dynamic_scorer.py), and the file beside a checkpoint that keeps them."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cuchar.checkpoint import expect_regular
 from cuchar.config import check_options
 from cuchar.errors import CheckpointError
 from cuchar.files import write_file
@@ -53,14 +55,17 @@ def read_settings(checkpoint: Path) -> DynamicConfig:
         CheckpointError: the file that keeps them cannot be read, or says something impossible.
     """
     file = settings_file(checkpoint)
+    if not os.path.lexists(file):
+        return DynamicConfig()
+    expect_regular(file)
     try:
         return DynamicConfig(**Record(KINDS).check(parse_json(file.read_text("utf-8"), "settings"), "settings"))
-    except FileNotFoundError:
-        return DynamicConfig()
     except Mismatch as mismatch:
         raise CheckpointError(f"{file}: {mismatch}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise CheckpointError(f"{file}: expected settings of dynamic evaluation, found: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"{file}: expected a readable file, found: {error.strerror}") from None
 
 
 def write_settings(checkpoint: Path, config: DynamicConfig) -> Path:

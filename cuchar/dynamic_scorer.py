@@ -42,7 +42,8 @@ class DynamicScorer:
         self._gradients = Parameters(trained.model, dtype)
         roots = np.sqrt(squares, dtype=np.float64)
         relative = roots / roots.mean() if roots.any() else np.ones_like(roots)
-        self._steps = (config.rate / (relative + DAMPING)).astype(dtype)
+        with np.errstate(over="ignore"):  # a step that is not finite makes losses that are not, which are noticed
+            self._steps = (config.rate / (relative + DAMPING)).astype(dtype)
         self._pulls = np.minimum(1, config.decay * relative).astype(dtype)
 
     def losses(self, ids: Ids) -> Iterator[np.ndarray]:
@@ -66,7 +67,8 @@ class DynamicScorer:
                     "the rate is too large"
                 )
             yield losses[:, 0]
-            self._learn()
+            with np.errstate(over="ignore", invalid="ignore"):  # as above
+                self._learn()
 
     def _learn(self) -> None:
         """Update the weights by the last segment's gradients, which are overwritten."""

@@ -12,6 +12,7 @@ from cuchar.evaluation import LossSum
 from cuchar.files import say
 from cuchar.id_stream import Alphabet, count_text
 from cuchar.model import Model
+from cuchar.text_files import text_files
 from cuchar.wording import option
 
 LEAST_RATE = 1e-6  # at a lower rate next to nothing is learnt
@@ -28,7 +29,9 @@ def tuned_on_file(model: Model, file: Path, texts: Sequence[Path], unknown: str)
     Raises:
         OptionError: the file is one of the texts, whose score would then be too good.
         TextError: the file cannot be read, a character is unknown, or there are fewer than two known ones.
+        DivergedError: the losses are not finite with any settings that were tried.
     """
+    text_files([*texts, file])  # complains where `-` is named twice
     if any(file.exists() and text.exists() and file.samefile(text) for text in texts):
         raise OptionError(
             f"{option('tune', file)}: expected a text other than those that are scored, found one of them"
@@ -48,7 +51,10 @@ def tuned_on_file(model: Model, file: Path, texts: Sequence[Path], unknown: str)
         say(f"tuning: {config}: {added.mean:.4f} nats per character")
         return added.mean
 
-    return tune(score, read_settings(model.file))[0]
+    best, lowest = tune(score, read_settings(model.file))
+    if math.isinf(lowest):
+        raise DivergedError(f"{option('tune', file)}: expected settings that give finite losses, found none")
+    return best
 
 
 def tune(score: Callable[[DynamicConfig], float], begin: DynamicConfig) -> tuple[DynamicConfig, float]:

@@ -2,14 +2,17 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
+from support.checkpoints import made
 from support.problems import problem
 from support.small_runs import TEXT
 
 import cuchar
 from cuchar import dynamic_scorer
+from cuchar.checkpoint import write_checkpoint
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.dynamic import DynamicConfig, settings_file
 from cuchar.dynamic_scorer import DynamicScorer
@@ -19,6 +22,7 @@ from cuchar.engines.cpu.engine import CpuEngine
 from cuchar.engines.cuda.engine import CudaEngine
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import DivergedError, OptionError
+from cuchar.files import STDIN_TWICE
 from cuchar.parameters import Parameters
 
 CONFIG = DynamicConfig(rate=0.3, decay=0.4, segment=5)
@@ -107,13 +111,11 @@ def test_without_moments_all_weights_step_alike(case):
     np.testing.assert_array_equal(none, alike)
 
 
+@pytest.mark.filterwarnings("error")  # of which standard error would get lines
 def test_a_rate_that_is_too_large_is_an_error(case):
     model, trained, squares, ids, _ = case
-    with (
-        pytest.raises(DivergedError, match="found others after 5 characters: the rate is too large"),
-        np.errstate(all="ignore"),
-    ):
-        scores(DynamicScorer(NumpyEngine(model, np.float64), trained, squares, DynamicConfig(1e308, 0, 5)), ids)
+    with pytest.raises(DivergedError, match="found others after 5 characters: the rate is too large"):
+        scores(DynamicScorer(CpuEngine(model, np.float64), trained, squares, DynamicConfig(1e308, 0, 5)), ids)
 
 
 def test_model_scores_by_it_and_says_so(trained):
@@ -189,6 +191,18 @@ def test_mistakes(fails, texts):
     assert "--save: expected it with --tune, found it alone" in fails(2, "eval", model, test, "--dynamic", "--save")
     same = fails(2, "eval", model, test, "--dynamic", "--tune", test)
     assert "expected a text other than those that are scored, found one of them" in same
+    assert fails(1, "eval", model, "-", "--dynamic", "--tune", "-") == f"cuchar: {STDIN_TWICE}\n"
+
+
+def test_settings_that_diverge_are_not_kept(cli, texts):
+    model, test, other = texts
+    checkpoint = made("".join(sorted(set(TEXT))))
+    checkpoint.parameters.flat[:] = 3e38
+    write_checkpoint(model, checkpoint)
+    result = cli("eval", model, test, "--device", "cpu", "--dynamic", "--tune", other, "--save")
+    expected = f"cuchar: --tune {other}: expected settings that give finite losses, found none"
+    assert result.status == 1 and result.stderr.splitlines()[-1] == expected
+    assert not settings_file(model).exists()
 
 
 @pytest.mark.parametrize(
@@ -204,3 +218,9 @@ def test_mistakes(fails, texts):
 def test_damaged_settings_are_an_error(fails, texts, content, found):
     settings_file(texts[0]).write_bytes(content)
     assert found in fails(1, "eval", texts[0], texts[1], "--dynamic")
+
+
+def test_settings_that_are_no_file_are_an_error(fails, texts):
+    os.mkfifo(settings_file(texts[0]))  # whose end would be waited for
+    expected = f"cuchar: {settings_file(texts[0])}: expected a file, found a folder, a pipe or a device\n"
+    assert fails(1, "eval", texts[0], texts[1], "--dynamic") == expected
