@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from cuchar.beam import WIDTH, beam_search
+from cuchar.config import check_option
 from cuchar.engines.base import Engine, Streams
-from cuchar.errors import OptionError
+from cuchar.errors import OptionError, TextError
 from cuchar.generation import begin, go_on
+from cuchar.kinds import integer
 from cuchar.sampling import SampleConfig
 from cuchar.vocabulary import Vocabulary
 from cuchar.wording import option
@@ -102,6 +105,22 @@ class Continuations:
             drawn = self._whole(begin(self.engine, self.weights, self.seed, numbers, anything), scored)
             for prime, continuation in zip(some, drawn, strict=True):
                 yield continuation if len(prime) else Continuation(b"", 0.0)
+
+    def beam(self, prime: np.ndarray, width: int) -> Continuation:
+        """The likeliest text of the configuration's length after the prime that a beam search finds (`cuchar.beam`).
+
+        Args:
+            width: how many beginnings are kept after every character; 1 always takes the likeliest character.
+        Raises:
+            OptionError: the length is 0, or the width out of range.
+            TextError: the prime is empty.
+        """
+        length = check_option("length", integer(1), self.config.length)
+        width = check_option("width", WIDTH, width)
+        if not len(prime):
+            raise TextError(f"{option('prime')}: expected a character that the model knows, found none")
+        found, log_probability = beam_search(self.engine, self.weights, prime, length, width)
+        return Continuation(self.vocabulary.decode(found), log_probability)
 
     def _whole(self, streams: Streams, scored: bool = True) -> Iterator[Continuation]:
         pieces: list[list[np.ndarray]] = [[] for _ in streams.numbers]

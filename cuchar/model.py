@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from cuchar.beam import WIDTH, beam_search
 from cuchar.checkpoint import checkpoint_file, read_checkpoint
 from cuchar.config import check_option, expect_options
 from cuchar.continuations import Continuation, Continuations
 from cuchar.dynamic import DynamicConfig, read_settings
 from cuchar.dynamic_scorer import DynamicScorer
 from cuchar.engines.choose import choose_engine
-from cuchar.errors import OptionError, TextError
+from cuchar.errors import OptionError
 from cuchar.evaluation import Ids, TextScore, chunk_losses, expect_scorable, stream_losses, window_losses
 from cuchar.files import escape, write_output
 from cuchar.kinds import PATH, TEXT_OR_BYTES, Optional, Value, integer
@@ -122,13 +121,7 @@ class Model:
             OptionError: an argument is of another type, or out of range.
             TextError: the prime is empty, or has a character that the model does not know.
         """
-        length = check_option("length", integer(1), length)
-        width = check_option("width", WIDTH, width)
-        ids = self._ids(prime, unknown)
-        if not len(ids):
-            raise TextError(f"{option('prime')}: expected a character that the model knows, found none")
-        found, log_probability = beam_search(self.engine, self._weights, ids, length, width)
-        return Continuation(self.vocabulary.decode(found), log_probability)
+        return self.continuations(SampleConfig(length=length)).beam(self._ids(prime, unknown), width)
 
     def continuations(self, config: SampleConfig, seed: int | None = None) -> Continuations:
         """What the model goes on with by a configuration and a seed, for who has ids or wants samples side by side.

@@ -1,6 +1,7 @@
 """What `cuchar sample` reads and writes: primes and lines to go on from; samples as text, or as a JSON object a line."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,18 +96,20 @@ def write_lines(draws: Continuations, lines: Sequence[np.ndarray], output: TextO
             output.write(draws.vocabulary.decode(line) + continuation.encoded.removesuffix(b"\n") + b"\n")
 
 
-def write_beam(model: Model, prime: np.ndarray, length: int, width: int, output: TextOutput | None) -> None:
+def write_beam(draws: Continuations, prime: np.ndarray, width: int, output: TextOutput | None) -> None:
     """Write the likeliest continuation that a beam search finds; `output` is as for `write_samples`."""
-    known = model.vocabulary.decode(prime)
-    continuation = model.beam(known if model.vocabulary.is_bytes else known.decode(), length, width=width)
+    continuation = draws.beam(prime, width)
     if output is None:
-        _print_object(model.vocabulary, prime, continuation)
+        _print_object(draws.vocabulary, prime, continuation)
     else:
-        output.write(known + continuation.encoded + b"\n")
+        output.write(draws.vocabulary.decode(prime) + continuation.encoded + b"\n")
 
 
 def _print_object(vocabulary: Vocabulary, prime: np.ndarray, continuation: Continuation, **facts: float) -> None:
-    """Print a continuation and some facts about it as a JSON object on one line, all in ASCII."""
-    of_prime = vocabulary.decode(prime).decode("utf-8", "replace")
-    values = {"prime": of_prime, "text": continuation.text, "log_probability": continuation.log_probability}
+    """Print a continuation and some facts about it as a JSON object on one line, all in ASCII.
+
+    JSON has no infinity: a probability that is too small for a number becomes null.
+    """
+    of_prime, found = vocabulary.decode(prime).decode("utf-8", "replace"), continuation.log_probability
+    values = {"prime": of_prime, "text": continuation.text, "log_probability": found if math.isfinite(found) else None}
     print(json.dumps({**facts, **values}))

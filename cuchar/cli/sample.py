@@ -99,7 +99,7 @@ def sample(
     elif complete:
         write_lines(sweep[0], primes, output)
     elif beam is not None:
-        write_beam(model, primes[0], length, beam, output)
+        write_beam(sweep[0], primes[0], beam, output)
     elif temperatures:
         write_sweep(sweep, primes[0], count, output)
     else:

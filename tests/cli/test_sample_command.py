@@ -7,9 +7,11 @@ import subprocess
 
 import pexpect
 import pytest
+from support.checkpoints import made
 from support.process import CUCHAR, environment, start
 
 import cuchar
+from cuchar.checkpoint import write_checkpoint
 
 LINES = "the q\n\nfox jumps\nlazy"
 
@@ -105,6 +107,24 @@ def test_beam(cli, trained):
     assert objects(cli(*arguments, "--json").stdout) == [
         {"prime": "the ", "text": found.text, "log_probability": found.log_probability}
     ]
+
+
+def test_beam_goes_on_from_what_a_sample_goes_on_from(cli, tmp_path):
+    """Once an unknown character is left out, an accent may follow a letter. The two are not composed again."""
+    checkpoint = made("\neé\u0301", normalize="nfc")
+    checkpoint.parameters.flat *= 20
+    write_checkpoint(tmp_path / "made.safetensors", checkpoint)
+    options = ("-p", "eX\u0301", "--unknown", "skip", "-n", 9)
+    written = [cli("sample", tmp_path / "made.safetensors", *options, *how) for how in (["--beam", 1], ["--argmax"])]
+    assert written[0].stdout == written[1].stdout != b""
+
+
+def test_a_probability_that_is_no_number_is_null(cli, tmp_path):
+    checkpoint = made("abcd")
+    checkpoint.parameters["head.bias"][:] = [3e38, -3e38, 3e38, -3e38]
+    write_checkpoint(tmp_path / "made.safetensors", checkpoint)
+    result = cli("sample", tmp_path / "made.safetensors", "-p", "a", "-n", 20, "--temp", 1e300, "--seed", 1, "--json")
+    assert json.loads(result.stdout, parse_constant=pytest.fail)["log_probability"] is None
 
 
 def test_a_sweep_has_the_same_seed_at_each_temperature(sampled):
