@@ -1,4 +1,4 @@
-"""A trained model for Python programs: they load it, then call `sample`, `stream`, `score` and `look`."""
+"""A trained model for Python programs: they load it, then sample, score or look inside."""
 
 import codecs
 import secrets
@@ -26,7 +26,10 @@ from cuchar.sampling import SAMPLE, SampleConfig, expect_seed
 from cuchar.wording import option
 
 DYNAMIC = Value((("true, false or a cuchar.DynamicConfig", lambda value: type(value) is bool),))
-LINES = Value((("lines", lambda value: isinstance(value, Iterable) and not isinstance(value, str | bytes)),))
+LINES, PRIMES = (
+    Value(((what, lambda value: isinstance(value, Iterable) and not isinstance(value, str | bytes)),))
+    for what in ("lines", "primes")
+)
 
 
 class Model:
@@ -109,6 +112,7 @@ class Model:
                 OptionError, when the first is asked for.
         """
         config, unknown = _sample_config(length, options, "primes")
+        check_option("primes", PRIMES, primes)
         ids = [self._ids(prime, unknown, f"primes[{n}]: position {{}}") for n, prime in enumerate(primes)]
         return self.continuations(config, seed).complete(ids)
 

@@ -99,6 +99,8 @@ def test_mistakes_in_primes_are_told_at_once(trained):
     assert next(model.complete(["tÉh"], 9, unknown="skip", seed=3)) == next(model.complete(["th"], 9, seed=3))
     with pytest.raises(OptionError, match=r"^prime: expected the name of an option, found none; is it primes\?"):
         model.complete(["the"], prime="a")
+    with pytest.raises(OptionError, match=r"^primes: expected primes, found 'the'"):
+        model.complete("the")
     with pytest.raises(OptionError, match=r"^length: expected at least 1, or stop with it, found 0"):
         next(model.complete(["the"], 0))
     with pytest.raises(OptionError, match=r"^length: expected at least 1, or stop with it, found 0"):
