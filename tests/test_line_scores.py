@@ -11,7 +11,7 @@ import cuchar
 from cuchar.checkpoint import write_checkpoint
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OptionError, TextError
-from cuchar.line_scores import UNKNOWN_BITS
+from cuchar.line_scores import FEW_ROWS, UNKNOWN_BITS
 from cuchar.parameters import Parameters
 from cuchar.vocabulary import Vocabulary
 
@@ -55,6 +55,13 @@ def test_a_line_has_the_same_bits_alone_and_beside_others(trained):
     together = model.score_lines(LINES)
     assert [model.score_lines([line])[0] for line in LINES] == together
     assert model.score_lines(LINES[::-1]) == together[::-1]
+
+
+@pytest.mark.parametrize("few", [FEW_ROWS, FEW_ROWS + 1])
+def test_the_longer_lines_go_on_in_a_narrower_window_if_all_of_them_fit_into_it(trained, few):
+    model, lines = cuchar.load(trained, device="cpu"), ["the fox"] * 12 + [TEXT[at : at + 44] for at in range(12)]
+    lines = [line.replace("\n", " ")[: None if at < 12 + few else 9] for at, line in enumerate(lines)]
+    assert model.score_lines(lines) == [model.score_lines([line])[0] for line in lines]
 
 
 @pytest.mark.parametrize("device", ["numpy", "emulate"])
