@@ -78,11 +78,11 @@ def score_lines(engine: Engine, weights: Any, vocabulary: Vocabulary, lines: Ite
     Raises:
         TextError: the vocabulary has no newline.
     """
-    newline = np.array([LINE_END], np.uint8)
-    if not vocabulary.has(newline).all():
+    if LINE_END not in vocabulary.codes:  # not even where another character stands for those that are not
         raise TextError(
             f"expected a model of lines, found one whose {len(vocabulary):,} characters have no newline among them"
         )
+    newline = np.array([LINE_END], np.uint8)
     ended = [np.concatenate([codes, newline]) for codes in lines]
     known = [vocabulary.has(codes) for codes in ended]
     rows = [

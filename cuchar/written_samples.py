@@ -49,7 +49,7 @@ def read_lines(model: Model, file: Path, unknown: str) -> list[np.ndarray]:
 
 def line_end(model: Model) -> str:
     """What ends a line for the model: nothing if it does not know that character."""
-    return "\n" if model.vocabulary.has(np.array([LINE_END]))[0] else ""
+    return "\n" if LINE_END in model.vocabulary.codes else ""
 
 
 def write_sweep(sweep: Sequence[Continuations], prime: np.ndarray, count: int, output: TextOutput | None) -> None:

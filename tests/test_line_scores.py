@@ -129,3 +129,7 @@ def test_what_is_no_list_of_lines_is_refused(trained, tmp_path):
         model.score_lines(["the dog", 5])
     with pytest.raises(TextError, match=r"^expected a model of lines, found one whose 3 characters have no newline"):
         model_of(made("abé"), tmp_path).score_lines(["a"])
+    checkpoint = made("ab\ufffd")
+    checkpoint.vocabulary = Vocabulary(checkpoint.vocabulary.codes, has_unknown=True)
+    with pytest.raises(TextError, match=r"^expected a model of lines, found one whose 3 characters have no newline"):
+        model_of(checkpoint, tmp_path).score_lines(["a"])

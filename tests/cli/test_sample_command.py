@@ -12,6 +12,7 @@ from support.process import CUCHAR, environment, start
 
 import cuchar
 from cuchar.checkpoint import write_checkpoint
+from cuchar.vocabulary import Vocabulary
 
 LINES = "the q\n\nfox jumps\nlazy"
 
@@ -97,6 +98,11 @@ def test_lines_of_a_model_without_line_ends(cli, tmp_path):
     (tmp_path / "lines.txt").write_text("ab\nc\n")
     result = cli("sample", tmp_path / "run", "--complete", tmp_path / "lines.txt", "-n", 5, "--seed", 1)
     assert re.fullmatch(rb"ab[abc]{5}\nc[abc]{5}\n", result.stdout)
+    checkpoint = made("ab\ufffd")  # where the unknown symbol stands for a newline
+    checkpoint.vocabulary = Vocabulary(checkpoint.vocabulary.codes, has_unknown=True)
+    write_checkpoint(tmp_path / "made.safetensors", checkpoint)
+    result = cli("sample", tmp_path / "made.safetensors", "--complete", tmp_path / "lines.txt", "-n", 50, "--seed", 1)
+    assert [len(line) for line in result.stdout.decode().splitlines()] == [52, 51]
 
 
 def test_beam(cli, trained):
