@@ -33,9 +33,8 @@ from cuchar.sampling import SampleConfig
 from cuchar.sizes import ceil_div
 
 PRODUCTS_A_THREAD = 500_000  # products for each thread, at least: less is done before another thread has woken up
-PRODUCTS_OF_A_STEP = (
-    65_536  # products of the recurrence for each thread at a time step, at least, where threads divide units
-)
+# Products of the recurrence for each thread at a time step, at least, where threads divide a layer's units.
+PRODUCTS_OF_A_STEP = 65_536
 
 
 def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
