@@ -189,7 +189,7 @@ def test_mistakes(fails, texts):
     assert "--window: expected it or --dynamic, found both" in fails(2, "eval", model, test, "--dynamic", "--window", 3)
     assert "--tune: expected it with --dynamic, found it alone" in fails(2, "eval", model, test, "--tune", other)
     assert "--save: expected it with --tune, found it alone" in fails(2, "eval", model, test, "--dynamic", "--save")
-    same = fails(2, "eval", model, test, "--dynamic", "--tune", test)
+    same = fails(2, "eval", model, other, test, "--dynamic", "--tune", test)
     assert "expected a text other than those that are scored, found one of them" in same
     assert fails(1, "eval", model, "-", "--dynamic", "--tune", "-") == f"cuchar: {STDIN_TWICE}\n"
 
