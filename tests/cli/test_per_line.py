@@ -5,9 +5,11 @@ import select
 import signal
 
 import pytest
+from support.checkpoints import made
 from support.process import start
 
 import cuchar
+from cuchar.checkpoint import write_checkpoint
 
 NORMAL = "the quick brown fox jumps over the lazy dog\n"
 ODD = "the quick ÉÖ brown\n"
@@ -61,6 +63,15 @@ def test_anomalies_are_marked_and_give_the_exit_status(cli, trained, logs):
         options = ["--calibrate", logs / "both.log", "--quantile", quantile]
         found = objects(cli("eval", trained, logs / "both.log", "--per-line", *options).stdout)
         assert sum(one["anomaly"] for one in found) == anomalies
+
+
+def test_a_score_that_is_not_finite_is_an_anomaly(cli, tmp_path, logs):
+    checkpoint = made("".join(sorted(set(NORMAL))))
+    checkpoint.parameters.flat[:] = 3e38
+    write_checkpoint(tmp_path / "made.safetensors", checkpoint)
+    result = cli("eval", tmp_path / "made.safetensors", logs / "clean.log", "--per-line", "--threshold", 5)
+    assert result.status == 3
+    assert {(one["bits"], one["anomaly"]) for one in objects(result.stdout)} == {(None, True)}
 
 
 @pytest.mark.parametrize(
