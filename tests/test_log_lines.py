@@ -54,6 +54,12 @@ def test_lines_do_not_depend_on_how_they_are_read(tmp_path, monkeypatch, longest
     assert all(0 < len(part) <= longest and part.decode() for _, part in whole if part)
 
 
+def test_bytes_that_only_continue_characters_are_cut_all_the_same(monkeypatch):
+    monkeypatch.setattr(log_lines, "LONGEST", 5)
+    parts = log_lines._parts(b"\x80" * 13)
+    assert b"".join(parts) == b"\x80" * 13 and all(0 < len(part) <= 5 for part in parts)
+
+
 def test_a_line_without_an_end_takes_no_more_memory_than_its_parts(tmp_path):
     total = 0
     tracemalloc.start()
