@@ -1,11 +1,12 @@
 """What does dynamic evaluation gain? Scores what a run held out, as the model is, and while it learns from that text.
 
-    python benchmarks/dynamic.py RUN [--rate 0.4] [--decay 0.00025] [--segment 16] [--device cpu] [--out OUT.json]
+    python benchmarks/dynamic.py RUN [--rate 0.4] [--decay 0.00025] [--segment 16] [--tune] [--device cpu] [--out OUT.json]
 
 RUN is a run folder that `cuchar train` made with --val-fraction; its text must still be where it was. The text that was
 held out is scored by the run's best checkpoint. A run of `--val-split streams` held out the end of each of its rows: these
 are scored one after the other, each from a zero state, by a model that goes on learning from all of them. The settings
-must come from elsewhere, such as `cuchar eval --tune` on a text that is neither the training text nor this one.
+must come from elsewhere, such as `cuchar eval --tune` on a text that is neither the training text nor this one. With
+--tune, for a run of several rows, they are tuned on the first, third, fifth row and so on, and the others are scored.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from cuchar.config import TrainConfig
 from cuchar.corpus import load_corpus
 from cuchar.dynamic import DynamicConfig
 from cuchar.dynamic_scorer import DynamicScorer
+from cuchar.dynamic_tuning import tune
 from cuchar.engines.choose import choose_engine
 from cuchar.evaluation import LossSum, stream_losses
 from cuchar.reading import Reading
@@ -45,6 +47,7 @@ def main() -> None:
     arguments.add_argument("--rate", type=float, default=usual.rate)
     arguments.add_argument("--decay", type=float, default=usual.decay)
     arguments.add_argument("--segment", type=int, default=usual.segment)
+    arguments.add_argument("--tune", action="store_true")
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
@@ -54,18 +57,23 @@ def main() -> None:
     _, rows = split_validation(corpus.ids, train)
     parameters = checkpoint.parameters
     engine, _ = choose_engine(options.device, parameters.model, parameters.flat.dtype)
-    weights, scorer = engine.fold(parameters), DynamicScorer(engine, parameters, checkpoint.adam.v, dynamic)
 
-    def learning() -> Iterator[np.ndarray]:
+    def learning(rows: np.ndarray, dynamic: DynamicConfig) -> Iterator[np.ndarray]:
+        scorer = DynamicScorer(engine, parameters, checkpoint.adam.v, dynamic)
         for row in rows:
             yield from scorer.losses(row)
 
+    if options.tune:
+        dynamic, _ = tune(lambda config: timed(learning(rows[::2], config))["nats_per_char"], dynamic)
+        rows = rows[1::2]
     found = {
         "date": str(date.today()), "processor": processor(), "versions": versions(), "engine": engine.name,
         "options": checkpoint.run["train"], "position": checkpoint.run["position"] | {"history": None},
-        "dynamic": asdict(dynamic),
-        "static_score": timed(stream_losses(engine, weights, rows)), "dynamic_score": timed(learning()),
+        "dynamic": asdict(dynamic), "tuned_on_other_rows": options.tune,
+        "static_score": timed(stream_losses(engine, engine.fold(parameters), rows)),
+        "dynamic_score": timed(learning(rows, dynamic)),
     }  # fmt: skip
+    print(dynamic)
     for kind in ("static_score", "dynamic_score"):
         print(f"{kind}: {found[kind]['nats_per_char']:.4f} nats per character, {found[kind]['seconds']} s")
     if options.out:
