@@ -11,6 +11,7 @@ must come from elsewhere, such as `cuchar eval --tune` on a text that is neither
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import date
@@ -28,6 +29,7 @@ from cuchar.dynamic import DynamicConfig
 from cuchar.dynamic_scorer import DynamicScorer
 from cuchar.dynamic_tuning import tune
 from cuchar.engines.choose import choose_engine
+from cuchar.errors import DivergedError
 from cuchar.evaluation import LossSum, stream_losses
 from cuchar.reading import Reading
 
@@ -63,9 +65,16 @@ def main() -> None:
         for row in rows:
             yield from scorer.losses(row)
 
+    def score(config: DynamicConfig) -> float:
+        try:
+            return timed(learning(rows[::2], config))["nats_per_char"]
+        except DivergedError:
+            return math.inf
+
     if options.tune:
-        dynamic, _ = tune(lambda config: timed(learning(rows[::2], config))["nats_per_char"], dynamic)
-        rows = rows[1::2]
+        if len(rows) < 2:
+            arguments.error("--tune: expected a run of --val-split streams, found one row")
+        (dynamic, _), rows = tune(score, dynamic), rows[1::2]
     found = {
         "date": str(date.today()), "processor": processor(), "versions": versions(), "engine": engine.name,
         "options": checkpoint.run["train"], "position": checkpoint.run["position"] | {"history": None},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cuchar.api import import_model, load, resume, train
     from cuchar.callbacks import Callback, StopTraining
+    from cuchar.continuations import Continuation
     from cuchar.dynamic import DynamicConfig
     from cuchar.errors import CucharError
     from cuchar.evaluation import Score
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Callback", "CucharError", "DynamicConfig", "Interrupted", "LineScore", "Model", "Score", "StopTraining", "TensorBoard",
-    "import_model", "load", "resume", "train",
+    "Callback", "Continuation", "CucharError", "DynamicConfig", "Interrupted", "LineScore", "Model", "Score",
+    "StopTraining", "TensorBoard", "import_model", "load", "resume", "train",
 ]  # fmt: skip
 
 # A name's module is imported when the name is first asked for (PEP 562): the command line imports this package before
 # it can run a line of its own, and an interrupt would meet NumPy half imported.
 _MODULES = {
-    "CucharError": "errors", "DynamicConfig": "dynamic", "Interrupted": "interrupts", "LineScore": "line_scores",
+    "Continuation": "continuations", "CucharError": "errors", "DynamicConfig": "dynamic", "Interrupted": "interrupts", "LineScore": "line_scores",
     "Model": "model", "Score": "evaluation", "import_model": "api", "load": "api", "resume": "api", "train": "api", "Callback": "callbacks",
     "StopTraining": "callbacks", "TensorBoard": "tensorboard.callback",
 }  # fmt: skip

@@ -102,7 +102,8 @@ class Continuations:
         for numbers in _cut(len(primes), MOST_PRIMES):
             some = primes[numbers.start : numbers.stop]
             anything = [prime if len(prime) else np.zeros(1, int) for prime in some]
-            drawn = self._whole(begin(self.engine, self.weights, self.seed, numbers, anything), scored)
+            streams = begin(self.engine, self.weights, self.seed, numbers, anything)
+            drawn = self._whole(streams, scored, np.array([len(prime) > 0 for prime in some]))
             for prime, continuation in zip(some, drawn, strict=True):
                 yield continuation if len(prime) else Continuation(b"", 0.0)
 
@@ -122,9 +123,9 @@ class Continuations:
         found, log_probability = beam_search(self.engine, self.weights, prime, length, width)
         return Continuation(self.vocabulary.decode(found), log_probability)
 
-    def _whole(self, streams: Streams, scored: bool = True) -> Iterator[Continuation]:
-        pieces: list[list[np.ndarray]] = [[] for _ in streams.numbers]
-        for ids, taken in self._go_on(streams):
+    def _whole(self, streams: Streams, scored: bool = True, wanted: np.ndarray | None = None) -> Iterator[Continuation]:
+        pieces: list[list[np.ndarray]] = [[np.empty(0, np.int64)] for _ in streams.numbers]
+        for ids, taken in self._go_on(streams, wanted):
             for of_stream, column, length in zip(pieces, ids.T, taken, strict=True):
                 of_stream.append(column[:length])
         texts = [np.concatenate(of_stream) for of_stream in pieces]
@@ -132,8 +133,8 @@ class Continuations:
         for text, log_probability in zip(texts, scores, strict=True):
             yield Continuation(self.vocabulary.decode(text), float(log_probability))
 
-    def _go_on(self, streams: Streams) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return go_on(self.engine, self.weights, self.config, streams, self.stop)
+    def _go_on(self, streams: Streams, wanted: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return go_on(self.engine, self.weights, self.config, streams, self.stop, wanted)
 
     def _expect_end(self) -> None:
         if not self.config.length and not len(self.stop):

@@ -45,7 +45,7 @@ class DynamicConfig:
 
 def settings_file(checkpoint: Path) -> Path:
     """Where a checkpoint's settings are kept: best.safetensors has them in best.dynamic.json."""
-    return checkpoint.with_suffix(".dynamic.json")
+    return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".dynamic.json")
 
 
 def read_settings(checkpoint: Path) -> DynamicConfig:

@@ -62,9 +62,9 @@ class DynamicScorer:
             example = Example(block[:-1], block[1:], state)
             losses, state = self._engine.losses_and_gradients(self._weights, example, self._gradients)
             if not np.isfinite(losses).all():
+                reason = "the rate is too large" if start else "the model's weights are too large"
                 raise DivergedError(
-                    f"dynamic evaluation: expected finite losses, found others after {start:,} characters: "
-                    "the rate is too large"
+                    f"dynamic evaluation: expected finite losses, found others after {start:,} characters: {reason}"
                 )
             yield losses[:, 0]
             with np.errstate(over="ignore", invalid="ignore"):  # as above

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cuchar.bars import bar
-from cuchar.dynamic import DynamicConfig, read_settings
+from cuchar.dynamic import DynamicConfig
 from cuchar.errors import DivergedError, OptionError
 from cuchar.evaluation import LossSum
 from cuchar.files import say
@@ -21,7 +21,7 @@ FACTORS = {"rate": (2.0, 1.4), "decay": (4.0, 2.0), "segment": (2, 2)}
 
 
 def tuned_on_file(model: Model, file: Path, texts: Sequence[Path], unknown: str) -> DynamicConfig:
-    """The settings by which a model scores a file best, beginning with those that it has. Every trial prints a line.
+    """The settings by which a model scores a file best, beginning with the usual ones. Every trial prints a line.
 
     Args:
         texts: the texts that are to be scored with these settings.
@@ -51,7 +51,7 @@ def tuned_on_file(model: Model, file: Path, texts: Sequence[Path], unknown: str)
         say(f"tuning: {config}: {added.mean:.4f} nats per character")
         return added.mean
 
-    best, lowest = tune(score, read_settings(model.file))
+    best, lowest = tune(score, DynamicConfig())
     if math.isinf(lowest):
         raise DivergedError(f"{option('tune', file)}: expected settings that give finite losses, found none")
     return best

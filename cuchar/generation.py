@@ -85,17 +85,26 @@ def _state_after(engine: Engine, weights: Any, texts: Sequence[np.ndarray]) -> S
 
 
 def go_on(
-    engine: Engine, weights: Any, config: SampleConfig, streams: Streams, stop: np.ndarray
+    engine: Engine,
+    weights: Any,
+    config: SampleConfig,
+    streams: Streams,
+    stop: np.ndarray,
+    wanted: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Draw what follows in each of S streams, which `begin` has made.
 
+    Args:
+        wanted: [S] of bool, which streams are to go on; the others count as ended. None is all of them.
     Yields:
         ids [k, S], and how many of these k belong to each stream, [S]: fewer than k if it has ended.
     Raises:
         DivergedError: logits are not finite.
     """
     S = len(streams.numbers)
-    running = np.ones(S, bool)
+    running = np.ones(S, bool) if wanted is None else wanted.copy()
+    if not running.any():
+        return
     tail = np.full((max(0, len(stop) - 1), S), -1)
     for ids in _blocks(engine, weights, config, streams):
         if ids.min() < 0:

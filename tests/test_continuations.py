@@ -105,3 +105,15 @@ def test_mistakes_in_primes_are_told_at_once(trained):
         next(model.complete(["the"], 0))
     with pytest.raises(OptionError, match=r"^length: expected at least 1, or stop with it, found 0"):
         next(model.continuations(SampleConfig(length=0)).whole_samples(1, encoded(model, "the")))
+
+
+@pytest.mark.parametrize("primes", [["", ""], ["", "the "]])
+def test_nothing_is_drawn_after_an_empty_prime(trained, primes):
+    """If it were, what never makes the stop would be drawn for ever."""
+    model = cuchar.load(trained)
+    config = SampleConfig(length=0, argmax=True, stop=model.sample(1, prime="the ", argmax=True))
+    found = list(model.continuations(config, 2).complete([encoded(model, prime) for prime in primes]))
+    assert [bool(continuation.encoded) for continuation in found] == [bool(prime) for prime in primes]
+    assert [continuation.log_probability for continuation in found if not continuation.encoded] == [0] * primes.count(
+        ""
+    )

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,21 @@ def test_a_rate_that_is_too_large_is_an_error(case):
         scores(DynamicScorer(CpuEngine(model, np.float64), trained, squares, DynamicConfig(1e308, 0, 5)), ids)
 
 
+def test_a_model_that_is_broken_already_is_another_error(case):
+    model, trained, squares, ids, _ = case
+    broken = Parameters(model, np.float64, np.full_like(trained.flat, np.inf))
+    with (
+        pytest.raises(DivergedError, match="after 0 characters: the model's weights are too large"),
+        np.errstate(all="ignore"),
+    ):
+        scores(DynamicScorer(NumpyEngine(model, np.float64), broken, squares, CONFIG), ids)
+
+
+def test_checkpoints_have_settings_of_their_own():
+    files = [settings_file(Path(name)).name for name in ("best.safetensors", "model.v1", "model.v2")]
+    assert files == ["best.dynamic.json", "model.v1.dynamic.json", "model.v2.dynamic.json"]
+
+
 def test_model_scores_by_it_and_says_so(trained):
     model = cuchar.load(trained)
     static, config = model.score(TEXT), DynamicConfig(rate=0.1, decay=0, segment=20)
@@ -220,6 +236,15 @@ def test_settings_that_diverge_are_not_kept(cli, texts):
 def test_damaged_settings_are_an_error(fails, texts, content, found):
     settings_file(texts[0]).write_bytes(content)
     assert found in fails(1, "eval", texts[0], texts[1], "--dynamic")
+
+
+def test_tuning_begins_with_the_usual_settings_and_replaces_damaged_ones(cli, texts):
+    model, test, other = texts
+    settings_file(model).write_bytes(b"{")
+    result = cli("eval", model, test, "--device", "cpu", "--dynamic", "--tune", other, "--save")
+    assert result.status == 0, result.stderr
+    assert f"tuning: {DynamicConfig()}: " in result.stderr
+    DynamicConfig(**json.loads(settings_file(model).read_text()))
 
 
 def test_settings_that_are_no_file_are_an_error(fails, texts):

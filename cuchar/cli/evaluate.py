@@ -76,11 +76,12 @@ def evaluate(
     if per_char is not None:
         expect_new_output("--per-char", per_char, checkpoint, text_files(texts, glob))
     model = Model(checkpoint, device, precision)
-    config = model.dynamic_config(dynamic)
-    if tune is not None:
-        config = tuned_on_file(model, tune, text_files(texts, glob), unknown)
+    if tune is None:
+        config = model.dynamic_config(dynamic)
+    else:
+        config = tuned = tuned_on_file(model, tune, text_files(texts, glob), unknown)
         if save:
-            say(f"wrote {write_settings(model.file, config)}")
+            say(f"wrote {write_settings(model.file, tuned)}")
     score = score_files(model, text_files(texts, glob), unknown, skip_unreadable, window, exact, per_char, config)
     with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
         print_score(score, json)
