@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, chain
@@ -40,7 +40,7 @@ def score_files(
     window: int | None = None,
     exact: bool = False,
     per_char: Path | None = None,
-    dynamic: DynamicConfig | None = None,
+    settings: Callable[[], DynamicConfig] | None = None,
 ) -> FilesScore:
     """Score files that are read as one text.
 
@@ -53,7 +53,8 @@ def score_files(
         window: characters after which the state becomes zero again, or None for never.
         exact: whether even a long text is scored as one stream, not in chunks.
         per_char: a file that receives a row for every character, or None.
-        dynamic: learn from the text with these settings while it is scored, as one stream.
+        settings: what returns the settings with which to learn from the text while it is scored, as one stream. It may
+            take long, and is called once all files have been found to be right. None does not learn.
     Raises:
         TextError: a file cannot be read, a character is unknown, or there are fewer than two known ones.
         OutputError: the table cannot be written.
@@ -62,12 +63,13 @@ def score_files(
         text = count_text(files, Alphabet(model.reading, model.vocabulary), unknown, skip_unreadable, advance)
     for line in left_out_notes(text.left_out, len(text.files)):
         say(line)
-    chunked = window is None and not exact and dynamic is None and text.known > LONG_TEXT
+    chunked = window is None and not exact and settings is None and text.known > LONG_TEXT
     if chunked:
         say(
             f"scored in chunks of at most {CHUNK:,} characters, each after the {WARM_UP} before it, which warm its state; "
             f"{option('exact', True)} reads one stream"
         )
+    dynamic = None if settings is None else settings()
     sums = _Sums(text)
     rows_are_shown = per_char == STREAM and sys.stdout.isatty()
     with bar("scoring", text.known - 1, is_shown=not rows_are_shown) as advance:

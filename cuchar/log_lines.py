@@ -53,11 +53,11 @@ def scored_lines(model: Model, paths: Sequence[Path]) -> Iterator[list[ScoredLin
                 yield [ScoredLine(path, at, score) for (at, _), score in zip(lines, scores, strict=True)]
 
 
-def calibrate(model: Model, clean: Sequence[Path], quantile: float) -> float:
-    """The threshold, in bits per character, above which a line is an anomaly: a quantile of the lines of clean files.
+def calibrate(model: Model, clean: Sequence[Path], quantile: float) -> tuple[float, int]:
+    """The threshold, in bits per character, above which a line is an anomaly, and how many lines the clean files have.
 
-    It is the lowest score of a line that at most the share 1 - `quantile` of all lines exceed, rounded up to four
-    decimals.
+    The threshold is a quantile of these lines' scores: the lowest one that at most the share 1 - `quantile` of all lines
+    exceed, rounded up to four decimals.
 
     Raises:
         OptionError: the quantile is not from 0 to 1.
@@ -75,7 +75,7 @@ def calibrate(model: Model, clean: Sequence[Path], quantile: float) -> float:
     threshold = float(np.quantile(found, quantile, method="inverted_cdf"))
     if not math.isfinite(threshold):
         raise DivergedError("expected finite scores of lines, found others: the model's weights are too large")
-    return math.ceil(threshold * 1e4) / 1e4
+    return math.ceil(threshold * 1e4) / 1e4, len(found)
 
 
 def _ready_lines(path: Path) -> Iterator[list[tuple[int, bytes]]]:

@@ -96,11 +96,9 @@ def print_machine() -> None:
     table = _plain_table()
     table.add_row("cuchar", cuchar.__version__)
     table.add_row("Python, NumPy", f"{platform.python_version()}, {np.__version__}")
-    for name, value in _cuda().items():
-        table.add_row(name, value)
-    table.add_row("--device cpu", _processors())
-    table.add_row("--device auto", f"{engine.name}: {reason}")
-    table.add_row("processes", describe_launch())
+    facts = {**_cuda(), "--device cpu": _processors(), "--device auto": f"{engine.name}: {reason}"}
+    for name, value in {**facts, "processes": describe_launch()}.items():
+        table.add_row(name, Cell(value))  # which is no markup: cuchar[mpi] would lose its ending
     Console().print(table)
 
 

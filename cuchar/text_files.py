@@ -84,7 +84,7 @@ def _copy_of(path: Path) -> BinaryIO:
         raise _no_room(path, error) from None
     try:
         with opened_stdin() if path == STREAM else path.open("rb") as source:
-            while data := source.read(AT_ONCE):
+            while data := os.read(source.fileno(), AT_ONCE):  # a buffer would want a second Ctrl-D of a terminal
                 try:
                     copy.write(data)
                     copy.flush()

@@ -196,7 +196,7 @@ def test_command_tunes_on_another_text_and_keeps_the_settings(cli, texts, monkey
     best = loaded.score(other.read_text(), dynamic=True)
     assert f"{best.nats_per_char:.4f} nats per character" == min(trials) and best.dynamic == DynamicConfig(**kept)
     again = cli("eval", model, test, "--device", "cpu", "--dynamic")
-    assert again.stderr == ""
+    assert again.stderr == f"dynamic evaluation: the settings are those of {settings_file(model)}\n"
     assert again.stdout.decode().splitlines()[0] == f"dynamic evaluation  {DynamicConfig(**kept)}"
     assert f"{score['nats_per_char']:.4f}" in again.stdout.decode()
     assert "dynamic" not in json.loads(cli("eval", model, test, "--json").stdout)
@@ -245,6 +245,52 @@ def test_tuning_begins_with_the_usual_settings_and_replaces_damaged_ones(cli, te
     assert result.status == 0, result.stderr
     assert f"tuning: {DynamicConfig()}: " in result.stderr
     DynamicConfig(**json.loads(settings_file(model).read_text()))
+
+
+def test_the_text_is_checked_before_anything_is_tuned(cli, texts):
+    model, test, other = texts
+    test.write_text("the quick\nbrown ?\n")
+    result = cli("eval", model, test, "--device", "cpu", "--dynamic", "--tune", other, "--save")
+    assert result.status == 1 and "test.txt:2:7: character '?'" in result.stderr and "tuning" not in result.stderr
+    assert not settings_file(model).exists()
+
+
+def test_a_table_goes_neither_over_the_tuning_text_nor_over_the_settings(fails, texts):
+    model, test, other = texts
+    settings_file(model).write_text("mine")
+    for output in (other, settings_file(model)):
+        before = output.read_bytes()
+        message = fails(1, "eval", model, test, "--dynamic", "--tune", other, "--per-char", output)
+        assert "expected a file of its own, found one that it reads or the run keeps" in message
+        assert output.read_bytes() == before
+
+
+def test_tuning_needs_two_characters(fails, texts):
+    model, test, other = texts
+    other.write_text("t")
+    expected = f"cuchar: --tune {other}: expected at least 2 known characters, found 1\n"
+    assert fails(1, "eval", model, test, "--device", "cpu", "--dynamic", "--tune", other) == expected
+
+
+def test_tuning_says_so_where_it_is_best_not_to_learn(cli, texts, monkeypatch):
+    """Here whatever is learnt makes the score worse."""
+    model, test, other = texts
+    monkeypatch.setattr(dynamic_scorer, "DAMPING", -10.0)  # steps go up the gradient
+    result = cli("eval", model, test, "--device", "cpu", "--dynamic", "--tune", other, "--json")
+    assert f"tuning: on {other} it is best not to learn\n" in result.stderr
+    assert result.stderr.startswith("tuning: without learning: ")
+    assert json.loads(result.stdout)["dynamic"]["rate"] == 0
+
+
+def test_tuning_does_not_chase_what_gains_next_to_nothing():
+    tried = []
+
+    def score(config):
+        tried.append(config)
+        return 1 + 1e-5 * config.decay
+
+    best, _ = tune(score, DynamicConfig())
+    assert best == DynamicConfig() and len(tried) < 15
 
 
 def test_settings_that_are_no_file_are_an_error(fails, texts):

@@ -91,8 +91,8 @@ def test_no_more_lines_than_the_quantile_says_exceed_the_threshold(trained, tmp_
     model, lines = cuchar.load(trained), [TEXT[at : at + at % 40].replace("\n", " ") for at in range(200)]
     (tmp_path / "clean").write_text("".join(f"{line}\n" for line in lines))
     bits = np.array([score.bits_per_char for score in model.score_lines(lines)])
-    threshold = calibrate(model, [tmp_path / "clean"], quantile)
-    assert np.count_nonzero(bits > threshold) <= most
+    threshold, count = calibrate(model, [tmp_path / "clean"], quantile)
+    assert np.count_nonzero(bits > threshold) <= most and count == 200
     assert threshold == round(threshold, 4)  # so that it can be typed
     lower = bits[bits < threshold - 1e-4]  # the next lower score would have been too low
     assert not len(lower) or np.count_nonzero(bits > lower.max()) > most

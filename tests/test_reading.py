@@ -1,6 +1,7 @@
 """Files are read in blocks: wherever they are cut, the characters are those of the whole file."""
 
 import os
+import pty
 import threading
 import unicodedata
 from itertools import product
@@ -191,3 +192,17 @@ def test_caches_are_no_texts(tmp_path):
     for name in ("a.txt", "cache/b.ids"):
         (tmp_path / name).write_text("text")
     assert text_files([tmp_path]) == [tmp_path / "a.txt"]
+
+
+def test_one_ctrl_d_ends_what_is_typed():
+    """At a terminal, where it ends a read and not the file."""
+    terminal, typed_at = pty.openpty()
+    read = []
+    reading = threading.Thread(target=lambda: read.append(TextFile(Path(os.ttyname(typed_at)))), daemon=True)
+    reading.start()
+    os.write(terminal, b"two\nlines\n\x04")
+    reading.join(10)
+    found = [characters(blocks(file, Reading())) for file in read]
+    for descriptor in (terminal, typed_at):
+        os.close(descriptor)
+    assert found == ["two\nlines\n"]

@@ -54,10 +54,12 @@ def evaluate(
         return _evaluate_lines(checkpoint, texts, device, precision, calibrate, quantile, threshold, glob)
     _expect_absent(context, ONLY_PER_LINE, "--per-line with it, found none")
 
-    from cuchar.dynamic import write_settings
-    from cuchar.dynamic_tuning import tuned_on_file
+    from functools import partial
+
+    from cuchar.dynamic import settings_file
+    from cuchar.dynamic_tuning import expect_another_text, settings_for
     from cuchar.file_scores import score_files
-    from cuchar.files import STREAM, say
+    from cuchar.files import STREAM
     from cuchar.model import Model
     from cuchar.outputs import expect_new_output
     from cuchar.reports import print_score
@@ -73,16 +75,14 @@ def evaluate(
         raise OptionError("--tune: expected it with --dynamic, found it alone")
     if save and tune is None:
         raise OptionError("--save: expected it with --tune, found it alone")
+    files, model = text_files(texts, glob), Model(checkpoint, device, precision)
+    if tune is not None:
+        expect_another_text(tune, files)
     if per_char is not None:
-        expect_new_output("--per-char", per_char, checkpoint, text_files(texts, glob))
-    model = Model(checkpoint, device, precision)
-    if tune is None:
-        config = model.dynamic_config(dynamic)
-    else:
-        config = tuned = tuned_on_file(model, tune, text_files(texts, glob), unknown)
-        if save:
-            say(f"wrote {write_settings(model.file, tuned)}")
-    score = score_files(model, text_files(texts, glob), unknown, skip_unreadable, window, exact, per_char, config)
+        others = [settings_file(model.file), *([] if tune is None else [tune])]
+        expect_new_output("--per-char", per_char, checkpoint, [*files, *others])
+    settings = partial(settings_for, model, tune, save, unknown) if dynamic else None
+    score = score_files(model, files, unknown, skip_unreadable, window, exact, per_char, settings)
     with redirect_stdout(sys.stderr if per_char == STREAM else sys.stdout):
         print_score(score, json)
     return 0
@@ -123,8 +123,10 @@ def _evaluate_lines(
     model = Model(checkpoint, device, precision)
     if clean is not None:
         quantile = QUANTILE if quantile is None else quantile
-        threshold = calibrate(model, text_files([clean], glob), quantile)
-        say(f"--threshold {threshold}: bits per character, the quantile {quantile} of the lines of {clean}")
+        threshold, lines_of_clean = calibrate(model, text_files([clean], glob), quantile)
+        say(
+            f"--threshold {threshold}: bits per character, the quantile {quantile} of the {lines_of_clean:,} lines of {clean}"
+        )
     status = 0
     for lines in scored_lines(model, text_files(texts, glob)):
         if print_lines(lines, threshold):

@@ -11,6 +11,7 @@ from support.process import ROOT
 from support.small_runs import TEXT
 
 import cuchar
+from cuchar import reports
 from cuchar.checkpoint import read_checkpoint
 from cuchar.config import TrainConfig
 from cuchar.engines.cpu import library as cpu_library
@@ -484,6 +485,11 @@ def test_info_describes_a_checkpoint(cli, trained):
     for name, view in parameters.items():
         assert re.search(rf"{name}\W+{' x '.join(map(str, view.shape))} ", shown), name
     assert "30 steps, " in shown and "max_steps=30" in shown and f"{len(set(TEXT))} characters: " in shown
+
+
+def test_info_shows_what_looks_like_markup(cli, monkeypatch):
+    monkeypatch.setattr(reports, "describe_launch", lambda: "pip install 'cuchar[mpi]' brings it")
+    assert "cuchar[mpi]" in " ".join(cli("info").stdout.decode().split())
 
 
 def test_info_describes_the_machine(cli):

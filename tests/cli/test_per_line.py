@@ -53,7 +53,7 @@ def test_anomalies_are_marked_and_give_the_exit_status(cli, trained, logs):
     assert calibrated.status == 3
     assert [one["anomaly"] for one in objects(calibrated.stdout)] == [False, True, False]
     words = calibrated.stderr.split()
-    assert words[0] == "--threshold" and "the quantile 0.999 of the lines of" in calibrated.stderr
+    assert words[0] == "--threshold" and "the quantile 0.999 of the 20 lines of" in calibrated.stderr
     typed = cli("eval", trained, logs / "new.log", "--per-line", "--threshold", words[1].rstrip(":"))
     assert (typed.status, typed.stdout, typed.stderr) == (3, calibrated.stdout, "")
     clean = cli("eval", trained, logs / "clean.log", "--per-line", "--threshold", words[1].rstrip(":"))
