@@ -84,12 +84,14 @@ def _copy_of(path: Path) -> BinaryIO:
         raise _no_room(path, error) from None
     try:
         with opened_stdin() if path == STREAM else path.open("rb") as source:
-            while data := os.read(source.fileno(), AT_ONCE):  # a buffer would want a second Ctrl-D of a terminal
+            while data := source.read(AT_ONCE):
                 try:
                     copy.write(data)
                     copy.flush()
                 except OSError as error:
                     raise _no_room(path, error) from None
+                if len(data) < AT_ONCE:  # the end; to read once more would ask a terminal for a second Ctrl-D
+                    break
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
     return copy
