@@ -27,12 +27,14 @@ def interact(model: Model, config: SampleConfig, seed: int, unknown: str, raw: b
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if at_terminal:
         signal.signal(signal.SIGINT, lambda signum, _frame: noted.append(signum))
+        say("Ctrl-C ends a sample, Ctrl-D the session")
+    primes: Iterator[str | bytes] = _typed() if at_terminal else _lines()
     vocabulary, number = model.vocabulary, 0
-    for prime in _typed() if at_terminal else _lines():
+    for line, prime in enumerate(primes, 1):
         try:
             ids = vocabulary.encode(model.reading.codes_of(prime), unknown)
         except TextError as error:
-            say(str(error))
+            say(str(error) if at_terminal else f"line {line}: {error}")
             continue
         noted.clear()
         output = TextOutput(raw)
