@@ -11,6 +11,7 @@ from cuchar.beam import WIDTH, beam_search
 from cuchar.config import check_option
 from cuchar.engines.base import Engine, Streams
 from cuchar.errors import OptionError, TextError
+from cuchar.evaluation import row_losses
 from cuchar.generation import begin, go_on
 from cuchar.kinds import integer
 from cuchar.sampling import SampleConfig
@@ -19,8 +20,6 @@ from cuchar.wording import option
 
 MOST_STREAMS = 4096  # samples that are drawn side by side, at most
 MOST_PRIMES = 64  # primes that are gone on from side by side, at most: they all take as long as the longest
-SCORED_STEPS = 256  # characters of each text that one call of the engine scores, at most
-SCORED_IDS = 4096  # characters that one call of the engine scores, all texts together, unless there are more texts
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Continuations:
         """Draw what follows each prime: that of prime n is sample n of this prime. After an empty prime nothing follows.
 
         Args:
-            scored: whether to find the log-probabilities, which takes about half as long again; else they are NaN.
+            scored: whether to find the log-probabilities, for which every text is read once more; else they are NaN.
         Raises:
             OptionError: the continuations would never end.
         """
@@ -154,16 +153,7 @@ def log_probabilities(engine: Engine, weights: Any, streams: Streams, texts: Seq
         streams: as `generation.begin` has made them.
         texts: the ids that each stream went on with.
     """
-    S, state = len(texts), streams.state
-    targets = [text[streams.position :] for text in texts]  # without a prime, `streams.ids` are the first characters
-    longest, before, steps = max(map(len, targets)), streams.ids, max(1, min(SCORED_STEPS, SCORED_IDS // S))
-    losses = np.zeros((S, longest))
-    for start in range(0, longest, steps):
-        block = np.zeros((min(steps, longest - start), S), np.int64)
-        for s, text in enumerate(targets):
-            piece = text[start : start + steps]
-            block[: len(piece), s] = piece  # short texts are filled up, and what that gives is left out
-        found, state = engine.losses(weights, np.concatenate([before[None], block[:-1]]), block, state)
-        losses[:, start : start + steps], before = found.T, block[-1]
+    # Without a prime, `streams.ids` are the texts' first characters.
+    rows = [np.append(before, text[streams.position :]) for before, text in zip(streams.ids, texts, strict=True)]
     first = streams.position * math.log(engine.model.vocabulary_size)
-    return np.array([-first - of_text[: len(text)].sum() for of_text, text in zip(losses, targets, strict=True)])
+    return np.array([-first - losses.sum() for losses in row_losses(engine, weights, rows, streams.state)])

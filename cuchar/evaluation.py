@@ -13,6 +13,7 @@ from cuchar.dynamic import DynamicConfig
 from cuchar.engines.base import Engine, State
 from cuchar.errors import TextError
 from cuchar.kinds import integer
+from cuchar.sizes import ceil_div
 
 BLOCK_STEPS = 256  # characters of a stream that one call of the engine scores
 BLOCK_WINDOWS = 64  # windows that one call of the engine scores, at most
@@ -22,6 +23,10 @@ CHUNKS = 64  # chunks side by side
 CHUNK = 4096  # characters of a chunk, at most
 WARM_UP = 256  # characters before a chunk that warm up its state
 CHUNK_STEPS = 64  # characters of each chunk in one call: the activations of all chunks stay in a processor's cache
+# Rows of different lengths are scored in windows of two sizes alone, since a window of another size costs an engine memory,
+# and a GPU a compilation. Rows and time steps that are not needed are filled up.
+ROW_STEPS = 32  # time steps of such a window
+FEW_ROWS, MANY_ROWS = 8, 64
 ADDED = 8192  # losses that are added up by themselves first
 
 
@@ -271,6 +276,37 @@ def _losses_of_windows(
         piece = ids[first : min(first + BLOCK_CHARS, end) + 1]
         losses, state = engine.losses(weights, piece[:-1].reshape(count, -1).T, piece[1:].reshape(count, -1).T, state)
         yield losses.T.reshape(-1)
+
+
+def row_losses(engine: Engine, weights: Any, rows: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
+    """Score rows of different lengths. Those of similar length are side by side; where one has ended, the others go on.
+
+    Args:
+        rows: for each of R rows [n] ids, n >= 1.
+        state: with which each row begins, [L, R, H].
+    Returns:
+        for each row the losses, in nats, of its characters but the first, [n - 1] float64.
+    """
+    found = [np.empty(0)] * len(rows)
+    longest_first = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
+    for first in range(0, len(rows), MANY_ROWS):
+        group = longest_first[first : first + MANY_ROWS]
+        lengths = np.array([len(rows[number]) - 1 for number in group])
+        T = ceil_div(int(lengths[0]), ROW_STEPS) * ROW_STEPS
+        ids = np.zeros((T + 1, MANY_ROWS), rows[group[0]].dtype)
+        losses, after = np.empty((T, len(group))), engine.zero_state(MANY_ROWS)
+        after.h[:, : len(group)], after.c[:, : len(group)] = state.h[:, group], state.c[:, group]
+        for column, number in enumerate(group):
+            ids[: len(rows[number]), column] = rows[number]
+        for start in range(0, T, ROW_STEPS):
+            end = start + ROW_STEPS
+            B = FEW_ROWS if np.count_nonzero(lengths > start) <= FEW_ROWS else MANY_ROWS
+            after = State(np.ascontiguousarray(after.h[:, :B]), np.ascontiguousarray(after.c[:, :B]))
+            part, after = engine.losses(weights, ids[start:end, :B], ids[start + 1 : end + 1, :B], after)
+            losses[start:end, :B] = part[:, : len(group)]
+        for column, number in enumerate(group):
+            found[number] = losses[: lengths[column], column]
+    return found
 
 
 def expect_scorable(ids: Ids) -> None:

@@ -5,22 +5,18 @@ newline that ends it is predicted too. So n characters give n + 1 losses, and a 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cuchar.engines.base import Engine, State
+from cuchar.engines.base import Engine
 from cuchar.errors import TextError
+from cuchar.evaluation import row_losses
 from cuchar.reading import LINE_END, Reading
-from cuchar.sizes import ceil_div
 from cuchar.vocabulary import Vocabulary
 
-# Lines are side by side in windows of two sizes alone, since a window of another size costs an engine memory, and a GPU
-# a compilation. Rows and time steps that no line needs are filled up.
-STEPS = 32  # time steps of a window
-FEW_ROWS, MANY_ROWS = 8, 64
 MOST_SURPRISING = 3  # characters that a score names
 # What a character costs that the model does not know: any of Unicode's code points, all of them equally likely.
 UNKNOWN_BITS = math.log2(0x110000)
@@ -90,7 +86,9 @@ def score_lines(engine: Engine, weights: Any, vocabulary: Vocabulary, lines: Ite
         for codes, is_known in zip(ended, known, strict=True)
     ]
     scores = []
-    for codes, is_known, losses in zip(ended, known, row_losses(engine, weights, rows), strict=True):
+    for codes, is_known, losses in zip(
+        ended, known, row_losses(engine, weights, rows, engine.zero_state(len(rows))), strict=True
+    ):
         bits = np.full(len(codes), UNKNOWN_BITS)
         bits[is_known] = losses / math.log(2)
         scores.append(_score("".join(map(chr, codes.tolist())), bits))
@@ -101,30 +99,3 @@ def _score(ended: str, bits: np.ndarray) -> LineScore:
     """The score of a line with its newline, from the bits of each of its characters."""
     most = np.argsort(-bits, kind="stable")[:MOST_SURPRISING].tolist()
     return LineScore(ended[:-1], float(bits.sum()), tuple(Surprise(at, ended[at], float(bits[at])) for at in most))
-
-
-def row_losses(engine: Engine, weights: Any, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The losses, in nats, of the characters of each row but its first: [n - 1] float64 for a row of n ids, n >= 2.
-
-    Each row begins with a zero state. Rows of similar length are scored side by side; where one has ended, the others go
-    on without it.
-    """
-    found = [np.empty(0)] * len(rows)
-    longest_first = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
-    for first in range(0, len(rows), MANY_ROWS):
-        group = longest_first[first : first + MANY_ROWS]
-        lengths = np.array([len(rows[number]) - 1 for number in group])
-        T = ceil_div(int(lengths[0]), STEPS) * STEPS
-        ids = np.zeros((T + 1, MANY_ROWS), rows[group[0]].dtype)
-        for column, number in enumerate(group):
-            ids[: len(rows[number]), column] = rows[number]
-        losses, state = np.empty((T, len(group))), engine.zero_state(MANY_ROWS)
-        for start in range(0, T, STEPS):
-            end = start + STEPS
-            B = FEW_ROWS if np.count_nonzero(lengths > start) <= FEW_ROWS else MANY_ROWS
-            state = State(np.ascontiguousarray(state.h[:, :B]), np.ascontiguousarray(state.c[:, :B]))
-            part, state = engine.losses(weights, ids[start:end, :B], ids[start + 1 : end + 1, :B], state)
-            losses[start:end, :B] = part[:, : len(group)]
-        for column, number in enumerate(group):
-            found[number] = losses[: lengths[column], column]
-    return found

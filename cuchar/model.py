@@ -185,17 +185,6 @@ class Model:
             return chunk_losses(self.engine, self._weights, ids)
         return (block[0] for block in stream_losses(self.engine, self._weights, [ids]))
 
-    def dynamic_config(self, dynamic: bool | DynamicConfig) -> DynamicConfig | None:
-        """Settings of dynamic evaluation; True stands for those that are kept beside the checkpoint, or the usual ones.
-
-        Raises:
-            OptionError: `dynamic` is neither true or false nor a DynamicConfig.
-            CheckpointError: what is kept beside the checkpoint cannot be read.
-        """
-        if isinstance(dynamic, DynamicConfig):
-            return dynamic
-        return read_settings(self.file) if check_option("dynamic", DYNAMIC, dynamic) else None
-
     def score(
         self,
         text: str | bytes,
@@ -218,9 +207,13 @@ class Model:
             TextError: there is an unknown character, or there are fewer than two known ones.
             OptionError: an argument is of another type, or out of range, or both `window` and `dynamic` are given.
             DivergedError: the rate of `dynamic` is too large for the model.
+            CheckpointError: the settings beside the checkpoint cannot be read.
         """
         check_option("text", TEXT_OR_BYTES, text)
-        config = self.dynamic_config(dynamic)
+        if isinstance(dynamic, DynamicConfig):
+            config: DynamicConfig | None = dynamic
+        else:
+            config = read_settings(self.file) if check_option("dynamic", DYNAMIC, dynamic) else None
         if config is not None and window is not None:
             raise OptionError(f"{option('window')}: expected it or {option('dynamic', True)}, found both")
         codes = self.reading.codes_of(text)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cuchar
-from cuchar import continuations
+from cuchar import continuations, evaluation
 from cuchar.config import ModelConfig
 from cuchar.continuations import log_probabilities
 from cuchar.engines.numpy_engine import NumpyEngine
@@ -50,7 +50,7 @@ def test_the_probabilities_of_all_texts_add_up_to_1(prime):
 @pytest.mark.parametrize("steps", [1, 256])
 def test_a_log_probability_is_what_the_model_itself_says(trained, monkeypatch, steps):
     """Temperature and top_k do not count. The texts have different lengths, of which some are more than is scored at once."""
-    monkeypatch.setattr(continuations, "SCORED_STEPS", steps)
+    monkeypatch.setattr(evaluation, "ROW_STEPS", steps)
     model = cuchar.load(trained)
     config = SampleConfig(length=400, temperature=1.5, top_k=26, stop="xe")
     for prime in ("", "the "):

@@ -11,7 +11,8 @@ import cuchar
 from cuchar.checkpoint import write_checkpoint
 from cuchar.engines.numpy_engine import NumpyEngine
 from cuchar.errors import OptionError, TextError
-from cuchar.line_scores import FEW_ROWS, UNKNOWN_BITS
+from cuchar.evaluation import FEW_ROWS
+from cuchar.line_scores import UNKNOWN_BITS
 from cuchar.parameters import Parameters
 from cuchar.vocabulary import Vocabulary
 

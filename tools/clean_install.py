@@ -32,7 +32,7 @@ bench --device cpu --peer none --hidden 4 --layers 1 --window 3 --batch 2
 """
 TESTS = [
     "tests/test_adam.py", "tests/test_corpus.py", "tests/test_sampling.py", "tests/test_old_run.py",
-    "tests/test_checkpoint.py", "tests/cli/test_cli.py::test_eval_mistakes", "tests/cli/test_options.py",
+    "tests/test_checkpoint.py", "tests/cli/test_eval_command.py::test_eval_mistakes", "tests/cli/test_options.py",
     "tests/cli/test_entry.py::test_bare_command_is_help", "tests/cli/test_entry.py::test_short_help_and_version",
     "tests/test_training.py", "tests/cli/test_terminal.py",
     "tests/devices/test_signatures.py", "tests/export/test_pytorch_import.py",

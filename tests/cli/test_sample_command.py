@@ -1,4 +1,4 @@
-"""`cuchar sample` as a tool: short names, JSON, lines of a file, beam search, temperatures, and a session in a terminal."""
+"""`cuchar sample`: options, JSON, lines of a file, beam search, temperatures, a session in a terminal, and mistakes."""
 
 import json
 import re
@@ -233,3 +233,68 @@ def test_ctrl_c_ends_a_session_in_a_pipe(trained):
     assert len(pipe.stdout.read(100)) == 100
     pipe.send_signal(signal.SIGINT)
     assert pipe.communicate(timeout=10)[1] == b"" and pipe.returncode == 130
+
+
+def test_sample_options(cli, trained, tmp_path):
+    def out(*options):
+        result = cli("sample", trained, "--length", 30, "--seed", 1, *options)
+        assert result.status == 0, result.stderr
+        return result.stdout.decode()
+
+    base = out()
+    assert len(base) == 31 and base.endswith("\n") and out() == base
+    assert out("--device", "cpu") == base
+    assert out("--temperature", 3) != base and out("--law", "exp") != base and out("--repeat-penalty", 3) != base
+    assert (
+        out("--top-k", 1, "--prime", "the ")
+        == out("--argmax", "--prime", "the ")
+        == out("--top-p", 1e-9, "--prime", "the ")
+        == out("--min-p", 1, "--prime", "the ")
+    )
+    assert out("--prime", "the ").startswith("the ") and len(out("--prime", "the ")) == 35
+    prime = tmp_path / "prime.txt"
+    prime.write_text("the ")
+    assert out("--prime-file", prime) == out("--prime", "the ")
+    assert out("--prime", "É", "--unknown", "skip") == base
+    stopped = out("--stop", "e", "--length", 0)
+    assert stopped.endswith("e\n") and stopped.count("e") == 1
+    several = out("--count", 3).split("\n\n")
+    joined = out("--count", 3)
+    assert joined.startswith(base + "\n") and len(joined) == 3 * 30 + 2 * 2 + 1 and len(several) >= 3
+    assert cli("sample", trained / "last.safetensors", "--length", 30, "--seed", 1).stdout.decode() == base
+
+
+def test_sample_says_its_seed(cli, trained):
+    first = cli("sample", trained, "--length", 40)
+    seed = re.fullmatch(r"--seed (\d+)\n", first.stderr)[1]
+    assert cli("sample", trained, "--length", 40, "--seed", seed).stdout == first.stdout
+
+
+def test_sample_mistakes(fails, trained, tmp_path):
+    for words, expected in (
+        ("--temperature 0", "--temperature: expected a number above 0 (argmax is its limit), found 0"),
+        ("--temperature nan", "--temperature: expected"),
+        ("--length -1", "--length: expected at least 0"),
+        ("--top-k -1", "--top-k: expected at least 0"),
+        ("--top-p 0", "--top-p: expected above 0 and at most 1, found 0"),
+        ("--top-p 1.1", "--top-p: expected"),
+        ("--law cauchy", "--law: expected softmax | exp, found cauchy"),
+        ("--count 0", "--count: expected at least 1"),
+        ("--count 2 --length 0", "--count: expected samples that end, by --length or --stop, found the endless"),
+        ("--seed -1", "--seed: expected from 0 to 9223372036854775807, found -1"),
+        ("--unknown maybe", "--unknown: expected error | skip, found maybe"),
+        ("--device tpu", "--device: expected auto | cpu | cuda | cuda:N | emulate, found tpu"),
+        ("--prime a --prime-file b", "--prime: expected it or --prime-file"),
+        ("--length many", "many"),
+    ):
+        assert expected in fails(2, "sample", trained, *words.split())
+    unknown = "character 'É' (U+00C9) is not among the model's 28"
+    assert f"--prime: position 1: {unknown}; --unknown skip" in fails(1, "sample", trained, "--prime", "tÉ")
+    assert fails(1, "sample", trained, "--stop", "tÉ").endswith(f"--stop: position 1: {unknown}\n")
+    prime = tmp_path / "prime.txt"
+    prime.write_text("the\nfÉ")
+    assert f"cuchar: {prime}:2:2: {unknown}; --unknown skip" in fails(1, "sample", trained, "--prime-file", prime)
+    prime.write_bytes(b"the\nfox\xff")
+    assert f"{prime}:2:4: expected UTF-8, found byte 0xff" in fails(1, "sample", trained, "--prime-file", prime)
+    assert "expected a text file, found no such file" in fails(1, "sample", trained, "--prime-file", tmp_path / "no")
+    assert "found nothing there" in fails(1, "sample", tmp_path / "no")

@@ -202,6 +202,17 @@ def test_draws_are_numpys(options, monkeypatch):
     assert np.array_equal(made(CpuEngine(model, np.float64), range(3, 5)), expected[:, :2])
 
 
+@pytest.mark.parametrize(
+    "hidden,rows,steps,expected",
+    [(512, 1, 1, 4), (256, 1, 1, 4), (192, 1, 1, 2), (128, 1, 1, 1), (512, 3, 1, 4), (64, 64, 64, 4), (16, 64, 1, 1)],
+)
+def test_forward_takes_as_many_threads_as_have_enough_to_do(hidden, rows, steps, expected, monkeypatch):
+    """Of four: with few rows they share the units, from some 65,536 products for each of them at a time step on."""
+    monkeypatch.setattr(cpu_engine, "thread_count", lambda: 4)
+    engine = CpuEngine(ModelConfig(68, hidden, 2))
+    assert engine._tape(steps, rows).task.threads == expected
+
+
 def test_a_stream_without_finite_logits_has_no_characters():
     model = ModelConfig(5, 3, 1)
     parameters = initialise(model, 1)
