@@ -66,6 +66,7 @@ TRAIN: dict[str, Kind] = {
     "encoding": Choice(ENCODINGS, _usual_encoding),
     "normalize": Optional(Choice(FORMS, str.lower)),
     "max_vocab": Optional(integer(2, 65_536)),
+    "scale_logits": FLAG,
 }
 LATER = (
     "precision",
@@ -75,6 +76,7 @@ LATER = (
     "encoding",
     "normalize",
     "max_vocab",
+    "scale_logits",
 )  # options that older files do not have
 FORMER_NAMES = {"steps": "window"}  # names of options that older commands, programs and files have
 STORED = Record(
@@ -112,7 +114,8 @@ class TrainConfig:
     does: "stop" ends the run, "rollback" goes back to the last checkpoint that was due and halves the learning rate.
     `temperature` and `law` are those of the samples in training (`cuchar.sampling.SampleConfig`). `bytes`, `encoding` and
     `normalize` say how texts are read (`cuchar.reading.Reading`), `max_vocab` how many characters are told apart
-    (`cuchar.vocabulary.Vocabulary.of_counts`).
+    (`cuchar.vocabulary.Vocabulary.of_counts`). `scale_logits` makes the best model's logits suit the validation text, once
+    the run has ended (`cuchar.logit_scale`).
 
     Raises:
         OptionError: a value is out of range, or options contradict each other.
@@ -149,6 +152,7 @@ class TrainConfig:
     encoding: str = "utf-8"
     normalize: str | None = None
     max_vocab: int | None = None
+    scale_logits: bool = False
 
     def __post_init__(self) -> None:
         check_options(self, TRAIN)

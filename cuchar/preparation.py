@@ -101,15 +101,17 @@ def prepare(
 
 
 def expect_something_to_validate_on(config: TrainConfig, has_text: bool) -> None:
-    """Check that with patience there is a text, or a part of it, to validate on.
+    """Check that, for options that count on it, there is a text, or a part of it, to validate on.
 
     Raises:
         OptionError: there is none.
     """
-    if config.patience is not None and not config.val_fraction and not has_text:
-        raise OptionError(
-            f"{option('patience', config.patience)}: expected {option('val')} or {option('val_fraction')} with it, found neither"
-        )
+    for name in ("patience", "scale_logits"):
+        value = getattr(config, name)
+        if value not in (None, False) and not config.val_fraction and not has_text:
+            raise OptionError(
+                f"{option(name, value)}: expected {option('val')} or {option('val_fraction')} with it, found neither"
+            )
 
 
 def load_training(texts: Sequence[str | Path], config: TrainConfig, reading: Mapping[str, Any]) -> Corpus:

@@ -21,6 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": {
         "hidden": 512, "layers": 2, "window": 64, "batch": 32, "epochs": 25, "lr": 0.002, "clip": 1.0, "dropout": 0.5,
         "weight_decay": 0.1, "carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1,
+        "scale_logits": True,
     },
 }  # fmt: skip
 
@@ -111,4 +112,5 @@ def with_preset(
         options.pop("val_split", None)
     if given.get("val_fraction") == 0 and not own_validation:
         options.pop("patience", None)
+        options.pop("scale_logits", None)
     return {**options, **given}

@@ -163,6 +163,8 @@ def print_checkpoint(path: Path) -> None:
             ("options", options),
             ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
         ]
+    if "logit_scale" in run:
+        origin.append(("logits", f"times {run['logit_scale']['factor']:.2f}: {run['logit_scale']['val_loss']:.4f}"))
     for name, value in (
         ("checkpoint", str(checkpoint_file(path))),
         ("model", f"{model.layers} layers of {model.hidden}, {checkpoint.parameters.flat.size:,} parameters"),

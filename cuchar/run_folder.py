@@ -9,7 +9,9 @@ A run goes on from last.safetensors. It says how long the logs were when it was 
 loss was. A resumed run does again what came after that, so `roll_back` undoes it first: it cuts the logs, and restores
 the best model that last.safetensors knows of. best.safetensors is written after last.safetensors, as a copy of it.
 Only the report at a run's end may write a better one later. It keeps a copy of the one before in
-previous-best.safetensors, since a run that is given more steps goes on from before that report.
+previous-best.safetensors, since a run that is given more steps goes on from before that report. What comes last, with
+`--scale-logits`, is that best.safetensors gets its logits scaled. That changes no weights that a run goes on from, and the
+same model always gets the same factor. So a run that is given more steps may find it scaled.
 
 What comes after a power cut to be on disk need not be what was written first. So everything that a later change counts
 on is waited for by fsync before that change is made. Files other than temporary ones are copied and never renamed, since
@@ -142,6 +144,12 @@ class RunFolder:
                     f"{self.last}: expected the run's newest checkpoint, found none beside {other.name}; "
                     f"a copy of {other.name} under its name lets the run go on from there"
                 )
+        return None
+
+    def read_best(self) -> Checkpoint | None:
+        """The best model's checkpoint, or None if there is none or it cannot be read."""
+        with suppress(CheckpointError):
+            return read_checkpoint(self.best)
         return None
 
     def read_last_due(self) -> Checkpoint | None:

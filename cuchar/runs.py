@@ -35,7 +35,13 @@ from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 
 TEXTS = ".texts"  # hidden, so that it is no text of a folder in which there are runs
-CHANGEABLE = ("epochs", "max_steps", "patience", "on_nan")  # options that a resumed run may be given anew
+CHANGEABLE = (
+    "epochs",
+    "max_steps",
+    "patience",
+    "on_nan",
+    "scale_logits",
+)  # options that a resumed run may be given anew
 
 
 def start_run(
@@ -121,8 +127,8 @@ def resume_run(
         path: the run folder.
         texts: where the training texts are now; needed only if they have moved.
         val: where the validation text is now; needed only if it has moved.
-        options: `TrainConfig` fields that are given again. They must equal the run's, but for `patience`, `on_nan` and
-            the totals `epochs` and `max_steps`, which must not be below what is done.
+        options: `TrainConfig` fields that are given again. They must equal the run's, but for `patience`,
+            `on_nan`, `scale_logits` and the totals `epochs` and `max_steps`, which must not be below what is done.
         glob: which files of the given `texts` and `val` are read; if none is given, the run reads its files again.
         skip_unreadable: as for `corpus.load_corpus`, for the given `texts` and `val`.
         cache: as for `start_run`.
@@ -335,9 +341,13 @@ def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
 
 
 def _ending(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> str | None:
-    """The option that ended the run, or None if a step or the final report since the last line is still to come.
+    """The option that ended the run, or None if a step, the final report or the best model's scale is still to come.
 
-    The report comes after the last save, so the checkpoint alone does not say whether it was made.
+    The last two come after the last save, so the checkpoint alone does not say whether they were made.
     """
     position = Position.from_json(checkpoint.run["position"])
-    return position.reached(config) if not position.since_line.count or folder.has_report(checkpoint) else None
+    if position.since_line.count and not folder.has_report(checkpoint):
+        return None
+    if config.scale_logits and (best := folder.read_best()) is not None and "logit_scale" not in best.run:
+        return None
+    return position.reached(config)

@@ -80,6 +80,7 @@ LOSS_SCALING = Record(
     }
 )
 IMPORTED = Record({"path": FILE_NAME, "sha256": SHA256})  # where the parameters came from, if no run made them
+LOGIT_SCALE = Record({"factor": number("above 0", lambda factor: factor > 0), "val_loss": number()})
 RUN = Record(
     {
         **FACTS,
@@ -89,7 +90,13 @@ RUN = Record(
         "lengths": Record({"metrics.jsonl": integer(), "samples.txt": integer()}),
         "best": Optional(number()),
     },
-    optional={**ORIGIN, "best_step": Optional(integer(1)), "loss_scaling": LOSS_SCALING, "imported": IMPORTED},
+    optional={
+        **ORIGIN,
+        "best_step": Optional(integer(1)),
+        "loss_scaling": LOSS_SCALING,
+        "logit_scale": LOGIT_SCALE,
+        "imported": IMPORTED,
+    },
 )
 
 VOCABULARY_FIELDS = Record(

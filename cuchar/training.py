@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +24,7 @@ from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, LossSum, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
+from cuchar.logit_scale import best_factor, scaled
 from cuchar.mapped import drop_pages
 from cuchar.parameters import Parameters, initialise
 from cuchar.position import MOST_HALVINGS, Mean, Position
@@ -306,6 +307,12 @@ class Trainer:
                 self.folder.save_best(checkpoint)
 
     def _finish(self) -> None:
+        """Report on the steps since the last line, and make the best model's logits suit the validation text, if asked."""
+        self._report()
+        if self.config.scale_logits:
+            self._scale_best()
+
+    def _report(self) -> None:
         """Save, then report on the steps since the last line.
 
         The save comes first, so that a run which is given more steps later goes on from before the report: that has a
@@ -326,6 +333,21 @@ class Trainer:
         self.folder.sync()
         self._line(validation_loss)
         self.folder.sync()
+
+    def _scale_best(self) -> None:
+        """Scale the logits of the best model by the factor that makes its validation loss least, unless that was done."""
+        best, rows = self.folder.read_best(), self.material.validation
+        if best is None or rows is None or "logit_scale" in best.run:
+            return
+        parameters = best.parameters
+        factor, loss = best_factor(
+            lambda factor: self._validation_loss(scaled(parameters, factor), rows), best.run["best"]
+        )
+        run = {**best.run, "logit_scale": {"factor": factor, "val_loss": loss}}
+        self.folder.save_best(replace(best, parameters=scaled(parameters, factor), run=run))
+        self.callbacks.note(
+            f"{self.folder.best}: logits times {factor:.2f}, with which the validation loss is {loss:.4f}"
+        )
 
     def _begin_epoch(self) -> None:
         self.position.window = 0
@@ -375,9 +397,16 @@ class Trainer:
             return None
         if rows.size > TAKES_A_WHILE:
             self.callbacks.note(f"step {self.position.step}: validating on {rows.size:,} characters")
-        has_said_so, losses_in_all = False, rows.size - len(rows)
         self._fetch()
-        weights = self.engine.fold(self.changing.parameters)
+        loss = self._validation_loss(self.changing.parameters, rows)
+        self._expect_finite(loss, "the validation loss", self.position.step)
+        self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")
+        return loss
+
+    def _validation_loss(self, parameters: Parameters, rows: np.ndarray | LargeRows) -> float:
+        """The mean loss of a model with these parameters on the validation text; raises Interrupted as `_validate` does."""
+        has_said_so, losses_in_all = False, rows.size - len(rows)
+        weights = self.engine.fold(parameters)
         if len(rows) == 1 and rows.size > LONG_TEXT:
             blocks = chunk_losses(self.engine, weights, next(iter(rows)))
         else:
@@ -392,10 +421,7 @@ class Trainer:
             if signum is not None and not has_said_so:
                 self.callbacks.note("the run will stop after this validation; a second Ctrl-C ends it at once, unsaved")
                 has_said_so = True
-        loss = added.mean
-        self._expect_finite(loss, "the validation loss", self.position.step)
-        self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")
-        return loss
+        return added.mean
 
     def _sample(self) -> None:
         """Draw a sample, write it to samples.txt and show it. It is the stream whose number is the step's."""

@@ -39,8 +39,10 @@ VALIDATED = replace(SMALL, val_fraction=0.1)
 CONFIGURATIONS = {
     "windows": SMALL,
     "carried state": replace(SMALL, carry_state=True),
-    "validated at every epoch": replace(VALIDATED, carry_state=True, schedule="step", dropout=0.2),
-    "ends in an epoch's middle": replace(VALIDATED, max_steps=91),
+    "validated at every epoch": replace(
+        VALIDATED, carry_state=True, schedule="step", dropout=0.2, scale_logits=True
+    ),
+    "ends in an epoch's middle": replace(VALIDATED, max_steps=91, scale_logits=True),
     "ends between two lines": replace(VALIDATED, max_steps=16, sample_every=5),
     "streams, cosine, everything": replace(
         SMALL, stride=3, dropout=0.3, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
