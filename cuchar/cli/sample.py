@@ -15,6 +15,7 @@ NOT_TOGETHER = {
     "complete": "beam sweep_temperature prime prime_file count",
     "beam": "sweep_temperature count seed stop temperature top_k top_p min_p repeat_penalty argmax law",
     "sweep_temperature": "temperature argmax",
+    "argmax": "temperature top_k top_p min_p law",
     "prime": "prime_file",
 }
 

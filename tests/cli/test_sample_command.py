@@ -165,6 +165,8 @@ def test_what_does_not_go_together(fails, trained, lines):
         ("--beam 2", "--beam: expected --prime or --prime-file with it, found none"),
         ("--sweep-temperature 1,2 --temp 2", "--sweep-temperature: expected it or --temperature, found both"),
         ("--sweep-temperature 1,2 --argmax", "--sweep-temperature: expected it or --argmax, found both"),
+        ("--argmax --temp 0.5", "--argmax: expected it or --temperature, found both"),
+        ("--argmax --min-p 0.5", "--argmax: expected it or --min-p, found both"),
         ("--sweep-temperature 1,x", "--sweep-temperature: expected numbers, with commas between them, found '1,x'"),
         ("--sweep-temperature 1,0", "--sweep-temperature: expected a number above 0 (argmax is its limit), found 0.0"),
         ("--sweep-temperature 1,2 -n 0", "--sweep-temperature: expected samples that end, by --length or --stop"),
