@@ -26,6 +26,7 @@ from cuchar.engines.base import State
 from cuchar.errors import CheckpointError
 from cuchar.files import write_file
 from cuchar.kinds import PATH, Mismatch, describe
+from cuchar.logit_scale import scaled
 from cuchar.parameters import Parameters, parameter_shapes
 from cuchar.position import Position
 from cuchar.schema import FORMAT, check_metadata, parse_json
@@ -48,6 +49,12 @@ class Checkpoint:
     adam: Adam
     state: State
     run: dict[str, Any]
+
+    @property
+    def scaled_parameters(self) -> Parameters:
+        """The parameters to predict with: the trained ones, with the logits scaled if the run has found by how much."""
+        scale = self.run.get("logit_scale")
+        return scaled(self.parameters, scale["factor"]) if scale else self.parameters
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, folder: int | None = None) -> None:

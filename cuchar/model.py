@@ -48,11 +48,11 @@ class Model:
     def __init__(self, path: str | Path, device: str = "auto", precision: str = "fp32"):
         self.file = checkpoint_file(path)
         checkpoint = read_checkpoint(self.file)
-        self.parameters, self.vocabulary = checkpoint.parameters, checkpoint.vocabulary
+        self.parameters, self.vocabulary = checkpoint.scaled_parameters, checkpoint.vocabulary
         self.reading = Reading.of(checkpoint.run["train"])
         self.engine, _ = choose_engine(device, self.parameters.model, self.parameters.flat.dtype, precision)
         self._weights = self.engine.fold(self.parameters)
-        self._squares = checkpoint.adam.v
+        self._trained, self._squares = checkpoint.parameters, checkpoint.adam.v
 
     def __repr__(self) -> str:
         model, unit = self.parameters.model, "bytes" if self.vocabulary.is_bytes else "characters"
@@ -178,7 +178,7 @@ class Model:
         """
         expect_scorable(ids)
         if dynamic is not None:
-            return DynamicScorer(self.engine, self.parameters, self._squares, dynamic).losses(ids)
+            return DynamicScorer(self.engine, self._trained, self._squares, dynamic).losses(ids)
         if window is not None:
             return window_losses(self.engine, self._weights, ids, window)
         if chunked:

@@ -164,7 +164,8 @@ def print_checkpoint(path: Path) -> None:
             ("best validation loss", "none" if run["best"] is None else f"{run['best']:.4f}"),
         ]
     if "logit_scale" in run:
-        origin.append(("logits", f"times {run['logit_scale']['factor']:.2f}: {run['logit_scale']['val_loss']:.4f}"))
+        factor, loss = run["logit_scale"]["factor"], run["logit_scale"]["val_loss"]
+        origin.append(("logits", f"multiplied by {factor:.2f}, which makes the validation loss {loss:.4f}"))
     for name, value in (
         ("checkpoint", str(checkpoint_file(path))),
         ("model", f"{model.layers} layers of {model.hidden}, {checkpoint.parameters.flat.size:,} parameters"),

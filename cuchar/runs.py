@@ -201,6 +201,10 @@ def _resume(
                 f"{path} is finished at step {step}, as {option(ending, getattr(config, ending))} asks for; "
                 f"a larger {option(ending)} goes on"
             )
+            if options.get("scale_logits") and folder.read_best(checkpoint.parameters.model) is None:
+                everyone.note(
+                    f"{folder.best}: expected the best model, whose logits are to be scaled, found none of this run"
+                )
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
@@ -341,13 +345,14 @@ def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
 
 
 def _ending(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> str | None:
-    """The option that ended the run, or None if a step, the final report or the best model's scale is still to come.
+    """The option that ended the run, or None if a step, the final report or the scale of the best model is still to come.
 
     The last two come after the last save, so the checkpoint alone does not say whether they were made.
     """
     position = Position.from_json(checkpoint.run["position"])
     if position.since_line.count and not folder.has_report(checkpoint):
         return None
-    if config.scale_logits and (best := folder.read_best()) is not None and "logit_scale" not in best.run:
+    best = folder.read_best(checkpoint.parameters.model)
+    if best is not None and config.scale_logits != ("logit_scale" in best.run):
         return None
     return position.reached(config)

@@ -80,7 +80,9 @@ LOSS_SCALING = Record(
     }
 )
 IMPORTED = Record({"path": FILE_NAME, "sha256": SHA256})  # where the parameters came from, if no run made them
-LOGIT_SCALE = Record({"factor": number("above 0", lambda factor: factor > 0), "val_loss": number()})
+LOGIT_SCALE = Record(
+    {"factor": number("from 0.01 to 2", lambda factor: 0.01 <= factor <= 2), "val_loss": number()}
+)  # logit_scale.py
 RUN = Record(
     {
         **FACTS,

@@ -307,10 +307,9 @@ class Trainer:
                 self.folder.save_best(checkpoint)
 
     def _finish(self) -> None:
-        """Report on the steps since the last line, and make the best model's logits suit the validation text, if asked."""
+        """Report on the steps since the last line, and then see to the best model's logits."""
         self._report()
-        if self.config.scale_logits:
-            self._scale_best()
+        self._scale_best()
 
     def _report(self) -> None:
         """Save, then report on the steps since the last line.
@@ -335,19 +334,21 @@ class Trainer:
         self.folder.sync()
 
     def _scale_best(self) -> None:
-        """Scale the logits of the best model by the factor that makes its validation loss least, unless that was done."""
-        best, rows = self.folder.read_best(), self.material.validation
-        if best is None or rows is None or "logit_scale" in best.run:
+        """Let the best model's checkpoint say by which factor its logits suit the validation text, if that is asked for.
+
+        If it is not, but was asked for before, the checkpoint says it no longer.
+        """
+        best, rows = self.folder.read_best(self.engine.model), self.material.validation
+        if best is None or rows is None or self.config.scale_logits == ("logit_scale" in best.run):
             return
-        parameters = best.parameters
-        factor, loss = best_factor(
-            lambda factor: self._validation_loss(scaled(parameters, factor), rows), best.run["best"]
-        )
-        run = {**best.run, "logit_scale": {"factor": factor, "val_loss": loss}}
-        self.folder.save_best(replace(best, parameters=scaled(parameters, factor), run=run))
-        self.callbacks.note(
-            f"{self.folder.best}: logits times {factor:.2f}, with which the validation loss is {loss:.4f}"
-        )
+        run = dict(best.run)
+        if run.pop("logit_scale", None) is None:
+            trained, file = best.parameters, self.folder.best
+            self.callbacks.note(f"{file}: looking for the factor of its logits that makes the validation loss least")
+            factor, loss = best_factor(lambda factor: self._validation_loss(scaled(trained, factor), rows), run["best"])
+            run["logit_scale"] = {"factor": factor, "val_loss": loss}
+            self.callbacks.note(f"{file}: logits times {factor:.2f} make the validation loss {loss:.4f}")
+        self.folder.save_best(replace(best, run=run))
 
     def _begin_epoch(self) -> None:
         self.position.window = 0

@@ -26,5 +26,5 @@ def export(
     format = format_of(out, format)  # before the checkpoint is read, which takes a while
     read = read_checkpoint(checkpoint)
     reading = Reading.of(read.run["train"])
-    export_model(read.parameters, read.vocabulary, reading, out, format, weights=weights, text=text)
+    export_model(read.scaled_parameters, read.vocabulary, reading, out, format, weights=weights, text=text)
     say(f"wrote {out}")

@@ -33,6 +33,6 @@ def look(
     names = ", ".join(file.name if file != STREAM else "standard input" for file in text.files[:3])
     title = f"{names}{' and others' if len(text.files) > 3 else ''}, as {checkpoint.name or checkpoint} reads it"
     with bar("reading", len(ids)) as advance:
-        page = make_page(read.parameters, vocabulary, ids, title, chars, advance)
+        page = make_page(read.scaled_parameters, vocabulary, ids, title, chars, advance)
     write_output(out, page)
     say(f"wrote {out} ({len(page) / 1e6:.1f} MB): open it in a browser")

@@ -1,0 +1,69 @@
+"""What do scaled logits gain on text that did not choose the factor? Scores each half of what a run held out.
+
+    python benchmarks/scaled.py RUN [--device cpu] [--out OUT.json]
+
+RUN is a run folder that `cuchar train` made with --val-fraction; its text must still be where it was. The text that was
+held out is scored by the run's best checkpoint, as one stream by chunks, with the logits as they were trained and times
+every factor that is looked at. Each half of its characters is then scored with the factor that suits the other half best.
+"""
+
+import argparse
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from cuchar.batches import split_validation
+from cuchar.bench.machine import processor, versions
+from cuchar.checkpoint import read_checkpoint
+from cuchar.config import TrainConfig
+from cuchar.corpus import load_corpus
+from cuchar.engines.choose import choose_engine
+from cuchar.evaluation import chunk_losses
+from cuchar.logit_scale import best_factor, scaled
+from cuchar.reading import Reading
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("run", type=Path)
+    arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--out", type=Path)
+    options = arguments.parse_args()
+    checkpoint = read_checkpoint(options.run)
+    corpus = load_corpus(checkpoint.run["texts"], Reading.of(checkpoint.run["train"]), vocabulary=checkpoint.vocabulary)
+    _, rows = split_validation(corpus.ids, TrainConfig(**checkpoint.run["train"]))
+    if len(rows) != 1:
+        arguments.error("expected a run of --val-split tail, found one of several rows")
+    parameters = checkpoint.parameters
+    engine, _ = choose_engine(options.device, parameters.model, parameters.flat.dtype)
+    losses: dict[float, np.ndarray] = {}  # by factor, [n - 1]
+
+    def loss(factor: float, part: slice) -> float:
+        if factor not in losses:
+            weights = engine.fold(scaled(parameters, factor))
+            losses[factor] = np.concatenate([*chunk_losses(engine, weights, rows[0])])
+        return float(losses[factor][part].mean(dtype=np.float64))
+
+    middle = (len(rows[0]) - 1) // 2
+    parts = {"whole": slice(None), "first half": slice(middle), "second half": slice(middle, None)}
+    found = {}
+    for name, part in parts.items():
+        factor, least = best_factor(lambda factor, part=part: loss(factor, part), loss(1.0, part))
+        found[name] = {"as trained": loss(1.0, part), "factor": factor, "with it": least}
+    for name, other in (("first half", "second half"), ("second half", "first half")):
+        found[name]["with the other half's factor"] = loss(found[other]["factor"], parts[name])
+    for name, values in found.items():
+        print(name, ", ".join(f"{what}: {value:.4f}" for what, value in values.items()))
+    if options.out:
+        made = {
+            "date": str(date.today()), "processor": processor(), "versions": versions(), "engine": engine.name,
+            "options": checkpoint.run["train"], "position": checkpoint.run["position"] | {"history": None},
+            "characters": len(rows[0]), "nats_per_char": found,
+        }  # fmt: skip
+        options.out.write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
