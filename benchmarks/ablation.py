@@ -2,11 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/ablation.py TEXT [--hidden 512 ...] [--out benchmarks/results/NAME.json]
 
-The script trains on the first 90 % of TEXT. cuchar then scores the rest as one stream, by chunks: it scores the moving
-average of the weights after each fifth of the run, and at the end the weights themselves too. The run is appended to
-the JSON file: options, nats per character, seconds of processor time. Whatever cuchar has is done as cuchar does it:
-initialisation, one bias a layer, rows with carried state, schedule, clipping, decay of every parameter. The script
-needs PyTorch (`pip install 'cuchar[peers]'`).
+The script trains on the first 90 % of TEXT, or on the last so many characters of these. The rest is then scored as 32
+streams side by side, each after the 512 characters before it: with the moving average of the weights after each fifth of
+the run, and at the end with the weights themselves and with their means over the last epochs' ends too. Every score is
+there twice, of the logits as they are and times the factor that suits the scored text best (cuchar/logit_scale.py). The
+run is appended to the JSON file: options, nats per character, seconds of processor time. Whatever cuchar has is done as
+cuchar does it: initialisation, one bias a layer, rows with carried state, schedule, clipping, decay of every parameter.
+The script needs PyTorch (`pip install 'cuchar[peers]'`).
 """
 
 import argparse
@@ -16,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +28,13 @@ from torch.nn.functional import cross_entropy, dropout, embedding, one_hot
 from cuchar.batches import Windows, split_validation
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
-from cuchar.engines.numpy_engine import NumpyEngine
-from cuchar.evaluation import chunk_losses
-from cuchar.parameters import Parameters, initialise
+from cuchar.logit_scale import best_factor
+from cuchar.parameters import initialise
+from cuchar.sizes import ceil_div
 
 SCORES = 5  # how often a run scores the moving average of the weights
+STREAMS, WARM_UP, WINDOW = 32, 512, 64  # when a text is scored: streams, characters before each, characters at once
+ENDS = (2, 3, 5, 8)  # over how many of the last epochs' ends weights are averaged
 State = list[tuple[Tensor, Tensor]]
 
 
@@ -37,6 +42,7 @@ State = list[tuple[Tensor, Tensor]]
 class Recipe:
     """The options of a run. Ingredients are tried one by one on top of the defaults."""
 
+    characters: int = 0  # how many are trained on; 0: all
     hidden: int = 256
     layers: int = 2
     embedding: int = 0  # width of an embedding; with 0, layer 0 reads one-hot characters
@@ -48,6 +54,10 @@ class Recipe:
     drop_output: float = 0.0  # dropout of the head's input
     variational: int = 0  # 1: one mask for all time steps of a window (Gal and Ghahramani 2016); 0: one for each
     drop_recurrent: float = 0.0  # dropout of recurrent weights, one mask for a window (Merity et al. 2018)
+    # Dropout of the candidates g, another mask for each time step (Semeniuta et al. 2016). It takes three times as long.
+    drop_candidate: float = 0.0
+    skip: int = 0  # 1: the head reads the outputs of all layers, not of the last one alone (Graves 2013)
+    smoothing: float = 0.0  # label smoothing: which part of each target is spread over all characters
     average: float = 0.999  # decay of the weights' moving average
     window: int = 64
     batch: int = 32
@@ -63,10 +73,10 @@ class Recipe:
 
 
 class Network:
-    """cuchar's model in PyTorch, as it is trained, with an embedding if the recipe has one."""
+    """cuchar's model in PyTorch, as it is trained, with whatever else the recipe has."""
 
     def __init__(self, recipe: Recipe, V: int):
-        self.recipe, self.V, self.dtype = recipe, V, getattr(torch, recipe.precision)
+        self.recipe, self.V = recipe, V
         self.model = ModelConfig(V, recipe.hidden, recipe.layers)
         start = {name: torch.from_numpy(view) for name, view in initialise(self.model, recipe.seed).items()}
         start["lstm.weight_ih_l0"] *= recipe.input_scale
@@ -74,65 +84,101 @@ class Network:
             limit = (6 / (5 * recipe.hidden + recipe.embedding)) ** 0.5
             start["lstm.weight_ih_l0"] = torch.empty(4 * recipe.hidden, recipe.embedding).uniform_(-limit, limit)
             start["table"] = torch.randn(V, recipe.embedding)
+        if recipe.skip:
+            width = recipe.layers * recipe.hidden
+            limit = (6 / (width + V)) ** 0.5
+            start["head.weight"] = torch.empty(V, width).uniform_(-limit, limit)
         self.weights = {name: tensor.requires_grad_() for name, tensor in start.items()}
 
-    def zero_state(self) -> State:
-        zero = torch.zeros(1, self.recipe.batch, self.recipe.hidden, dtype=self.dtype)
+    def zero_state(self, rows: int, dtype: torch.dtype) -> State:
+        zero = torch.zeros(1, rows, self.recipe.hidden, dtype=dtype)
         return [(zero, zero)] * self.recipe.layers
 
-    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits [T, B, V] of inputs [T, B], and the state after them."""
-        recipe, state_after = self.recipe, []
-        x = embedding(inputs, self.weights["table"]) if recipe.embedding else one_hot(inputs, self.V).float()
-        for layer in range(recipe.layers):
-            x = self.drop(x, recipe.drop_between if layer else recipe.drop_input)
-            bias = self.weights[f"lstm.bias_l{layer}"]
-            recurrent = dropout(self.weights[f"lstm.weight_hh_l{layer}"], recipe.drop_recurrent)
-            weights = (self.weights[f"lstm.weight_ih_l{layer}"], recurrent, bias, torch.zeros_like(bias))
-            cast = [weight.to(self.dtype) for weight in weights]
-            x, h, c = torch._VF.lstm(x.to(self.dtype), state[layer], cast, True, 1, 0.0, True, False, False)
-            x = x.float()
-            state_after.append((h.detach(), c.detach()))
-        return self.drop(x, recipe.drop_output) @ self.weights["head.weight"].T + self.weights["head.bias"], state_after
+    def forward(
+        self, weights: dict[str, Tensor], inputs: Tensor, state: State, is_training: bool
+    ) -> tuple[Tensor, State]:
+        """Logits [T, B, V] of inputs [T, B], and the state after them, of the type of the state before."""
+        recipe, state_after, outputs, dtype = self.recipe, [], [], state[0][0].dtype
 
-    def drop(self, x: Tensor, probability: float) -> Tensor:
-        return x * dropout(torch.ones_like(x[:1] if self.recipe.variational else x), probability) if probability else x
+        def drop(x: Tensor, probability: float) -> Tensor:
+            if not (is_training and probability):
+                return x
+            return x * dropout(torch.ones_like(x[:1] if recipe.variational else x), probability)
+
+        x = embedding(inputs, weights["table"]) if recipe.embedding else one_hot(inputs, self.V).float()
+        x = drop(x, recipe.drop_input)
+        for layer in range(recipe.layers):
+            bias = weights[f"lstm.bias_l{layer}"]
+            recurrent = dropout(weights[f"lstm.weight_hh_l{layer}"], recipe.drop_recurrent, is_training)
+            tensors = (weights[f"lstm.weight_ih_l{layer}"], recurrent, bias, torch.zeros_like(bias))
+            cast = [tensor.to(dtype) for tensor in tensors]
+            if is_training and recipe.drop_candidate:
+                x, after = cell_by_cell(x.to(dtype), state[layer], cast, recipe.drop_candidate)
+            else:
+                x, *after = torch._VF.lstm(x.to(dtype), state[layer], cast, True, 1, 0.0, True, False, False)
+            state_after.append((after[0].detach(), after[1].detach()))
+            x = drop(x.float(), recipe.drop_output if layer + 1 == recipe.layers else recipe.drop_between)
+            outputs.append(x)
+        read = torch.cat(outputs, 2) if recipe.skip else x
+        return read @ weights["head.weight"].T + weights["head.bias"], state_after
+
+
+def cell_by_cell(x: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor], probability: float) -> Any:
+    """What torch._VF.lstm returns for one layer, with dropout of the candidates g."""
+    from_input, outputs, (h, c) = x @ weights[0].T + weights[2], [], (state[0][0], state[1][0].float())
+    for t in range(len(x)):
+        i, f, g, o = (from_input[t] + h @ weights[1].T).float().chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * dropout(g.tanh(), probability)
+        h = (o.sigmoid() * c.tanh()).to(x.dtype)
+        outputs.append(h)
+    return torch.stack(outputs), (h[None], c[None].to(x.dtype))
 
 
 @torch.no_grad()
-def score(network: Network, tensors: list[Tensor], ids: np.ndarray) -> float:
-    """Nats per character of ids [n], scored by cuchar as one stream from a zero state.
+def score(network: Network, tensors: list[Tensor], ids: np.ndarray) -> dict[str, float]:
+    """Nats per character of ids [n], the factor that makes them least, and what they are with it.
 
     Args:
         tensors: used as the weights of `network`.
     """
-    named = dict(zip(network.weights, tensors, strict=True))
-    if network.recipe.embedding:
-        named["lstm.weight_ih_l0"] = named["lstm.weight_ih_l0"] @ named.pop("table").T
-    parameters, engine = Parameters(network.model), NumpyEngine(network.model)
-    for name, view in parameters.items():
-        view[...] = named[name].numpy()
-    return round(float(np.concatenate(list(chunk_losses(engine, engine.fold(parameters), ids))).mean(dtype=float)), 4)
+    weights, count = dict(zip(network.weights, tensors, strict=True)), len(ids) - 1
+    text, length = torch.from_numpy(ids.astype(np.int64)), ceil_div(count, STREAMS)
+    state, logits, targets = network.zero_state(STREAMS, torch.float32), [], []
+    for start in range(-WARM_UP, length, WINDOW):
+        steps = torch.arange(start, start + WINDOW)[:, None]
+        at = torch.arange(STREAMS) * length + steps
+        found, state = network.forward(weights, text[at.clamp(0, count - 1)], state, False)
+        if start < 0:
+            has_past = (at[-1] >= 0).float()[None, :, None]  # the first stream has none, and begins with a zero state
+            state = [(h * has_past, c * has_past) for h, c in state]
+        else:
+            is_scored = (steps < length) & (at < count)
+            logits.append(found[is_scored])
+            targets.append(text[1:][at[is_scored]])
+    joined, truth = torch.cat(logits), torch.cat(targets)
+    loss = cross_entropy(joined, truth).item()
+    factor, least = best_factor(lambda factor: cross_entropy(factor * joined, truth).item(), loss)
+    return {"nats": round(loss, 4), "factor": factor, "scaled": round(least, 4)}
 
 
-def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> dict[str, list[float] | float]:
+def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> dict[str, Any]:
     """Train a model, print the losses as they come, and return them."""
     torch.manual_seed(recipe.seed)
     network, generator = Network(recipe, V), np.random.default_rng(recipe.seed)
-    weights = list(network.weights.values())
+    weights, dtype = list(network.weights.values()), getattr(torch, recipe.precision)
     average = [weight.detach().clone() for weight in weights]
-    optimiser = torch.optim.AdamW(weights, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(weights, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True)
     schedule = TrainConfig(lr=recipe.lr, schedule="cosine", decay=recipe.decay, warmup=recipe.warmup)
-    step, training, averaged = 0, [], []
+    step, training, averaged, ends = 0, [], [], []
     for epoch in range(recipe.epochs):
         offset = int(generator.integers(recipe.window)) if recipe.shift else 0
         windows = Windows(ids, recipe.batch, recipe.window, recipe.window, offset)
-        state, losses = network.zero_state(), []
+        state, losses = network.zero_state(recipe.batch, dtype), []
         for k in range(len(windows)):
             step += 1
             inputs, targets = (torch.from_numpy(window.astype(np.int64)) for window in windows[k])
-            logits, state = network.forward(inputs, state)
-            loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
+            logits, state = network.forward(network.weights, inputs, state, True)
+            loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=recipe.smoothing)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -142,11 +188,19 @@ def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> di
             torch._foreach_lerp_(average, [weight.detach() for weight in weights], 1 - decay)
             losses.append(loss.item())
         training.append(round(float(np.mean(losses)), 4))
+        ends = [*ends, [weight.detach().clone() for weight in weights]][-max(ENDS) :]
         if (epoch + 1) * SCORES // recipe.epochs > epoch * SCORES // recipe.epochs:
             averaged.append(score(network, average, validation))
             print(f"epoch {epoch + 1}: training {training[-1]}, validation {averaged[-1]}", flush=True)
-    last = score(network, weights, validation)
-    return {"training": training, "validation": averaged, "validation_of_weights_themselves": last}
+    return {
+        "training": training,
+        "validation": averaged,
+        "validation_of_weights_themselves": score(network, ends[-1], validation),
+        "validation_of_means_over_epochs_ends": {
+            count: score(network, [torch.stack(same).mean(0) for same in zip(*ends[-count:], strict=True)], validation)
+            for count in ENDS
+        },
+    }
 
 
 def main() -> None:
@@ -159,7 +213,7 @@ def main() -> None:
     text, out = options.pop("text"), options.pop("out")
     recipe, corpus = Recipe(**options), load_corpus([text])
     ids, validation = split_validation(corpus.ids, TrainConfig(val_fraction=0.1))
-    losses = train(recipe, ids, validation[0], len(corpus.vocabulary))
+    losses = train(recipe, np.asarray(ids)[-recipe.characters :], validation[0], len(corpus.vocabulary))
     run = {
         "options": asdict(recipe), **losses, "seconds": round(process_time()), "date": str(date.today()),
         "processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
