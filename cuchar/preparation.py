@@ -100,18 +100,19 @@ def prepare(
     return Prepared(config, material, engine, reason, initial, notes + notes_of(corpus, validation))
 
 
-def expect_something_to_validate_on(config: TrainConfig, has_text: bool) -> None:
+def expect_something_to_validate_on(config: TrainConfig, has_text: bool, what: str | None = None) -> None:
     """Check that, for options that count on it, there is a text, or a part of it, to validate on.
 
+    Args:
+        what: the error says what was expected and found; None stands for options of a new run.
     Raises:
         OptionError: there is none.
     """
+    what = what or f"{option('val')} or {option('val_fraction')} with it, found neither"
     for name in ("patience", "scale_logits"):
         value = getattr(config, name)
         if value not in (None, False) and not config.val_fraction and not has_text:
-            raise OptionError(
-                f"{option(name, value)}: expected {option('val')} or {option('val_fraction')} with it, found neither"
-            )
+            raise OptionError(f"{option(name, value)}: expected {what}")
 
 
 def load_training(texts: Sequence[str | Path], config: TrainConfig, reading: Mapping[str, Any]) -> Corpus:

@@ -35,13 +35,8 @@ from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 
 TEXTS = ".texts"  # hidden, so that it is no text of a folder in which there are runs
-CHANGEABLE = (
-    "epochs",
-    "max_steps",
-    "patience",
-    "on_nan",
-    "scale_logits",
-)  # options that a resumed run may be given anew
+# Options that a resumed run may be given anew.
+CHANGEABLE = ("epochs", "max_steps", "patience", "on_nan", "scale_logits")
 
 
 def start_run(
@@ -171,7 +166,7 @@ def _resume(
         vals = expect_kept(stored["val"] or [], option("val")) if val is None else [val]
         origin = stored.get("init_from")
         # What needs no text is checked before one is read.
-        expect_something_to_validate_on(config, bool(vals))
+        expect_something_to_validate_on(config, bool(vals), "a run that validates, found one that does not")
         source = read_source_again(origin) if origin and not checkpoint else None
         if leader is not None:
             device = leader.device(device)

@@ -80,9 +80,8 @@ LOSS_SCALING = Record(
     }
 )
 IMPORTED = Record({"path": FILE_NAME, "sha256": SHA256})  # where the parameters came from, if no run made them
-LOGIT_SCALE = Record(
-    {"factor": number("from 0.01 to 2", lambda factor: 0.01 <= factor <= 2), "val_loss": number()}
-)  # logit_scale.py
+# What `Trainer._scale_best` has found.
+LOGIT_SCALE = Record({"factor": number("from 0.01 to 2", lambda factor: 0.01 <= factor <= 2), "val_loss": number()})
 RUN = Record(
     {
         **FACTS,

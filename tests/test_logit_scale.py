@@ -205,5 +205,5 @@ def test_the_best_preset_has_the_option_and_drops_it_where_nothing_is_validated(
 
 def test_without_a_text_to_validate_on_it_is_a_mistake(text, tmp_path):
     start_run([text], replace(SMALL, max_steps=2), out=tmp_path / "run")
-    with pytest.raises(OptionError, match="scale_logits=True: expected val or val_fraction with it"):
+    with pytest.raises(OptionError, match="scale_logits=True: expected a run that validates, found one that does not"):
         resume_run(tmp_path / "run", options={"scale_logits": True})

@@ -86,7 +86,7 @@ def test_it_needs_something_to_validate_on(text, tmp_path, fails):
     without = "--patience 2: expected --val or --val-fraction with it, found neither"
     assert fails(2, "train", text, "--patience", 2, "--out", tmp_path / "run") == f"cuchar: {without}\n"
     start_run([text], replace(CONFIG, val_fraction=0, max_steps=3), out=tmp_path / "without")
-    with pytest.raises(OptionError, match="patience=2: expected val or val_fraction with it, found neither"):
+    with pytest.raises(OptionError, match="patience=2: expected a run that validates, found one that does not"):
         resume_run(tmp_path / "without", options={"patience": 2, "max_steps": 9})
     cuchar.train(text, val=text, patience=1, max_steps=3, out=tmp_path / "with")
     assert read_checkpoint(tmp_path / "with").run["train"]["patience"] == 1
