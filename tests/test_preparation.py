@@ -80,7 +80,7 @@ def test_of_the_place_for_a_run(out, found, tmp_path, monkeypatch):
     [
         (4, {"device": "cuda:9"}, "device='cuda:9': expected an NVIDIA GPU"),
         (4, {"texts": ["none.txt"]}, "none.txt: expected a text file, found no such file"),
-        (4, {"options": {"patience": 2}}, "patience=2: expected val or val_fraction with it"),
+        (4, {"options": {"patience": 2}}, "patience=2: expected a run that validates, found one that does not"),
         (4, {"val": "none.txt"}, "none.txt: expected a text file, found no such file"),
         (5, {}, TOO_FEW.format(5, 4)),
     ],
