@@ -345,9 +345,8 @@ def _ending(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> s
     The last two come after the last save, so the checkpoint alone does not say whether they were made.
     """
     position = Position.from_json(checkpoint.run["position"])
-    if position.since_line.count and not folder.has_report(checkpoint):
+    ending = position.reached(config)
+    if ending is None or (position.since_line.count and not folder.has_report(checkpoint)):
         return None
     best = folder.read_best(checkpoint.parameters.model)
-    if best is not None and config.scale_logits != ("logit_scale" in best.run):
-        return None
-    return position.reached(config)
+    return ending if best is None or config.scale_logits == ("logit_scale" in best.run) else None
