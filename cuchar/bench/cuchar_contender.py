@@ -58,7 +58,7 @@ class CucharContender:
         self.engine, self.sizes = engine, sizes
         self._windows, self._parameters = Windows(sizes.ids(), sizes.B, sizes.T, 1), sizes.parameters()
         training = TrainingState(self._parameters, Adam(self._parameters.flat.size), engine.zero_state(sizes.B))
-        self._learner, self._done = make_learner(leader, engine, sizes.train, training, self._windows), 0
+        self.learner, self._done = make_learner(leader, engine, sizes.train, training, self._windows), 0
         self._sampler = lru_cache(maxsize=1)(self._make_sampler)
         self._scorer = lru_cache(maxsize=1)(self._make_scorer)
 
@@ -74,8 +74,8 @@ class CucharContender:
             nonlocal loss
             while self._done < end:
                 window = self._done % WINDOWS
-                count = min(end - self._done, self._learner.chunk, WINDOWS - window)
-                losses, _ = self._learner.train(window, self._done + 1, [RATE] * count)
+                count = min(end - self._done, self.learner.chunk, WINDOWS - window)
+                losses, _ = self.learner.train(window, self._done + 1, [RATE] * count)
                 loss = float(losses[-1])
                 if not math.isfinite(loss):
                     raise DivergedError(f"expected finite losses, found {loss} at step {self._done + len(losses)}")
@@ -192,5 +192,6 @@ def profile_kernels(device: Any, sizes: Configuration, **how: int) -> dict[str, 
     from cuchar.engines.cuda.learner import MOST_WINDOWS
 
     recorder = Recorder(device)
-    train = CucharContender(CudaEngine(sizes.model, recorder, precision=sizes.precision), sizes).train
-    return kernel_times(recorder, train, 2 if how else MOST_WINDOWS, **how)
+    learner = CucharContender(CudaEngine(sizes.model, recorder, precision=sizes.precision), sizes).learner
+    # The learner itself is asked: a contender makes chunks as short as a slow device needs them, down to one window.
+    return kernel_times(recorder, lambda steps: learner.train(0, 1, [RATE] * steps), 2 if how else MOST_WINDOWS, **how)

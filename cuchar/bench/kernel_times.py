@@ -60,8 +60,9 @@ def kernel_times(
 
     Args:
         recorder: the device, in use by the learner of `train`.
-        train: does so many training steps.
-        windows: windows of a chunk. After so many steps, everything that a kernel may read has been written.
+        train: does so many training steps, as one chunk.
+        windows: windows of a chunk, more than one. A repeated begin_window goes on to the chunk's second window, whose
+            ids have been written once a chunk of so many has been trained.
         repeats: launches of a kernel that are timed together.
         rounds: how often they are timed; the median counts.
     Returns:

@@ -97,22 +97,28 @@ def test_products_of_a_step_are_counted_by_their_sizes(precision):
 
 
 class WatchedDevice(EmulatedDevice):
-    """An emulated device that notes, whenever a persistent kernel runs, whether any of its flags was set before."""
+    """An emulated device that notes, whenever a persistent kernel runs, whether any of its flags was set before, and
+    the greatest id that it may read.
+    """
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.seen = defaultdict(list)
+        self.flags, self.ids = defaultdict(list), defaultdict(list)
 
     def kernels(self, *arguments, **options):
         return {name: self._watched(name, kernel) for name, kernel in super().kernels(*arguments, **options).items()}
 
     def _watched(self, name, kernel):
-        def launch(*sizes, flags, **arguments):
+        def launch(*sizes, flags, progress, inputs=None, **arguments):
             def look():
-                self.seen[name].append(flags.any())
+                self.flags[name].append(flags.any())
+                if inputs is not None:
+                    ids = inputs[progress.view(np.int32)[0]]
+                    self.ids[name].append((ids.min(), ids.max()))
 
             look() if self._captured is None else self._captured.append(look)
-            kernel(*sizes, flags=flags, **arguments)
+            inputs_if_any = {} if inputs is None else {"inputs": inputs}
+            kernel(*sizes, flags=flags, progress=progress, **inputs_if_any, **arguments)
 
         return launch if name.startswith("persistent") else kernel
 
@@ -120,6 +126,15 @@ class WatchedDevice(EmulatedDevice):
 def test_flags_are_zero_whenever_a_persistent_kernel_is_replayed():
     device = WatchedDevice(limits=Limits(90, 6, 232_448))
     profile_kernels(device, Configuration("persistent", 9, 81, 2, 2, 2), repeats=3, rounds=1)
-    assert set(device.seen) == {"persistent_forward", "persistent_backward"}
-    for seen in device.seen.values():
+    assert set(device.flags) == {"persistent_forward", "persistent_backward"}
+    for seen in device.flags.values():
         assert len(seen) > 2 * 3 and not any(seen)  # a round to warm up, and one that is timed, of three launches each
+
+
+def test_a_replayed_kernel_reads_ids_that_were_written_however_slow_the_device_is(monkeypatch):
+    """A device so slow that training takes one window at a time: ids that nobody wrote are -1, and outside the table."""
+    monkeypatch.setattr("cuchar.engines.cuda.learner.CHUNK_SECONDS", 0.0)
+    device = WatchedDevice(limits=Limits(90, 6, 232_448))
+    profile_kernels(device, Configuration("persistent", 9, 81, 2, 2, 2), repeats=3, rounds=1)
+    seen = np.array(device.ids["persistent_forward"])
+    assert len(seen) > 2 * 3 and seen.min() >= 0 and seen.max() < 9
