@@ -1,20 +1,21 @@
-"""What makes a character LSTM better? Each call trains one model in PyTorch; every ingredient is an option.
+"""What makes a character LSTM better? Each call trains one recipe in PyTorch; every ingredient is an option.
 
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py TEXT [--hidden 512 ...] [--out benchmarks/results/NAME.json]
+    OMP_NUM_THREADS=1 python benchmarks/ablation.py TEXT [--seeds 3] [--hidden 512 ...] [--out benchmarks/results/NAME.json]
 
 The script trains on the first 90 % of TEXT, or on the last so many characters of these. The rest is then scored as 32
 streams side by side, each after the 512 characters before it: with the moving average of the weights after each fifth of
 the run, and at the end with the weights themselves and with their means over the last epochs' ends too. Every score is
-there twice, of the logits as they are and times the factor that suits the scored text best (cuchar/logit_scale.py). The
-run is appended to the JSON file: options, nats per character, seconds of processor time. Whatever cuchar has is done as
-cuchar does it: initialisation, one bias a layer, rows with carried state, schedule, clipping, decay of every parameter.
-The script needs PyTorch (`pip install 'cuchar[peers]'`).
+there twice, of the logits as they are and times the factor that suits the scored text best (cuchar/logit_scale.py). With
+several seeds, as many models are trained one after the other, and what they predict together is scored too: the mean of
+their probabilities, an upper bound of what one model might learn. The runs are appended to the JSON file: options, nats per
+character, seconds of processor time. Whatever cuchar has is done as cuchar does it: initialisation, one bias a layer, rows
+with carried state, schedule, clipping, decay of every parameter. The script needs PyTorch (`pip install 'cuchar[peers]'`).
 """
 
 import argparse
 import json
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from time import process_time
@@ -64,6 +65,7 @@ class Recipe:
     shift: int = 0  # 1: each epoch's rows begin at another offset in [0, window)
     epochs: int = 10
     lr: float = 0.003
+    layer_lr: float = 1.0  # a layer's learning rate as a multiple of the next layer's; the last layer's is the head's
     decay: float = 0.1  # the learning rate falls along half a cosine to this fraction of it
     warmup: int = 0
     beta2: float = 0.999
@@ -135,8 +137,8 @@ def cell_by_cell(x: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor],
 
 
 @torch.no_grad()
-def score(network: Network, tensors: list[Tensor], ids: np.ndarray) -> dict[str, float]:
-    """Nats per character of ids [n], the factor that makes them least, and what they are with it.
+def predict(network: Network, tensors: list[Tensor], ids: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Logits [n-1, V] for all characters of ids [n] but the first, and the characters [n-1] themselves.
 
     Args:
         tensors: used as the weights of `network`.
@@ -155,19 +157,28 @@ def score(network: Network, tensors: list[Tensor], ids: np.ndarray) -> dict[str,
             is_scored = (steps < length) & (at < count)
             logits.append(found[is_scored])
             targets.append(text[1:][at[is_scored]])
-    joined, truth = torch.cat(logits), torch.cat(targets)
-    loss = cross_entropy(joined, truth).item()
-    factor, least = best_factor(lambda factor: cross_entropy(factor * joined, truth).item(), loss)
+    return torch.cat(logits), torch.cat(targets)
+
+
+def score(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """Nats per character, the factor of the logits that makes them least, and what they are with it."""
+    loss = cross_entropy(logits, targets).item()
+    factor, least = best_factor(lambda factor: cross_entropy(factor * logits, targets).item(), loss)
     return {"nats": round(loss, 4), "factor": factor, "scaled": round(least, 4)}
 
 
-def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> dict[str, Any]:
-    """Train a model, print the losses as they come, and return them."""
+def train(
+    recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int
+) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
+    """Train a model, print the losses as they come, and return them and what `predict` finds at the end."""
+    began = process_time()
     torch.manual_seed(recipe.seed)
     network, generator = Network(recipe, V), np.random.default_rng(recipe.seed)
     weights, dtype = list(network.weights.values()), getattr(torch, recipe.precision)
     average = [weight.detach().clone() for weight in weights]
-    optimiser = torch.optim.AdamW(weights, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True)
+    multiples = [recipe.layer_lr ** (recipe.layers - 1 - layer_of(name, recipe.layers)) for name in network.weights]
+    groups = [{"params": [weight]} for weight in weights]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True)
     schedule = TrainConfig(lr=recipe.lr, schedule="cosine", decay=recipe.decay, warmup=recipe.warmup)
     step, training, averaged, ends = 0, [], [], []
     for epoch in range(recipe.epochs):
@@ -182,7 +193,9 @@ def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> di
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimiser.param_groups[0]["lr"] = learning_rate(schedule, step, epoch, recipe.epochs * len(windows))
+            rate = learning_rate(schedule, step, epoch, recipe.epochs * len(windows))
+            for group, multiple in zip(optimiser.param_groups, multiples, strict=True):
+                group["lr"] = rate * multiple
             optimiser.step()
             decay = min(recipe.average, step / (step + 10))  # smaller at first, so that the beginning is forgotten
             torch._foreach_lerp_(average, [weight.detach() for weight in weights], 1 - decay)
@@ -190,38 +203,52 @@ def train(recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int) -> di
         training.append(round(float(np.mean(losses)), 4))
         ends = [*ends, [weight.detach().clone() for weight in weights]][-max(ENDS) :]
         if (epoch + 1) * SCORES // recipe.epochs > epoch * SCORES // recipe.epochs:
-            averaged.append(score(network, average, validation))
+            averaged.append(score(*predict(network, average, validation)))
             print(f"epoch {epoch + 1}: training {training[-1]}, validation {averaged[-1]}", flush=True)
+    predicted = predict(network, ends[-1], validation)
+    means = {count: [torch.stack(same).mean(0) for same in zip(*ends[-count:], strict=True)] for count in ENDS}
     return {
+        "seed": recipe.seed,
         "training": training,
         "validation": averaged,
-        "validation_of_weights_themselves": score(network, ends[-1], validation),
+        "validation_of_weights_themselves": score(*predicted),
         "validation_of_means_over_epochs_ends": {
-            count: score(network, [torch.stack(same).mean(0) for same in zip(*ends[-count:], strict=True)], validation)
-            for count in ENDS
+            count: score(*predict(network, mean, validation)) for count, mean in means.items()
         },
-    }
+        "seconds": round(process_time() - began),
+    }, predicted
+
+
+def layer_of(weight: str, layers: int) -> int:
+    """The layer that a weight belongs to; the head's go with the last layer's, a table of embeddings with the first's."""
+    if weight == "table":
+        return 0
+    return layers - 1 if weight.startswith("head") else int(weight.rpartition("_l")[2])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", type=Path)
-    parser.add_argument("--out", type=Path, help="JSON file to append the run to")
+    parser.add_argument("--out", type=Path, help="JSON file to append the runs to")
+    parser.add_argument("--seeds", type=int, default=1, help="how many models to train, with seeds from --seed on")
     for field in fields(Recipe):
         parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default), default=field.default)
     options = vars(parser.parse_args())
-    text, out = options.pop("text"), options.pop("out")
+    text, out, count = options.pop("text"), options.pop("out"), options.pop("seeds")
     recipe, corpus = Recipe(**options), load_corpus([text])
-    ids, validation = split_validation(corpus.ids, TrainConfig(val_fraction=0.1))
-    losses = train(recipe, np.asarray(ids)[-recipe.characters :], validation[0], len(corpus.vocabulary))
-    run = {
-        "options": asdict(recipe), **losses, "seconds": round(process_time()), "date": str(date.today()),
+    ids, (validation, *_) = split_validation(corpus.ids, TrainConfig(val_fraction=0.1))
+    some, V = np.asarray(ids)[-recipe.characters :], len(corpus.vocabulary)
+    seeds = range(recipe.seed, recipe.seed + count)
+    runs, predictions = zip(*(train(replace(recipe, seed=seed), some, validation, V) for seed in seeds), strict=True)
+    mixture = torch.stack([logits.log_softmax(1) for logits, _ in predictions]).logsumexp(0)
+    found = {
+        "options": asdict(recipe), "runs": runs, "together": score(mixture, predictions[0][1]), "date": str(date.today()),
         "processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
-    print(json.dumps(run))
+    print(json.dumps(found))
     if out:
-        runs = json.loads(out.read_text()) if out.exists() else []
-        out.write_text(json.dumps([*runs, run], indent=1) + "\n")
+        before = json.loads(out.read_text()) if out.exists() else []
+        out.write_text(json.dumps([*before, found], indent=1) + "\n")
 
 
 if __name__ == "__main__":
