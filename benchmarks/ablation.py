@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy, dropout, embedding, one_hot
 from cuchar.batches import Windows, split_validation
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
 from cuchar.corpus import load_corpus
-from cuchar.logit_scale import best_factor
+from cuchar.logit_scale import FACTORS
 from cuchar.parameters import initialise
 from cuchar.sizes import ceil_div
 
@@ -162,9 +162,9 @@ def predict(network: Network, tensors: list[Tensor], ids: np.ndarray) -> tuple[T
 
 def score(logits: Tensor, targets: Tensor) -> dict[str, float]:
     """Nats per character, the factor of the logits that makes them least, and what they are with it."""
-    loss = cross_entropy(logits, targets).item()
-    factor, least = best_factor(lambda factor: cross_entropy(factor * logits, targets).item(), loss)
-    return {"nats": round(loss, 4), "factor": factor, "scaled": round(least, 4)}
+    losses = {factor: cross_entropy(factor * logits, targets).item() for factor in FACTORS.tolist()}
+    factor = min(losses, key=losses.__getitem__)
+    return {"nats": round(losses[1.0], 4), "factor": factor, "scaled": round(losses[factor], 4)}
 
 
 def train(

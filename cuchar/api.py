@@ -102,8 +102,8 @@ def resume(
         run: the run folder.
         texts, val: where the texts are now; needed only if they have moved.
         device, glob, skip_unreadable, cache, progress, callbacks: as for `train`.
-        options: `epochs` and `max_steps`, which are totals, may be new, and so may `patience`, `on_nan` and
-            `scale_logits`. Other fields of `cuchar.config.TrainConfig` may be given again, but must equal the run's.
+        options: `epochs` and `max_steps`, which are totals, may be new, and so may `patience` and `on_nan`. Other fields
+            of `cuchar.config.TrainConfig` may be given again, but must equal the run's.
     Raises:
         CucharError: as for `train`; also if there is no run, or options or texts are not the run's.
         Interrupted: as for `train`.

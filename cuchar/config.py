@@ -114,8 +114,8 @@ class TrainConfig:
     does: "stop" ends the run, "rollback" goes back to the last checkpoint that was due and halves the learning rate.
     `temperature` and `law` are those of the samples in training (`cuchar.sampling.SampleConfig`). `bytes`, `encoding` and
     `normalize` say how texts are read (`cuchar.reading.Reading`), `max_vocab` how many characters are told apart
-    (`cuchar.vocabulary.Vocabulary.of_counts`). `scale_logits` makes the best model's logits suit the validation text, once
-    the run has ended (`cuchar.logit_scale`).
+    (`cuchar.vocabulary.Vocabulary.of_counts`). `scale_logits` validates with the logits scaled to suit the validation
+    text (`cuchar.logit_scale`), and checkpoints say by which factor they are to be scaled.
 
     Raises:
         OptionError: a value is out of range, or options contradict each other.

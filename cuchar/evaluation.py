@@ -1,7 +1,7 @@
 """How well a model predicts a text."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -28,6 +28,10 @@ CHUNK_STEPS = 64  # characters of each chunk in one call: the activations of all
 ROW_STEPS = 32  # time steps of such a window
 FEW_ROWS, MANY_ROWS = 8, 64
 ADDED = 8192  # losses that are added up by themselves first
+
+
+# As `Engine.losses`: of weights, inputs, targets and a state. The losses may have further axes, [T, B, ...].
+Losses = Callable[[Any, np.ndarray, np.ndarray, State], tuple[np.ndarray, State]]
 
 
 class Ids(Protocol):
@@ -162,19 +166,23 @@ class TextScore(Score):
         return list(zip(self.text, (self.per_char / math.log(2)).tolist(), strict=True))
 
 
-def stream_losses(engine: Engine, weights: Any, rows: np.ndarray | Sequence[Ids] | LargeRows) -> Iterator[np.ndarray]:
+def stream_losses(
+    engine: Engine, weights: Any, rows: np.ndarray | Sequence[Ids] | LargeRows, losses_of: Losses | None = None
+) -> Iterator[np.ndarray]:
     """Score B streams of text, each from a zero state, which is carried from its first character to its last.
 
     Args:
         rows: the ids of B texts of n characters, n >= 2: an array [B, n], or a list of them.
+        losses_of: is called in place of the engine's own `losses`.
     Yields:
-        losses in nats, in blocks [B, at most 256], which joined are [B, n - 1].
+        losses in nats, in blocks [B, at most 256], which joined are [B, n - 1]; further axes are those of `losses_of`.
     """
+    losses_of = losses_of or engine.losses
     state, last = engine.zero_state(len(rows)), len(next(iter(rows))) - 1
     for start in range(0, last, BLOCK_STEPS):
         block = np.stack([ids[start : min(start + BLOCK_STEPS, last) + 1] for ids in rows], axis=1)
-        losses, state = engine.losses(weights, block[:-1], block[1:], state)
-        yield losses.T
+        losses, state = losses_of(weights, block[:-1], block[1:], state)
+        yield losses.swapaxes(0, 1)
 
 
 @dataclass(frozen=True)
@@ -224,7 +232,7 @@ def side_by_side(count: int) -> Iterator[Chunks]:
         yield Chunks(first, end, max(WARM_UP, -(-(end - first) // CHUNKS)))
 
 
-def chunk_losses(engine: Engine, weights: Any, ids: Ids) -> Iterator[np.ndarray]:
+def chunk_losses(engine: Engine, weights: Any, ids: Ids, losses_of: Losses | None = None) -> Iterator[np.ndarray]:
     """Score one stream of text approximately, in a fraction of the time: chunks of it are scored side by side.
 
     A chunk begins with the state that the WARM_UP characters before it make of a zero state, not with the state after
@@ -232,9 +240,11 @@ def chunk_losses(engine: Engine, weights: Any, ids: Ids) -> Iterator[np.ndarray]
 
     Args:
         ids: n ids, n >= 2.
+        losses_of: is called in place of the engine's own `losses`.
     Yields:
-        losses in nats, in blocks in the text's order, which joined are [n - 1].
+        losses in nats, in blocks in the text's order, which joined are [n - 1]; further axes are those of `losses_of`.
     """
+    losses_of = losses_of or engine.losses
     for of_text in side_by_side(len(ids) - 1):
         before = max(0, of_text.first - WARM_UP)
         piece = ids[before : of_text.end + 1]
@@ -242,9 +252,10 @@ def chunk_losses(engine: Engine, weights: Any, ids: Ids) -> Iterator[np.ndarray]
         state, blocks = chunks.warmed_up(engine, weights, piece), []
         for places in chunks.places():
             inputs, targets = piece.take(places, mode="clip"), piece.take(places + 1, mode="clip")
-            losses, state = engine.losses(weights, inputs, targets, state)
+            losses, state = losses_of(weights, inputs, targets, state)
             blocks.append(losses)
-        yield np.concatenate(blocks).T.reshape(-1)[: chunks.end - chunks.first]
+        joined = np.concatenate(blocks).swapaxes(0, 1)
+        yield joined.reshape(-1, *joined.shape[2:])[: chunks.end - chunks.first]
 
 
 def window_losses(engine: Engine, weights: Any, ids: Ids, window: int) -> Iterator[np.ndarray]:

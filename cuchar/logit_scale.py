@@ -6,35 +6,67 @@ Source: Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural n
 the factor is one over their temperature.
 """
 
-from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+
+from cuchar.engines.base import Engine, State
 from cuchar.parameters import Parameters
 
-ONE, MOST = 100, 200  # factors are whole hundredths, at most 2: a text that is known by heart asks for ever larger ones
-FIRST_STRIDE = 16  # hundredths by which the search moves at first
+FACTORS = np.arange(30, 202, 2) / 100  # those that are tried: 0.3, 0.32, ... 2
 
 
-def best_factor(loss_of: Callable[[float], float], loss: float) -> tuple[float, float]:
-    """The factor of 0.01, 0.02, ... 2 that makes a text's mean loss least, and that loss.
-
-    The loss is a convex function of the factor, so whoever goes down only, first by large strides and then by ever smaller
-    ones, ends at its least value.
+class ScaledLosses:
+    """The losses of a text at every factor at once, from one pass over the text.
 
     Args:
-        loss_of: the mean loss with all logits times a factor. It is asked once for each factor, for some ten in all.
-        loss: with the logits as they are.
+        engine: scores the text; `losses` takes the place of its method of that name.
     """
-    found, at, stride = {ONE: loss}, ONE, FIRST_STRIDE
-    while stride:
-        for move in (-stride, stride):
-            while 0 < at + move <= MOST:
-                if at + move not in found:
-                    found[at + move] = loss_of((at + move) / ONE)
-                if not found[at + move] < found[at]:
-                    break
-                at += move
-        stride //= 2
-    return at / ONE, found[at]
+
+    def __init__(self, engine: Engine):
+        self.count = 0
+        self._engine, self._sums = engine, np.zeros(len(FACTORS))
+
+    def losses(self, weights: Any, inputs: np.ndarray, targets: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """Each character's losses in nats, with the logits times each of FACTORS, [T, B, factors], and the state after."""
+        logits, state = self._engine.forward(weights, inputs, state)
+        return losses_at_factors(logits, targets), state
+
+    def add(self, losses: np.ndarray) -> None:
+        """Add losses [..., factors] of characters that follow those before."""
+        of_characters = losses.reshape(-1, len(FACTORS))
+        self.count += len(of_characters)
+        self._sums += of_characters.sum(axis=0, dtype=np.float64)
+
+    @property
+    def factor(self) -> float:
+        """The factor at which the mean loss is least."""
+        return float(FACTORS[np.argmin(self._sums)])
+
+    @property
+    def mean(self) -> float:
+        """The mean loss at that factor, or a NaN if the logits gave one."""
+        return float(self._sums.min()) / self.count
+
+    @property
+    def mean_as_trained(self) -> float:
+        """The mean loss with the logits as they are."""
+        return float(self._sums[np.flatnonzero(FACTORS == 1)[0]]) / self.count
+
+
+def losses_at_factors(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The losses in nats with the logits times each of FACTORS, [..., factors].
+
+    Args:
+        logits: [..., V].
+        targets: [...] ids.
+    """
+    below = logits - logits.max(axis=-1, keepdims=True)
+    target = np.take_along_axis(below, targets.astype(np.intp)[..., None], -1)[..., 0]
+    found = np.empty((*targets.shape, len(FACTORS)), logits.dtype)
+    for k, factor in enumerate(FACTORS.astype(logits.dtype)):
+        found[..., k] = np.log(np.exp(factor * below).sum(axis=-1)) - factor * target
+    return found
 
 
 def scaled(parameters: Parameters, factor: float) -> Parameters:

@@ -9,9 +9,7 @@ A run goes on from last.safetensors. It says how long the logs were when it was 
 loss was. A resumed run does again what came after that, so `roll_back` undoes it first: it cuts the logs, and restores
 the best model that last.safetensors knows of. best.safetensors is written after last.safetensors, as a copy of it.
 Only the report at a run's end may write a better one later. It keeps a copy of the one before in
-previous-best.safetensors, since a run that is given more steps goes on from before that report. What comes last, with
-`--scale-logits`, is that best.safetensors also says by which factor its logits are to be scaled. Its weights stay as they
-were trained. A run that is given more steps goes on with a best.safetensors that says so, and may set it aside.
+previous-best.safetensors, since a run that is given more steps goes on from before that report.
 
 What comes after a power cut to be on disk need not be what was written first. So everything that a later change counts
 on is waited for by fsync before that change is made. Files other than temporary ones are copied and never renamed, since
@@ -32,7 +30,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cuchar.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from cuchar.config import ModelConfig
 from cuchar.errors import CheckpointError, RunError
 from cuchar.files import TEMPORARY, write_file
 from cuchar.folder_lock import lock_folder
@@ -145,14 +142,6 @@ class RunFolder:
                     f"{self.last}: expected the run's newest checkpoint, found none beside {other.name}; "
                     f"a copy of {other.name} under its name lets the run go on from there"
                 )
-        return None
-
-    def read_best(self, model: ModelConfig) -> Checkpoint | None:
-        """The best model's checkpoint, or None if there is none, or none that can be read and is of such a model."""
-        with suppress(CheckpointError):
-            best = read_checkpoint(self.best)
-            if best.parameters.model == model and best.run["best"] is not None:
-                return best
         return None
 
     def read_last_due(self) -> Checkpoint | None:

@@ -35,8 +35,7 @@ from cuchar.training import Material, Trainer
 from cuchar.wording import command_to_resume, command_to_sample, option
 
 TEXTS = ".texts"  # hidden, so that it is no text of a folder in which there are runs
-# Options that a resumed run may be given anew.
-CHANGEABLE = ("epochs", "max_steps", "patience", "on_nan", "scale_logits")
+CHANGEABLE = ("epochs", "max_steps", "patience", "on_nan")  # options that a resumed run may be given anew
 
 
 def start_run(
@@ -122,8 +121,8 @@ def resume_run(
         path: the run folder.
         texts: where the training texts are now; needed only if they have moved.
         val: where the validation text is now; needed only if it has moved.
-        options: `TrainConfig` fields that are given again. They must equal the run's, but for `patience`,
-            `on_nan`, `scale_logits` and the totals `epochs` and `max_steps`, which must not be below what is done.
+        options: `TrainConfig` fields that are given again. They must equal the run's, but for `patience`, `on_nan` and
+            the totals `epochs` and `max_steps`, which must not be below what is done.
         glob: which files of the given `texts` and `val` are read; if none is given, the run reads its files again.
         skip_unreadable: as for `corpus.load_corpus`, for the given `texts` and `val`.
         cache: as for `start_run`.
@@ -196,10 +195,6 @@ def _resume(
                 f"{path} is finished at step {step}, as {option(ending, getattr(config, ending))} asks for; "
                 f"a larger {option(ending)} goes on"
             )
-            if options.get("scale_logits") and folder.read_best(checkpoint.parameters.model) is None:
-                everyone.note(
-                    f"{folder.best}: expected the best model, whose logits are to be scaled, found none of this run"
-                )
             return path
         model = ModelConfig(len(corpus.vocabulary), config.hidden, config.layers)
         dtype = checkpoint.parameters.flat.dtype if checkpoint else np.float32
@@ -340,13 +335,9 @@ def _expect_totals_ahead(config: TrainConfig, position: dict[str, Any]) -> None:
 
 
 def _ending(config: TrainConfig, checkpoint: Checkpoint, folder: RunFolder) -> str | None:
-    """The option that ended the run, or None if a step, the final report or the scale of the best model is still to come.
+    """The option that ended the run, or None if a step or the final report since the last line is still to come.
 
-    The last two come after the last save, so the checkpoint alone does not say whether they were made.
+    The report comes after the last save, so the checkpoint alone does not say whether it was made.
     """
     position = Position.from_json(checkpoint.run["position"])
-    ending = position.reached(config)
-    if ending is None or (position.since_line.count and not folder.has_report(checkpoint)):
-        return None
-    best = folder.read_best(checkpoint.parameters.model)
-    return ending if best is None or config.scale_logits == ("logit_scale" in best.run) else None
+    return position.reached(config) if not position.since_line.count or folder.has_report(checkpoint) else None

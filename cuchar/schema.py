@@ -80,7 +80,7 @@ LOSS_SCALING = Record(
     }
 )
 IMPORTED = Record({"path": FILE_NAME, "sha256": SHA256})  # where the parameters came from, if no run made them
-# What `Trainer._scale_best` has found.
+# What `Trainer._validate` has found.
 LOGIT_SCALE = Record({"factor": number("from 0.01 to 2", lambda factor: 0.01 <= factor <= 2), "val_loss": number()})
 RUN = Record(
     {

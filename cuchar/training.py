@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +24,7 @@ from cuchar.errors import DivergedError, RunError
 from cuchar.evaluation import LONG_TEXT, LossSum, chunk_losses, stream_losses
 from cuchar.generation import generate
 from cuchar.interrupts import Interrupted
-from cuchar.logit_scale import best_factor, scaled
+from cuchar.logit_scale import ScaledLosses
 from cuchar.mapped import drop_pages
 from cuchar.parameters import Parameters, initialise
 from cuchar.position import MOST_HALVINGS, Mean, Position
@@ -82,6 +82,7 @@ class Trainer:
         self.folder, self.callbacks = folder, callbacks
         self.best: float
         self.best_step: int | None
+        self.logit_scale: dict[str, float] | None  # with scale_logits: what a validation after the last step has found
         self.total_steps = total_steps(len(material.training), config)
         self.signalled: Callable[[], int | None] = lambda: None
         self.is_told_to_stop = False  # whether a callback has raised StopTraining
@@ -92,7 +93,7 @@ class Trainer:
         """Make everything that a step depends on what it was when `checkpoint` was written, or at a run's beginning."""
         config, engine, folder = self.config, self.engine, self.folder
         self.loss, self.loss_since = math.nan, 0  # the last line's mean loss; the step after which that mean begins
-        self.batches = offset_generator(config)
+        self.batches, self.logit_scale = offset_generator(config), None
         if checkpoint is None:
             parameters = initialise(engine.model, config.seed) if initial is None else initial
             state = engine.zero_state(config.batch)
@@ -242,7 +243,7 @@ class Trainer:
         share = 0.5**position.halvings
         rates = [share * learning_rate(config, first + i, position.epoch, self.total_steps) for i in range(steps)]
         losses, norms = self.learner.train(position.window, first, rates)
-        self.stale = True
+        self.stale, self.logit_scale = True, None
         seconds = (perf_counter() - began) / len(losses)
         # There are fewer losses than rates if training diverged.
         for rate, loss, norm in zip(rates, losses.tolist(), norms.tolist(), strict=False):
@@ -307,11 +308,6 @@ class Trainer:
                 self.folder.save_best(checkpoint)
 
     def _finish(self) -> None:
-        """Report on the steps since the last line, and then see to the best model's logits."""
-        self._report()
-        self._scale_best()
-
-    def _report(self) -> None:
         """Save, then report on the steps since the last line.
 
         The save comes first, so that a run which is given more steps later goes on from before the report: that has a
@@ -332,23 +328,6 @@ class Trainer:
         self.folder.sync()
         self._line(validation_loss)
         self.folder.sync()
-
-    def _scale_best(self) -> None:
-        """Let the best model's checkpoint say by which factor its logits suit the validation text, if that is asked for.
-
-        If it is not, but was asked for before, the checkpoint says it no longer.
-        """
-        best, rows = self.folder.read_best(self.engine.model), self.material.validation
-        if best is None or rows is None or self.config.scale_logits == ("logit_scale" in best.run):
-            return
-        run = dict(best.run)
-        if run.pop("logit_scale", None) is None:
-            trained, file = best.parameters, self.folder.best
-            self.callbacks.note(f"{file}: looking for the factor of its logits that makes the validation loss least")
-            factor, loss = best_factor(lambda factor: self._validation_loss(scaled(trained, factor), rows), run["best"])
-            run["logit_scale"] = {"factor": factor, "val_loss": loss}
-            self.callbacks.note(f"{file}: logits times {factor:.2f} make the validation loss {loss:.4f}")
-        self.folder.save_best(replace(best, run=run))
 
     def _begin_epoch(self) -> None:
         self.position.window = 0
@@ -388,31 +367,39 @@ class Trainer:
     def _validate(self) -> float | None:
         """The mean loss on the validation text, or None without one.
 
+        With `scale_logits` it is the loss with the logits times the factor that makes it least, which is kept in
+        `logit_scale` until the next step, so that a checkpoint which is written before has it.
+
         Raises:
             Interrupted: a signal asked for it, and the run is saved: if it is resumed, it validates here again. A signal
                 in a validation before the save is heeded after it.
             DivergedError: the loss is not finite.
         """
-        rows = self.material.validation
+        rows, step = self.material.validation, self.position.step
         if rows is None:
             return None
         if rows.size > TAKES_A_WHILE:
-            self.callbacks.note(f"step {self.position.step}: validating on {rows.size:,} characters")
+            self.callbacks.note(f"step {step}: validating on {rows.size:,} characters")
         self._fetch()
-        loss = self._validation_loss(self.changing.parameters, rows)
-        self._expect_finite(loss, "the validation loss", self.position.step)
-        self.callbacks.note(f"step {self.position.step}: validation loss {loss:.4f}")
+        added = ScaledLosses(self.engine) if self.config.scale_logits else LossSum()
+        self._add_validation_losses(rows, added)
+        loss, scaling = added.mean, ""
+        self._expect_finite(loss, "the validation loss", step)
+        if isinstance(added, ScaledLosses):
+            self.logit_scale = {"factor": added.factor, "val_loss": loss}
+            scaling = f" with logits times {added.factor:.2f} ({added.mean_as_trained:.4f} as they are)"
+        self.callbacks.note(f"step {step}: validation loss {loss:.4f}{scaling}")
         return loss
 
-    def _validation_loss(self, parameters: Parameters, rows: np.ndarray | LargeRows) -> float:
-        """The mean loss of a model with these parameters on the validation text; raises Interrupted as `_validate` does."""
+    def _add_validation_losses(self, rows: np.ndarray | LargeRows, added: LossSum | ScaledLosses) -> None:
+        """Add up the model's losses on the validation text; raises Interrupted as `_validate` does."""
         has_said_so, losses_in_all = False, rows.size - len(rows)
-        weights = self.engine.fold(parameters)
+        weights = self.engine.fold(self.changing.parameters)
+        losses_of = added.losses if isinstance(added, ScaledLosses) else None
         if len(rows) == 1 and rows.size > LONG_TEXT:
-            blocks = chunk_losses(self.engine, weights, next(iter(rows)))
+            blocks = chunk_losses(self.engine, weights, next(iter(rows)), losses_of)
         else:
-            blocks = stream_losses(self.engine, weights, rows)
-        added = LossSum()
+            blocks = stream_losses(self.engine, weights, rows, losses_of)
         for losses in blocks:
             added.add(losses)
             drop_pages(rows)
@@ -422,7 +409,6 @@ class Trainer:
             if signum is not None and not has_said_so:
                 self.callbacks.note("the run will stop after this validation; a second Ctrl-C ends it at once, unsaved")
                 has_said_so = True
-        return added.mean
 
     def _sample(self) -> None:
         """Draw a sample, write it to samples.txt and show it. It is the stream whose number is the step's."""
@@ -473,6 +459,7 @@ class Trainer:
             "lengths": self.folder.lengths(),
             "best": None if math.isinf(self.best) else self.best,
             "best_step": self.best_step,
+            **({} if self.logit_scale is None else {"logit_scale": self.logit_scale}),
         }
         return Checkpoint(changing.parameters, self.material.vocabulary, changing.adam, changing.state, run)
 

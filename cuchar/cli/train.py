@@ -56,7 +56,7 @@ def train(
     val: Annotated[Path | None, typer.Option(metavar="TEXT", help="Validate on this text after every epoch.")] = None,
     val_fraction: Annotated[float, typer.Option(help="Validate on this part of TEXT.")] = DEFAULT.val_fraction,
     val_split: Annotated[str, typer.Option(help="That part: tail | streams, the end of the text or of each of its B streams.")] = DEFAULT.val_split,
-    scale_logits: Annotated[bool, typer.Option("--scale-logits/--no-scale-logits", help="At the end, scale the best model's logits to suit the validation text.", show_default="off")] = False,
+    scale_logits: Annotated[bool, typer.Option("--scale-logits/--no-scale-logits", help="Scale the model's logits to suit the validation text, at every validation.", show_default="off")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<text>-<time>")] = None,
     log_every: Annotated[int, typer.Option(help="Training steps a line of metrics.jsonl.")] = DEFAULT.log_every,
     sample_every: Annotated[int, typer.Option(help="Training steps between samples, besides those at an epoch's and the run's end; 0 is never.")] = DEFAULT.sample_every,

@@ -30,8 +30,6 @@ from cuchar.training import Trainer
 
 REPORTED = replace(TINY, max_steps=TINY_EPOCH + 3)
 LOSSES = {TINY_EPOCH: 2.0, TINY_EPOCH + 3: 1.0, TINY_EPOCH + 4: 3.0, 2 * TINY_EPOCH: 3.0}
-SCALED_EPOCH = 6
-SCALED = replace(TINY, max_steps=SCALED_EPOCH + 3, val_fraction=0.2, scale_logits=True)
 GOING_BACK = replace(TINY, max_steps=11, on_nan="rollback")
 
 
@@ -65,10 +63,6 @@ SCENARIOS = {
     "more steps": Scenario(REPORTED, resumes={"max_steps": TINY_EPOCH + 4}, losses=LOSSES),
     "more steps, to an epoch's end": Scenario(
         replace(REPORTED, save_every=99), resumes={"max_steps": 2 * TINY_EPOCH}, losses=LOSSES
-    ),
-    "the best model is scaled": Scenario(SCALED),
-    "more steps, to an epoch's end, the best model is scaled": Scenario(
-        SCALED, resumes={"max_steps": 2 * SCALED_EPOCH}
     ),
     "is stopped": Scenario(GOING_BACK, stop=6),
     "goes back after it was stopped": Scenario(GOING_BACK, resumes={}, stopped=6, limits={7: 0.006}),
