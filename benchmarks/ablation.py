@@ -35,7 +35,7 @@ from cuchar.sizes import ceil_div
 
 SCORES = 5  # how often a run scores the moving average of the weights
 STREAMS, WARM_UP, WINDOW = 32, 512, 64  # when a text is scored: streams, characters before each, characters at once
-ENDS = (2, 3, 5, 8)  # over how many of the last epochs' ends weights are averaged
+ENDS = (2, 4, 8, 12, 16)  # over how many of the last epochs' ends weights are averaged
 State = list[tuple[Tensor, Tensor]]
 
 

@@ -249,13 +249,15 @@ def chunk_losses(engine: Engine, weights: Any, ids: Ids, losses_of: Losses | Non
         before = max(0, of_text.first - WARM_UP)
         piece = ids[before : of_text.end + 1]
         chunks = replace(of_text, first=of_text.first - before, end=of_text.end - before)
-        state, blocks = chunks.warmed_up(engine, weights, piece), []
+        state, of_chunks, done = chunks.warmed_up(engine, weights, piece), np.empty(0), 0
         for places in chunks.places():
             inputs, targets = piece.take(places, mode="clip"), piece.take(places + 1, mode="clip")
             losses, state = losses_of(weights, inputs, targets, state)
-            blocks.append(losses)
-        joined = np.concatenate(blocks).swapaxes(0, 1)
-        yield joined.reshape(-1, *joined.shape[2:])[: chunks.end - chunks.first]
+            if not done:
+                of_chunks = np.empty((len(chunks.starts), chunks.size, *losses.shape[2:]), losses.dtype)
+            of_chunks[:, done : done + len(places)] = losses.swapaxes(0, 1)
+            done += len(places)
+        yield of_chunks.reshape(-1, *of_chunks.shape[2:])[: chunks.end - chunks.first]
 
 
 def window_losses(engine: Engine, weights: Any, ids: Ids, window: int) -> Iterator[np.ndarray]:

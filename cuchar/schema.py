@@ -81,7 +81,7 @@ LOSS_SCALING = Record(
 )
 IMPORTED = Record({"path": FILE_NAME, "sha256": SHA256})  # where the parameters came from, if no run made them
 # What `Trainer._validate` has found.
-LOGIT_SCALE = Record({"factor": number("from 0.01 to 2", lambda factor: 0.01 <= factor <= 2), "val_loss": number()})
+LOGIT_SCALE = Record({"factor": number("from 0.5 to 1.5", lambda factor: 0.5 <= factor <= 1.5), "val_loss": number()})
 RUN = Record(
     {
         **FACTS,

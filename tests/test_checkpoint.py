@@ -207,7 +207,7 @@ POSITION = ("run", "position")
         (put("run", "lengths", "metrics.jsonl", -1), 'metadata.run.lengths.metrics.jsonl: expected at least 0, found -1'),
         (put("run", "loss_scaling", {"scale": 1.0, "good_steps": 0}), "metadata.run: loss_scaling: expected False"),
         (put("run", "train", "precision", "fp16"), "metadata.run: loss_scaling: expected True, found False"),
-        (put("run", "logit_scale", {"factor": 0, "val_loss": 1.0}), "logit_scale.factor: expected from 0.01 to 2, found 0"),
+        (put("run", "logit_scale", {"factor": 0, "val_loss": 1.0}), "logit_scale.factor: expected from 0.5 to 1.5, found 0"),
         (put("run", "logit_scale", {"factor": 1.0}), "metadata.run.logit_scale.val_loss: expected a value, found none"),
         # its position
         (put(*POSITION, "window", -3), "metadata.run.position.window: expected at least 0, found -3"),
