@@ -109,13 +109,13 @@ def test_ours_trains_as_a_plain_loop_does():
 def test_windows_start_again_after_the_last(monkeypatch):
     tiny, windows = Configuration("tiny", 2, 1, 1, 1, 1), []
     ours = CucharContender(NumpyEngine(tiny.model), tiny)
-    original = ours._learner.train
+    original = ours.learner.train
 
     def train(window, step, rates):
         windows.extend(range(window, window + len(rates)))
         return original(window, step, rates)
 
-    monkeypatch.setattr(ours._learner, "train", train)
+    monkeypatch.setattr(ours.learner, "train", train)
     assert ours.train(WINDOWS + 3).seconds > 0 and windows == [*range(WINDOWS), 0, 1, 2]
 
 
