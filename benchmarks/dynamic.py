@@ -3,9 +3,9 @@
     python benchmarks/dynamic.py RUN [--rate 0.4] [--decay 0.00025] [--segment 16] [--tune] [--device cpu] [--out OUT.json]
 
 RUN is a run folder that `cuchar train` made with --val-fraction, or a checkpoint in it; its text must still be where it was.
-The text that was held out is scored by the checkpoint, or the run's best one. A run of `--val-split streams` held out the end of each of its rows: these
-are scored one after the other, each from a zero state, by a model that goes on learning from all of them. The settings
-must come from elsewhere, such as `cuchar eval --tune` on a text that is neither the training text nor this one. With
+The text that was held out is scored by the checkpoint, or the run's best one. A run of `--val-split streams` held out the end
+of each of its rows: these are scored one after the other, each from a zero state, by a model that goes on learning from all of
+them. The settings must come from elsewhere, such as `cuchar eval --tune` on a text that is neither the training text nor this one. With
 --tune, for a run of several rows, they are tuned on the first, third, fifth row and so on, and the others are scored.
 """
 
