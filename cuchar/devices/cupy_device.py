@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from threading import Timer
 from typing import Any
 
 import numpy as np
 
+from cuchar.devices.cublas import WORKSPACE_BYTES, Cublas
 from cuchar.devices.device import Kernel, Limits, product_sizes
 from cuchar.devices.kernel_sources import join
 from cuchar.devices.signatures import Signature, signatures
@@ -14,14 +16,6 @@ from cuchar.errors import DeviceError, ShapeError
 from cuchar.wording import option
 
 NOTICE_AFTER_S = 0.5  # seconds of compilation after which `notice` is called
-# For each precision the arguments of cublasGemmEx: cudaDataType of the operands, cudaDataType of the result,
-# cublasComputeType, and an array of 0 and 1 in the type of alpha and beta. 69 and 71 are the pedantic compute types of
-# fp32 and fp64: with them cuBLAS does not round fp32 to tf32, even if the process has allowed that for all of cuBLAS.
-_SCALARS, _DOUBLE_SCALARS = np.array([0, 1], np.float32), np.array([0, 1], np.float64)
-GEMM_TYPES: dict[str, tuple[int, int, int, np.ndarray]] = {
-    "fp64": (1, 1, 71, _DOUBLE_SCALARS), "fp32": (0, 0, 69, _SCALARS), "tf32": (0, 0, 77, _SCALARS),
-    "fp16": (2, 0, 68, _SCALARS), "bf16": (14, 0, 68, _SCALARS),
-}  # fmt: skip
 OLDEST = 70  # compute capability 7.0: independent thread scheduling, which __syncwarp and the flags need
 
 
@@ -154,33 +148,28 @@ class CudaDevice:
         self, a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, accumulate: bool = False,
         precision: str = "fp32",
     ) -> None:  # fmt: skip
-        M, N, K = product_sizes(a, b, out, ta, tb)
-        operands, result, compute, zero_and_one = GEMM_TYPES["fp64" if out.dtype == np.float64 else precision]
-        expected = np.uint16 if precision in ("bf16", "fp16") else zero_and_one.dtype
-        if (a.dtype, b.dtype, out.dtype) != (expected, expected, zero_and_one.dtype):
-            raise ShapeError(
-                f"gemm in {precision}: expected {np.dtype(expected)}, found {a.dtype}, {b.dtype} and {out.dtype}"
-            )
-        zero = zero_and_one.ctypes.data
-        one = zero + zero_and_one.itemsize
-        with self.current():
-            from cupy.cuda import cublas, device
+        sizes = product_sizes(a, b, out, ta, tb)
+        precision = "fp64" if out.dtype == np.float64 else precision
+        own = np.dtype(np.float64 if precision == "fp64" else np.float32)
+        expected = np.dtype(np.uint16) if precision in ("bf16", "fp16") else own
+        if (a.dtype, b.dtype, out.dtype) != (expected, expected, own):
+            raise ShapeError(f"gemm in {precision}: expected {expected}, found {a.dtype}, {b.dtype} and {out.dtype}")
+        cublas = self._cublas
+        self.put(lambda: cublas.gemm(a, b, out, sizes, ta, tb, accumulate, precision), in_graph=True)
 
-            handle = device.get_cublas_handle()
-        # cuBLAS's matrices are column-major: it sees these arrays as their transposes. So it is asked for
-        # out^T = op(b)^T op(a)^T, with the operands in the other order.
-        self.put(
-            lambda: cublas.gemmEx(
-                handle, int(tb), int(ta), N, M, K, one, b.data.ptr, operands, b.shape[1], a.data.ptr, operands,
-                a.shape[1], one if accumulate else zero, out.data.ptr, result, N, compute, -1,
-            ),
-            in_graph=False,  # CuPy refuses to capture cuBLAS
-        )  # fmt: skip
+    @cached_property
+    def _cublas(self) -> Cublas:
+        workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
+        with self.current():
+            from cupy.cuda import cublas
+
+            return Cublas(cublas, self._stream.ptr, workspace)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """A CUDA graph of the launches that `work` makes, whose arguments are checked now and not again.
 
-        If something does not fit in a graph, such as a product of matrices, all launches are repeated one by one.
+        If something does not fit in a graph, such as a sum over ranks by way of the host, all launches are repeated one
+        by one.
         """
         self._expect_not_capturing("capture")
         captured = self._captured = []
