@@ -1,8 +1,7 @@
 """What one training step launches, and how long each of these kernels takes on the device.
 
 A kernel is captured `repeats` times in a row, and the replay is timed by events. So its time is what a launch takes in
-a graph, including its share of the gap between two kernels. CuPy cannot capture a library's products, which are called
-one after the other instead: the time of a small one is what the host takes to call it.
+a graph, including its share of the gap between two kernels.
 
 The blocks of a persistent kernel wait for flags that only grow. A launch that finds the flags as the launch before has
 left them would wait for nothing. So begin_window, which sets them to zero in training too, goes before each launch of

@@ -14,7 +14,9 @@ GEMM_TYPES: dict[str, tuple[int, int, int, np.ndarray]] = {
     "fp64": (1, 1, 71, _DOUBLE_SCALARS), "fp32": (0, 0, 69, _SCALARS), "tf32": (0, 0, 77, _SCALARS),
     "fp16": (2, 0, 68, _SCALARS), "bf16": (14, 0, 68, _SCALARS),
 }  # fmt: skip
-WORKSPACE_BYTES = 32 << 20  # what NVIDIA recommends for its latest GPUs: "cublasSetWorkspace()" in cuBLAS's documentation
+WORKSPACE_BYTES = (
+    32 << 20
+)  # what NVIDIA recommends for its latest GPUs: "cublasSetWorkspace()" in cuBLAS's documentation
 DEFAULT_ALGORITHM = -1
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int
 PROTOTYPES: dict[str, tuple[Any, ...]] = {
@@ -55,7 +57,15 @@ class Cublas:
         self._call("cublasSetWorkspace_v2", self._handle, workspace.data.ptr, workspace.nbytes)
 
     def gemm(
-        self, a: Any, b: Any, out: Any, sizes: tuple[int, int, int], ta: bool, tb: bool, accumulate: bool, precision: str
+        self,
+        a: Any,
+        b: Any,
+        out: Any,
+        sizes: tuple[int, int, int],
+        ta: bool,
+        tb: bool,
+        accumulate: bool,
+        precision: str,
     ) -> None:
         """`Device.gemm` of arrays that go together, with fp64 as the name of float64's precision.
 

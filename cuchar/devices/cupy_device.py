@@ -208,7 +208,9 @@ class CudaDevice:
     def free_bytes(self) -> int:
         with self.current():
             free, _ = self._cupy.cuda.runtime.memGetInfo()
-            return int(free + self._cupy.get_default_memory_pool().free_bytes())
+            free += self._cupy.get_default_memory_pool().free_bytes()
+        yet_to_come = 0 if "_cublas" in self.__dict__ else WORKSPACE_BYTES  # the first product takes it
+        return max(0, int(free) - yet_to_come)
 
     def held_bytes(self) -> int:
         with self.current():  # CuPy's pool gives no memory back, so what it holds now is the most that it ever held

@@ -1,10 +1,13 @@
 """`CudaDevice` over a stand-in for CuPy: what it asks of CuPy, in which device and stream, and what it refuses.
 
 The stand-in's arrays are NumPy's and its signatures CuPy 14's. It checks what a GPU would: the present device and
-stream, types, the order of elements, and that nothing is multiplied by cuBLAS or copied while capturing. Its cuBLAS
-computes from the memory that it is given pointers to, with matrices column by column.
+stream, types, the order of elements, and that nothing is copied while capturing. Its cuBLAS is called as C calls it, by
+the prototypes of NVIDIA's documentation, and computes from the memory that it is given pointers to, with matrices column
+by column.
 """
 
+import ctypes
+import gc
 import inspect
 import re
 import sys
@@ -21,7 +24,8 @@ from support.rounding import bits_of, rounded
 from support.tensor_library import numbers_of
 
 from cuchar.config import ModelConfig
-from cuchar.devices.cupy_device import GEMM_TYPES, CudaDevice
+from cuchar.devices.cublas import GEMM_TYPES, PROTOTYPES, WORKSPACE_BYTES
+from cuchar.devices.cupy_device import CudaDevice
 from cuchar.devices.device import Limits
 from cuchar.devices.emulator import EmulatedDevice
 from cuchar.devices.kernel_sources import join
@@ -80,6 +84,56 @@ class RawKernel:
         self.cupy.note(("launch", self.name, grid, block, args, shared_mem))
 
 
+class FakeCublas:
+    """The library: functions that are called with C's types, by the prototypes of cuBLAS's documentation."""
+
+    def __init__(self, cupy):
+        self.cupy, self.error, self.status, self.handles, self.callbacks = cupy, None, 0, {}, []
+        pointer, integer = ctypes.c_void_p, ctypes.c_int
+        matrix = pointer, integer, integer
+        for name, types in {
+            "Create_v2": (ctypes.POINTER(pointer),), "Destroy_v2": (pointer,), "SetStream_v2": (pointer, pointer),
+            "SetWorkspace_v2": (pointer, pointer, ctypes.c_size_t),
+            "GemmEx": (pointer, *5 * (integer,), pointer, *2 * matrix, pointer, *matrix, integer, integer),
+        }.items():  # fmt: skip
+            self.callbacks.append(ctypes.CFUNCTYPE(integer, *types)(self._answering(name)))
+            address = ctypes.cast(self.callbacks[-1], pointer).value
+            setattr(self, f"cublas{name}", ctypes.CFUNCTYPE(integer)(address))  # its types are yet to be declared
+
+    def _answering(self, name):
+        def answer(*arguments):
+            try:
+                if name != "Destroy_v2":  # which comes whenever the device is not used any more
+                    self.cupy.expect_current()
+                getattr(self, name)(*arguments)
+            except BaseException as error:  # C cannot raise it
+                self.error = error
+                return 99
+            return self.status
+
+        return answer
+
+    def Create_v2(self, handle):
+        handle[0] = 2**40 + len(self.handles)  # larger than an int
+        self.handles[handle[0]] = None, None
+
+    def Destroy_v2(self, handle):
+        del self.handles[handle]
+
+    def SetStream_v2(self, handle, stream):
+        self.handles[handle] = stream, None  # the workspace is the library's own again
+
+    def SetWorkspace_v2(self, handle, workspace, size):
+        assert any(one.ctypes.data == workspace and one.nbytes == size for one in self.cupy.allocated)
+        self.handles[handle] = self.handles[handle][0], size
+
+    def GemmEx(self, handle, *arguments):
+        assert self.handles[handle] == (self.cupy.stream.ptr, WORKSPACE_BYTES)
+        *arguments, algorithm = arguments
+        assert algorithm == -1
+        self.cupy.note(lambda: self.cupy.multiply(*arguments))
+
+
 class FakeCupy:
     """The part of the module `cupy` that CudaDevice uses."""
 
@@ -102,7 +156,7 @@ class FakeCupy:
         class Stream:
             def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
                 assert non_blocking and fake.device is not None
-                self.device, self.synchronized, self.pending = fake.device, 0, []
+                self.device, self.synchronized, self.pending, self.ptr = fake.device, 0, [], 900 + fake.device
 
             def __enter__(self):
                 assert fake.device == self.device
@@ -125,7 +179,9 @@ class FakeCupy:
 
                 def launch(stream=None):
                     assert stream is self and fake.device == self.device
-                    fake.log.extend([("graph",), *launches])
+                    fake.log.append(("graph",))
+                    for entry in launches:
+                        fake.note(entry)
 
                 return SimpleNamespace(launch=launch)
 
@@ -138,7 +194,7 @@ class FakeCupy:
             Device=self._on_device, Stream=Stream, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError, getDeviceCount=get_device_count,
-                getDeviceProperties=lambda device: PROPERTIES | properties, memGetInfo=lambda: (1000, 5 << 30),
+                getDeviceProperties=lambda device: PROPERTIES | properties, memGetInfo=lambda: (1000 + WORKSPACE_BYTES, 5 << 30),
                 driverGetVersion=lambda: 12_040, runtimeGetVersion=lambda: 12_090,
             ),
         )  # fmt: skip
@@ -147,8 +203,7 @@ class FakeCupy:
         self.cuda.nvrtc = SimpleNamespace(
             getVersion=lambda: (12, 9), getSupportedArchs=lambda: (50, 70, 75, 80, 86, 90, 100, 120, 121)
         )
-        self.cuda.cublas = SimpleNamespace(gemmEx=self._gemm_ex)
-        self.cuda.device = SimpleNamespace(get_cublas_handle=self._handle)
+        self.cuda.cublas, self.cublas = SimpleNamespace(), FakeCublas(self)
         self.__version__ = "14.2.0"
 
     @contextmanager
@@ -164,7 +219,13 @@ class FakeCupy:
         )
 
     def note(self, entry):
-        (self.log if self.captured is None else self.captured).append(entry)
+        """Log what is done, or do it if it is a function, now or when the graph is launched that is being captured."""
+        if self.captured is not None:
+            self.captured.append(entry)
+        elif callable(entry):
+            entry()
+        else:
+            self.log.append(entry)
 
     def expect_current(self):
         assert self.device is not None and self.stream is not None and self.stream.device == self.device
@@ -190,18 +251,11 @@ class FakeCupy:
             raise self.compile_error
         return SimpleNamespace(get_function=lambda name: RawKernel(self, name, enable_cooperative_groups))
 
-    def _handle(self):
-        assert self.device is not None
-        return 7000 + self.device
-
-    def _gemm_ex(
-        self, handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, computeType, algo
+    def multiply(
+        self, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, computeType
     ):  # fmt: skip
         """cublasGemmEx of matrices that lie in memory column by column; scalars lie on the host."""
-        self.expect_current()
-        assert self.captured is None, "no cuBLAS while capturing"
-        assert handle == self._handle() and algo == -1 and Atype == Btype
-        assert all(type(number) is int for number in (transa, transb, m, n, k, A, lda, B, ldb, C, ldc))
+        assert Atype == Btype
         precision, scale = PRODUCTS[computeType, Atype, Ctype]
         left = self._matrix(A, Atype, *((k, m) if transa else (m, k)), lda)
         right = self._matrix(B, Btype, *((n, k) if transb else (k, n)), ldb)
@@ -247,6 +301,8 @@ def install(monkeypatch):
         fake = FakeCupy(*arguments, **properties)
         monkeypatch.setitem(sys.modules, "cupy", fake)
         monkeypatch.setitem(sys.modules, "cupy.cuda", fake.cuda)
+        libraries = {id(fake.cuda.cublas): fake.cublas}
+        monkeypatch.setattr("cuchar.devices.cublas.open_library", lambda module: libraries[id(module)])
         return fake
 
     return make
@@ -402,7 +458,7 @@ def test_gemm(install, precision, ta, tb, accumulate):
     device.gemm(*arrays, ta=ta, tb=tb, accumulate=accumulate, **named)
     assert np.array_equal(device.read(arrays[2]), expected.astype(out.dtype))
     assert fake.log == [("gemm", precision, (2, 3, 4))]
-    assert (np.delete(fake.allocated[-1], range(3, 3 + out.size)) == 9).all()
+    assert (np.delete(fake.allocated[2], range(3, 3 + out.size)) == 9).all()
     for array, host in zip(arrays, (a, b), strict=False):
         assert np.array_equal(device.read(array), host)
 
@@ -478,8 +534,8 @@ def test_captured_launches_are_made_by_the_replay_alone(install):
     assert [entry[2] for entry in fake.log if entry[0] == "launch"] == [(1,), (2,), (1,), (2,)]
 
 
-def test_a_capture_with_a_product_is_calls_in_order(install):
-    """No graph is made of it: a replay makes all calls anew, on the device and its stream, whichever are present."""
+def test_products_are_captured(install):
+    """They are a part of the graph: a replay does them anew, with what is in the arrays then."""
     fake = install(2)
     device = CudaDevice(1)
     launch = launcher(device)
@@ -496,17 +552,64 @@ def test_a_capture_with_a_product_is_calls_in_order(install):
     device.write(a, host), device.write(b, host + 1), device.write(out, host)
     fake.log.clear()
     replay = device.capture(work)
-    assert fake.log == [] and fake.graphs == 0 and np.array_equal(device.read(out), host)
+    assert fake.log == [] and fake.graphs == 1 and np.array_equal(device.read(out), host)
     expected = host
     for _ in range(2):
         replay()
         product = expected @ (host + 1)
         expected = product @ (host + 1) + expected
         assert np.array_equal(device.read(out), product) and np.array_equal(device.read(a), expected)
-    kinds = [entry[1] if entry[0] == "gemm" else entry[2] for entry in fake.log]
-    assert kinds == [(1,), "fp32", (2,), "tf32"] * 2
-    device.capture(lambda: launch(3))  # and the next one, without a product, is a graph again
+    kinds = [entry[1] if entry[0] == "gemm" else entry[2] for entry in fake.log if entry[0] != "graph"]
+    assert kinds == [(1,), "fp32", (2,), "tf32"] * 2 and fake.graphs == 1
+
+
+def test_what_does_not_fit_a_graph_is_repeated_in_order(install):
+    fake = install()
+    device, order = CudaDevice(), []
+    launch, a = launcher(device), device.empty((2, 2), np.float32)
+    device.write(a, np.eye(2, dtype=np.float32))
+
+    def work():
+        device.gemm(a, a, a)
+        device.put(lambda: order.append(len(fake.log)), in_graph=False)
+        launch(2)
+
+    replay = device.capture(work)
+    assert fake.graphs == 0 and fake.log == order == []
+    replay(), replay()
+    assert [entry[0] for entry in fake.log] == ["gemm", "launch"] * 2 and order == [1, 3]
+    device.capture(lambda: launch(3))  # and the next one is a graph again
     assert fake.graphs == 1
+
+
+def test_cublas_is_started_once_and_ended_with_its_device(install):
+    fake = install()
+    device = CudaDevice()
+    a = device.empty((2, 2), np.float32)
+    assert not fake.cublas.handles
+    device.gemm(a, a, a), device.gemm(a, a, a)
+    assert list(fake.cublas.handles.values()) == [(device._stream.ptr, WORKSPACE_BYTES)]
+    assert device.free_bytes() == WORKSPACE_BYTES + 1024  # the stand-in goes on saying what it said before
+    del device
+    gc.collect()
+    assert not fake.cublas.handles
+
+
+def test_an_error_of_cublas_is_one_line(install):
+    fake = install()
+    device = CudaDevice()
+    a = device.empty((2, 2), np.float32)
+    fake.cublas.status = 1
+    with pytest.raises(DeviceError, match=r"^Stand-in H100: .* found: cuBLAS: cublasCreate_v2 returned status 1$"):
+        device.gemm(a, a, a)
+    fake.cublas.status = 0
+    device.gemm(a, a, a)
+    fake.cublas.status = 13
+    with pytest.raises(DeviceError, match=r"found: cuBLAS: cublasGemmEx returned status 13$"):
+        device.gemm(a, a, a)
+    with pytest.raises(DeviceError, match=r"found: cuBLAS: cublasGemmEx returned status 13$"):
+        device.capture(lambda: device.gemm(a, a, a))
+    assert fake.captured is None
 
 
 @pytest.mark.parametrize("what", ["read", "write", "capture"])
@@ -607,11 +710,8 @@ def test_the_stand_in_has_cupys_signatures():
     import cupy
 
     library = Path(find_spec("cupy_backends.cuda.libs.cublas").origin).read_bytes()  # to import it takes cuBLAS
-    parameters = re.search(rb"(?<!\w)gemmEx\(([^)]*)\)", library)[1].decode()
-    names = [parameter.split()[-1] for parameter in parameters.split(", ")]
-    assert names == list(inspect.signature(FakeCupy.now._gemm_ex).parameters)
-    assert parameters.startswith("intptr_t handle, int transa, ") and parameters.count("size_t") == 5
-    assert b"get_cublas_handle" in Path(find_spec("cupy.cuda.device").origin).read_bytes()
+    linked = set(re.findall(rb"cublas\w+_v2|cublasGemmEx", library))  # CuPy sets no workspace
+    assert {name.encode() for name in PROTOTYPES} - linked == {b"cublasSetWorkspace_v2"}
     assert list(inspect.signature(cupy.empty).parameters) == ["shape", "dtype", "order"]
     for function, signature in (
         (cupy.ndarray.set, "set(self, arr, stream=None)"),
