@@ -67,6 +67,7 @@ TRAIN: dict[str, Kind] = {
     "normalize": Optional(Choice(FORMS, str.lower)),
     "max_vocab": Optional(integer(2, 65_536)),
     "scale_logits": FLAG,
+    "weight_dropout": PART,
 }
 LATER = (
     "precision",
@@ -77,6 +78,7 @@ LATER = (
     "normalize",
     "max_vocab",
     "scale_logits",
+    "weight_dropout",
 )  # options that older files do not have
 FORMER_NAMES = {"steps": "window"}  # names of options that older commands, programs and files have
 STORED = Record(
@@ -115,7 +117,9 @@ class TrainConfig:
     `temperature` and `law` are those of the samples in training (`cuchar.sampling.SampleConfig`). `bytes`, `encoding` and
     `normalize` say how texts are read (`cuchar.reading.Reading`), `max_vocab` how many characters are told apart
     (`cuchar.vocabulary.Vocabulary.of_counts`). `scale_logits` validates with the logits scaled to suit the validation
-    text (`cuchar.logit_scale`), and checkpoints say by which factor they are to be scaled.
+    text (`cuchar.logit_scale`), and checkpoints say by which factor they are to be scaled. `dropout` is the probability
+    with which an element of a layer's output is dropped, `weight_dropout` that of a recurrent weight, in each training step
+    anew (`cuchar.philox`).
 
     Raises:
         OptionError: a value is out of range, or options contradict each other.
@@ -153,6 +157,7 @@ class TrainConfig:
     normalize: str | None = None
     max_vocab: int | None = None
     scale_logits: bool = False
+    weight_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_options(self, TRAIN)

@@ -13,6 +13,7 @@ _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 _DRAW = np.uint64(1 << 31)  # marks a draw's counter: set in the word where a dropout mask's counter has the layer
+_WEIGHTS = 1 << 30  # marks, in the same word, the counter of a mask of recurrent weights
 
 
 def philox4x32(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -66,6 +67,21 @@ def dropout_mask(
     places = (first % 4 + np.arange(B * H, dtype=np.uint64)).astype(np.intp)
     kept = np.take_along_axis(words.reshape(T, -1), places, axis=1) >= np.uint64(probability * 2**32)
     return (kept / (1 - probability)).astype(dtype).reshape(shape)
+
+
+def weight_dropout_mask(
+    hidden: int, probability: float, seed: int, step: int, layer: int, dtype: np.typing.DTypeLike
+) -> np.ndarray:
+    """What a layer's recurrent weights are multiplied by in a training step: 0 with `probability`, else 1 / (1 - probability).
+
+    Source: Merity, Keskar and Socher 2018, "Regularizing and optimizing LSTM language models", section 2, after DropConnect
+    (Wan et al. 2013); the rest is scaled up, as for `dropout_mask`.
+
+    Returns:
+        [4H, H]; element e of it takes word e % 4 of counter (e // 4, 2^30 + layer, step).
+    """
+    shape = (1, 4 * hidden, hidden)
+    return dropout_mask(shape, probability, seed, step, _WEIGHTS + layer, dtype).reshape(shape[1:])
 
 
 def uniforms(seed: int, streams: range, positions: range) -> np.ndarray:

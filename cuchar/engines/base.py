@@ -106,8 +106,9 @@ class Share:
 
 @dataclass(frozen=True)
 class Dropout:
-    """What a dropout mask is a function of, besides layer and element (philox.dropout_mask); `step` counts from 1.
+    """What dropout masks are a function of, besides layer and element (philox.dropout_mask); `step` counts from 1.
 
+    `probability` is that of the layers' outputs, `weights` that of their recurrent weights (philox.weight_dropout_mask).
     The window's rows are rows `first_row`, `first_row` + 1, ... of a batch of `batch` rows, and their mask is what the
     whole batch's mask has for them. `batch` is None where the window is the whole batch.
     """
@@ -117,6 +118,7 @@ class Dropout:
     step: int
     first_row: int = 0
     batch: int | None = None
+    weights: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,7 @@ class Engine(Protocol):
     ) -> Learner:
         """A learner that goes on from `training` with the present epoch's `windows`.
 
-        Of `config` it uses batch, window, carry_state, dropout, seed, clip and weight_decay.
+        Of `config` it uses batch, window, carry_state, dropout, weight_dropout, seed, clip and weight_decay.
 
         Args:
             share: the rows of the batch that this process trains on; `training.state` and `windows` then have these rows

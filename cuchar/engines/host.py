@@ -23,6 +23,7 @@ def training_bytes(model: ModelConfig, itemsize: int, config: TrainConfig, rows:
     V, H, L, B, N = model.vocabulary_size, model.hidden, model.layers, rows, config.window * rows
     numbers = 5 * parameter_count(model) + N * (6 * L * H + V + 1) + 2 * L * B * H + B * H + 4 * H * min(V, N)
     numbers += 2 * L * N * H if config.dropout else 0  # masks, and what they have been applied to
+    numbers += parameter_count(model) if config.weight_dropout else 0  # the parameters with some weights dropped
     return itemsize * numbers + 8 * N
 
 
@@ -69,9 +70,9 @@ class HostLearner:
         config, share = self.config, self.share
         state = self.state if config.carry_state else self._zero_state()
         dropout = None
-        if config.dropout:
+        if config.dropout or config.weight_dropout:
             rows = {"first_row": share.first, "batch": share.batch} if share else {}
-            dropout = Dropout(config.dropout, config.seed, step, **rows)
+            dropout = Dropout(config.dropout, config.seed, step, weights=config.weight_dropout, **rows)
         parameters = self.training.parameters
         loss, after = self.engine.loss_and_gradients(
             parameters, Example(inputs, targets, state, dropout), self.gradients

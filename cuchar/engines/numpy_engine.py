@@ -27,7 +27,7 @@ from cuchar.engines.base import (
 from cuchar.engines.host import HostLearner, HostSampler, training_bytes
 from cuchar.errors import DeviceError, ShapeError
 from cuchar.parameters import Parameters
-from cuchar.philox import dropout_mask
+from cuchar.philox import dropout_mask, weight_dropout_mask
 from cuchar.sampling import SampleConfig
 
 I, F, G, O = range(4)  # noqa: E741  the order of the gates
@@ -153,10 +153,17 @@ class NumpyEngine:
         expect_parameters("gradients", gradients, self.model, self.dtype)
         inputs = example.inputs
         expect_window(self.model, self.dtype, inputs, example.targets, example.state)
-        masks = self._masks(example.dropout, *inputs.shape) if example.dropout else None
-        tape = self._forward(self.fold(parameters), inputs, example.state, masks)
+        dropout = example.dropout
+        masks = self._masks(dropout, *inputs.shape) if dropout and dropout.probability else None
+        weight_masks = self._weight_masks(dropout) if dropout and dropout.weights else {}
+        used = Parameters(self.model, flat=parameters.flat.copy()) if weight_masks else parameters
+        for name, mask in weight_masks.items():
+            used[name][...] *= mask
+        tape = self._forward(self.fold(used), inputs, example.state, masks)
         losses = cross_entropy(tape.logits, example.targets)
-        self._backward(parameters, inputs, masks, tape, gradients)
+        self._backward(used, inputs, masks, tape, gradients)
+        for name, mask in weight_masks.items():
+            gradients[name][...] *= mask
         return losses, self._state_after(tape)
 
     def learner(
@@ -179,6 +186,14 @@ class NumpyEngine:
             np.ascontiguousarray(dropout_mask(shape, p, seed, step, layer, self.dtype, *rows).transpose(0, 2, 1))
             for layer in range(self.model.layers)
         ]
+
+    def _weight_masks(self, dropout: Dropout) -> dict[str, np.ndarray]:
+        """The dropout masks of the recurrent weights, by the tensors' names."""
+        p, seed, step, H = dropout.weights, dropout.seed, dropout.step, self.model.hidden
+        return {
+            f"lstm.weight_hh_l{layer}": weight_dropout_mask(H, p, seed, step, layer, self.dtype)
+            for layer in range(self.model.layers)
+        }
 
     def _forward(
         self, weights: FoldedWeights, inputs: np.ndarray, state: State, masks: list[np.ndarray] | None

@@ -28,6 +28,7 @@ struct Task {
     real* gradients;              // as parameters
     std::uint64_t seed, step;     // of dropout's masks; `step` is the training step
     double dropout;               // the probability that a unit is dropped
+    double weight_dropout;        // the probability that a recurrent weight is dropped
     long first_row, batch;        // the B rows are rows first_row, first_row+1, ... of a batch whose mask they take
 };
 

@@ -16,6 +16,7 @@
 #include "cpu/draw.hpp"
 #include "cpu/forward.hpp"
 #include "cpu/gradients.hpp"
+#include "cpu/weight_dropout.hpp"
 
 extern "C" {
 
@@ -43,6 +44,13 @@ double multiply_add(long threads, long trips) {
         for (int i = 0; i < SUMS; ++i) kept[job] += sum[i];
     });
     return 2.0 * TILE_ROWS * TILE_VECTORS * LANES * trips * threads;
+}
+
+/* to = from, with the recurrent weights times the factors of their dropout; both are flat, as parameters are, and may be
+ * the same array.
+ */
+void drop_weights(const Task* task, const real* from, real* to) {
+    ThreadPool::run(task->threads, task->threads, [&](long job) { drop_recurrent(*task, from, to, job); });
 }
 
 /* From parameters to folded weights; those that only backward reads are made where it is asked for. */

@@ -126,6 +126,7 @@ class CpuEngine:
         self._weights_shape = (self.library.weights_size(byref(self._sizes())),)
         self._tape = lru_cache(maxsize=2)(partial(Tape, model, self.dtype, self._lanes))
         self._own: np.ndarray | None = None  # folded weights of training, made when they are first needed
+        self._dropped: np.ndarray | None = None  # parameters with some recurrent weights dropped; made likewise
 
     def zero_state(self, batch: int) -> State:
         shape = (self.model.layers, batch, self.model.hidden)
@@ -163,16 +164,25 @@ class CpuEngine:
         if self._own is None:
             self._own = self._empty_weights()
         dropout = example.dropout
-        tape = self._tape(*example.inputs.shape, with_backward=True, dropout=dropout is not None)
+        tape = self._tape(*example.inputs.shape, with_backward=True, dropout=bool(dropout and dropout.probability))
         tape.begin(example.inputs, example.targets, example.state)
         task = tape.task
         task.point(parameters=parameters.flat, weights=self._own, gradients=gradients.flat)
         if dropout:
-            task.dropout, task.seed, task.step = dropout.probability, dropout.seed, dropout.step
+            task.dropout, task.weight_dropout = dropout.probability, dropout.weights
+            task.seed, task.step = dropout.seed, dropout.step
             task.first_row, task.batch = dropout.first_row, dropout.batch or task.B
+        drops_weights = bool(dropout and dropout.weights)
+        if drops_weights:
+            if self._dropped is None:
+                self._dropped = np.empty_like(parameters.flat)
+            self._drop_weights(task, parameters.flat, self._dropped)
+            task.point(parameters=self._dropped)
         self.library.fold_weights(byref(task), ctypes.c_bool(True))
         self.library.run_both_ways(byref(task))
         self.library.sum_gradients(byref(task))
+        if drops_weights:
+            self._drop_weights(task, gradients.flat, gradients.flat)
         return tape.losses.copy(), tape.state()
 
     def learner(
@@ -199,6 +209,10 @@ class CpuEngine:
         tape.task.point(weights=weights)
         self.library.run_forward(byref(tape.task))
         return tape
+
+    def _drop_weights(self, task: Task, source: np.ndarray, out: np.ndarray) -> None:
+        addresses = (ctypes.c_void_p(array.ctypes.data) for array in (source, out))
+        self.library.drop_weights(byref(task), *addresses)
 
     def _expect_weights(self, weights: np.ndarray) -> None:
         if (weights.shape, weights.dtype) != (self._weights_shape, self.dtype):

@@ -39,7 +39,7 @@ class Task(_Structure):
         *_fields(ctypes.c_void_p, "parameters weights inputs targets h c gates masks dropped logits losses"),
         *_fields(ctypes.c_void_p, "dc token_sums gradients"),
         *_fields(ctypes.c_uint64, "seed step"),
-        *_fields(ctypes.c_double, "dropout"),
+        *_fields(ctypes.c_double, "dropout weight_dropout"),
         *_fields(ctypes.c_long, "first_row batch"),
     ]
 

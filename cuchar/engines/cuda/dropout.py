@@ -1,10 +1,10 @@
-"""Dropout on a device: the arguments that describe a mask to kernels, and the kernel that applies it to an array."""
+"""Dropout on a device: the arguments that describe a mask to kernels, and the kernels that apply masks to arrays."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cuchar.engines.base import Dropout
-from cuchar.engines.cuda.tape import Tape
+from cuchar.engines.cuda.tape import Backward, Tape, Weights
 from cuchar.engines.cuda.target import Target
 from cuchar.sizes import ceil_div
 
@@ -38,7 +38,7 @@ NO_MASK = Mask.of(0, 0, 0)  # is passed to kernels that are compiled without dro
 
 def mask_of(dropout: Dropout | None, rows: int) -> Mask | None:
     """The mask of a window of so many rows."""
-    if dropout is None:
+    if dropout is None or not dropout.probability:
         return None
     return Mask.of(dropout.probability, dropout.seed, dropout.batch or rows, dropout.first_row)
 
@@ -54,4 +54,36 @@ class Dropping:
         self._apply_dropout(
             T * ceil_div(B * H, 256), 256, source=source, out=out, BH=B * H, H=H, layer=layer, **mask.arguments,
             steps=tape.steps, progress=tape.progress,
+        )  # fmt: skip
+
+
+class WeightDropping:
+    """Dropout of the recurrent weights: a window is computed with a copy of the weights, of which some are 0."""
+
+    def __init__(self, target: Target, probability: float, seed: int):
+        self._kernel, self._model = target.kernels("training/weight_dropout.cu")["drop_weights"], target.model
+        self._mask: dict[str, Any] = {
+            "seed": seed, "threshold": int(probability * 2**32), "scale": 1 / (1 - probability),
+        }  # fmt: skip
+        self._dropped = Weights(target)
+
+    @classmethod
+    def of(cls, target: Target, probability: float, seed: int) -> "WeightDropping | None":
+        """None if no weight is to be dropped."""
+        return cls(target, probability, seed) if probability else None
+
+    def weights(self, weights: Weights, tape: Tape) -> Weights:
+        """The weights that the next training step computes with; this comes before its first kernel."""
+        self._drop(weights.flat, self._dropped.flat, tape, tape.progress[2:])
+        return self._dropped
+
+    def gradients(self, backward: Backward, tape: Tape) -> None:
+        """Make the gradients of those weights the gradients of the parameters."""
+        self._drop(backward.partials, backward.partials, tape, tape.progress[:2])
+
+    def _drop(self, source: Any, out: Any, tape: Tape, position: Any) -> None:
+        model = self._model
+        self._kernel(
+            ceil_div(source.size, 256), 256, source=source, out=out, count=source.size, P=self._dropped.flat.size,
+            V=model.vocabulary_size, H=model.hidden, L=model.layers, **self._mask, steps=tape.steps, position=position,
         )  # fmt: skip

@@ -20,9 +20,9 @@ from cuchar.engines.base import (
     expect_streams,
     expect_window,
 )
-from cuchar.engines.cuda.dropout import mask_of
+from cuchar.engines.cuda.dropout import WeightDropping, mask_of
 from cuchar.engines.cuda.learner import DeviceLearner, training_bytes
-from cuchar.engines.cuda.regimes import Drawing, Launches, Plan, expect_tensor_cores, plan_sampling, plan_window
+from cuchar.engines.cuda.regimes import Drawing, Launches, Pass, Plan, expect_tensor_cores, plan_sampling, plan_window
 from cuchar.engines.cuda.sampler import DeviceSampler
 from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights
 from cuchar.engines.cuda.target import Target, Window
@@ -87,7 +87,7 @@ class CudaEngine:
     def _begin(self, inputs: np.ndarray, targets: np.ndarray | None, state: State, dropout: Dropout | None) -> Tape:
         expect_window(self.model, self.dtype, inputs, targets, state)
         T, B = inputs.shape
-        tape = self._tape(Window(T, B, dropout is not None))
+        tape = self._tape(Window(T, B, dropout is not None and dropout.probability > 0))
         order = np.zeros(1, STEP)
         order["number"] = dropout.step if dropout else 0
         tape.order(order)
@@ -112,10 +112,12 @@ class CudaEngine:
         expect_parameters("gradients", gradients, self.model, self.dtype)
         dropout = example.dropout
         tape = self._begin(example.inputs, example.targets, example.state, dropout)
-        window = Window(tape.T, tape.B, dropout is not None)
+        mask = mask_of(dropout, tape.B)
+        window = Window(tape.T, tape.B, mask is not None)
         launches = self.launches_for(window)
         backward = Backward(self._target, window, launches.splits)
-        launches.gradients(self.fold(parameters), tape, backward, carry=True, mask=mask_of(dropout, tape.B))
+        dropping = WeightDropping.of(self._target, dropout.weights, dropout.seed) if dropout else None
+        Pass(launches, True, mask, dropping)(self.fold(parameters), tape, backward)
         tape.expect_no_wait()
         backward.gradients.get(gradients.flat)
         return tape

@@ -34,7 +34,7 @@ class GemmLaunches:
 
     def __init__(self, target: Target, gemm: Gemm, recurrence: Recurrence):
         self._model, self._gemm, self._recurrence = target.model, gemm, recurrence
-        self.head, self._norm = Head(target, gemm), Norm(target)
+        self.head, self.norm = Head(target, gemm), Norm(target)
         self.flags, self.copies = recurrence.flags, gemm.copies
         self._begin = target.kernels("training/begin_window.cu")["begin_window"]
         sums = target.kernels("training/sums.cu")
@@ -68,7 +68,6 @@ class GemmLaunches:
                 gemm(operand, tape.output(layer - 1, dropped), into, ta=True)
             else:
                 self._sum_by_id(da, tape, into)
-        self._norm(tape, backward)
 
     def _sum(self, rows: Any, out: Any) -> None:
         N, M = rows.shape

@@ -13,14 +13,15 @@ from cuchar.batches import RowBeginnings, Windows
 from cuchar.config import TrainConfig
 from cuchar.devices.device import Device
 from cuchar.engines.base import Share, State, TrainingState, expect_ids, expect_moments
-from cuchar.engines.cuda.dropout import Mask
+from cuchar.engines.cuda.dropout import Mask, WeightDropping
 from cuchar.engines.cuda.head import scaled
 from cuchar.engines.cuda.memory import bytes_needed, expect_memory
-from cuchar.engines.cuda.regimes import Launches
+from cuchar.engines.cuda.regimes import Launches, Pass
 from cuchar.engines.cuda.sharing import Sharing
 from cuchar.engines.cuda.tape import STEP, Backward, Tape, Weights, norm_blocks
 from cuchar.engines.cuda.target import Target, Window
 from cuchar.mapped import drop_pages
+from cuchar.parameters import parameter_count
 from cuchar.sizes import ceil_div
 
 MOST_WINDOWS = 128  # windows that a chunk has at most
@@ -53,7 +54,8 @@ def training_bytes(
     text = windows.ids.nbytes
     if is_shared or not lives_on_device(target.device, windows):
         text = rows * ((most - 1) * windows.stride + windows.window + 1) * windows.ids.itemsize
-    return bytes_needed(target, window, launches, most, text)
+    copy = parameter_count(target.model) * target.itemsize if config.weight_dropout else 0  # WeightDropping's
+    return bytes_needed(target, window, launches, most, text) + copy
 
 
 class DeviceLearner:
@@ -88,7 +90,9 @@ class DeviceLearner:
         self._tape = Tape(target, window, launches.flags, most)
         self._backward = Backward(target, window, launches.splits)
         first_row = share.first if share else 0
-        self._mask = Mask.of(config.dropout, config.seed, config.batch, first_row) if config.dropout else None
+        mask = Mask.of(config.dropout, config.seed, config.batch, first_row) if config.dropout else None
+        dropping = WeightDropping.of(target, config.weight_dropout, config.seed)
+        self._pass = Pass(launches, config.carry_state, mask, dropping)
         self._sharing = Sharing(target, share) if share else None
         self._adam = target.kernels("training/adam.cu", scaled(target))["adam"]
         identifier = {1: "unsigned char", 2: "unsigned short"}[windows.ids.dtype.itemsize]
@@ -193,7 +197,7 @@ class DeviceLearner:
 
     def _step(self) -> None:
         tape, config, backward = self._tape, self._config, self._backward
-        self._launches.gradients(self._weights, tape, backward, config.carry_state, self._mask)
+        self._pass(self._weights, tape, backward)
         if self._sharing:
             self._sharing(tape, backward)
         P = self._weights.flat.size

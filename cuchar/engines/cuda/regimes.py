@@ -9,11 +9,12 @@ Each regime has a file of its own, with its plan and its launches. The decision 
 and the device's limits alone.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cuchar.engines.cuda import persistent, resident
-from cuchar.engines.cuda.dropout import Mask
-from cuchar.engines.cuda.head import Head
+from cuchar.engines.cuda.dropout import Mask, WeightDropping
+from cuchar.engines.cuda.head import Head, Norm
 from cuchar.engines.cuda.stepwise import Stepwise
 from cuchar.engines.cuda.tape import Backward, Tape, Weights
 from cuchar.engines.cuda.target import Target, Window
@@ -28,7 +29,7 @@ class Launches(Protocol):
     """A regime's compiled kernels for windows of one size, and the order in which they are launched.
 
     All regimes leave the same results: h and c of every time step on the tape, each character's loss in `tape.losses`,
-    dlogits in `tape.logits`, and the gradients in `Backward.gradients`.
+    dlogits in `tape.logits`, and the gradients in `Backward.partials`, which `norm` makes `Backward.gradients` of.
     """
 
     steps_at_once: int  # training steps that one captured graph contains
@@ -36,17 +37,40 @@ class Launches(Protocol):
     flags: int  # 32-bit words for flags on the tape
     copies: bool  # whether 16-bit copies of operands are kept on the device
     head: Head
+    norm: Norm
 
     def forward(self, weights: Weights, tape: Tape) -> None:
         """Compute h and c of every time step, from the state after the window before (`Tape.put_state`)."""
 
     def gradients(self, weights: Weights, tape: Tape, backward: Backward, carry: bool, mask: Mask | None) -> None:
-        """Compute the losses and gradients of the chunk's next window.
+        """Compute the losses of the chunk's next window, and the gradients' partial sums.
 
         Args:
             carry: begin with the state after the window before; if not, with zero.
             mask: the dropout mask; None is no dropout.
         """
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A training step's launches but for Adam's: the loss and gradients of a window, with whatever is dropped.
+
+    Args:
+        mask: of the layers' outputs; None drops none.
+        dropping: of the recurrent weights; None drops none.
+    """
+
+    launches: Launches
+    carry: bool
+    mask: Mask | None
+    dropping: WeightDropping | None
+
+    def __call__(self, weights: Weights, tape: Tape, backward: Backward) -> None:
+        used = self.dropping.weights(weights, tape) if self.dropping else weights
+        self.launches.gradients(used, tape, backward, self.carry, self.mask)
+        if self.dropping:
+            self.dropping.gradients(backward, tape)
+        self.launches.norm(tape, backward)
 
 
 class Plan(Protocol):

@@ -113,7 +113,7 @@ class ResidentLaunches:
 
     def __init__(self, target: Target, plan: Resident, dropout: bool):
         self._plan, self.splits = plan, plan.splits
-        self.head, self._norm = Head(target, PlainGemm(target)), Norm(target)
+        self.head, self.norm = Head(target, PlainGemm(target)), Norm(target)
         own = {"CLUSTER": plan.cluster, "DROPOUT": int(dropout), "SHARED_BYTES": plan.shared_bytes}
         kernels = target.kernels("resident/lstm_resident.cu", {**target.sizes, **own})
         self._forward, self._step = kernels["lstm_forward"], kernels["lstm_step"]
@@ -139,7 +139,6 @@ class ResidentLaunches:
             dlogits=tape.logits, inputs=tape.inputs, progress=tape.progress, partials=backward.partials, T=tape.T,
             B=tape.B, splits=plan.splits,
         )  # fmt: skip
-        self._norm(tape, backward)
 
 
 @dataclass(frozen=True)
