@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cuchar.philox import dropout_mask, philox4x32, uniforms
+from cuchar.philox import dropout_mask, philox4x32, uniforms, weight_dropout_mask
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,15 @@ def test_seed_step_and_layer_each_change_the_mask():
     for i in range(4):
         for j in range(i):
             assert 32 < np.sum(masks[i] != masks[j]) < 96
+
+
+def test_mask_of_weights_is_words_that_no_output_has():
+    seed, step, layer = (5 << 32) | 7, (3 << 32) | 11, 2
+    mask = weight_dropout_mask(5, 0.4, seed, step, layer, np.float64)
+    assert mask.shape == (20, 5)
+    for element, factor in enumerate(mask.reshape(-1)):
+        word = philox4x32((element // 4, (1 << 30) + layer, 11, 3), (7, 5))[element % 4]
+        assert factor == (1 / 0.6 if word >= 0.4 * 2**32 else 0)
 
 
 def test_a_draw_is_made_of_words_of_its_counter():

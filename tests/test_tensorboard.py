@@ -299,6 +299,11 @@ def test_the_graph_has_the_gates_and_the_loss_and_hangs_together(shown, ask):
 def test_the_graph_has_dropout_where_training_has_it():
     nodes = {node.name: node for node in training_step(ModelConfig(28, 8, 1), replace(CONFIG, dropout=0.5)).node}
     assert list(nodes["head/product"].input) == ["head/weight", "lstm/layer_0/dropout"]
+    assert "lstm/layer_0/weight_dropout" not in nodes
+    nodes = {node.name: node for node in training_step(ModelConfig(28, 8, 1), replace(CONFIG, weight_dropout=0.5)).node}
+    assert (
+        "lstm/layer_0/weight_dropout" in nodes["lstm/layer_0/from_state"].input and "lstm/layer_0/dropout" not in nodes
+    )
     assert list(nodes["lstm/layer_0/state/h_before"].input) == ["lstm/layer_0/state/h_first", "lstm/layer_0/h"]
 
 

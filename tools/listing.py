@@ -7,6 +7,7 @@ import numpy as np
 
 from cuchar.config import ModelConfig
 from cuchar.devices.device import Limits
+from cuchar.engines.cuda.dropout import WeightDropping
 from cuchar.engines.cuda.gemm import LibraryGemm, TensorGemm
 from cuchar.engines.cuda.head import scaled
 from cuchar.engines.cuda.regimes import expect_tensor_cores, plan_sampling, plan_window
@@ -33,6 +34,7 @@ class Listing:
         """Ask for the kernels that train on windows of this size and score them, but not for those that cut windows."""
         expect_tensor_cores(target)
         plan_window(target, window).launches(target, window.dropout)
+        target.kernels(WeightDropping.FILE)
         target.kernels("training/weigh.cu")  # which several processes launch before they add up their gradients
         target.kernels("training/adam.cu", scaled(target))
 

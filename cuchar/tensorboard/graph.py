@@ -56,6 +56,8 @@ def training_step(model: ModelConfig, config: TrainConfig) -> GraphDef:
         recurrent = add(f"{box}/weight_hh", "VariableV2", [], 4 * H, H)
         bias = add(f"{box}/bias", "VariableV2", [], 4 * H)
         from_input = add(f"{box}/from_input", "MatMul" if layer else "Gather", [table, below], T, B, 4 * H)
+        if config.weight_dropout:
+            recurrent = add(f"{box}/weight_dropout", "Dropout", [recurrent], 4 * H, H)
         from_state = add(f"{box}/from_state", "MatMul", [recurrent, h_before], T, B, 4 * H)
         sums = add(f"{box}/gates/sum", "AddN", [from_input, from_state, bias], T, B, 4 * H)
         split = add(f"{box}/gates/split", "Split", [sums], T, B, H)

@@ -1,4 +1,5 @@
-/* dropout.cuh: which elements of a layer's output are dropped: a function of (seed, training step, layer, element).
+/* dropout.cuh: which elements of a layer's output are dropped: a function of (seed, training step, layer, element). For its
+ * recurrent weights, weight_dropout.cu asks with another number in the place of the layer's.
  * An element is numbered as in the whole batch, of which a window may have some rows only.
  * Nothing is stored: whoever needs the mask computes it again, forward and backward, and finds the same.
  * Source: Srivastava et al. 2014 (inverted: what stays is scaled up). Reference: cuchar/philox.py, dropout_mask

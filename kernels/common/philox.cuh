@@ -1,7 +1,7 @@
 /* philox.cuh: random numbers that are a function of a counter and a key, and of nothing else.
- * The key is the seed. Dropout's counter is (element / 4, layer, training step), a draw's is (position, stream), which
- * has the highest bit of its second word set. That word is the layer in dropout's counter, and no layer's number
- * reaches that bit, so no random number is used twice.
+ * The key is the seed. Dropout's counter is (element / 4, layer, training step), with 2^30 added to the layer for
+ * recurrent weights; a draw's is (position, stream), which has the highest bit of its second word set. No layer's number
+ * reaches these bits, so no random number is used twice.
  * Plain C++ but for the functions' attributes and __umulhi, which cpu/forward.hpp defines for itself.
  * Source: Salmon, Moraes, Dror, Shaw 2011 (Philox4x32-10). Reference: cuchar/philox.py
  */

@@ -27,7 +27,7 @@ CLUSTERS, ONE_BLOCK, NO_REGISTERS = (
 def test_every_result_is_as_accurate_as_numpys_in_every_schedule(shape, monkeypatch):
     monkeypatch.setattr("cuchar.engines.cuda.persistent.plan_window", lambda *_: None)  # which test_persistent.py tests
     V, H, L, B, T = shape
-    dropout = Dropout(0.4, (3 << 32) | 5, (7 << 32) | 9) if (V + H + L + B + T) % 2 else None
+    dropout = Dropout(0.4, (3 << 32) | 5, (7 << 32) | 9, weights=0.2) if (V + H + L + B + T) % 2 else None
     expect_accuracy(shape, CLUSTERS, dropout)
 
 
@@ -36,7 +36,7 @@ def test_shapes_cover_every_pair_of_sizes():
 
 
 @pytest.mark.parametrize("limits", [CLUSTERS, ONE_BLOCK, NO_REGISTERS], ids=["cluster", "block", "stepwise"])
-@pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9)])
+@pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9), Dropout(0.0, 3, 9, weights=0.3)])
 @pytest.mark.parametrize("shape", [(5, 4, 2, 3, 3), (5, 3, 1, 2, 4), (4, 3, 3, 2, 3), (2, 1, 2, 1, 34)])
 def test_gradients_are_those_of_central_differences(shape, dropout, limits):
     model, parameters, inputs, targets, state = problem(*shape)
@@ -49,7 +49,7 @@ def test_gradients_are_those_of_central_differences(shape, dropout, limits):
 @pytest.mark.parametrize("limits", [CLUSTERS, ONE_BLOCK, NO_REGISTERS], ids=["cluster", "block", "stepwise"])
 def test_float64_is_numpys_to_its_last_digits(limits):
     model, parameters, inputs, targets, state = problem(20, 33, 2, 5, 40)
-    dropout = Dropout(0.3, 1, 2)
+    dropout = Dropout(0.3, 1, 2, weights=0.2)
     exact = everything(NumpyEngine(model, np.float64), parameters, state, inputs, targets, dropout)
     engine = CudaEngine(model, EmulatedDevice(limits=limits), np.float64)
     ours = everything(engine, parameters, state, inputs, targets, dropout)

@@ -146,7 +146,8 @@ def watched(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"dropout": 0.5}, {"hidden": 300, "dropout": 0.5}, {"hidden": 30, "layers": 4}]
+    "options",
+    [{}, {"dropout": 0.5}, {"weight_dropout": 0.5}, {"hidden": 300, "dropout": 0.5}, {"hidden": 30, "layers": 4}],
 )
 def test_memory_needed_is_what_is_allocated(options, text, watched):
     device, allocated, needed = watched(EmulatedDevice())

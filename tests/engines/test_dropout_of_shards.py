@@ -58,7 +58,7 @@ def test_shards_of_a_batch_give_its_state_its_loss_and_its_gradients(name, engin
 
     Loss and gradients, of which the whole batch's are weighted sums, are held against NumPy's for the whole batch.
     """
-    model, dropout, eps = engine.model, Dropout(0.4, 3, 9), np.finfo(float).eps
+    model, dropout, eps = engine.model, Dropout(0.4, 3, 9, weights=0.3), np.finfo(float).eps
     _, parameters, inputs, targets, state = problem(model.vocabulary_size, model.hidden, model.layers, B, T)
 
     def trained(engine, rows, dropout):

@@ -9,11 +9,12 @@ from cuchar.engines.base import Dropout, Example, State
 from cuchar.engines.numpy_engine import NumpyEngine, sum_columns_by_id
 from cuchar.errors import ShapeError
 from cuchar.parameters import Parameters, initialise
-from cuchar.philox import dropout_mask
+from cuchar.philox import dropout_mask, weight_dropout_mask
 
 SHAPES = [  # V, H, L, B, T
     (5, 3, 1, 2, 4), (5, 4, 2, 3, 3), (4, 3, 3, 2, 3), (2, 1, 1, 1, 1), (3, 1, 2, 1, 2), (3, 33, 1, 1, 2), (7, 5, 2, 1, 1),
 ]  # fmt: skip
+DROPOUTS = [None, Dropout(0.4, 3, 9), Dropout(0.0, 3, 9, weights=0.3), Dropout(0.4, 3, 9, weights=0.3)]
 
 
 def sigmoid(x):
@@ -58,15 +59,17 @@ def plain_loss(parameters, inputs, targets, state, masks=None):
 
 
 @pytest.mark.parametrize("carried", [False, True])
-@pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9)])
+@pytest.mark.parametrize("dropout", DROPOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_loss_and_state_are_those_of_the_plain_loop(shape, dropout, carried):
     model, parameters, inputs, targets, state = problem(*shape, carried)
-    masks = None
+    masks, used = None, Parameters(model, flat=parameters.flat.copy())
     if dropout:
         _, H, L, B, T = shape
-        masks = [dropout_mask((T, B, H), 0.4, 3, 9, layer, np.float64) for layer in range(L)]
-    expected, end = plain_loss(parameters, inputs, targets, state, masks)
+        masks = [dropout_mask((T, B, H), dropout.probability, 3, 9, layer, np.float64) for layer in range(L)]
+        for layer in range(L):
+            used[f"lstm.weight_hh_l{layer}"][...] *= weight_dropout_mask(H, dropout.weights, 3, 9, layer, np.float64)
+    expected, end = plain_loss(used, inputs, targets, state, masks)
     engine = NumpyEngine(model, np.float64)
     loss, after = engine.loss_and_gradients(
         parameters, Example(inputs, targets, state, dropout), Parameters(model, np.float64)
@@ -77,7 +80,7 @@ def test_loss_and_state_are_those_of_the_plain_loop(shape, dropout, carried):
 
 
 @pytest.mark.parametrize("carried", [False, True])
-@pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9)])
+@pytest.mark.parametrize("dropout", DROPOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_are_those_of_central_differences(shape, dropout, carried):
     model, parameters, inputs, targets, state = problem(*shape, carried)
@@ -85,7 +88,7 @@ def test_gradients_are_those_of_central_differences(shape, dropout, carried):
     expect_gradients_of_central_differences(engine, parameters, inputs, targets, state, dropout)
 
 
-@pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9)])
+@pytest.mark.parametrize("dropout", DROPOUTS)
 def test_float32_is_float64_rounded(dropout):
     model, parameters, inputs, targets, state = problem(20, 33, 2, 5, 7, True)
     exact, rounded = Parameters(model, np.float64), Parameters(model)

@@ -104,7 +104,7 @@ def test_a_window_of_2x512_on_a_whole_h100():
         ((3, 3, 3, 2, 3), SIX_OF_LITTLE, (1, 2)), ((3, 12, 1, 4, 3), SIX, (1, 1)), ((3, 12, 1, 4, 3), SIX_OF_LITTLE, (1, 2)),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9)])
+@pytest.mark.parametrize("dropout", [None, Dropout(0.4, 3, 9, weights=0.3)])
 def test_gradients_are_those_of_central_differences(shape, limits, parts, dropout):
     model, parameters, inputs, targets, state = problem(*shape)
     found = plan(shape, limits, np.float64)

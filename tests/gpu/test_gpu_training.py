@@ -17,7 +17,7 @@ from tools.gpu_stages.shapes import TRAINED, TRAINED_HIDDEN
 from tools.gpu_stages.shapes import TRAINED_V as V
 
 STEPS = 6 if dry_run() else 40
-OPTIONS = {"dropout": 0.2, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 5}
+OPTIONS = {"dropout": 0.2, "weight_dropout": 0.1, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 5}
 
 
 @pytest.fixture(params=TRAINED_HIDDEN)

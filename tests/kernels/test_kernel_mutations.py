@@ -41,6 +41,7 @@ JUDGES = {  # by file: workloads that run it, one of which must notice a changed
     ),
     "persistent/tile.cuh": ("persistent", "persistent, many rows", "persistent bf16", "persistent tf32"),
     "training/weigh.cu": ("block, shared",),
+    "training/weight_dropout.cu": ("block", "stepwise"),
     "training/adam.cu": (*RESIDENT, *FP16),
     "training/gradient_norm.cu": (*RESIDENT, *FP16, "stepwise, many parameters"),
     "head/softmax.cu": ("large vocabulary", "stepwise fp16"),

@@ -35,7 +35,13 @@ def results(
     """
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if L == 3 else 0.0
-    options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
+    options = {
+        "dropout": dropout,
+        "weight_dropout": dropout / 2,
+        "clip": 0.01,
+        "weight_decay": 0.1,
+        "carry_state": True,
+    }
     config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
     engine, parameters = cpu_engine.CpuEngine(model, dtype), initialise(model, 0, dtype)
     adam, ids = Adam(parameters.flat.size, dtype), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint8)
@@ -47,7 +53,7 @@ def results(
     learner.fetch()
     state, (inputs, targets) = training.state, windows[1]
     gradients = Parameters(model, dtype)
-    shard = Dropout(dropout, 7, 3, first_row=2, batch=B + 3) if dropout else None
+    shard = Dropout(dropout, 7, 3, first_row=2, batch=B + 3, weights=dropout / 2) if dropout else None
     engine.loss_and_gradients(parameters, Example(inputs, targets, state, shard), gradients)
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)

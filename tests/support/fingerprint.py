@@ -81,7 +81,13 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
         head.ONE_PASS_VOCABULARY = resident.ONE_PASS_VOCABULARY = stepwise.WARP_VOCABULARY = V - 1
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if "without" not in sys.argv[2] else 0.0
-    options = {"dropout": dropout, "clip": 0.01, "weight_decay": 0.1, "carry_state": True}
+    options = {
+        "dropout": dropout,
+        "weight_dropout": dropout / 2,
+        "clip": 0.01,
+        "weight_decay": 0.1,
+        "carry_state": True,
+    }
     config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
     precision = next((name for name in PRECISIONS if name in sys.argv[2]), "fp32")
     device = TensorLibrary if "library" in sys.argv[2] else EmulatedDevice
@@ -100,7 +106,7 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
     state = training.state
     inputs, targets = windows[1]
     gradients = Parameters(model)
-    shard = Dropout(dropout, 7, 3, first_row=2, batch=B + 3) if dropout else None
+    shard = Dropout(dropout, 7, 3, first_row=2, batch=B + 3, weights=dropout / 2) if dropout else None
     engine.loss_and_gradients(parameters, Example(inputs, targets, state, shard), gradients)
     weights = engine.fold(parameters)
     losses, end = engine.losses(weights, inputs, targets, state)

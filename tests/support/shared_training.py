@@ -31,7 +31,7 @@ from cuchar.parameters import initialise
 from cuchar.ranks import together as leading
 from cuchar.ranks.together import together
 
-OPTIONS = {"dropout": 0.3, "clip": 0.05, "weight_decay": 0.1}
+OPTIONS = {"dropout": 0.3, "weight_dropout": 0.2, "clip": 0.05, "weight_decay": 0.1}
 WINDOWS = TrainConfig(window=4, batch=7, stride=3, seed=5, **OPTIONS)
 CARRIED = replace(WINDOWS, stride=4, carry_state=True)
 OFFSETS = (0, 3, 1)  # of three epochs

@@ -13,7 +13,7 @@ DISCIPLINES = {
     "windows": SMALL,
     "carried": replace(SMALL, carry_state=True),
     "everything": replace(
-        SMALL, stride=3, dropout=0.3, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
+        SMALL, stride=3, dropout=0.3, weight_dropout=0.2, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
         val_fraction=0.1, val_split="streams", temperature=0.8,
     ),
     "carried, step schedule": replace(SMALL, carry_state=True, dropout=0.2, schedule="step", val_fraction=0.2),

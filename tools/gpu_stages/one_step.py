@@ -35,7 +35,7 @@ if __name__ == "__main__":
         if device.limits.capability < LEAST_CAPABILITY[precision]:
             continue
         model = ModelConfig(V, H, L)
-        config = TrainConfig(hidden=H, layers=L, window=T, batch=B, dropout=0.3, clip=0.5)
+        config = TrainConfig(hidden=H, layers=L, window=T, batch=B, dropout=0.3, weight_dropout=0.1, clip=0.5)
         engine, parameters = CudaEngine(model, device, precision=precision), initialise(model, 0)
         target = Target(device, model, engine.dtype, precision)
         ids = np.random.default_rng(0).integers(V, size=B * (3 * T + 1), dtype=np.uint16)

@@ -16,7 +16,14 @@ from tools.gpu_stages.reference import accuracy, train
 from tools.gpu_stages.report import Report
 
 BOUND = 1e-4  # the largest relative difference of any step's loss: differences by rounding grow as training goes on
-OPTIONS = {"dropout": 0.2, "clip": 0.05, "weight_decay": 0.01, "schedule": "cosine", "warmup": 10}
+OPTIONS = {
+    "dropout": 0.2,
+    "weight_dropout": 0.1,
+    "clip": 0.05,
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "warmup": 10,
+}
 WIDE = TrainConfig(hidden=256)
 CASES = {
     "notebook": (TrainConfig(), 200),
@@ -66,7 +73,7 @@ def run_stage(report: Report) -> None:
         )  # fmt: skip
         report.add(f"same bytes twice: {name}", first.flat.tobytes() == second.flat.tobytes(), steps=steps)
     for shape in SHAPES:
-        dropout = Dropout(0.3, 1, 2)
+        dropout = Dropout(0.3, 1, 2, weights=0.2)
         tensors = {name: (error, bound) for name, error, bound in accuracy(device, shape, dropout, np.float32)}
         name = max(tensors, key=lambda name: tensors[name][0] / tensors[name][1])
         error, bound = tensors[name]

@@ -60,8 +60,10 @@ class Dropping:
 class WeightDropping:
     """Dropout of the recurrent weights: a window is computed with a copy of the weights, of which some are 0."""
 
+    FILE = "training/weight_dropout.cu"
+
     def __init__(self, target: Target, probability: float, seed: int):
-        self._kernel, self._model = target.kernels("training/weight_dropout.cu")["drop_weights"], target.model
+        self._kernel, self._model = target.kernels(self.FILE)["drop_weights"], target.model
         self._mask: dict[str, Any] = {
             "seed": seed, "threshold": int(probability * 2**32), "scale": 1 / (1 - probability),
         }  # fmt: skip
