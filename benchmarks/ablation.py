@@ -1,6 +1,7 @@
 """What makes a character LSTM better? Each call trains one recipe in PyTorch; every ingredient is an option.
 
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py TEXT [--seeds 3] [--hidden 512 ...] [--out benchmarks/results/NAME.json]
+    OMP_NUM_THREADS=1 python benchmarks/ablation.py TEXT [--device cuda] [--seeds 3] [--hidden 512 ...]
+                                                    [--out benchmarks/results/NAME.json]
 
 The script trains on the first 90 % of TEXT, or on the last so many characters of these. The rest is then scored as 32
 streams side by side, each after the 512 characters before it: with the moving average of the weights after each fifth of
@@ -8,7 +9,7 @@ the run, and at the end with the weights themselves and with their means over th
 there twice, of the logits as they are and times the factor that suits the scored text best (cuchar/logit_scale.py). With
 several seeds, as many models are trained one after the other, and what they predict together is scored too: the mean of
 their probabilities, an upper bound of what one model might learn. The runs are appended to the JSON file: options, nats per
-character, seconds of processor time. Whatever cuchar has is done as cuchar does it: initialisation, one bias a layer, rows
+character, seconds. Whatever cuchar has is done as cuchar does it: initialisation, one bias a layer, rows
 with carried state, schedule, clipping, decay of every parameter. The script needs PyTorch (`pip install 'cuchar[peers]'`).
 """
 
@@ -18,13 +19,13 @@ import platform
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
-from time import process_time
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, dropout, embedding, one_hot
+from torch.nn.functional import cross_entropy, dropout, embedding
 
 from cuchar.batches import Windows, split_validation
 from cuchar.config import ModelConfig, TrainConfig, learning_rate
@@ -35,7 +36,8 @@ from cuchar.sizes import ceil_div
 
 SCORES = 5  # how often a run scores the moving average of the weights
 STREAMS, WARM_UP, WINDOW = 32, 512, 64  # when a text is scored: streams, characters before each, characters at once
-ENDS = (2, 4, 8, 12, 16)  # over how many of the last epochs' ends weights are averaged
+ENDS = (2, 4, 8, 12, 16, 20)  # over how many of the last epochs' ends weights are averaged
+EAGER_STEPS = 3  # so many training steps come before a GPU's steps are captured in a CUDA graph
 State = list[tuple[Tensor, Tensor]]
 
 
@@ -77,8 +79,8 @@ class Recipe:
 class Network:
     """cuchar's model in PyTorch, as it is trained, with whatever else the recipe has."""
 
-    def __init__(self, recipe: Recipe, V: int):
-        self.recipe, self.V = recipe, V
+    def __init__(self, recipe: Recipe, V: int, device: str):
+        self.recipe, self.V, self.device = recipe, V, device
         self.model = ModelConfig(V, recipe.hidden, recipe.layers)
         start = {name: torch.from_numpy(view) for name, view in initialise(self.model, recipe.seed).items()}
         start["lstm.weight_ih_l0"] *= recipe.input_scale
@@ -90,11 +92,13 @@ class Network:
             width = recipe.layers * recipe.hidden
             limit = (6 / (width + V)) ** 0.5
             start["head.weight"] = torch.empty(V, width).uniform_(-limit, limit)
-        self.weights = {name: tensor.requires_grad_() for name, tensor in start.items()}
+        self.one_hot = torch.eye(V, device=device)
+        self.weights = {name: tensor.to(device).requires_grad_() for name, tensor in start.items()}
 
     def zero_state(self, rows: int, dtype: torch.dtype) -> State:
-        zero = torch.zeros(1, rows, self.recipe.hidden, dtype=dtype)
-        return [(zero, zero)] * self.recipe.layers
+        size = (1, rows, self.recipe.hidden)
+        zeros = [torch.zeros(size, dtype=dtype, device=self.device) for _ in range(2 * self.recipe.layers)]
+        return list(zip(zeros[::2], zeros[1::2], strict=True))
 
     def forward(
         self, weights: dict[str, Tensor], inputs: Tensor, state: State, is_training: bool
@@ -107,7 +111,7 @@ class Network:
                 return x
             return x * dropout(torch.ones_like(x[:1] if recipe.variational else x), probability)
 
-        x = embedding(inputs, weights["table"]) if recipe.embedding else one_hot(inputs, self.V).float()
+        x = embedding(inputs, weights["table"]) if recipe.embedding else self.one_hot[inputs]
         x = drop(x, recipe.drop_input)
         for layer in range(recipe.layers):
             bias = weights[f"lstm.bias_l{layer}"]
@@ -143,12 +147,12 @@ def predict(network: Network, tensors: list[Tensor], ids: np.ndarray) -> tuple[T
     Args:
         tensors: used as the weights of `network`.
     """
-    weights, count = dict(zip(network.weights, tensors, strict=True)), len(ids) - 1
-    text, length = torch.from_numpy(ids.astype(np.int64)), ceil_div(count, STREAMS)
+    weights, count, device = dict(zip(network.weights, tensors, strict=True)), len(ids) - 1, network.device
+    text, length = torch.from_numpy(ids.astype(np.int64)).to(device), ceil_div(count, STREAMS)
     state, logits, targets = network.zero_state(STREAMS, torch.float32), [], []
     for start in range(-WARM_UP, length, WINDOW):
-        steps = torch.arange(start, start + WINDOW)[:, None]
-        at = torch.arange(STREAMS) * length + steps
+        steps = torch.arange(start, start + WINDOW, device=device)[:, None]
+        at = torch.arange(STREAMS, device=device) * length + steps
         found, state = network.forward(weights, text[at.clamp(0, count - 1)], state, False)
         if start < 0:
             has_past = (at[-1] >= 0).float()[None, :, None]  # the first stream has none, and begins with a zero state
@@ -167,43 +171,88 @@ def score(logits: Tensor, targets: Tensor) -> dict[str, float]:
     return {"nats": round(losses[1.0], 4), "factor": factor, "scaled": round(losses[factor], 4)}
 
 
+class Trainer:
+    """Trains a network, a window at a time. On a GPU all but the first steps are replays of a CUDA graph of a step."""
+
+    def __init__(self, network: Network):
+        recipe, device = network.recipe, network.device
+        self.network, self.weights = network, list(network.weights.values())
+        self.average = [weight.detach().clone() for weight in self.weights]  # the moving average
+        self._multiples = [
+            recipe.layer_lr ** (recipe.layers - 1 - layer_of(name, recipe.layers)) for name in network.weights
+        ]
+        is_graph = device != "cpu"
+        self.optimiser = torch.optim.AdamW(
+            [{"params": [weight], "lr": torch.zeros((), device=device)} for weight in self.weights],
+            betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True, capturable=is_graph,
+        )  # fmt: skip
+        self._state = network.zero_state(recipe.batch, getattr(torch, recipe.precision))
+        self._window = torch.zeros(2, recipe.window, recipe.batch, dtype=torch.int64, device=device)
+        self._share, self._loss = torch.zeros((), device=device), torch.zeros((), device=device)
+        self._is_graph, self._graph, self._steps = is_graph, None, 0
+
+    def begin_epoch(self) -> None:
+        for h, c in self._state:
+            h.zero_(), c.zero_()
+
+    def step(self, window: Tensor, rate: float) -> Tensor:
+        """Train on a window: inputs and targets [2, T, B]. Returns its loss."""
+        self._steps += 1
+        self._window.copy_(window)
+        decay = min(self.network.recipe.average, self._steps / (self._steps + 10))  # the beginning is forgotten
+        self._share.fill_(1 - decay)
+        for group, multiple in zip(self.optimiser.param_groups, self._multiples, strict=True):
+            group["lr"].fill_(rate * multiple)
+        if not self._is_graph or self._steps <= EAGER_STEPS:
+            self._compute()
+            return self._loss.clone()
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=torch.cuda.current_stream()):
+                self._compute()
+        self._graph.replay()
+        return self._loss.clone()
+
+    def _compute(self) -> None:
+        inputs, targets = self._window
+        logits, state = self.network.forward(self.network.weights, inputs, self._state, True)
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=self.network.recipe.smoothing)
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimiser.step()
+        with torch.no_grad():
+            for before, after in zip(self._state, state, strict=True):
+                before[0].copy_(after[0]), before[1].copy_(after[1])
+            for mean, weight in zip(self.average, self.weights, strict=True):
+                mean.lerp_(weight, self._share)
+            self._loss.copy_(loss)
+
+
 def train(
-    recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int
+    recipe: Recipe, ids: np.ndarray, validation: np.ndarray, V: int, device: str
 ) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
     """Train a model, print the losses as they come, and return them and what `predict` finds at the end."""
-    began = process_time()
+    began = perf_counter(), process_time()
     torch.manual_seed(recipe.seed)
-    network, generator = Network(recipe, V), np.random.default_rng(recipe.seed)
-    weights, dtype = list(network.weights.values()), getattr(torch, recipe.precision)
-    average = [weight.detach().clone() for weight in weights]
-    multiples = [recipe.layer_lr ** (recipe.layers - 1 - layer_of(name, recipe.layers)) for name in network.weights]
-    groups = [{"params": [weight]} for weight in weights]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True)
+    network, generator = Network(recipe, V, device), np.random.default_rng(recipe.seed)
+    trainer = Trainer(network)
     schedule = TrainConfig(lr=recipe.lr, schedule="cosine", decay=recipe.decay, warmup=recipe.warmup)
     step, training, averaged, ends = 0, [], [], []
     for epoch in range(recipe.epochs):
         offset = int(generator.integers(recipe.window)) if recipe.shift else 0
         windows = Windows(ids, recipe.batch, recipe.window, recipe.window, offset)
-        state, losses = network.zero_state(recipe.batch, dtype), []
-        for k in range(len(windows)):
+        trainer.begin_epoch()
+        on_device = torch.from_numpy(np.stack([windows[k] for k in range(len(windows))]).astype(np.int64)).to(device)
+        losses = []
+        for window in on_device:
             step += 1
-            inputs, targets = (torch.from_numpy(window.astype(np.int64)) for window in windows[k])
-            logits, state = network.forward(network.weights, inputs, state, True)
-            loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=recipe.smoothing)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
             rate = learning_rate(schedule, step, epoch, recipe.epochs * len(windows))
-            for group, multiple in zip(optimiser.param_groups, multiples, strict=True):
-                group["lr"] = rate * multiple
-            optimiser.step()
-            decay = min(recipe.average, step / (step + 10))  # smaller at first, so that the beginning is forgotten
-            torch._foreach_lerp_(average, [weight.detach() for weight in weights], 1 - decay)
-            losses.append(loss.item())
-        training.append(round(float(np.mean(losses)), 4))
-        ends = [*ends, [weight.detach().clone() for weight in weights]][-max(ENDS) :]
+            losses.append(trainer.step(window, rate))
+        training.append(round(torch.stack(losses).mean().item(), 4))
+        ends = [*ends, [weight.detach().clone() for weight in trainer.weights]][-max(ENDS) :]
         if (epoch + 1) * SCORES // recipe.epochs > epoch * SCORES // recipe.epochs:
-            averaged.append(score(*predict(network, average, validation)))
+            averaged.append(score(*predict(network, trainer.average, validation)))
             print(f"epoch {epoch + 1}: training {training[-1]}, validation {averaged[-1]}", flush=True)
     predicted = predict(network, ends[-1], validation)
     means = {count: [torch.stack(same).mean(0) for same in zip(*ends[-count:], strict=True)] for count in ENDS}
@@ -215,7 +264,8 @@ def train(
         "validation_of_means_over_epochs_ends": {
             count: score(*predict(network, mean, validation)) for count, mean in means.items()
         },
-        "seconds": round(process_time() - began),
+        "seconds": round(perf_counter() - began[0]),
+        "processor_seconds": round(process_time() - began[1]),
     }, predicted
 
 
@@ -231,24 +281,30 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("--out", type=Path, help="JSON file to append the runs to")
     parser.add_argument("--seeds", type=int, default=1, help="how many models to train, with seeds from --seed on")
+    parser.add_argument("--device", default="cpu", help="where PyTorch trains: cpu or cuda")
     for field in fields(Recipe):
         parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default), default=field.default)
     options = vars(parser.parse_args())
-    text, out, count = options.pop("text"), options.pop("out"), options.pop("seeds")
+    text, out, count, device = (options.pop(name) for name in ("text", "out", "seeds", "device"))
     recipe, corpus = Recipe(**options), load_corpus([text])
     ids, (validation, *_) = split_validation(corpus.ids, TrainConfig(val_fraction=0.1))
     some, V = np.asarray(ids)[-recipe.characters :], len(corpus.vocabulary)
-    seeds = range(recipe.seed, recipe.seed + count)
-    runs, predictions = zip(*(train(replace(recipe, seed=seed), some, validation, V) for seed in seeds), strict=True)
-    mixture = torch.stack([logits.log_softmax(1) for logits, _ in predictions]).logsumexp(0)
-    found = {
-        "options": asdict(recipe), "runs": runs, "together": score(mixture, predictions[0][1]), "date": str(date.today()),
-        "processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
-    print(json.dumps(found))
-    if out:
-        before = json.loads(out.read_text()) if out.exists() else []
-        out.write_text(json.dumps([*before, found], indent=1) + "\n")
+    if device != "cpu":
+        torch.cuda.set_stream(torch.cuda.Stream())  # a graph cannot be captured on the default stream
+    before = json.loads(out.read_text()) if out and out.exists() else []
+    runs, mixed = [], torch.tensor(-torch.inf)
+    for seed in range(recipe.seed, recipe.seed + count):
+        run, (logits, targets) = train(replace(recipe, seed=seed), some, validation, V, device)
+        runs.append(run)
+        mixed = torch.logaddexp(mixed.to(device), logits.log_softmax(1))
+        found = {
+            "options": asdict(recipe), "runs": runs, "together": score(mixed, targets), "date": str(date.today()),
+            "device": torch.cuda.get_device_name() if device != "cpu" else platform.machine(),
+            "threads": torch.get_num_threads(), "torch": torch.__version__,
+        }  # fmt: skip
+        print(json.dumps(found), flush=True)
+        if out:  # after every seed, so that a call that is ended early has written what it found
+            out.write_text(json.dumps([*before, found], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The best options that were found for a text of a million characters: docs/benchmarks.md.
     "best": {
         "hidden": 768, "layers": 2, "window": 64, "batch": 32, "epochs": 25, "lr": 0.002, "warmup": 400, "clip": 1.0,
-        "dropout": 0.5, "weight_decay": 0.1, "carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1,
-        "scale_logits": True,
+        "dropout": 0.5, "weight_dropout": 0.2, "weight_decay": 0.1, "carry_state": True, "schedule": "cosine", "decay": 0.02,
+        "val_fraction": 0.1, "scale_logits": True,
     },
 }  # fmt: skip
 

@@ -496,7 +496,7 @@ def test_a_preset_gives_what_is_not_given(cli, text, tmp_path):
     best = options("--preset", "best", "--dropout", 0.25)
     expected = {"layers": 2, "lr": 0.002, "clip": 1.0, "dropout": 0.25, "weight_decay": 0.1, "epochs": 25}
     expected |= {"carry_state": True, "schedule": "cosine", "decay": 0.02, "val_fraction": 0.1, "val_split": "tail"}
-    expected |= {"warmup": 400, "scale_logits": True}
+    expected |= {"warmup": 400, "weight_dropout": 0.2, "scale_logits": True}
     assert expected.items() <= best.items()
 
 
