@@ -14,9 +14,7 @@ GEMM_TYPES: dict[str, tuple[int, int, int, np.ndarray]] = {
     "fp64": (1, 1, 71, _DOUBLE_SCALARS), "fp32": (0, 0, 69, _SCALARS), "tf32": (0, 0, 77, _SCALARS),
     "fp16": (2, 0, 68, _SCALARS), "bf16": (14, 0, 68, _SCALARS),
 }  # fmt: skip
-WORKSPACE_BYTES = (
-    32 << 20
-)  # what NVIDIA recommends for its latest GPUs: "cublasSetWorkspace()" in cuBLAS's documentation
+WORKSPACE_BYTES = 32 << 20  # NVIDIA's advice for its latest GPUs: "cublasSetWorkspace()" in cuBLAS's documentation
 DEFAULT_ALGORITHM = -1
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int
 PROTOTYPES: dict[str, tuple[Any, ...]] = {

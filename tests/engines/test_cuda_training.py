@@ -21,7 +21,7 @@ from cuchar.runs import resume_run, start_run
 
 TEXT_10K = "data/shakespeare_10K.txt"
 TWENTY = TrainConfig(max_steps=20, log_every=1, save_every=100)
-OPTIONS = {"dropout": 0.3, "clip": 0.05, "weight_decay": 0.1}
+OPTIONS = {"dropout": 0.3, "weight_dropout": 0.2, "clip": 0.05, "weight_decay": 0.1}
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,11 @@ def engine_of(config: TrainConfig, device: object) -> CudaEngine:
 @pytest.mark.parametrize("carry_state", [False, True], ids=["windows", "carried"])
 def test_losses_are_numpys(hidden, carry_state, options, ids, device):
     config = config_of(hidden, carry_state=carry_state, **options)
-    expected, host = train(NumpyEngine(ModelConfig(V, hidden, 2)), config, ids, STEPS)
-    ours, parameters = train(engine_of(config, device), config, ids, STEPS)
+    # For 1,100 units NumPy takes seconds a step, and after 22 steps any two engines' losses differ by 1 %: these runs
+    # diverge, their losses rise to 5.6, and rounding errors grow with them.
+    steps = min(STEPS, 12) if hidden == TRAINED_HIDDEN["stepwise"] else STEPS
+    expected, host = train(NumpyEngine(ModelConfig(V, hidden, 2)), config, ids, steps)
+    ours, parameters = train(engine_of(config, device), config, ids, steps)
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
     assert np.linalg.norm(parameters.flat - host.flat) <= 1e-2 * np.linalg.norm(host.flat)
 
