@@ -163,7 +163,7 @@ class Bench:
             yield f"a launch of {blocks} blocks in a graph, us", self.us(graph) / 200
 
     def products(self) -> Iterator[tuple[str, float]]:
-        """Products that are called one after the other; the time of a small one is what the host takes to call it."""
+        """Products that are called one after the other; outside a graph, the time of a small one is what the host takes to call it."""
         for name, (ta, tb, M, N, K) in PRODUCTS.items():
             for precision in ("fp32", "tf32", "bf16"):
                 dtype = np.uint16 if precision == "bf16" else np.float32

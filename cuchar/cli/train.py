@@ -51,7 +51,7 @@ def train(
     warmup: Annotated[int, typer.Option(help="Training steps in which the learning rate rises to --lr.")] = DEFAULT.warmup,
     clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 is off.")] = DEFAULT.clip,
     dropout: Annotated[float, typer.Option(help="Of each layer's output.")] = DEFAULT.dropout,
-    weight_dropout: Annotated[float, typer.Option(help="Of the recurrent weights, in each training step anew.")] = DEFAULT.weight_dropout,
+    weight_dropout: Annotated[float, typer.Option(help="Of the recurrent weights: the probability that one is dropped in a training step.")] = DEFAULT.weight_dropout,
     weight_decay: Annotated[float, typer.Option(help="Decoupled, as AdamW's.")] = DEFAULT.weight_decay,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bits.")] = DEFAULT.seed,
     val: Annotated[Path | None, typer.Option(metavar="TEXT", help="Validate on this text after every epoch.")] = None,

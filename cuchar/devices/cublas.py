@@ -36,22 +36,24 @@ class Cublas:
 
     Args:
         library: CuPy's module that is linked to cuBLAS; its functions are called past it.
-        stream: the stream's address.
+        device: a context in which CuPy works on the stream's device.
+        stream: CuPy's.
         workspace: an array of WORKSPACE_BYTES on the device.
     Raises:
-        RuntimeError: cuBLAS does not start.
+        RuntimeError: cuBLAS does not start, or (`gemm`) does not multiply.
     """
 
-    def __init__(self, library: Any, stream: int, workspace: Any):
-        linked, self._workspace = open_library(library), workspace
+    def __init__(self, library: Any, device: Any, stream: Any, workspace: Any):
+        linked = open_library(library)
         self._functions = {name: getattr(linked, name) for name in PROTOTYPES}
         for name, types in PROTOTYPES.items():
             self._functions[name].argtypes, self._functions[name].restype = types, _INT
         handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(handle))
         self._handle = handle.value
-        weakref.finalize(self, self._functions["cublasDestroy_v2"], self._handle).atexit = False
-        self._call("cublasSetStream_v2", self._handle, stream)  # this takes away a workspace, and so comes first
+        destroy = self._functions["cublasDestroy_v2"]
+        weakref.finalize(self, _end, destroy, self._handle, device, stream, workspace).atexit = False
+        self._call("cublasSetStream_v2", self._handle, stream.ptr)  # cuBLAS then has its own workspace again
         self._call("cublasSetWorkspace_v2", self._handle, workspace.data.ptr, workspace.nbytes)
 
     def gemm(
@@ -82,6 +84,12 @@ class Cublas:
         status = self._functions[name](*arguments)
         if status:
             raise RuntimeError(f"cuBLAS: {name} returned status {status}")
+
+
+def _end(destroy: Any, handle: int | None, device: Any, stream: Any, workspace: Any) -> None:
+    """End cuBLAS on its own device, while `stream` and `workspace`, which the handle refers to, are still there."""
+    with device:
+        destroy(handle)
 
 
 def open_library(module: Any) -> ctypes.CDLL:

@@ -163,7 +163,7 @@ class CudaDevice:
         with self.current():
             from cupy.cuda import cublas
 
-            return Cublas(cublas, self._stream.ptr, workspace)
+            return Cublas(cublas, self._cupy.cuda.Device(self.number), self._stream, workspace)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """A CUDA graph of the launches that `work` makes, whose arguments are checked now and not again.

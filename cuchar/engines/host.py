@@ -18,7 +18,8 @@ from cuchar.sampling import RECENT, SampleConfig, draw, penalised
 def training_bytes(model: ModelConfig, itemsize: int, config: TrainConfig, rows: int) -> int:
     """Bytes that training on so many rows takes on the host: weights, gradients, moments, folded weights, a window's tape.
 
-    The tape is the C++ engine's, without padding. NumPy's is about as large.
+    The tape is the C++ engine's, without padding. NumPy's is about as large, but for the masks of recurrent weights, which
+    NumPy keeps and C++ does not.
     """
     V, H, L, B, N = model.vocabulary_size, model.hidden, model.layers, rows, config.window * rows
     numbers = 5 * parameter_count(model) + N * (6 * L * H + V + 1) + 2 * L * B * H + B * H + 4 * H * min(V, N)

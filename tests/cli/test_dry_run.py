@@ -110,16 +110,14 @@ def test_it_says_what_preset_and_checkpoint_do(plan, text, trained):
 @pytest.mark.parametrize("dropout,weight_dropout", [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5)])
 def test_the_memory_of_a_window_is_what_the_cpp_engine_allocates(dropout, weight_dropout):
     """Sizes are multiples of a register's numbers, so that nothing is padded; each array begins at a cache line."""
-    model, config = (
-        ModelConfig(32, 64, 2),
-        TrainConfig(hidden=64, window=9, batch=16, dropout=dropout, weight_dropout=weight_dropout),
-    )
+    model = ModelConfig(32, 64, 2)
+    config = TrainConfig(hidden=64, window=9, batch=16, dropout=dropout, weight_dropout=weight_dropout)
     engine = CpuEngine(model)
     tape = engine._tape(9, 16, with_backward=True, dropout=dropout > 0)
     arrays = [tape.inputs, tape.targets, tape.h, tape.c, tape.logits, tape.losses, *tape._back.values()]
     windows = Windows(np.zeros(1000, np.uint8), 16, 9, 9)
     expected = sum(array.nbytes for array in arrays)
-    flat = 5 + (
-        weight_dropout > 0
-    )  # weights, gradients, two moments, folded weights; weights of which some are dropped
-    assert engine.training_bytes(config, windows) - flat * 4 * parameter_count(model) == expected
+    copies = (
+        6 if weight_dropout else 5
+    )  # weights, gradients, two moments, folded weights, weights of which some are dropped
+    assert engine.training_bytes(config, windows) - copies * 4 * parameter_count(model) == expected

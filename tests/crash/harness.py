@@ -45,7 +45,7 @@ CONFIGURATIONS = {
     "ends in an epoch's middle": replace(VALIDATED, max_steps=91, scale_logits=True),
     "ends between two lines": replace(VALIDATED, max_steps=16, sample_every=5),
     "streams, cosine, everything": replace(
-        SMALL, stride=3, dropout=0.3, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
+        SMALL, stride=3, dropout=0.3, weight_dropout=0.2, clip=0.5, weight_decay=0.1, schedule="cosine", warmup=9,
         val_fraction=0.1, val_split="streams", temperature=0.8, epochs=2,
     ),
     "short epochs, never saved between": replace(VALIDATED, batch=30, epochs=9, save_every=10_000, sample_every=1),

@@ -103,7 +103,7 @@ class FakeCublas:
     def _answering(self, name):
         def answer(*arguments):
             try:
-                if name != "Destroy_v2":  # which comes whenever the device is not used any more
+                if name != "Destroy_v2":  # which comes whenever nobody uses the device any more
                     self.cupy.expect_current()
                 getattr(self, name)(*arguments)
             except BaseException as error:  # C cannot raise it
@@ -118,6 +118,8 @@ class FakeCublas:
         self.handles[handle[0]] = None, None
 
     def Destroy_v2(self, handle):
+        stream, _ = self.handles[handle]
+        assert self.cupy.streams[stream].device == self.cupy.device  # the stream is still there
         del self.handles[handle]
 
     def SetStream_v2(self, handle, stream):
@@ -143,7 +145,7 @@ class FakeCupy:
     def __init__(self, count=1, **properties):
         FakeCupy.now = self
         self.log, self.captured, self.device, self.stream, self.allocated = [], None, None, None, []
-        self.most_bytes, self.graphs = 1 << 40, 0
+        self.most_bytes, self.graphs, self.streams = 1 << 40, 0, weakref.WeakValueDictionary()
         self.sources, self.compile_error = [], None
         fake = self
 
@@ -157,6 +159,7 @@ class FakeCupy:
             def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
                 assert non_blocking and fake.device is not None
                 self.device, self.synchronized, self.pending, self.ptr = fake.device, 0, [], 900 + fake.device
+                fake.streams[self.ptr] = self
 
             def __enter__(self):
                 assert fake.device == self.device
@@ -583,8 +586,8 @@ def test_what_does_not_fit_a_graph_is_repeated_in_order(install):
 
 
 def test_cublas_is_started_once_and_ended_with_its_device(install):
-    fake = install()
-    device = CudaDevice()
+    fake = install(2)
+    device = CudaDevice(1)
     a = device.empty((2, 2), np.float32)
     assert not fake.cublas.handles
     device.gemm(a, a, a), device.gemm(a, a, a)

@@ -120,10 +120,10 @@ def test_gradients_are_those_of_central_differences(shape, flag, monkeypatch):
     expect_gradients_of_central_differences(CpuEngine(model, np.float64), parameters, inputs, targets, state, dropout)
 
 
-def test_float64_is_numpys_to_its_last_digits(monkeypatch):
+@pytest.mark.parametrize("dropout", [Dropout(0.3, 1, 2, weights=0.2), Dropout(0.0, 1, 2, weights=0.2)])
+def test_float64_is_numpys_to_its_last_digits(dropout, monkeypatch):
     threads(monkeypatch, 2)
     model, parameters, inputs, targets, state = problem(20, 33, 2, 5, 40)
-    dropout = Dropout(0.3, 1, 2, weights=0.2)
     exact = everything(NumpyEngine(model, np.float64), parameters, state, inputs, targets, dropout)
     ours = everything(CpuEngine(model, np.float64), parameters, state, inputs, targets, dropout)
     for name, expected in exact.items():

@@ -47,9 +47,9 @@ def test_gradients_are_those_of_central_differences(shape, dropout, limits):
 
 
 @pytest.mark.parametrize("limits", [CLUSTERS, ONE_BLOCK, NO_REGISTERS], ids=["cluster", "block", "stepwise"])
-def test_float64_is_numpys_to_its_last_digits(limits):
+@pytest.mark.parametrize("dropout", [Dropout(0.3, 1, 2, weights=0.2), Dropout(0.0, 1, 2, weights=0.2)])
+def test_float64_is_numpys_to_its_last_digits(limits, dropout):
     model, parameters, inputs, targets, state = problem(20, 33, 2, 5, 40)
-    dropout = Dropout(0.3, 1, 2, weights=0.2)
     exact = everything(NumpyEngine(model, np.float64), parameters, state, inputs, targets, dropout)
     engine = CudaEngine(model, EmulatedDevice(limits=limits), np.float64)
     ours = everything(engine, parameters, state, inputs, targets, dropout)

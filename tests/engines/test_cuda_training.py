@@ -22,17 +22,18 @@ from cuchar.runs import resume_run, start_run
 TEXT_10K = "data/shakespeare_10K.txt"
 TWENTY = TrainConfig(max_steps=20, log_every=1, save_every=100)
 OPTIONS = {"dropout": 0.3, "weight_dropout": 0.2, "clip": 0.05, "weight_decay": 0.1}
+WEIGHTS = OPTIONS | {"dropout": 0.0}
 
 
 @pytest.mark.parametrize(
     "config",
     [
         replace(TWENTY, **OPTIONS, schedule="cosine", warmup=5),
-        replace(TWENTY, **OPTIONS, schedule="step", carry_state=True),
+        replace(TWENTY, **WEIGHTS, schedule="step", carry_state=True),
         replace(TWENTY, hidden=96, layers=2, batch=8, carry_state=True, **OPTIONS, schedule="cosine"),
-        replace(TWENTY, hidden=72, layers=3, batch=8, stride=5, **OPTIONS, schedule="step"),
+        replace(TWENTY, hidden=72, layers=3, batch=8, stride=5, **WEIGHTS, schedule="step"),
         replace(TWENTY, hidden=72, layers=2, batch=8, window=16, carry_state=True, **OPTIONS, schedule="cosine"),
-        replace(TWENTY, hidden=72, layers=3, batch=8, window=8, stride=5, **OPTIONS, schedule="step"),
+        replace(TWENTY, hidden=72, layers=3, batch=8, window=8, stride=5, **WEIGHTS, schedule="step"),
     ],
     ids=[
         "resident windows", "resident carried", "stepwise carried", "stepwise windows", "persistent carried",

@@ -64,9 +64,8 @@ class WeightDropping:
 
     def __init__(self, target: Target, probability: float, seed: int):
         self._kernel, self._model = target.kernels(self.FILE)["drop_weights"], target.model
-        self._mask: dict[str, Any] = {
-            "seed": seed, "threshold": int(probability * 2**32), "scale": 1 / (1 - probability),
-        }  # fmt: skip
+        mask = Mask.of(probability, seed, batch=0)
+        self._mask: dict[str, Any] = {"seed": seed, "threshold": mask.threshold, "scale": mask.scale}
         self._dropped = Weights(target)
 
     @classmethod
