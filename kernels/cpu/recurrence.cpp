@@ -46,11 +46,9 @@ double multiply_add(long threads, long trips) {
     return 2.0 * TILE_ROWS * TILE_VECTORS * LANES * trips * threads;
 }
 
-/* to = from, with the recurrent weights times the factors of their dropout; both are flat, as parameters are, and may be
- * the same array.
- */
-void drop_weights(const Task* task, const real* from, real* to) {
-    ThreadPool::run(task->threads, task->threads, [&](long job) { drop_recurrent(*task, from, to, job); });
+/* Multiplies the recurrent weights in `flat`, the parameters or their gradients, by the factors of their dropout. */
+void drop_weights(const Task* task, real* flat) {
+    ThreadPool::run(task->threads, task->threads, [&](long job) { drop_recurrent(*task, flat, job); });
 }
 
 /* From parameters to folded weights; those that only backward reads are made where it is asked for. */

@@ -5,40 +5,25 @@
 
 #include "cpu/forward.hpp"
 
-/* The factors of elements first .. first+count-1 of a layer's W_hh [4H,H], 0 or 1/(1 - probability). An element is dropped
- * where its word of philox(element/4, 2^30 + layer, training step; seed) is below probability * 2^32.
+/* Multiplies the recurrent weights that job `job` of task.threads has by their factors, 0 or 1/(1 - probability). An
+ * element of a layer's W_hh [4H,H] is dropped where its word of philox(element/4, 2^30 + layer, training step; seed) is
+ * below probability * 2^32.
+ * flat: the parameters, or their gradients, which lie alike
  */
-template <class Multiply>
-inline void weight_factors(const Task& task, long layer, std::uint64_t first, std::uint64_t count, Multiply multiply) {
+inline void drop_recurrent(const Task& task, real* flat, long job) {
+    const Layout layout(task);
     const std::uint32_t threshold = static_cast<std::uint32_t>(task.weight_dropout * 4294967296.0);
     const real scale = 1 / (1 - task.weight_dropout);
-    for (std::uint64_t element = first; element < first + count;) {
-        const Words words = philox(
-            {static_cast<unsigned>(element / 4), static_cast<unsigned>(layer) | 1u << 30,
-             static_cast<unsigned>(task.step), static_cast<unsigned>(task.step >> 32)}, task.seed);
-        const unsigned word[] = {words.w0, words.w1, words.w2, words.w3};
-        for (unsigned choice = element % 4; choice < 4 && element < first + count; ++choice, ++element)
-            multiply(element, word[choice] >= threshold ? scale : 0);
-    }
-}
-
-/* What job `job` of task.threads has of: to = from, with the recurrent weights times their factors. Both are flat, as
- * parameters are, and may be the same array.
- */
-inline void drop_recurrent(const Task& task, const real* from, real* to, long job) {
-    const Layout layout(task);
-    const auto copy = [&](long begin, long end) {
-        const Share part(end - begin, job, task.threads);
-        if (from != to) std::copy(from + begin + part.begin, from + begin + part.end, to + begin + part.begin);
-    };
+    const Share part(4 * layout.H * layout.H, job, task.threads);
     for (long layer = 0; layer < layout.L; ++layer) {
-        const long recurrent = layout.recurrent(layer);
-        copy(layout.inputs(layer), recurrent);
-        copy(layout.bias(layer), layout.inputs(layer + 1));
-        const Share part(4 * layout.H * layout.H, job, task.threads);
-        weight_factors(task, layer, part.begin, part.end - part.begin, [&](std::uint64_t element, real factor) {
-            to[recurrent + element] = from[recurrent + element] * factor;
-        });
+        real* const weights = flat + layout.recurrent(layer);
+        for (long element = part.begin; element < part.end;) {
+            const Words words = philox(
+                {static_cast<unsigned>(element / 4), static_cast<unsigned>(layer) | 1u << 30,
+                 static_cast<unsigned>(task.step), static_cast<unsigned>(task.step >> 32)}, task.seed);
+            const unsigned word[] = {words.w0, words.w1, words.w2, words.w3};
+            for (long choice = element % 4; choice < 4 && element < part.end; ++choice, ++element)
+                weights[element] *= word[choice] >= threshold ? scale : 0;
+        }
     }
-    copy(layout.head(), layout.head_bias() + layout.V);
 }

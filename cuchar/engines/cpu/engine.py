@@ -176,13 +176,14 @@ class CpuEngine:
         if drops_weights:
             if self._dropped is None:
                 self._dropped = np.empty_like(parameters.flat)
-            self._drop_weights(task, parameters.flat, self._dropped)
+            np.copyto(self._dropped, parameters.flat)
             task.point(parameters=self._dropped)
+            self.library.drop_weights(byref(task), ctypes.c_void_p(task.parameters))
         self.library.fold_weights(byref(task), ctypes.c_bool(True))
         self.library.run_both_ways(byref(task))
         self.library.sum_gradients(byref(task))
         if drops_weights:
-            self._drop_weights(task, gradients.flat, gradients.flat)
+            self.library.drop_weights(byref(task), ctypes.c_void_p(task.gradients))
         return tape.losses.copy(), tape.state()
 
     def learner(
@@ -209,10 +210,6 @@ class CpuEngine:
         tape.task.point(weights=weights)
         self.library.run_forward(byref(tape.task))
         return tape
-
-    def _drop_weights(self, task: Task, source: np.ndarray, out: np.ndarray) -> None:
-        addresses = (ctypes.c_void_p(array.ctypes.data) for array in (source, out))
-        self.library.drop_weights(byref(task), *addresses)
 
     def _expect_weights(self, weights: np.ndarray) -> None:
         if (weights.shape, weights.dtype) != (self._weights_shape, self.dtype):
