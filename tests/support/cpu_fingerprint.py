@@ -35,14 +35,9 @@ def results(
     """
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if L == 3 else 0.0
-    options = {
-        "dropout": dropout,
-        "weight_dropout": dropout / 2,
-        "clip": 0.01,
-        "weight_decay": 0.1,
-        "carry_state": True,
-    }
-    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
+    dropouts = {"dropout": dropout, "weight_dropout": dropout / 2}
+    options = {"clip": 0.01, "weight_decay": 0.1, "carry_state": True}
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **dropouts, **options)
     engine, parameters = cpu_engine.CpuEngine(model, dtype), initialise(model, 0, dtype)
     adam, ids = Adam(parameters.flat.size, dtype), generator.integers(V, size=B * (3 * T + 1)).astype(np.uint8)
     state = State(*generator.normal(0, 0.5, (2, L, B, H)).astype(dtype))

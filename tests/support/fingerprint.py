@@ -81,14 +81,9 @@ def fingerprint(V: int, H: int, L: int, B: int, T: int, limits: Limits, sanitize
         head.ONE_PASS_VOCABULARY = resident.ONE_PASS_VOCABULARY = stepwise.WARP_VOCABULARY = V - 1
     model, generator = ModelConfig(V, H, L), np.random.default_rng(0)
     dropout = 0.3 if "without" not in sys.argv[2] else 0.0
-    options = {
-        "dropout": dropout,
-        "weight_dropout": dropout / 2,
-        "clip": 0.01,
-        "weight_decay": 0.1,
-        "carry_state": True,
-    }
-    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **options)
+    dropouts = {"dropout": dropout, "weight_dropout": dropout / 2}
+    options = {"clip": 0.01, "weight_decay": 0.1, "carry_state": True}
+    config = TrainConfig(hidden=H, layers=L, window=T, batch=B, seed=7, **dropouts, **options)
     precision = next((name for name in PRECISIONS if name in sys.argv[2]), "fp32")
     device = TensorLibrary if "library" in sys.argv[2] else EmulatedDevice
     engine = CudaEngine(model, device(schedule, 1, sanitize, limits), precision=precision)
