@@ -180,6 +180,11 @@ def check_length(characters: int, config: TrainConfig) -> None:
     raise TextError(
         f"the text is too short: expected at least {needed(config.batch, config.window):,} characters for "
         f"{option('batch', config.batch)} {option('window', config.window)}, found {characters:,}"
+        + (
+            f" beside those that {option('val_fraction', config.val_fraction)} sets aside"
+            if config.val_fraction
+            else ""
+        )
         + (f"; {' or '.join(fits)} would fit" if fits else "")
     )
 

@@ -322,11 +322,14 @@ def row_losses(engine: Engine, weights: Any, rows: Sequence[np.ndarray], state: 
     return found
 
 
-def expect_scorable(ids: Ids) -> None:
+def expect_scorable(ids: Ids, name: str = "") -> None:
     """Check that there is something to score: N characters give N - 1 losses.
 
+    Args:
+        name: says where the ids come from, if a user may not know.
     Raises:
         TextError: there are fewer than two ids.
     """
     if len(ids) < 2:
-        raise TextError(f"expected at least 2 known characters to score, found {len(ids)}")
+        beginning = f"{name}: " if name else ""
+        raise TextError(f"{beginning}expected at least 2 known characters to score, found {len(ids)}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from cuchar.bars import bar, bytes_of
 from cuchar.dynamic import DynamicConfig
-from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, LossSum, Score
+from cuchar.evaluation import CHUNK, LONG_TEXT, WARM_UP, LossSum, Score, expect_scorable
 from cuchar.files import STREAM, say, write_output
 from cuchar.id_stream import Alphabet, CountedFile, CountedText, count_text
 from cuchar.model import Model
@@ -63,6 +63,7 @@ def score_files(
         text = count_text(files, Alphabet(model.reading, model.vocabulary), unknown, skip_unreadable, advance)
     for line in left_out_notes(text.left_out, len(text.files)):
         say(line)
+    expect_scorable(text.ids(), str(files[0]) if len(files) == 1 else f"{len(files):,} files")
     chunked = window is None and not exact and settings is None and text.known > LONG_TEXT
     if chunked:
         say(

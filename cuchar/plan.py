@@ -15,7 +15,7 @@ from cuchar.engines.base import TrainingState
 from cuchar.files import escape, say
 from cuchar.messages import Messages
 from cuchar.parameters import initialise, parameter_count
-from cuchar.preparation import Prepared, prepare
+from cuchar.preparation import Prepared, notes_on_steps, prepare
 from cuchar.ranks.together import Leader, make_learner, together
 from cuchar.run_folder import expect_place_for_run
 from cuchar.runs import cache_folder, run_folder
@@ -50,18 +50,19 @@ def print_plan(
         expect_place_for_run(folder)
         messages = Messages(say, reading)
         run = prepare(texts, options, **start, cache=cache_folder(folder, cache), messages=messages, leader=leader)
-        facts = [f"{name:<11} {value}" for name, value in _facts(run, folder, leader)]
-        for line in (*run.notes, *facts, *_first_batch(run)):
+        steps = total_steps(len(run.material.training), run.config)
+        facts = [f"{name:<11} {value}" for name, value in _facts(run, folder, leader, steps)]
+        for line in (*run.notes, *notes_on_steps(run.config, steps), *facts, *_first_batch(run)):
             print(escape(line))
 
     together(lead)
 
 
-def _facts(run: Prepared, folder: Path, leader: Leader | None) -> list[tuple[str, str]]:
+def _facts(run: Prepared, folder: Path, leader: Leader | None, steps: int) -> list[tuple[str, str]]:
     config, material, model = run.config, run.material, run.engine.model
     windows, vocabulary = _windows(run), material.vocabulary
     largest = None if leader is None else max(leader.shares(config.batch), key=lambda share: share.rows)
-    steps, needed = total_steps(len(material.training), config), run.engine.training_bytes(config, windows, largest)
+    needed = run.engine.training_bytes(config, windows, largest)
     measured, seconds = _measure(run, windows, leader)
     in_each = "" if leader is None else " in each process"
     limit = "" if config.max_steps is None else f", at most {config.max_steps:,}"

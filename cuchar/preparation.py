@@ -169,3 +169,19 @@ def material_of(corpus: Corpus, config: TrainConfig, validation: Corpus | None) 
 
 def notes_of(*texts: Corpus | None) -> list[str]:
     return [line for text in texts if text for line in text.notes]
+
+
+def notes_on_steps(config: TrainConfig, steps: int) -> list[str]:
+    """Lines for the user on options that a run of so many training steps does not live to use."""
+    notes = []
+    if config.max_steps is not None and config.max_steps > steps:
+        notes.append(
+            f"{option('max_steps', config.max_steps)}: {option('epochs', config.epochs)} ends the run before, "
+            f"after some {steps:,} steps"
+        )
+    if config.warmup > steps:
+        notes.append(
+            f"{option('warmup', config.warmup)}: the run ends before, after some {steps:,} steps, "
+            f"and its learning rate never rises to {option('lr', config.lr)}"
+        )
+    return notes

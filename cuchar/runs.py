@@ -26,6 +26,7 @@ from cuchar.preparation import (
     load_validation,
     material_of,
     notes_of,
+    notes_on_steps,
     prepare,
 )
 from cuchar.ranks.together import Leader, together
@@ -228,11 +229,8 @@ def _train(trainer: Trainer, everyone: Callbacks) -> None:
     )
     if trainer.leader is not None:
         everyone.note(trainer.leader.describe(config.batch))
-    if config.max_steps is not None and config.max_steps > trainer.total_steps:
-        everyone.note(
-            f"{option('max_steps', config.max_steps)}: {option('epochs', config.epochs)} ends the run before, "
-            f"after some {trainer.total_steps:,} steps"
-        )
+    for line in notes_on_steps(config, trainer.total_steps):
+        everyone.note(line)
     with signalled() as asked:
         try:
             trainer.run(asked)

@@ -74,6 +74,13 @@ def test_shortest_text_has_a_window_at_every_offset_and_one_less_is_refused(batc
     assert len(Windows(np.zeros(shortest - 1), batch, window, window, worst)) == 0
 
 
+def test_a_text_that_the_validation_text_leaves_too_short_is_refused_with_that_reason():
+    config = TrainConfig(batch=2, window=3, val_fraction=0.75)
+    found = "found 9 beside those that val_fraction=0.75 sets aside; batch=1 or window=2 would fit$"
+    with pytest.raises(TextError, match=f"^the text is too short: expected at least 10 characters for .*, {found}"):
+        check_length(9, config)
+
+
 @given(st.integers(2, 3000), st.integers(1, 60), st.integers(1, 60), st.booleans())
 def test_what_is_said_to_fit_fits(characters, batch, window, carry_state):
     config = TrainConfig(batch=batch, window=window, carry_state=carry_state)

@@ -151,6 +151,17 @@ def test_more_steps_than_the_epochs_have_are_pointed_out(text, tmp_path, max_ste
     assert (found in notes.notes) == said
 
 
+@pytest.mark.parametrize("warmup,max_steps,said", [(99, None, 98), (98, None, None), (9, 8, 8), (8, 8, None)])
+def test_a_warm_up_that_is_longer_than_the_run_is_pointed_out(text, tmp_path, warmup, max_steps, said):
+    notes, config = Notes(), replace(CONFIG, warmup=warmup, max_steps=max_steps, sample_every=0)
+    start_run([text], config, out=tmp_path / "run", callbacks=[notes])
+    found = [note for note in notes.notes if note.startswith("warmup=")]
+    expected = (
+        f"warmup={warmup}: the run ends before, after some {said} steps, and its learning rate never rises to lr=0.01"
+    )
+    assert found == ([expected] if said else [])
+
+
 @pytest.mark.parametrize("max_steps,sampled", [(5, [5]), (8, [8]), (EPOCH, [8, 16, 24, 32, 40, 48, EPOCH])])
 def test_a_run_of_any_length_shows_a_sample_at_its_end(text, tmp_path, max_steps, sampled):
     start_run([text], replace(CONFIG, max_steps=max_steps), out=tmp_path / "run")

@@ -14,7 +14,7 @@ from cuchar.wording import command_line_wording
 
 def main() -> None:
     """Run a command; every error is one line on standard error and an exit status."""
-    from cuchar.files import ReaderGone, silence_stdout
+    from cuchar.files import ReaderGone, say, silence_stdout
     from cuchar.interrupts import Interrupted
 
     if launched().rank > 0:  # rank 0 speaks for all, and does what is not training for all
@@ -32,6 +32,8 @@ def main() -> None:
         _fail(f"stopped by {interrupted}; what was done is saved", interrupted.exit_status)
     except KeyboardInterrupt:
         silence_stdout()  # what it came between may have been written already, and would be again
+        if sys.stderr.isatty():
+            say("")  # the shell's prompt gets a line of its own
         sys.exit(130)
     except ReaderGone:
         sys.exit(0)

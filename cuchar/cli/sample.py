@@ -85,6 +85,8 @@ def sample(
         expect_seed(seed)
     if beam is not None:
         check_option("beam", WIDTH, beam)
+        if not length:
+            raise OptionError("--beam: expected a --length of at least 1 with it, found 0")
         if not prime and not prime_file:
             raise OptionError("--beam: expected --prime or --prime-file with it, found none")
     model, output = Model(checkpoint, device), None if json else TextOutput(raw)

@@ -100,6 +100,14 @@ def test_it_raises_what_the_run_would_raise(plan, text, fails, trained, tmp_path
     assert line == f"cuchar: --dry-run: expected a new run on TEXT, found --resume {trained}\n"
 
 
+def test_it_says_which_options_the_run_does_not_live_to_use(plan, text):
+    _, lines = plan(text, *OPTIONS, "--warmup", 151, "--max-steps", 151)
+    assert lines[:2] == [
+        "--max-steps 151: --epochs 3 ends the run before, after some 150 steps",
+        "--warmup 151: the run ends before, after some 150 steps, and its learning rate never rises to --lr 0.001",
+    ]
+
+
 def test_it_says_what_preset_and_checkpoint_do(plan, text, trained):
     _, lines = plan(text, "--preset", "auto", "--dry-run", "--device", "cpu")
     assert lines[0].startswith("--preset auto, for 1,760 characters: --layers 2 ")

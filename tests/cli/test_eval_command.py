@@ -106,7 +106,14 @@ def test_eval_mistakes(cli, fails, trained, text, tmp_path):
     assert "--window: expected at least 1, found 0" in fails(2, "eval", trained, text, "--window", 0)
     assert "--unknown: expected error | skip" in fails(2, "eval", trained, text, "--unknown", "x")
     text.write_text("t")
-    assert "at least 2 known characters to score, found 1" in fails(1, "eval", trained, text)
+    found = fails(1, "eval", trained, text)
+    assert found == f"cuchar: {text}: expected at least 2 known characters to score, found 1\n"
+    (tmp_path / "short").write_text("h")  # tuning would complain of it, but may take long, and comes after
+    found = fails(1, "eval", trained, text, "--dynamic", "--tune", tmp_path / "short")
+    assert found == f"cuchar: {text}: expected at least 2 known characters to score, found 1\n"
+    text.write_text("")
+    found = fails(1, "eval", trained, text, text)
+    assert found == "cuchar: 2 files: expected at least 2 known characters to score, found 0\n"
     assert "found no such file" in fails(1, "eval", trained, tmp_path / "no")
     assert "TEXT" in fails(2, "eval", trained)
     text.write_text("the")

@@ -101,6 +101,17 @@ def test_sampling_streams_and_ctrl_c_ends_it_cleanly(trained):
     assert process.communicate(timeout=10)[1] == b"" and process.returncode == 130
 
 
+def test_after_ctrl_c_the_shells_prompt_has_a_line_of_its_own(trained):
+    master, slave = os.openpty()
+    process = start("sample", trained, "--length", 0, "--seed", 1, stderr=slave)
+    os.close(slave)
+    assert len(process.stdout.read(100)) == 100
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130 and os.read(master, 100) == b"\r\n"
+    os.close(master)
+
+
 @pytest.mark.parametrize("command", ["sample", "train"])
 def test_closed_pipe_ends_cleanly(trained, text, tmp_path, command):
     options = "--hidden 8 --sample-every 1 --batch 4 --window 8 --out".split()

@@ -160,7 +160,7 @@ def test_what_does_not_go_together(fails, trained, lines):
         ("--beam 2 -p a --argmax", "--beam: expected it or --argmax, found both"),
         ("--beam 2 -p a --stop x", "--beam: expected it or --stop, found both"),
         ("--beam 2 -p a --seed 1", "--beam: expected it or --seed, found both"),
-        ("--beam 2 -p a -n 0", "--length: expected at least 1, found 0"),
+        ("--beam 2 -p a -n 0", "--beam: expected a --length of at least 1 with it, found 0"),
         ("--beam 0 -p a", "--beam: expected from 1 to 4096, found 0"),
         ("--beam 2", "--beam: expected --prime or --prime-file with it, found none"),
         ("--sweep-temperature 1,2 --temp 2", "--sweep-temperature: expected it or --temperature, found both"),
