@@ -177,15 +177,14 @@ def check_length(characters: int, config: TrainConfig) -> None:
     fits += [option("window", window)] if window >= 1 else []
     if not fits and characters >= 2:
         fits = [f"{option('batch', 1)} {option('window', 1)}"]
+    beside = (
+        f" beside those that {option('val_fraction', config.val_fraction)} sets aside" if config.val_fraction else ""
+    )
+    would_fit = f"; {' or '.join(fits)} would fit" if fits else ""
     raise TextError(
         f"the text is too short: expected at least {needed(config.batch, config.window):,} characters for "
         f"{option('batch', config.batch)} {option('window', config.window)}, found {characters:,}"
-        + (
-            f" beside those that {option('val_fraction', config.val_fraction)} sets aside"
-            if config.val_fraction
-            else ""
-        )
-        + (f"; {' or '.join(fits)} would fit" if fits else "")
+        f"{beside}{would_fit}"
     )
 
 
