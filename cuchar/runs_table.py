@@ -59,14 +59,14 @@ def compare_runs(logs: Sequence[RunLog], complain: Callable[[str], None]) -> lis
                 "layers": config and config.layers,
                 "texts": facts.get("texts"),
                 "characters": facts.get("characters"),
-                "step": int(_known(log.last("step")) or 0),
+                "step": int(_furthest(log, position, "step") or 0),
                 "max_steps": config and config.max_steps,
-                "epoch": int(max(_known(log.last("epoch")) or 0, position.epoch if position else 0)),
+                "epoch": int(_furthest(log, position, "epoch") or 0),
                 "epochs": config and config.epochs,
                 "loss": _known(log.last("loss")),
                 "best_val_loss": _known(log.best_validation_loss()),
                 "last_written": _time(log.written),
-                "elapsed_s": _known(log.last("elapsed_s")),
+                "elapsed_s": _furthest(log, position, "elapsed_s"),
                 "options": config and asdict(config),
             }
         )
@@ -119,6 +119,12 @@ def _state(log: RunLog, position: Position | None) -> str:
         return "running"
     done = position is not None and log.config is not None and position.finished(log.config)
     return "finished" if position and done and log.last("step") == position.step else "stopped"
+
+
+def _furthest(log: RunLog, position: Position | None, name: str) -> float | None:
+    """How far a run has come by its last line of metrics or by its last checkpoint, whichever says more."""
+    logged, saved = _known(log.last(name)), getattr(position, name, None)
+    return max((value for value in (logged, saved) if value is not None), default=None)
 
 
 def _rank(run: dict[str, Any]) -> tuple[int, float, str]:

@@ -11,6 +11,7 @@ from support.logged_runs import line, log_run
 from support.process import start
 from support.terminals import in_terminal
 
+from cuchar.checkpoint import read_position
 from cuchar.run_folder import RunFolder
 
 
@@ -70,6 +71,11 @@ def test_states(trained, cli, tmp_path):
     metrics = (run / "metrics.jsonl").read_bytes()
     (run / "metrics.jsonl").write_bytes(b"".join(metrics.splitlines(keepends=True)[:-1]))
     assert state_of(cli, run)[0] == "stopped"  # killed before its last line
+    (run / "metrics.jsonl").unlink()  # interrupted before its first line: the checkpoint knows how far it has come
+    (row,) = json.loads(cli("runs", run, "--json").stdout)
+    assert (row["step"], row["elapsed_s"]) == (30, read_position(run / "last.safetensors").elapsed_s) and row[
+        "elapsed_s"
+    ]
     (run / "metrics.jsonl").write_bytes(metrics)
     held = RunFolder.reopen(run)
     assert state_of(cli, run) == ("running", 30, 0)
