@@ -6,6 +6,7 @@ the command.
 """
 
 import codecs
+import errno
 import io
 import os
 import re
@@ -164,7 +165,7 @@ def expect_output(option: str, output: Path, inputs: Iterable[Path], binary: boo
         binary: whether the result is bytes, which are not for a terminal.
     Raises:
         OutputError: the output is one of the inputs, whatever its name; it is a folder, or in a folder that is not
-            there; or it is a terminal, and the result is bytes.
+            there or may not be written to; or it is a terminal, and the result is bytes.
     """
     for file in inputs:
         if _same(output, file):
@@ -180,6 +181,10 @@ def expect_output(option: str, output: Path, inputs: Iterable[Path], binary: boo
         raise OutputError(f"{option} {output}: expected a file, found links in a circle")
     if not target.parent.is_dir():
         raise OutputError(f"{option} {output}: expected a file in a folder that is there, found no {target.parent}")
+    if _replaced(output) and not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{option} {output}: expected a folder that may be written to, found: {os.strerror(errno.EACCES)}"
+        )
 
 
 def write_output(output: Path, data: bytes | Iterable[bytes]) -> None:
@@ -192,21 +197,28 @@ def write_output(output: Path, data: bytes | Iterable[bytes]) -> None:
         OutputError: the output could not be written.
         ReaderGone: nobody reads standard output any more.
     """
-    descriptor = _descriptor(output)
     pieces = _Pieces([data] if isinstance(data, bytes) else data)
+    target = _replaced(output)
+    if target is not None:
+        write_file(target, pieces)
+        return
+    descriptor = _descriptor(output)
     if output == STREAM or descriptor == 1:
         for piece in pieces:
             write_stdout(piece)
-        return
-    target = Path(os.path.realpath(output))
-    if descriptor is None and (target.is_file() or not target.exists()):
-        write_file(target, pieces)
         return
     try:
         with suppress(BrokenPipeError), open(output if descriptor is None else os.dup(descriptor), "wb") as file:
             file.writelines(pieces)
     except OSError as error:
         raise OutputError(f"{output}: expected to write {pieces.size:,} bytes, found: {error.strerror}") from None
+
+
+def _replaced(output: Path) -> Path | None:
+    """The file that a result replaces or makes; None if the result is written directly to what is there."""
+    target = Path(os.path.realpath(output))
+    is_direct = output == STREAM or _descriptor(output) is not None or (target.exists() and not target.is_file())
+    return None if is_direct else target
 
 
 class _Pieces:

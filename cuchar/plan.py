@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -51,35 +52,36 @@ def print_plan(
         messages = Messages(say, reading)
         run = prepare(texts, options, **start, cache=cache_folder(folder, cache), messages=messages, leader=leader)
         steps = total_steps(len(run.material.training), run.config)
-        facts = [f"{name:<11} {value}" for name, value in _facts(run, folder, leader, steps)]
-        for line in (*run.notes, *notes_on_steps(run.config, steps), *facts, *_first_batch(run)):
-            print(escape(line))
+        facts = (f"{name:<11} {value}" for name, value in _facts(run, folder, leader, steps))
+        for line in chain(run.notes, notes_on_steps(run.config, steps), facts, _first_batch(run)):
+            print(escape(line), flush=True)
 
     together(lead)
 
 
-def _facts(run: Prepared, folder: Path, leader: Leader | None, steps: int) -> list[tuple[str, str]]:
+def _facts(run: Prepared, folder: Path, leader: Leader | None, steps: int) -> Iterator[tuple[str, str]]:
+    """What is known of the run; what must be measured, which may take long for a large model, comes last but one."""
     config, material, model = run.config, run.material, run.engine.model
     windows, vocabulary = _windows(run), material.vocabulary
     largest = None if leader is None else max(leader.shares(config.batch), key=lambda share: share.rows)
     needed = run.engine.training_bytes(config, windows, largest)
-    measured, seconds = _measure(run, windows, leader)
     in_each = "" if leader is None else " in each process"
     limit = "" if config.max_steps is None else f", at most {config.max_steps:,}"
     validation = 0 if material.validation is None else material.validation.size
-    return [
-        ("engine", f"{run.engine.name} ({run.reason})"),
-        *([] if leader is None else [("together", leader.describe(config.batch))]),
-        ("model", f"{model.layers} layers of {model.hidden}, {parameter_count(model):,} parameters"),
-        ("text", f"{material.facts['characters']:,} characters, of which {len(material.training):,} are trained on"),
-        ("validation", f"{validation:,} characters after every epoch" if validation else "none"),
-        ("vocabulary", f"{len(vocabulary)} characters: {_shown(vocabulary, np.arange(min(len(vocabulary), 200)))}"),
-        ("steps", f"{steps:,}: {config.epochs} epochs of {len(windows):,}{limit}"),
-        ("memory", f"{needed / 2**20:,.1f} MiB for training{in_each}, an estimate; text and program come on top"),
-        ("time", f"{clock(steps * seconds)}, an estimate: {1000 * seconds:.2f} ms a step, measured over {measured:,}; "
-                 "validation, samples and saves come on top"),
-        ("run folder", f"{folder}; this run was dry, so it was not made"),
-    ]  # fmt: skip
+    yield "engine", f"{run.engine.name} ({run.reason})"
+    if leader is not None:
+        yield "together", leader.describe(config.batch)
+    yield "model", f"{model.layers} layers of {model.hidden}, {parameter_count(model):,} parameters"
+    yield "text", f"{material.facts['characters']:,} characters, of which {len(material.training):,} are trained on"
+    yield "validation", f"{validation:,} characters after every epoch" if validation else "none"
+    shown = _shown(vocabulary, np.arange(min(len(vocabulary), 200)))
+    yield "vocabulary", f"{len(vocabulary)} characters: {shown}"
+    yield "steps", f"{steps:,}: {config.epochs} epochs of {len(windows):,}{limit}"
+    yield "memory", f"{needed / 2**20:,.1f} MiB for training{in_each}, an estimate; text and program come on top"
+    measured, seconds = _measure(run, windows, leader)
+    spent = f"{clock(steps * seconds)}, an estimate: {1000 * seconds:.2f} ms a step, measured over {measured:,}"
+    yield "time", f"{spent}; validation, samples and saves come on top"
+    yield "run folder", f"{folder}; this run was dry, so it was not made"
 
 
 def _windows(run: Prepared) -> Windows:

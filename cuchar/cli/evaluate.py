@@ -59,7 +59,7 @@ def evaluate(
     from cuchar.dynamic import settings_file
     from cuchar.dynamic_tuning import expect_another_text, settings_for
     from cuchar.file_scores import score_files
-    from cuchar.files import STREAM
+    from cuchar.files import STREAM, expect_output
     from cuchar.model import Model
     from cuchar.outputs import expect_new_output
     from cuchar.reports import print_score
@@ -78,6 +78,8 @@ def evaluate(
     files, model = text_files(texts, glob), Model(checkpoint, device, precision)
     if tune is not None:
         expect_another_text(tune, files)
+    if save:
+        expect_output("--save", settings_file(model.file), [])
     if per_char is not None:
         others = [settings_file(model.file), *([] if tune is None else [tune])]
         expect_new_output("--per-char", per_char, checkpoint, [*files, *others])

@@ -80,6 +80,18 @@ def test_its_time_is_the_steps_times_what_was_measured(plan, text, monkeypatch):
     assert facts["time"].startswith("0:01:15, an estimate: 750.00 ms a step, measured over 4;")
 
 
+def test_what_needs_no_measuring_is_said_before_it(text, cli, monkeypatch):
+    """A large model's steps may take minutes, and who sees how much memory they need may not want to wait for them."""
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("cuchar.plan._measure", fail)
+    result = cli("train", text, *OPTIONS)
+    facts = [line.split()[0] for line in result.stdout.decode().splitlines()]
+    assert result.status == 1 and facts == "engine model text validation vocabulary steps memory".split()
+
+
 def test_hostile_text_and_names_are_escaped(plan, tmp_path):
     file = tmp_path / "\x1b[2J.txt"
     file.write_text("\x1b]0;owned\x07\x9b31m\u202e" * 50)

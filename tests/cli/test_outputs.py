@@ -98,6 +98,24 @@ def test_a_place_where_nothing_can_be_written(room, fails, words, expected):
     assert contents(room) == before
 
 
+def test_a_folder_that_may_not_be_written_to_is_found_before_any_work(room, fails, cli, monkeypatch):
+    (room / "locked").mkdir()
+    shutil.copy(room / "run/last.safetensors", room / "locked/model.safetensors")
+    (room / "other").write_text(TEXT[200:400])
+    before = contents(room)
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: path.name != "locked")  # to root, nothing is locked
+    for words, name in (
+        ("export run locked/weights", "OUT locked/weights"),
+        ("eval run link --per-char locked/rows", "--per-char locked/rows"),
+        ("eval locked/model.safetensors link --dynamic --tune other --save", "--save locked/model.dynamic.json"),
+    ):
+        found = fails(1, *words.split())  # no line about tuning or scoring before it
+        assert found == f"cuchar: {name}: expected a folder that may be written to, found: Permission denied\n"
+    assert contents(room) == before
+    (room / "locked/pipe").symlink_to("/proc/self/fd/1")  # through it nothing is made in the folder
+    assert cli("eval", "run", "link", "--per-char", "locked/pipe").status == 0
+
+
 def test_streams_are_inputs_and_outputs_too(room):
     """cuchar eval run - --per-char fox.txt < fox.txt; cuchar export run - >> run/last.safetensors"""
     before = contents(room)
